@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.cluster_config import (
+    FolderOffer,
+    IndexState,
+    check_token,
+    folder_message,
+    index_start,
+    read_offer,
+)
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import FolderRefused
+
+OWN = DeviceID(b"\x01" * 32)
+PEER = DeviceID(b"\x02" * 32)
+OTHER = DeviceID(b"\x03" * 32)
+TOKEN = bytes(range(25))
+
+
+def offered(own_token: bytes = b"", peer_token: bytes = b"") -> pb.Folder:
+    """A folder as a peer lists it, with the given tokens on our entry and on its own."""
+    return pb.Folder(
+        id="docs",
+        label="Documents",
+        devices=[
+            pb.Device(id=OTHER.raw, index_id=99, max_sequence=99, encryption_password_token=b"for somebody else"),
+            pb.Device(id=PEER.raw, index_id=7, max_sequence=100, encryption_password_token=peer_token),
+            pb.Device(id=OWN.raw, index_id=8, max_sequence=50, encryption_password_token=own_token),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("own_token", "peer_token"),
+    [pytest.param(TOKEN, b"", id="a trusted peer"), pytest.param(b"", TOKEN, id="an untrusted device as we are")],
+)
+def test_offers_we_can_accept(own_token: bytes, peer_token: bytes) -> None:
+    assert read_offer(offered(own_token, peer_token), OWN, PEER) == FolderOffer(
+        folder_id="docs",
+        label="Documents",
+        token=TOKEN,
+        paused=False,
+        peer=IndexState(index_id=7, max_sequence=100),
+        known=IndexState(index_id=8, max_sequence=50),
+    )
+
+
+def test_token_on_neither_entry_is_plaintext() -> None:
+    with pytest.raises(FolderRefused, match="without an encryption password: in Syncthing, edit the folder"):
+        read_offer(offered(), OWN, PEER)
+
+
+@pytest.mark.parametrize("peer_token", [TOKEN, b"another"])
+def test_token_on_both_entries_is_impossible(peer_token: bytes) -> None:
+    with pytest.raises(FolderRefused, match="impossible"):
+        read_offer(offered(TOKEN, peer_token), OWN, PEER)
+
+
+@pytest.mark.parametrize("missing", [OWN, PEER])
+def test_both_devices_must_be_listed(missing: DeviceID) -> None:
+    folder = offered(TOKEN)
+    for position, device in enumerate(folder.devices):
+        if device.id == missing.raw:
+            del folder.devices[position]
+            break
+    with pytest.raises(FolderRefused, match="without both devices"):
+        read_offer(folder, OWN, PEER)
+
+
+def test_the_token_of_a_third_device_does_not_count() -> None:
+    folder = offered()
+    assert any(device.encryption_password_token for device in folder.devices)
+    with pytest.raises(FolderRefused, match="without an encryption password"):
+        read_offer(folder, OWN, PEER)
+
+
+def test_a_paused_folder() -> None:
+    folder = offered(TOKEN)
+    folder.stop_reason = pb.PAUSED
+    assert read_offer(folder, OWN, PEER).paused
+
+
+def test_unset_index_state_is_zero() -> None:
+    folder = pb.Folder(id="f", devices=[pb.Device(id=OWN.raw, encryption_password_token=TOKEN), pb.Device(id=PEER.raw)])
+    offer = read_offer(folder, OWN, PEER)
+    assert offer.peer == offer.known == IndexState(0, 0)
+
+
+# Tokens
+
+
+def test_the_stored_token_is_accepted() -> None:
+    check_token(TOKEN, bytes(TOKEN))
+
+
+@pytest.mark.parametrize("changed", [TOKEN[:-1], TOKEN + b"\0", b"", bytes(25), TOKEN[::-1]])
+def test_a_changed_password_is_refused(changed: bytes) -> None:
+    with pytest.raises(FolderRefused, match=r"password changed.*Nothing was touched"):
+        check_token(changed, TOKEN)
+
+
+# Our side
+
+index_states = st.builds(IndexState, st.integers(0, 2**64 - 1), st.integers(0, 2**63 - 1))
+
+
+def test_our_folder_message() -> None:
+    folder = folder_message("docs", "Documents", TOKEN, OWN, IndexState(8, 50), PEER, IndexState(7, 100))
+    assert folder == pb.Folder(
+        id="docs",
+        label="Documents",
+        type=pb.RECEIVE_ENCRYPTED,
+        stop_reason=pb.RUNNING,
+        devices=[
+            pb.Device(id=OWN.raw, index_id=8, max_sequence=50, encryption_password_token=TOKEN),
+            pb.Device(id=PEER.raw, index_id=7, max_sequence=100),
+        ],
+    )
+
+
+@given(own=index_states, peer=index_states)
+def test_another_untrusted_device_can_read_our_folder_message(own: IndexState, peer: IndexState) -> None:
+    folder = folder_message("f", "l", TOKEN, OWN, own, PEER, peer)
+    assert read_offer(pb.Folder.FromString(folder.SerializeToString()), own_id=PEER, peer_id=OWN) == FolderOffer(
+        folder_id="f", label="l", token=TOKEN, paused=False, peer=own, known=peer
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "own", "start"),
+    [
+        pytest.param(IndexState(0, 0), IndexState(5, 10), 0, id="knows nothing"),
+        pytest.param(IndexState(5, 0), IndexState(5, 10), 0, id="knows the index id only"),
+        pytest.param(IndexState(5, 4), IndexState(5, 10), 4, id="knows a part"),
+        pytest.param(IndexState(5, 10), IndexState(5, 10), 10, id="knows all"),
+        pytest.param(IndexState(5, 11), IndexState(5, 10), 0, id="claims more than there is"),
+        pytest.param(IndexState(6, 4), IndexState(5, 10), 0, id="knows another index"),
+        pytest.param(IndexState(0, 4), IndexState(5, 10), 0, id="a sequence without index id"),
+        pytest.param(IndexState(5, -1), IndexState(5, 10), 0, id="a negative sequence"),
+        pytest.param(IndexState(5, 0), IndexState(5, 0), 0, id="an empty index"),
+    ],
+)
+def test_index_start(known: IndexState, own: IndexState, start: int) -> None:
+    assert index_start(known, own) == start
+
+
+@given(known=st.builds(IndexState, st.integers(0, 2), st.integers(-(2**63), 2**63 - 1)), own=index_states)
+def test_index_start_never_skips_what_the_peer_lacks(known: IndexState, own: IndexState) -> None:
+    start = index_start(known, own)
+    assert 0 <= start <= own.max_sequence
+    assert start == 0 or (start == known.max_sequence and known.index_id == own.index_id)

@@ -1,0 +1,440 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import posixpath
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.file_info import (
+    TOKEN_SIZE,
+    FileInfo,
+    check_name,
+    is_encrypted_name,
+    name_hash,
+    parse_file_info,
+    with_sequence,
+)
+from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+
+SMALLEST = limits.MIN_ENCRYPTED_BLOCK_SIZE
+LARGEST = limits.MAX_ENCRYPTED_BLOCK_SIZE
+# Fields that we do not declare: 18 (blocks hash), 14 (platform, a nested message), and three of numbers made up, one of
+# them a fixed32 and one a group.
+UNKNOWN_FIELDS = b"\x92\x01\x03abc\x72\x04\x1a\x02\x0a\x00\xfa\x7c\x01z\xad\x03abcd\xcb\x03\xcc\x03"
+
+
+def slashed(digits: str) -> str:
+    """Base32 digits as the path that Syncthing makes of them."""
+    rest = [digits[start : start + 200] for start in range(3, len(digits), 200)]
+    return "/".join([f"{digits[0]}.syncthing-enc", digits[1:3], *rest])
+
+
+def encrypted_name(ciphertext: bytes) -> str:
+    return slashed(base64.b32hexencode(ciphertext).decode().rstrip("="))
+
+
+NAME = encrypted_name(bytes(range(40)))
+
+
+def block_list(sizes: Sequence[int]) -> list[pb.BlockInfo]:
+    blocks, offset = [], 0
+    for number, size in enumerate(sizes):
+        token = hashlib.shake_128(b"%d" % number).digest(TOKEN_SIZE)
+        blocks.append(pb.BlockInfo(offset=offset, size=size, hash=token))
+        offset += size
+    return blocks
+
+
+def encrypted_file(*sizes: int) -> pb.FileInfo:
+    """A file info as Syncthing makes it for an untrusted device."""
+    return pb.FileInfo(
+        name=NAME,
+        type=pb.FILE,
+        size=sum(sizes),
+        permissions=0o644,
+        modified_s=1234567890,
+        version=pb.Vector(counters=[pb.Counter(id=1, value=3)]),
+        sequence=12,
+        block_size=128 * 1024 + 40,
+        blocks=block_list(sizes),
+        encrypted=b"nonce, ciphertext and tag",
+    )
+
+
+def encrypted_directory() -> pb.FileInfo:
+    return pb.FileInfo(name=NAME, type=pb.DIRECTORY, sequence=3, encrypted=b"ciphertext")
+
+
+def parse(message: pb.FileInfo) -> FileInfo:
+    return parse_file_info(message.SerializeToString())
+
+
+# Names
+
+
+@given(st.binary(min_size=17, max_size=600))
+@example(bytes(17))
+@example(bytes(4096 + 16))
+def test_names_that_syncthing_makes_are_accepted(ciphertext: bytes) -> None:
+    name = encrypted_name(ciphertext)
+    assert is_encrypted_name(name)
+    check_name(name)
+
+
+def test_impossible_base32_lengths_are_refused() -> None:
+    possible = {(size * 8 + 4) // 5 for size in range(17, 700)}
+    for count in range(3, 1100):
+        assert is_encrypted_name(slashed("0" * count)) == (count in possible), count
+
+
+FULL = "0" * 200
+NEAR_MISSES = {
+    "nothing": "",
+    "plain": "notes.txt",
+    "plain in a directory": "Documents/notes.txt",
+    "digits without slashes": NAME.replace("/", "").replace(".syncthing-enc", ""),
+    "lower case": NAME.lower(),
+    "lower case digits": NAME[:15].upper().replace(".SYNCTHING-ENC", ".syncthing-enc") + NAME[15:].lower(),
+    "upper case extension": NAME.replace("syncthing-enc", "SYNCTHING-ENC"),
+    "other extension": NAME.replace(".syncthing-enc", ".syncthing"),
+    "no extension": NAME.replace(".syncthing-enc", ""),
+    "first component too long": "0" + NAME,
+    "no first digit": NAME[1:],
+    "second component of one": NAME[:16] + NAME[17:],
+    "second component of three": NAME[:17] + "0" + NAME[17:],
+    "first component alone": "0.syncthing-enc",
+    "two components alone": "0.syncthing-enc/00",
+    "too short": slashed("0" * 26),
+    "digit not in the alphabet": NAME[:-1] + "W",
+    "padding": NAME + "=",
+    "absolute": "/" + NAME,
+    "trailing slash": NAME + "/",
+    "double slash": NAME.replace("/", "//", 1),
+    "newline at the end": NAME + "\n",
+    "space at the end": NAME + " ",
+    "NUL": NAME + "\0",
+    "dot component": NAME.replace("/", "/./", 1),
+    "dot dot component": NAME + "/..",
+    "dot dot first": "../" + NAME,
+    "backslashes": NAME.replace("/", "\\"),
+    "middle component of 199": f"0.syncthing-enc/00/{FULL[1:]}/{FULL}",
+    "middle component of 201": f"0.syncthing-enc/00/0{FULL}/{FULL}",
+    "last component of 201": f"0.syncthing-enc/00/{FULL}0",
+    "last component of 400": f"0.syncthing-enc/00/{FULL}{FULL}",
+    "full-width digits": NAME[:-1] + "\N{FULLWIDTH DIGIT ONE}",
+    "arabic digits": NAME[:-1] + "\N{ARABIC-INDIC DIGIT ONE}",
+    "temporary": ".syncthing." + NAME + ".tmp",
+}
+
+
+@pytest.mark.parametrize("name", NEAR_MISSES.values(), ids=NEAR_MISSES.keys())
+def test_near_misses_are_no_encrypted_names(name: str) -> None:
+    assert not is_encrypted_name(name)
+    message = encrypted_file(SMALLEST)
+    message.name = name
+    with pytest.raises((FolderRefused, RemoteProtocolError)):
+        parse(message)
+
+
+@given(position=st.integers(0, len(NAME) - 1), character=st.characters(codec="utf-8"))
+def test_one_character_off(position: int, character: str) -> None:
+    name = NAME[:position] + character + NAME[position + 1 :]
+    digit = position == 0 or (position > 14 and NAME[position] != "/")
+    expected = name == NAME or (digit and character in "0123456789ABCDEFGHIJKLMNOPQRSTUV")
+    assert is_encrypted_name(name) == expected
+
+
+@pytest.mark.parametrize("name", ["a", "a/b", "...", "a/...", "..a", ".a/b..", " ", "ä/日本", "a\\..\\b", "a" * 8192])
+def test_clean_relative_names(name: str) -> None:
+    check_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "/", "//", "/a", "//a", "../a", "a/..", "a/../b", "a/.", "./a", "a/./b", "a/", "a//b", "a\0b"],
+)
+def test_unclean_names_are_the_peers_fault(name: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="not a clean relative path"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("size", [8193, 10_000, 10_000_000])
+def test_long_names_are_the_peers_fault(size: int) -> None:
+    with pytest.raises(RemoteProtocolError, match=f"a name of {size} characters is too long"):
+        check_name("a" * size)
+
+
+@given(st.text(alphabet="a./", max_size=12))
+def test_clean_is_what_normpath_leaves_alone(name: str) -> None:
+    relative = not name.startswith("/") and name != ".." and not name.startswith("../") and name != "."
+    if name and relative and posixpath.normpath(name) == name:
+        check_name(name)
+    else:
+        with pytest.raises(RemoteProtocolError):
+            check_name(name)
+
+
+def test_name_hash() -> None:
+    assert name_hash(NAME) == hashlib.sha256(NAME.encode("utf-8")).hexdigest()[:32]
+
+
+# Zero knowledge
+
+
+def test_file_info_in_the_clear_is_refused() -> None:
+    message = encrypted_file(SMALLEST)
+    message.encrypted = b""
+    with pytest.raises(FolderRefused, match="not encrypted: set an encryption password"):
+        parse(message)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "Documents/notes.txt"])
+def test_name_in_the_clear_is_refused(name: str) -> None:
+    message = encrypted_file(SMALLEST)
+    message.name = name
+    with pytest.raises(FolderRefused, match="not encrypted"):
+        parse(message)
+
+
+@pytest.mark.parametrize("kind", [pb.SYMLINK, pb.SYMLINK_FILE, pb.SYMLINK_DIRECTORY])
+def test_symlinks_in_the_clear_are_refused(kind: pb.FileInfoType) -> None:
+    message = encrypted_directory()
+    message.type = kind
+    with pytest.raises(FolderRefused, match="not encrypted"):
+        parse(message)
+
+
+def test_unknown_types_are_refused() -> None:
+    raw = encrypted_directory().SerializeToString() + b"\x10\x09"
+    with pytest.raises(FolderRefused, match="not encrypted"):
+        parse_file_info(raw)
+
+
+@pytest.mark.parametrize("flag", ["deleted", "invalid"])
+def test_nothing_in_the_clear_passes_with_a_flag(flag: str) -> None:
+    message = pb.FileInfo(name="notes.txt", sequence=1)
+    setattr(message, flag, True)
+    with pytest.raises(FolderRefused):
+        parse(message)
+
+
+# Block lists
+
+
+@pytest.mark.parametrize(
+    "sizes", [[SMALLEST], [LARGEST], [128 * 1024 + 40, SMALLEST], [LARGEST, LARGEST, 5000], [SMALLEST] * 100]
+)
+def test_files(sizes: list[int]) -> None:
+    message = encrypted_file(*sizes)
+    info = parse(message)
+    assert info.message == message
+    assert info.name == NAME
+    assert info.has_data
+
+
+def test_directories() -> None:
+    assert not parse(encrypted_directory()).has_data
+
+
+@pytest.mark.parametrize("kind", [pb.FILE, pb.DIRECTORY])
+def test_deletions(kind: pb.FileInfoType) -> None:
+    assert not parse(pb.FileInfo(name=NAME, type=kind, deleted=True, encrypted=b"x")).has_data
+
+
+def changed(change: Callable[[pb.FileInfo], object]) -> pb.FileInfo:
+    """A file of three blocks, changed."""
+    message = encrypted_file(5000, 5000, 5000)
+    change(message)
+    return message
+
+
+def set_field(block: int, field: str, value: object) -> Callable[[pb.FileInfo], object]:
+    return lambda message: setattr(message.blocks[block], field, value)
+
+
+BAD_BLOCK_LISTS: dict[str, tuple[Callable[[pb.FileInfo], object], str]] = {
+    "gap": (set_field(1, "offset", 5001), "a block at 5001 where 5000 is due"),
+    "overlap": (set_field(1, "offset", 4999), "a block at 4999 where 5000 is due"),
+    "not from the start": (set_field(0, "offset", 1), "a block at 1 where 0 is due"),
+    "negative offset": (set_field(0, "offset", -1), "a block at -1 where 0 is due"),
+    "offset near the end of 64 bits": (set_field(2, "offset", 2**63 - 1), "where 10000 is due"),
+    "out of order": (lambda message: message.blocks.reverse(), "a block at 10000 where 0 is due"),
+    "sum too small": (lambda message: setattr(message, "size", 15_001), "do not add up to the size of 15001"),
+    "sum too large": (lambda message: setattr(message, "size", 14_999), "do not add up to the size of 14999"),
+    "size of zero": (lambda message: setattr(message, "size", 0), "do not add up to the size of 0"),
+    "size near the end of 64 bits": (lambda message: setattr(message, "size", 2**63 - 1), "do not add up"),
+    "negative size": (lambda message: setattr(message, "size", -1), "negative size -1"),
+    "most negative size": (lambda message: setattr(message, "size", -(2**63)), "negative size"),
+    "negative block": (set_field(2, "size", -5000), "a block of -5000 bytes"),
+    "block of zero": (set_field(2, "size", 0), "a block of 0 bytes"),
+    "block too small": (set_field(0, "size", SMALLEST - 1), f"a block of {SMALLEST - 1} bytes"),
+    "block too large": (set_field(0, "size", LARGEST + 1), f"a block of {LARGEST + 1} bytes"),
+    "block near the end of 32 bits": (set_field(0, "size", 2**31 - 1), "a block of 2147483647 bytes"),
+    "no token": (set_field(1, "hash", b""), "a block token of 0 bytes"),
+    "plain hash for a token": (set_field(1, "hash", bytes(32)), "a block token of 32 bytes"),
+    "token too short": (set_field(1, "hash", bytes(47)), "a block token of 47 bytes"),
+    "token too long": (set_field(1, "hash", bytes(49)), "a block token of 49 bytes"),
+    "no blocks": (lambda message: message.ClearField("blocks"), "a file without blocks"),
+    "blocks in a deletion": (lambda message: setattr(message, "deleted", True), "blocks in something that is no file"),
+    "blocks in an invalid deletion": (
+        lambda message: message.MergeFrom(pb.FileInfo(deleted=True, invalid=True)),
+        "blocks in something that is no file",
+    ),
+    "blocks in a directory": (
+        lambda message: setattr(message, "type", pb.DIRECTORY),
+        "blocks in something that is no file",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "match"), BAD_BLOCK_LISTS.values(), ids=BAD_BLOCK_LISTS.keys())
+def test_bad_block_lists_are_the_peers_fault(change: Callable[[pb.FileInfo], object], match: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=match):
+        parse(changed(change))
+
+
+@pytest.mark.parametrize("size", [1, 128, 2**63 - 1, -1])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_directories_have_no_size(size: int, deleted: bool) -> None:
+    message = encrypted_directory()
+    message.size = size
+    message.deleted = deleted
+    with pytest.raises(RemoteProtocolError, match=f"a size of {size} in something that is no file"):
+        parse(message)
+
+
+def test_cap_on_the_number_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_FILE_BLOCKS", 3)
+    parse(encrypted_file(5000, 5000, 5000))
+    with pytest.raises(RemoteProtocolError, match="4 blocks are over the cap"):
+        parse(encrypted_file(5000, 5000, 5000, 5000))
+
+
+def test_cap_on_the_size_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_FILE_SIZE", 10_000)
+    parse(encrypted_file(5000, 5000))
+    with pytest.raises(RemoteProtocolError, match="10001 bytes are more than an object can hold"):
+        parse(encrypted_file(5000, 5001))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda message: message.ClearField("blocks"),
+        lambda message: setattr(message, "size", -131),
+        lambda message: setattr(message.blocks[0], "size", -1),
+        lambda message: setattr(message.blocks[0], "hash", b""),
+    ],
+)
+def test_invalid_file_infos_are_taken_but_have_no_data(change: Callable[[pb.FileInfo], object]) -> None:
+    message = changed(change)
+    message.invalid = True
+    assert not parse(message).has_data
+    assert parse(message).message == message
+
+
+@given(st.lists(st.integers(-10, 10) | st.integers(SMALLEST, LARGEST), min_size=1, max_size=5), st.integers(-2, 2))
+def test_accepted_exactly_when_every_rule_is_kept(sizes: list[int], off: int) -> None:
+    message = encrypted_file(*sizes)
+    message.size += off
+    if off == 0 and all(SMALLEST <= size <= LARGEST for size in sizes):
+        assert parse(message).message == message
+    else:
+        with pytest.raises(RemoteProtocolError):
+            parse(message)
+
+
+@given(st.binary(max_size=80))
+def test_garbage_is_the_peers_fault(raw: bytes) -> None:
+    with pytest.raises((RemoteProtocolError, FolderRefused)):
+        parse_file_info(raw)
+
+
+# What we keep
+
+
+@given(message=st.sampled_from([encrypted_file(5000, 6000), encrypted_directory()]), after=st.booleans())
+def test_raw_bytes_are_kept(message: pb.FileInfo, after: bool) -> None:
+    raw = message.SerializeToString()
+    raw = raw + UNKNOWN_FIELDS if after else UNKNOWN_FIELDS + raw
+    assert parse_file_info(raw).raw == raw
+
+
+def test_trailer_layout() -> None:
+    raw = encrypted_file(5000).SerializeToString() + UNKNOWN_FIELDS
+    assert parse_file_info(raw).trailer() == raw + len(raw).to_bytes(4, "big")
+
+
+def test_content_hash_layout() -> None:
+    message = encrypted_file(5000, 70_000)
+    first, second = message.blocks
+    hashed = (5000).to_bytes(8, "big") + b"\0\x30" + first.hash + (70_000).to_bytes(8, "big") + b"\0\x30" + second.hash
+    assert parse(message).content_hash() == hashlib.sha256(hashed).hexdigest()[:32]
+
+
+def test_content_hash_depends_on_the_block_list_only() -> None:
+    message = encrypted_file(5000, 6000)
+    other = pb.FileInfo(
+        name=encrypted_name(bytes(50)),
+        size=11_000,
+        permissions=0o600,
+        modified_s=1,
+        version=pb.Vector(counters=[pb.Counter(id=1, value=99)]),
+        sequence=77,
+        block_size=1,
+        blocks=message.blocks,
+        encrypted=b"another ciphertext",
+    )
+    with_unknown_fields = parse_file_info(other.SerializeToString() + UNKNOWN_FIELDS)
+    assert with_unknown_fields.content_hash() == parse(message).content_hash()
+
+
+def test_content_hash_depends_on_order_size_and_token() -> None:
+    def content_hash(*blocks: tuple[int, bytes]) -> str:
+        message = encrypted_file(*(size for size, _ in blocks))
+        for block, (_, token) in zip(message.blocks, blocks, strict=True):
+            block.hash = token * TOKEN_SIZE
+        return parse(message).content_hash()
+
+    hashes = [
+        content_hash((5000, b"a"), (5000, b"b")),
+        content_hash((5000, b"b"), (5000, b"a")),
+        content_hash((5000, b"a"), (5000, b"c")),
+        content_hash((5001, b"a"), (5000, b"b")),
+        content_hash((5000, b"a"), (5001, b"b")),
+        content_hash((5000, b"a")),
+        content_hash((5000, b"a"), (5000, b"b"), (5000, b"b")),
+    ]
+    assert len(set(hashes)) == len(hashes)
+
+
+sequences = st.sampled_from([0, 1, 127, 128, 2**31, 2**63 - 1]) | st.integers(0, 2**63 - 1)
+
+
+@given(
+    message=st.sampled_from([encrypted_file(5000, 6000), encrypted_directory(), pb.FileInfo(name=NAME)]),
+    received=sequences,
+    sequence=sequences,
+    unknown=st.sampled_from([b"", UNKNOWN_FIELDS]),
+)
+def test_with_sequence(message: pb.FileInfo, received: int, sequence: int, unknown: bytes) -> None:
+    message = pb.FileInfo.FromString(message.SerializeToString() + unknown)
+    message.sequence = received
+    raw = message.SerializeToString()
+    announced = pb.FileInfo.FromString(with_sequence(raw, sequence))
+    assert announced.sequence == sequence
+    announced.sequence = received
+    assert announced == message
+    assert announced.SerializeToString() == raw  # with the unknown fields
+
+
+@given(first=sequences, second=sequences)
+def test_with_sequence_twice(first: int, second: int) -> None:
+    raw = with_sequence(with_sequence(encrypted_file(5000).SerializeToString(), first), second)
+    assert parse_file_info(raw).message.sequence == second

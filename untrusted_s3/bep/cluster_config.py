@@ -1,0 +1,107 @@
+"""What a cluster config says of a folder, and what we answer (lib/model/model.go, ccCheckEncryption; BEP specification,
+"Cluster Config").
+
+The rules for the encryption token, on which zero knowledge rests:
+
+- The token on our entry: the peer is trusted and encrypts for us.
+- The token on the peer's own entry: the peer holds encrypted data as we do; it is our equal.
+- On neither: the peer would send plaintext. Refused.
+- On both: no device can both hold encrypted data and encrypt it. Refused.
+- Other than the token we have stored: another password. Refused; what is stored stays as it is.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import FolderRefused
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """How far somebody knows a device's index: its id (0 for none) and the highest sequence number."""
+
+    index_id: int = 0
+    max_sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FolderOffer:
+    """A folder that a peer shares with us in a way we can accept.
+
+    `peer` is the state of the peer's own index, `known` what the peer has of ours.
+    """
+
+    folder_id: str
+    label: str
+    token: bytes
+    paused: bool
+    peer: IndexState
+    known: IndexState
+
+
+def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> FolderOffer:
+    """The offer in one folder of the peer's cluster config. Raises FolderRefused with the reason."""
+    devices = {bytes(device.id): device for device in folder.devices}
+    own = devices.get(own_id.raw)
+    peer = devices.get(peer_id.raw)
+    if own is None or peer is None:
+        raise FolderRefused("the peer lists this folder without both devices")
+    if own.encryption_password_token and peer.encryption_password_token:
+        raise FolderRefused("the peer claims both to hold encrypted data and to encrypt it, which is impossible")
+    token = own.encryption_password_token or peer.encryption_password_token
+    if not token:
+        raise FolderRefused(
+            "shared without an encryption password: in Syncthing, edit the folder, open Sharing and set a password "
+            "for this device"
+        )
+    return FolderOffer(
+        folder_id=folder.id,
+        label=folder.label,
+        token=token,
+        paused=folder.stop_reason != pb.RUNNING,
+        peer=IndexState(peer.index_id, peer.max_sequence),
+        known=IndexState(own.index_id, own.max_sequence),
+    )
+
+
+def check_token(offered: bytes, stored: bytes) -> None:
+    """Raises FolderRefused unless the offered token is the stored one."""
+    if not hmac.compare_digest(offered, stored):
+        raise FolderRefused(
+            "password changed: the peer uses another encryption password than the stored data. Nothing was touched. "
+            "Set the old password again, or share the folder under a new folder ID"
+        )
+
+
+def folder_message(
+    folder_id: str,
+    label: str,
+    token: bytes,
+    own_id: DeviceID,
+    own_index: IndexState,
+    peer_id: DeviceID,
+    peer_index: IndexState,
+) -> pb.Folder:
+    """Our side of a shared folder: the token goes on our own entry, never on the peer's."""
+    own = pb.Device(
+        id=own_id.raw,
+        index_id=own_index.index_id,
+        max_sequence=own_index.max_sequence,
+        encryption_password_token=token,
+    )
+    peer = pb.Device(id=peer_id.raw, index_id=peer_index.index_id, max_sequence=peer_index.max_sequence)
+    return pb.Folder(id=folder_id, label=label, type=pb.RECEIVE_ENCRYPTED, devices=[own, peer])
+
+
+def index_start(known: IndexState, own: IndexState) -> int:
+    """After which of our sequence numbers the peer needs our index; 0 means all of it.
+
+    A peer that knows another index of ours, or claims more of it than we have, gets all.
+    """
+    if known.index_id != own.index_id or known.max_sequence > own.max_sequence:
+        return 0
+    return max(known.max_sequence, 0)

@@ -1,0 +1,249 @@
+"""One BEP connection without I/O: bytes in, events out; messages in, bytes out; the time is an argument.
+
+A connection has two sides that move apart from each other:
+
+    their side                                       our side
+    EXPECT_HELLO  --Hello-->  EXPECT_CLUSTER_CONFIG  SEND_HELLO  --hello()-->  SEND_CLUSTER_CONFIG
+    EXPECT_CLUSTER_CONFIG  --ClusterConfig-->  READY SEND_CLUSTER_CONFIG  --cluster_config()-->  READY
+    READY  --anything but Hello-->  READY            READY  --anything but hello()-->  READY
+    any  --Close, an error or end of stream--> CLOSED any  --close()-->  CLOSED
+
+Ping, Close and messages of unknown type may also come while a ClusterConfig is due. Anything else that is not in the
+table is the peer's fault (RemoteProtocolError) or ours (LocalProtocolError, and nothing is sent).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import events
+from untrusted_s3.bep.file_info import TOKEN_SIZE, check_name
+from untrusted_s3.bep.framing import Buffer, Frame, FrameDecoder, HelloDecoder, encode_frame, encode_hello, parse
+from untrusted_s3.bep.response import decode_response, encode_response
+from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError
+
+
+class TheirState(enum.Enum):
+    """What the peer may send next."""
+
+    EXPECT_HELLO = enum.auto()
+    EXPECT_CLUSTER_CONFIG = enum.auto()
+    READY = enum.auto()
+    CLOSED = enum.auto()
+
+
+class OurState(enum.Enum):
+    """What we may send next."""
+
+    SEND_HELLO = enum.auto()
+    SEND_CLUSTER_CONFIG = enum.auto()
+    READY = enum.auto()
+    CLOSED = enum.auto()
+
+
+_BEFORE_CLUSTER_CONFIG = {pb.CLUSTER_CONFIG, pb.PING, pb.CLOSE}
+
+
+class Connection:
+    """The protocol of one connection, whichever side dialed. `now` is any clock in seconds that never goes back."""
+
+    def __init__(self, now: float) -> None:
+        self.their_state = TheirState.EXPECT_HELLO
+        self.our_state = OurState.SEND_HELLO
+        self._hello_decoder = HelloDecoder()
+        self._frame_decoder = FrameDecoder()
+        self._last_received = now
+        self._last_sent = now
+        self._next_request_id = 0
+
+    # Receiving
+
+    def receive_data(self, data: Buffer, now: float) -> Iterator[events.Event]:
+        """The events that `data` completes. The iterator must be exhausted.
+
+        Raises RemoteProtocolError, after the events before it; the connection is then closed to more data.
+        """
+        if self.their_state is TheirState.CLOSED:
+            return
+        self._last_received = now
+        try:
+            yield from self._receive(data)
+        except RemoteProtocolError:
+            self.their_state = TheirState.CLOSED
+            raise
+
+    def receive_eof(self) -> None:
+        """The stream has ended. Raises RemoteProtocolError where that cuts a message short."""
+        state, self.their_state = self.their_state, TheirState.CLOSED
+        if state is TheirState.EXPECT_HELLO:
+            begun = "in the middle of" if not self._hello_decoder.empty else "before"
+            raise RemoteProtocolError(f"the peer closed the connection {begun} its Hello")
+        if state is not TheirState.CLOSED and self._frame_decoder.in_message:
+            raise RemoteProtocolError("the peer closed the connection in the middle of a message")
+
+    def _receive(self, data: Buffer) -> Iterator[events.Event]:
+        if self.their_state is TheirState.EXPECT_HELLO:
+            received = self._hello_decoder.receive_data(data)
+            if received is None:
+                return
+            hello, data = received
+            self.their_state = TheirState.EXPECT_CLUSTER_CONFIG
+            yield events.HelloReceived(
+                hello.device_name, hello.client_name, hello.client_version, hello.num_connections
+            )
+        for frame in self._frame_decoder.receive_data(data):
+            yield self._event(frame)
+            if self.their_state is TheirState.CLOSED:
+                return
+
+    def _event(self, frame: Frame) -> events.Event:
+        kind = frame.type
+        if kind not in pb.MessageType.values():
+            return events.UnknownMessageSkipped(kind)
+        if self.their_state is TheirState.EXPECT_CLUSTER_CONFIG and kind not in _BEFORE_CLUSTER_CONFIG:
+            raise RemoteProtocolError(f"{pb.MessageType.Name(kind)} before the first cluster config")
+        if kind == pb.RESPONSE:
+            return decode_response(frame.body)
+        body = bytes(frame.body)
+        if kind == pb.REQUEST:
+            return self._request_received(parse(pb.Request, body))
+        if kind in (pb.INDEX, pb.INDEX_UPDATE):
+            index = parse(pb.Index, body)
+            return events.IndexReceived(
+                index.folder,
+                tuple(index.files),
+                kind == pb.INDEX_UPDATE,
+                index.last_sequence,
+                index.prev_sequence if kind == pb.INDEX_UPDATE else 0,
+            )
+        if kind == pb.CLUSTER_CONFIG:
+            self.their_state = TheirState.READY
+            return events.ClusterConfigReceived(tuple(parse(pb.ClusterConfig, body).folders))
+        if kind == pb.CLOSE:
+            self.their_state = TheirState.CLOSED
+            return events.CloseReceived(parse(pb.Close, body).reason)
+        if kind == pb.DOWNLOAD_PROGRESS:
+            return events.DownloadProgressReceived()
+        return events.PingReceived()
+
+    @staticmethod
+    def _request_received(request: pb.Request) -> events.RequestReceived:
+        check_name(request.name)
+        if not 0 <= request.size <= limits.MAX_REQUEST_SIZE:
+            raise RemoteProtocolError(f"a request for {request.size} bytes")
+        return events.RequestReceived(
+            request.id,
+            request.folder,
+            request.name,
+            request.offset,
+            request.size,
+            request.hash,
+            request.from_temporary,
+        )
+
+    # Sending
+
+    def hello(self, device_name: str, client_name: str, client_version: str, timestamp: int, now: float) -> bytes:
+        """Our Hello. `timestamp` is the wall clock in nanoseconds and must not be 0 (Syncthing panics on 0)."""
+        self._our_turn(OurState.SEND_HELLO)
+        if timestamp <= 0:
+            raise LocalProtocolError("a Hello needs a timestamp above zero")
+        hello = encode_hello(
+            pb.Hello(
+                device_name=device_name,
+                client_name=client_name,
+                client_version=client_version,
+                num_connections=1,
+                timestamp=timestamp,
+            )
+        )
+        self.our_state = OurState.SEND_CLUSTER_CONFIG
+        self._last_sent = now
+        return hello
+
+    def cluster_config(self, folders: Sequence[pb.Folder], now: float) -> bytes:
+        """A ClusterConfig: the first message after Hello, and again whenever what we share changes."""
+        self._our_turn(OurState.SEND_CLUSTER_CONFIG, OurState.READY)
+        frame = self._frame(pb.CLUSTER_CONFIG, pb.ClusterConfig(folders=folders).SerializeToString(), now)
+        self.our_state = OurState.READY
+        return frame
+
+    def index(
+        self, folder: str, files: Sequence[bytes], *, update: bool, prev_sequence: int, last_sequence: int, now: float
+    ) -> bytes:
+        """An Index (`update` false, the peer forgets what it had of ours) or IndexUpdate with serialized file infos."""
+        self._our_turn(OurState.READY)
+        message = pb.Index(folder=folder, files=files, last_sequence=last_sequence)
+        if update:
+            message.prev_sequence = prev_sequence
+        return self._frame(pb.INDEX_UPDATE if update else pb.INDEX, message.SerializeToString(), now)
+
+    def request(self, folder: str, name: str, block_no: int, block: pb.BlockInfo, now: float) -> tuple[int, bytes]:
+        """The id and the bytes of a request for one encrypted block.
+
+        Since 2.1.2 Syncthing refuses a request without hash and panics where offset - 40 * block_no is negative
+        (lib/protocol/encryption.go), so neither ever leaves us: LocalProtocolError.
+        """
+        self._our_turn(OurState.READY)
+        if len(block.hash) != TOKEN_SIZE:
+            raise LocalProtocolError(f"a request for a block with a token of {len(block.hash)} bytes")
+        if block_no < 0 or block.offset - limits.BLOCK_OVERHEAD * block_no < 0:
+            raise LocalProtocolError(f"block {block_no} cannot be at offset {block.offset}")
+        if block.size < limits.MIN_ENCRYPTED_BLOCK_SIZE:
+            raise LocalProtocolError(f"an encrypted block of {block.size} bytes")
+        request_id = self._next_request_id
+        self._next_request_id = (request_id + 1) & 0x7FFFFFFF
+        message = pb.Request(
+            id=request_id,
+            folder=folder,
+            name=name,
+            offset=block.offset,
+            size=block.size,
+            hash=block.hash,
+            block_no=block_no,
+        )
+        return request_id, self._frame(pb.REQUEST, message.SerializeToString(), now)
+
+    def response(self, request_id: int, data: Buffer, code: int, now: float) -> list[Buffer]:
+        """A Response in pieces to send one after the other."""
+        self._our_turn(OurState.READY)
+        pieces = encode_response(request_id, data, code)
+        self._last_sent = now
+        return pieces
+
+    def close(self, reason: str, now: float) -> bytes:
+        """A Close, the last thing we say; nothing where the peer would not understand it yet, or we said it before."""
+        state, self.our_state = self.our_state, OurState.CLOSED
+        if state is not OurState.READY:
+            return b""
+        return self._frame(pb.CLOSE, pb.Close(reason=reason).SerializeToString(), now)
+
+    def _our_turn(self, *allowed: OurState) -> None:
+        if self.our_state not in allowed:
+            raise LocalProtocolError(f"not in the state {self.our_state.name}")
+
+    def _frame(self, message_type: int, body: bytes, now: float) -> bytes:
+        frame = encode_frame(message_type, body)
+        self._last_sent = now
+        return frame
+
+    # Time
+
+    def next_timer(self) -> float:
+        """When `handle_timer` wants to be called next."""
+        deadline = self._last_received + limits.RECEIVE_TIMEOUT
+        if self.our_state is OurState.READY:
+            return min(deadline, self._last_sent + limits.PING_INTERVAL)
+        return deadline
+
+    def handle_timer(self, now: float) -> bytes:
+        """A Ping if one is due, or nothing. Raises RemoteProtocolError after 300 s of silence."""
+        if now >= self._last_received + limits.RECEIVE_TIMEOUT:
+            self.their_state = TheirState.CLOSED
+            raise RemoteProtocolError(f"nothing received for {limits.RECEIVE_TIMEOUT:.0f} s")
+        if self.our_state is OurState.READY and now >= self._last_sent + limits.PING_INTERVAL:
+            return self._frame(pb.PING, b"", now)
+        return b""

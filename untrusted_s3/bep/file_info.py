@@ -1,0 +1,149 @@
+"""File infos as an untrusted device gets them, and the rules that each must keep before we touch it.
+
+The file infos of an encrypted folder are fakes around the real one (Syncthing untrusted devices specification;
+lib/protocol/encryption.go): an encrypted name, a list of encrypted blocks, and the real file info as ciphertext.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.framing import parse
+from untrusted_s3.bep.response import encode_varint
+from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+
+TOKEN_SIZE = 48
+# X.syncthing-enc/YY/ then components of 200 characters, the last one perhaps shorter.
+_ENCRYPTED_NAME = re.compile(r"[0-9A-V]\.syncthing-enc/[0-9A-V]{2}((?:/[0-9A-V]{200})*(?:/[0-9A-V]{1,200})?)")
+_SHORTEST_ENCRYPTED_NAME = 17  # bytes before base32: an AES-SIV tag and one byte of path
+_SEQUENCE_TAG = b"\x50"
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One checked file info: `raw` is the serialized message exactly as received, `message` what it says."""
+
+    raw: bytes
+    message: pb.FileInfo
+
+    @property
+    def name(self) -> str:
+        """The encrypted name."""
+        return self.message.name
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there are blocks to keep: a regular file that is neither deleted nor invalid."""
+        return self.message.type == pb.FILE and not self.message.deleted and not self.message.invalid
+
+    def content_hash(self) -> str:
+        """32 hex digits that are equal for equal block lists: SHA-256 over each block's size (8 bytes, big endian),
+        its token's length (2 bytes, big endian) and its token, in order."""
+        digest = hashlib.sha256()
+        for block in self.message.blocks:
+            digest.update(struct.pack(">QH", block.size, len(block.hash)))
+            digest.update(block.hash)
+        return digest.hexdigest()[:32]
+
+    def trailer(self) -> bytes:
+        """What follows the blocks in a file at rest: the file info and its length in 4 bytes, big endian
+        (lib/model/sharedpullerstate.go, writeEncryptionTrailer)."""
+        return self.raw + struct.pack(">I", len(self.raw))
+
+
+def name_hash(name: str) -> str:
+    """32 hex digits of the SHA-256 of an encrypted name in UTF-8."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def with_sequence(raw: bytes, sequence: int) -> bytes:
+    """The file info `raw` with our own sequence number, all else as it was.
+
+    Of a scalar field that occurs twice the last one counts (protobuf encoding, "Last One Wins"), so appending the
+    field is enough; nothing is decoded.
+    """
+    return raw + _SEQUENCE_TAG + encode_varint(sequence)
+
+
+def parse_file_info(raw: bytes) -> FileInfo:
+    """The file info in `raw`, checked.
+
+    Raises RemoteProtocolError for what the protocol forbids (then the connection must go), and FolderRefused for a
+    file info that is not encrypted (then the folder must not be taken from this peer).
+    """
+    info = FileInfo(raw, parse(pb.FileInfo, raw))
+    check_name(info.name)
+    _check_encrypted(info.message)
+    _check_blocks(info.message)
+    return info
+
+
+def check_name(name: str) -> None:
+    """Raises RemoteProtocolError unless `name` is a clean relative path (lib/protocol/protocol.go, checkFilename)."""
+    if len(name) > limits.MAX_NAME_SIZE:
+        raise RemoteProtocolError(f"a name of {len(name)} characters is too long")
+    if "\0" in name or any(component in ("", ".", "..") for component in name.split("/")):
+        raise RemoteProtocolError(f"not a clean relative path: {name!r}")
+
+
+def is_encrypted_name(name: str) -> bool:
+    """Whether `name` has the form that Syncthing gives to encrypted names: base32hex with slashes at fixed places."""
+    match = _ENCRYPTED_NAME.fullmatch(name)
+    if match is None:
+        return False
+    digits = 3 + len(match[1].replace("/", ""))
+    # base32 without padding never ends after 1, 3 or 6 digits of a group of 8.
+    return digits % 8 in (0, 2, 4, 5, 7) and digits * 5 // 8 >= _SHORTEST_ENCRYPTED_NAME
+
+
+def _check_encrypted(message: pb.FileInfo) -> None:
+    # Syncthing encrypts symlinks as directories: no other type hides what it is.
+    is_fake = message.type in (pb.FILE, pb.DIRECTORY)
+    if not is_fake or not message.encrypted or not is_encrypted_name(message.name):
+        raise FolderRefused(
+            "the peer sends file infos that are not encrypted: set an encryption password for this device "
+            "in the folder's sharing settings"
+        )
+
+
+def _check_blocks(message: pb.FileInfo) -> None:
+    is_file = message.type == pb.FILE
+    if message.blocks and (message.deleted or not is_file):
+        raise RemoteProtocolError(f"{message.name}: blocks in something that is no file")
+    if message.size and not is_file:
+        raise RemoteProtocolError(f"{message.name}: a size of {message.size} in something that is no file")
+    if message.invalid:
+        # Nobody pulls it, and its size may be negative: a receive-encrypted Syncthing takes the trailer off the 0 of
+        # a file that it ignores (lib/model/indexhandler.go, prepareFileInfoForIndex).
+        return
+    if message.size < 0:
+        raise RemoteProtocolError(f"{message.name}: negative size {message.size}")
+    if message.deleted or not is_file:
+        return
+    if not message.blocks:
+        raise RemoteProtocolError(f"{message.name}: a file without blocks")
+    if len(message.blocks) > limits.MAX_FILE_BLOCKS:
+        raise RemoteProtocolError(f"{message.name}: {len(message.blocks)} blocks are over the cap")
+    if _end_of_blocks(message.name, message.blocks) != message.size:
+        raise RemoteProtocolError(f"{message.name}: the blocks do not add up to the size of {message.size}")
+    if message.size > limits.MAX_FILE_SIZE:
+        raise RemoteProtocolError(f"{message.name}: {message.size} bytes are more than an object can hold")
+
+
+def _end_of_blocks(name: str, blocks: Iterable[pb.BlockInfo]) -> int:
+    offset = 0
+    for block in blocks:
+        if block.offset != offset:
+            raise RemoteProtocolError(f"{name}: a block at {block.offset} where {offset} is due")
+        if not limits.MIN_ENCRYPTED_BLOCK_SIZE <= block.size <= limits.MAX_ENCRYPTED_BLOCK_SIZE:
+            raise RemoteProtocolError(f"{name}: a block of {block.size} bytes")
+        if len(block.hash) != TOKEN_SIZE:
+            raise RemoteProtocolError(f"{name}: a block token of {len(block.hash)} bytes")
+        offset += block.size
+    return offset

@@ -1,0 +1,178 @@
+"""Hello and message frames: how BEP messages lie in the byte stream (BEP specification, "Pre-authentication messages"
+and "Post-authentication Messages").
+
+    Hello:    magic (4 bytes, 0x2EA7D90B)  length (2)  Hello
+    message:  header length (2)  Header  message length (4)  message
+
+All lengths are big endian. An LZ4 message starts with its uncompressed size in 4 bytes, big endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import lz4.block
+from google.protobuf.message import DecodeError, Message
+
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError
+
+HELLO_MAGIC = 0x2EA7D90B
+# First words of protocol versions before Syncthing 0.14.
+_OLD_MAGICS = {0x00010001, 0x00010000, 0x9F79BC40}
+
+MessageType = TypeVar("MessageType", bound=Message)
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message: its type number (perhaps one we do not know) and its uncompressed body."""
+
+    type: int
+    body: bytearray | bytes
+
+
+def encode_hello(hello: pb.Hello) -> bytes:
+    """The Hello with its magic and length."""
+    body = hello.SerializeToString()
+    if len(body) > limits.MAX_HELLO_SIZE:
+        raise LocalProtocolError(f"a Hello of {len(body)} bytes is too long")
+    return struct.pack(">IH", HELLO_MAGIC, len(body)) + body
+
+
+def encode_frame(message_type: int, body: bytes) -> bytes:
+    """One uncompressed message with its header and lengths."""
+    return frame_head(message_type, len(body)) + body
+
+
+def frame_head(message_type: int, body_size: int) -> bytes:
+    """What goes before an uncompressed body of `body_size` bytes."""
+    if body_size > limits.MAX_MESSAGE_SIZE:
+        raise LocalProtocolError(f"a message of {body_size} bytes is over the cap of {limits.MAX_MESSAGE_SIZE}")
+    # Protobuf leaves out fields of value 0: a cluster config's header is empty.
+    header = b"\x08" + bytes([message_type]) if message_type else b""
+    return struct.pack(">H", len(header)) + header + struct.pack(">I", body_size)
+
+
+class HelloDecoder:
+    """Takes bytes until the Hello is complete."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all has come yet."""
+        return not self._buffer
+
+    def receive_data(self, data: Buffer) -> tuple[pb.Hello, bytes] | None:
+        """The Hello and the bytes after it, or None while bytes are missing.
+
+        Raises RemoteProtocolError for another magic, a length over the cap, or no Hello inside.
+        """
+        self._buffer += data
+        if len(self._buffer) >= 4:
+            magic = int.from_bytes(self._buffer[:4], "big")
+            if magic in _OLD_MAGICS:
+                raise RemoteProtocolError("the peer speaks a protocol older than Syncthing 0.14")
+            if magic != HELLO_MAGIC:
+                raise RemoteProtocolError(f"the peer does not say Hello (first bytes {magic:08x})")
+        if len(self._buffer) < 6:
+            return None
+        size = int.from_bytes(self._buffer[4:6], "big")
+        if size > limits.MAX_HELLO_SIZE:
+            raise RemoteProtocolError(f"a Hello of {size} bytes is over the cap of {limits.MAX_HELLO_SIZE}")
+        if len(self._buffer) < 6 + size:
+            return None
+        return parse(pb.Hello, bytes(self._buffer[6 : 6 + size])), bytes(self._buffer[6 + size :])
+
+
+class FrameDecoder:
+    """Takes bytes in any pieces and gives whole messages. No more memory than the bytes received is held."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._needed = 2
+        self._step: Callable[[bytearray], Frame | None] = self._header_length
+        self._type = 0
+        self._compressed = False
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun and is not complete."""
+        return bool(self._buffer) or self._step != self._header_length
+
+    def receive_data(self, data: Buffer) -> Iterator[Frame]:
+        """The messages that `data` completes. The iterator must be exhausted.
+
+        Raises RemoteProtocolError, after the messages before it, for a length over its cap, a header that is none,
+        or LZ4 data that lies about its size.
+        """
+        view = memoryview(data)
+        position = 0
+        while True:
+            missing = self._needed - len(self._buffer)
+            if missing > 0:
+                piece = view[position : position + missing]
+                self._buffer += piece
+                position += len(piece)
+                if len(piece) < missing:
+                    return
+            complete, self._buffer = self._buffer, bytearray()
+            frame = self._step(complete)
+            if frame is not None:
+                yield frame
+
+    def _header_length(self, data: bytearray) -> None:
+        size = int.from_bytes(data, "big")
+        if size > limits.MAX_HEADER_SIZE:
+            raise RemoteProtocolError(f"a header of {size} bytes is over the cap of {limits.MAX_HEADER_SIZE}")
+        self._needed, self._step = size, self._header
+
+    def _header(self, data: bytearray) -> None:
+        header = parse(pb.Header, bytes(data))
+        if header.compression not in (pb.NONE, pb.LZ4):
+            raise RemoteProtocolError(f"unknown message compression {header.compression}")
+        self._type, self._compressed = header.type, header.compression == pb.LZ4
+        self._needed, self._step = 4, self._message_length
+
+    def _message_length(self, data: bytearray) -> None:
+        size = int.from_bytes(data, "big")
+        if size > limits.MAX_MESSAGE_SIZE:
+            raise RemoteProtocolError(f"a message of {size} bytes is over the cap of {limits.MAX_MESSAGE_SIZE}")
+        self._needed, self._step = size, self._message
+
+    def _message(self, data: bytearray) -> Frame:
+        self._needed, self._step = 2, self._header_length
+        return Frame(self._type, decompress(data) if self._compressed else data)
+
+
+def decompress(data: bytes | bytearray) -> bytes:
+    """The body of an LZ4 message. Raises RemoteProtocolError where the stated size is impossible or not met."""
+    if len(data) < 4:
+        raise RemoteProtocolError("an LZ4 message without its size")
+    size = int.from_bytes(data[:4], "big")
+    if size > limits.MAX_MESSAGE_SIZE:
+        raise RemoteProtocolError(f"an LZ4 message of {size} bytes is over the cap of {limits.MAX_MESSAGE_SIZE}")
+    if size > (len(data) - 4) * limits.LZ4_MAX_RATIO + 16:
+        raise RemoteProtocolError(f"an LZ4 message of {len(data)} bytes cannot hold the {size} that it states")
+    try:
+        body: bytes = lz4.block.decompress(memoryview(data)[4:], uncompressed_size=size)
+    except (lz4.block.LZ4BlockError, ValueError) as error:
+        raise RemoteProtocolError(f"an LZ4 message that does not decompress: {error}") from error
+    if len(body) != size:
+        raise RemoteProtocolError(f"an LZ4 message states {size} bytes and holds {len(body)}")
+    return body
+
+
+def parse(kind: type[MessageType], data: bytes) -> MessageType:
+    """The protobuf message in `data`. Raises RemoteProtocolError where there is none."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise RemoteProtocolError(f"a {kind.DESCRIPTOR.name} that is none: {error}") from error

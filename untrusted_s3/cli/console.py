@@ -1,0 +1,181 @@
+"""What a running gateway tells its operator, on a terminal and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from untrusted_s3 import __version__
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.cli.output import size_text
+from untrusted_s3.cli.terminal import LiveLine, can_ask, qr_code, read_answer
+from untrusted_s3.node.gateway import Gateway
+from untrusted_s3.structured_logging import printable
+
+_logger = structlog.get_logger()
+
+_LIVE_INTERVAL = 1.0
+_PROGRESS_INTERVAL = 30.0
+_MAX_NAME = 40
+
+_WELCOME = """
+untrusted-s3 {version} keeps encrypted folders in {store}
+
+Device ID: {device_id}
+
+{qr}
+On a device whose folders shall go there, in Syncthing:
+  1. Click "Add Remote Device" and paste the device ID above.
+  2. On the tab "Advanced", set "Addresses" to {address} and tick "Untrusted".
+  3. On the tab "Sharing", tick the folder and enter an encryption password. Keep the password:
+     nobody can read the folder from the store without it.
+  4. Click "Save", and accept that device here when it calls.
+
+"""
+
+AcceptCommand = Callable[[DeviceID], str]
+
+
+class Console:
+    """The terminal of a running gateway: a welcome, a live line, and questions about unknown devices."""
+
+    def __init__(self, live_line: LiveLine, accept_command: AcceptCommand) -> None:
+        self._live_line = live_line
+        self._accept_command = accept_command
+        self._answered: set[str] = set()
+
+    async def watch(self, gateway: Gateway) -> None:
+        """Says welcome, then keeps the live line and asks about unknown devices until it is cancelled."""
+        self._welcome(gateway)
+        rates = _Rates(gateway)
+        try:
+            while True:
+                status = gateway.status()
+                for device in status["unknown_devices"]:
+                    if device["device_id"] not in self._answered:
+                        await self._ask(gateway, device)
+                self._live_line.show(summary(status) + rates.text())
+                await asyncio.sleep(_LIVE_INTERVAL)
+        finally:
+            self._live_line.show("")
+
+    def _welcome(self, gateway: Gateway) -> None:
+        device_id = str(gateway.device_id)
+        text = _WELCOME.format(
+            version=__version__,
+            store=gateway.bucket.location,
+            device_id=device_id,
+            qr=qr_code(device_id, self._live_line),
+            address=address_for_peers(gateway.listen_addresses),
+        )
+        self._live_line.write(text)
+        self._live_line.flush()
+
+    async def _ask(self, gateway: Gateway, device: dict[str, Any]) -> None:
+        """Whether to accept a device; each is asked about once."""
+        self._answered.add(device["device_id"])
+        device_id = DeviceID.parse(device["device_id"])
+        if not can_ask():
+            log_unknown(device, self._accept_command(device_id))
+            return
+        name = printable(device["name"])[:_MAX_NAME]
+        self._live_line.show(f'Accept device "{name}" ({device_id.short}...)? [y/N] ')
+        answer = await read_answer()
+        self._live_line.leave()
+        if (answer or "").lower() not in ("y", "yes"):
+            log_unknown(device, self._accept_command(device_id))
+        elif device_id in gateway.unknown_devices:
+            await gateway.accept_device(device_id, device["name"])
+            _logger.info("device accepted", device=str(device_id), name=device["name"])
+
+
+async def watch_without_terminal(gateway: Gateway, accept_command: AcceptCommand) -> None:
+    """Logs how to accept each unknown device, and progress while folders sync; runs until it is cancelled."""
+    _logger.info("device ID", device_id=str(gateway.device_id), listen=gateway.listen_addresses)
+    seen: set[str] = set()
+    last_report = 0.0
+    while True:
+        status = gateway.status()
+        for device in status["unknown_devices"]:
+            if device["device_id"] not in seen:
+                seen.add(device["device_id"])
+                log_unknown(device, accept_command(DeviceID.parse(device["device_id"])))
+        syncing = [folder for folder in status["folders"] if folder["state"] == "syncing"]
+        if syncing and time.monotonic() - last_report >= _PROGRESS_INTERVAL:
+            last_report = time.monotonic()
+            for folder in syncing:
+                fields = ("files", "bytes", "pending_files", "pending_bytes")
+                _logger.info("syncing", folder=folder["id"], **{name: folder[name] for name in fields})
+        await asyncio.sleep(_LIVE_INTERVAL)
+
+
+def log_unknown(device: dict[str, Any], command: str) -> None:
+    """Tells how to accept a device."""
+    _logger.warning("unknown device", name=device["name"], address=device["address"], accept=command)
+
+
+def summary(status: dict[str, Any]) -> str:
+    """A gateway's status in one line."""
+    folders, peers = status["folders"], status["peers"]
+    pending = sum(folder["pending_files"] for folder in folders)
+    parts = [
+        f"{sum(peer['connected'] for peer in peers)}/{len(peers)} devices",
+        f"{len(folders)} folder{'' if len(folders) == 1 else 's'}",
+        f"{sum(folder['files'] for folder in folders):,} files {size_text(sum(folder['bytes'] for folder in folders))}",
+        f"{pending:,} to come {size_text(sum(folder['pending_bytes'] for folder in folders))}"
+        if pending
+        else "up to date",
+    ]
+    failed = [folder["id"] for folder in folders if folder["error"]]
+    if failed:
+        parts.append(f"error in {printable(', '.join(failed))}")
+    return " | ".join(parts)
+
+
+def address_for_peers(listen_addresses: Sequence[str]) -> str:
+    """What peers may type to reach us: the first address, with this machine's own where it says "all"."""
+    url = urlsplit(listen_addresses[0])
+    host = url.hostname or ""
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        host = _own_address() or "THIS-HOST"
+    return f"tcp://[{host}]:{url.port}" if ":" in host else f"tcp://{host}:{url.port}"
+
+
+def _own_address() -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Sends nothing: it asks the kernel which address it would use towards the world (TEST-NET-1, RFC 5737).
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+        return address
+
+
+class _Rates:
+    """Bytes of blocks a second, in and out, since the last look."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._registry = gateway.counters.registry
+        self._last = self._read()
+
+    def text(self) -> str:
+        """For the end of the live line; empty while nothing moves."""
+        before, self._last = self._last, self._read()
+        seconds = max(self._last[0] - before[0], 0.001)
+        received, sent = (self._last[1] - before[1]) / seconds, (self._last[2] - before[2]) / seconds
+        return f" | in {size_text(received)}/s, out {size_text(sent)}/s" if received or sent else ""
+
+    def _read(self) -> tuple[float, float, float]:
+        value = self._registry.get_sample_value
+        return (
+            time.monotonic(),
+            value("untrusted_s3_block_bytes_received_total") or 0.0,
+            value("untrusted_s3_block_bytes_sent_total") or 0.0,
+        )

@@ -1,0 +1,79 @@
+"""`untrusted-s3 doctor`: whether the store does what we rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import click
+import uvloop
+
+from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
+from untrusted_s3.cli.output import print_json
+from untrusted_s3.cli.store import open_bucket
+from untrusted_s3.errors import StoreError
+from untrusted_s3.store import probe
+from untrusted_s3.store.s3 import S3Bucket
+
+Check = tuple[str, bool, Callable[[S3Bucket], Awaitable[str]]]
+
+# Name, whether we cannot do without, probe
+_CHECKS: tuple[Check, ...] = (
+    ("rights", True, probe.probe_rights),
+    ("clock", True, probe.probe_clock),
+    ("conditional writes", True, probe.probe_conditional_writes),
+    ("presigned ranges", True, probe.probe_presigned_ranges),
+    ("presigned expiry", True, probe.probe_presigned_expiry),
+    ("multipart copy", True, probe.probe_multipart),
+    ("conditional completion", False, probe.probe_conditional_completion),
+    ("lifecycle", False, probe.probe_lifecycle),
+)
+_NAME_WIDTH = max(len(name) for name, _, _ in _CHECKS)
+
+
+@click.command()
+@option("--single-writer", is_flag=True, help="Only one gateway uses the bucket: do without conditional writes.")
+@json_option
+@store_options
+@common_options
+@click.pass_context
+def doctor(context: click.Context, store: StoreOptions, single_writer: bool, as_json: bool) -> None:
+    """Try whether the store does what a gateway relies on; exit code 3 if not."""
+    context.exit(0 if uvloop.run(_examine(store, single_writer, as_json)) else StoreError.exit_code)
+
+
+async def _examine(store: StoreOptions, single_writer: bool, as_json: bool) -> bool:
+    report = _Report(as_json)
+    try:
+        async with open_bucket(store) as bucket:
+            report.add("bucket", "ok", str(bucket.location))
+            for name, needed, check in _CHECKS:
+                needed = needed and not (single_writer and check is probe.probe_conditional_writes)
+                try:
+                    report.add(name, "ok", await check(bucket))
+                except StoreError as error:
+                    report.add(name, "FAIL" if needed else "note", str(error))
+    except StoreError as error:
+        report.add("bucket", "FAIL", str(error))
+    if as_json:
+        print_json({"ok": report.well, "checks": report.checks})
+    return report.well
+
+
+class _Report:
+    """What was found; each line is printed as soon as it is known."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.checks: list[dict[str, Any]] = []
+        self._as_json = as_json
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing that is needed failed."""
+        return all(check["result"] != "FAIL" for check in self.checks)
+
+    def add(self, name: str, result: str, message: str) -> None:
+        """One check: ok, note or FAIL."""
+        self.checks.append({"name": name, "result": result, "message": message})
+        if not self._as_json:
+            click.echo(f"{result:<4}  {name:<{_NAME_WIDTH}}  {message}")

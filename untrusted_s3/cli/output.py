@@ -1,0 +1,39 @@
+"""What commands print: tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from untrusted_s3.structured_logging import printable
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns of equal width, numbers to the right; peers' texts in it cannot control the terminal."""
+    cells = [[str(header) for header in headers]]
+    cells += [[printable(f"{value:,}" if type(value) is int else str(value)) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for number, row in enumerate(cells):
+        numeric = [type(value) is int for value in (rows[number - 1] if number else (rows[0] if rows else headers))]
+        texts = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        click.echo("  ".join(texts).rstrip())
+
+
+def size_text(size: float) -> str:
+    """A size in bytes with a binary unit, in at most four digits."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:,.0f} PiB"

@@ -1,0 +1,92 @@
+"""`untrusted-s3 status`: what a running gateway does."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+
+import click
+
+from untrusted_s3.cli.options import common_options, http_option, json_option, parse_host_port
+from untrusted_s3.cli.output import print_json, print_table, size_text
+from untrusted_s3.errors import GatewayUnreachable, UsageError
+
+_TIMEOUT = 10.0
+_WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+@click.command()
+@http_option("Where the gateway answers HTTP.")
+@json_option
+@common_options
+def status(http: str, as_json: bool) -> None:
+    """Show what a running gateway does."""
+    if http == "none":
+        raise UsageError("--http none: the gateway was told to answer no HTTP, so it has no status to ask for")
+    answer = fetch_status(*parse_host_port(http, "--http"))
+    if as_json:
+        print_json(answer)
+    else:
+        _print_status(answer)
+
+
+def fetch_status(host: str, port: int) -> Any:
+    """The answer to GET /api/status. Raises GatewayUnreachable."""
+    connection = http.client.HTTPConnection(_WILDCARDS.get(host, host), port, timeout=_TIMEOUT)
+    try:
+        connection.request("GET", "/api/status")
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        if response.status != http.client.OK or "device_id" not in answer:
+            raise ValueError(f"HTTP status {response.status}")
+        return answer
+    except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
+        raise GatewayUnreachable(
+            f"no gateway answers at {host}:{port} ({error or type(error).__name__}): start it with"
+            " untrusted-s3 serve, or name its address with --http"
+        ) from error
+    finally:
+        connection.close()
+
+
+def _print_status(answer: Any) -> None:
+    click.echo(f"Device ID  {answer['device_id']}")
+    click.echo(f"Store      {answer['store']}")
+    click.echo(f"Version    {answer['version']}")
+    click.echo()
+    folders = [
+        (
+            folder["id"],
+            folder["label"],
+            folder["state"],
+            folder["files"],
+            size_text(folder["bytes"]),
+            folder["pending_files"],
+            size_text(folder["pending_bytes"]),
+            folder["error"] or "",
+        )
+        for folder in answer["folders"]
+    ]
+    print_table(("FOLDER", "LABEL", "STATE", "FILES", "SIZE", "PENDING", "PENDING SIZE", "ERROR"), folders)
+    click.echo()
+    peers = [
+        (
+            peer["device_id"],
+            peer["name"],
+            "yes" if peer["connected"] else "no",
+            peer["address"] or "",
+            peer["client"] or "",
+            peer["error"] or "",
+        )
+        for peer in answer["peers"]
+    ]
+    print_table(("DEVICE ID", "NAME", "CONNECTED", "ADDRESS", "CLIENT", "ERROR"), peers)
+    if answer["unknown_devices"]:
+        click.echo()
+        unknown = [
+            (device["device_id"], device["name"], device["address"], device["last_seen"])
+            for device in answer["unknown_devices"]
+        ]
+        print_table(("UNKNOWN DEVICE", "NAME", "ADDRESS", "LAST SEEN"), unknown)
+        click.echo("\nAccept one with: untrusted-s3 peers add DEVICE_ID", err=True)

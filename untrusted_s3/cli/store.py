@@ -1,0 +1,41 @@
+"""The store that a command works on: the one that --store names, or the embedded one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+
+from untrusted_s3.cli.options import StoreOptions
+from untrusted_s3.store import layout, records
+from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+
+
+@asynccontextmanager
+async def open_bucket(options: StoreOptions, *, own_server: bool = False) -> AsyncIterator[S3Bucket]:
+    """The bucket, for as long as the context lasts.
+
+    The embedded store is started where none runs. With `own_server` one that runs already is an error: it would end
+    with the gateway that it belongs to. Raises UsageError, StoreRefused or StoreUnreachable.
+    """
+    with ExitStack() as stack:
+        location, endpoint_url, credentials = options.location, options.endpoint_url, None
+        if location is None:
+            start = EmbeddedStore.start if own_server else EmbeddedStore.attach_or_start
+            server = stack.enter_context(start(options.embedded_directory))
+            location, endpoint_url = StoreLocation(server.bucket, ""), server.endpoint_url
+            credentials = S3Credentials(server.access_key, server.secret_key)
+        bucket = await S3Bucket.open(location, endpoint_url, credentials, create_bucket=options.create_bucket)
+        try:
+            yield bucket
+        finally:
+            await bucket.close()
+
+
+@asynccontextmanager
+async def open_store(options: StoreOptions) -> AsyncIterator[S3Bucket]:
+    """As `open_bucket`, for a command that reads our records. Raises DataError for a store that is not ours."""
+    async with open_bucket(options) as bucket:
+        await records.read_record(bucket, layout.STORE, records.StoreRecord.from_json)
+        yield bucket

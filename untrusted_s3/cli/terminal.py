@@ -1,0 +1,89 @@
+"""What `serve` shows on a terminal: a live last line with the log scrolling above it, questions, a QR code."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+import termios
+from typing import TextIO
+
+import segno
+
+_ERASE_LINE = "\r\x1b[2K"
+_MAX_ANSWER = 1024
+
+
+def qr_code(text: str, stream: TextIO) -> str:
+    """The text as a QR code for a terminal, or nothing where the stream's encoding has no block characters."""
+    drawn = io.StringIO()
+    segno.make(text, error="l", micro=False).terminal(out=drawn, border=2, compact=True)
+    try:
+        drawn.getvalue().encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return ""
+    return drawn.getvalue()
+
+
+class LiveLine(io.TextIOBase):
+    """A terminal's last line, rewritten in place. Whole lines that are written to this stream appear above it."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+        self._text = ""
+
+    def write(self, text: str) -> int:
+        """Writes whole lines above the live line."""
+        self._terminal.write((_ERASE_LINE if self._text else "") + text + self._text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._terminal.flush()
+
+    def isatty(self) -> bool:
+        return self._terminal.isatty()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._terminal.encoding or "ascii"
+
+    def show(self, text: str) -> None:
+        """Replaces the live line; an empty text takes it away."""
+        try:
+            width = os.get_terminal_size(self._terminal.fileno()).columns
+        except OSError:
+            width = 80
+        text = text[: max(width - 1, 20)]
+        if text != self._text:
+            self._terminal.write(_ERASE_LINE + text)
+            self._terminal.flush()
+            self._text = text
+
+    def leave(self) -> None:
+        """Lets the live line stand where it is, as the terminal has moved on to the next."""
+        self._text = ""
+
+
+def can_ask() -> bool:
+    """Whether somebody can answer on standard input: a terminal, and we are in its foreground."""
+    try:
+        return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return False
+
+
+async def read_answer() -> str | None:
+    """The next line that is typed on standard input, or None at its end. What was typed before does not count."""
+    loop = asyncio.get_running_loop()
+    descriptor = sys.stdin.fileno()
+    termios.tcflush(descriptor, termios.TCIFLUSH)
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    # A terminal hands over one whole line at a time.
+    answer = os.read(descriptor, _MAX_ANSWER)
+    return answer.decode(errors="replace").strip() if answer else None

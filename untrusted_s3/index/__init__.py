@@ -1,0 +1,1 @@
+"""What a folder holds: the log in the bucket, its checkpoints, and the local cache of both."""

@@ -1,0 +1,123 @@
+"""Log segments: immutable objects that each extend a folder's log by some entries (docs/format.md, "Segments").
+
+magic (8 bytes, "US3SEG" 0x00 0x01)  Segment (protobuf, segment.proto)  CRC-32C of all before it (4 bytes, big endian)
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import crc32c
+from google.protobuf.message import DecodeError
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.file_info import FileInfo, parse_file_info
+from untrusted_s3.errors import DataError, ProtocolError
+from untrusted_s3.index import segment_pb2 as pb
+
+MAGIC = b"US3SEG\x00\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """Where a file's data lies: the last segment of its key, its size in bytes with the trailer, the part size
+    (0 for a single PUT), and the CRC-32C of each part."""
+
+    content_hash: str
+    size: int
+    part_size: int
+    part_crc32c: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change of a folder: a file info as received, and the object with its data where it has any."""
+
+    file_info: FileInfo
+    stored: StoredObject | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCursor:
+    """Up to which sequence number a device's index is fully reflected in the log."""
+
+    device_id: DeviceID
+    index_id: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One extension of the log. Entry i has sequence number `first_sequence` + i. `writer` is the gateway's device ID,
+    `append_id` tells this attempt to append from all others, `time_ms` is the writer's clock since 1970 UTC."""
+
+    writer: DeviceID
+    append_id: bytes
+    time_ms: int
+    first_sequence: int
+    entries: tuple[Entry, ...]
+    cursors: tuple[PeerCursor, ...]
+
+    @property
+    def last_sequence(self) -> int:
+        """The sequence number of the last entry; one below `first_sequence` where there is none."""
+        return self.first_sequence + len(self.entries) - 1
+
+
+def encode_segment(segment: Segment) -> bytes:
+    """The segment's object."""
+    message = pb.Segment(
+        writer=segment.writer.raw,
+        append_id=segment.append_id,
+        time_ms=segment.time_ms,
+        first_sequence=segment.first_sequence,
+        entries=map(_encode_entry, segment.entries),
+        cursors=[
+            pb.PeerCursor(device_id=cursor.device_id.raw, index_id=cursor.index_id, sequence=cursor.sequence)
+            for cursor in segment.cursors
+        ],
+    )
+    body = MAGIC + message.SerializeToString()
+    return body + struct.pack(">I", crc32c.crc32c(body))
+
+
+def decode_segment(data: bytes, key: str) -> Segment:
+    """The segment in an object; `key` is for the message of the DataError raised where it is damaged."""
+    if data[: len(MAGIC)] != MAGIC:
+        raise DataError(f"{key} is no log segment of this format version")
+    if len(data) < len(MAGIC) + 4 or crc32c.crc32c(data[:-4]) != struct.unpack(">I", data[-4:])[0]:
+        raise DataError(f"{key} is damaged: its checksum does not match")
+    try:
+        message = pb.Segment.FromString(data[len(MAGIC) : -4])
+        return Segment(
+            writer=DeviceID(message.writer),
+            append_id=message.append_id,
+            time_ms=message.time_ms,
+            first_sequence=message.first_sequence,
+            entries=tuple(map(_decode_entry, message.entries)),
+            cursors=tuple(
+                PeerCursor(DeviceID(cursor.device_id), cursor.index_id, cursor.sequence) for cursor in message.cursors
+            ),
+        )
+    except (DecodeError, ProtocolError, ValueError) as error:
+        raise DataError(f"{key} cannot be read: {error}") from error
+
+
+def _encode_entry(entry: Entry) -> pb.Entry:
+    if entry.stored is None:
+        return pb.Entry(file_info=entry.file_info.raw)
+    return pb.Entry(
+        file_info=entry.file_info.raw,
+        content_hash=entry.stored.content_hash,
+        object_size=entry.stored.size,
+        part_size=entry.stored.part_size,
+        part_crc32c=entry.stored.part_crc32c,
+    )
+
+
+def _decode_entry(entry: pb.Entry) -> Entry:
+    stored = None
+    if entry.content_hash:
+        stored = StoredObject(entry.content_hash, entry.object_size, entry.part_size, tuple(entry.part_crc32c))
+    return Entry(parse_file_info(entry.file_info), stored)

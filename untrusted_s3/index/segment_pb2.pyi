@@ -1,0 +1,47 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Segment(_message.Message):
+    __slots__ = ("writer", "append_id", "time_ms", "first_sequence", "entries", "cursors")
+    WRITER_FIELD_NUMBER: _ClassVar[int]
+    APPEND_ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    CURSORS_FIELD_NUMBER: _ClassVar[int]
+    writer: bytes
+    append_id: bytes
+    time_ms: int
+    first_sequence: int
+    entries: _containers.RepeatedCompositeFieldContainer[Entry]
+    cursors: _containers.RepeatedCompositeFieldContainer[PeerCursor]
+    def __init__(self, writer: _Optional[bytes] = ..., append_id: _Optional[bytes] = ..., time_ms: _Optional[int] = ..., first_sequence: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., cursors: _Optional[_Iterable[_Union[PeerCursor, _Mapping]]] = ...) -> None: ...
+
+class Entry(_message.Message):
+    __slots__ = ("file_info", "content_hash", "object_size", "part_size", "part_crc32c")
+    FILE_INFO_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PART_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PART_CRC32C_FIELD_NUMBER: _ClassVar[int]
+    file_info: bytes
+    content_hash: str
+    object_size: int
+    part_size: int
+    part_crc32c: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, file_info: _Optional[bytes] = ..., content_hash: _Optional[str] = ..., object_size: _Optional[int] = ..., part_size: _Optional[int] = ..., part_crc32c: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class PeerCursor(_message.Message):
+    __slots__ = ("device_id", "index_id", "sequence")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    device_id: bytes
+    index_id: int
+    sequence: int
+    def __init__(self, device_id: _Optional[bytes] = ..., index_id: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,227 @@
+"""A folder's state: what the log says up to a position, kept in SQLite. It is also the format of checkpoints
+(docs/format.md, "Checkpoints").
+
+The file may vanish at any moment; the log in the bucket is the truth.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.cluster_config import IndexState
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.file_info import FileInfo, name_hash
+from untrusted_s3.bep.vector import is_newer
+from untrusted_s3.errors import DataError
+from untrusted_s3.index.database import open_database
+from untrusted_s3.index.segment import Entry, Segment, StoredObject
+
+STATE_VERSION = 1
+_CACHED_ENTRIES = 64
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES
+    ('position', 0), ('sequence', 0), ('files', 0), ('directories', 0), ('deleted', 0), ('bytes', 0);
+CREATE TABLE files (
+    sequence INTEGER PRIMARY KEY,
+    name_hash BLOB NOT NULL UNIQUE,
+    kind INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    version BLOB NOT NULL,
+    content_hash TEXT,
+    object_size INTEGER,
+    part_size INTEGER,
+    part_crc32c BLOB,
+    file_info BLOB NOT NULL
+);
+CREATE TABLE cursors (
+    device_id BLOB PRIMARY KEY,
+    index_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_COUNTERS = ("files", "directories", "deleted")
+_KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderTotals:
+    """What a folder holds: numbers of live files and directories (symlinks count as directories, they look alike),
+    deleted entries, and bytes of encrypted file data."""
+
+    files: int
+    directories: int
+    deleted: int
+    bytes: int
+
+
+class FolderState:
+    """The state of one folder after the log segment at `position`."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the state, or an empty one at position 0. Raises UsageError where the file cannot be used."""
+        self.path = path
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Opens the file again, after something else was put in its place."""
+        self._connection = open_database(self.path, _SCHEMA, STATE_VERSION)
+        self._meta: dict[str, int] = dict(self._connection.execute("SELECT key, value FROM meta"))
+        # Peers ask for one block after the other of a file; a sequence number never names anything else later.
+        self._entry_at = lru_cache(_CACHED_ENTRIES)(self._read_entry)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._connection.close()
+
+    @property
+    def position(self) -> int:
+        """The position of the last segment applied; 0 for none."""
+        return self._meta["position"]
+
+    @property
+    def sequence(self) -> int:
+        """The highest sequence number announced by any gateway of this store."""
+        return self._meta["sequence"]
+
+    @property
+    def totals(self) -> FolderTotals:
+        """What the folder holds."""
+        return FolderTotals(*(self._meta[key] for key in (*_COUNTERS, "bytes")))
+
+    def apply(self, position: int, segment: Segment) -> None:
+        """Applies the segment at the next position. Raises DataError where its place or its numbers are off."""
+        if position != self.position + 1 or segment.first_sequence != self.sequence + 1:
+            raise DataError(
+                f"log segment {position} begins at sequence {segment.first_sequence}, "
+                f"but segment {self.position} ended at {self.sequence}"
+            )
+        meta = self._meta.copy()
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for sequence, entry in enumerate(segment.entries, segment.first_sequence):
+                self._replace(sequence, entry, meta)
+            for cursor in segment.cursors:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)",
+                    (cursor.device_id.raw, str(cursor.index_id), cursor.sequence),
+                )
+            meta["position"], meta["sequence"] = position, segment.last_sequence
+            self._connection.executemany("UPDATE meta SET value = ?2 WHERE key = ?1", meta.items())
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._meta = meta
+
+    def _replace(self, sequence: int, entry: Entry, meta: dict[str, int]) -> None:
+        message = entry.file_info.message
+        key = _name_key(message.name)
+        row = self._connection.execute("SELECT sequence, kind, size FROM files WHERE name_hash = ?", (key,)).fetchone()
+        if row is not None:
+            self._connection.execute("DELETE FROM files WHERE sequence = ?", (row[0],))
+            meta[_COUNTERS[row[1]]] -= 1
+            meta["bytes"] -= row[2]
+        kind = _kind(message)
+        size = message.size if kind == _KIND_FILE else 0
+        meta[_COUNTERS[kind]] += 1
+        meta["bytes"] += size
+        stored = entry.stored
+        self._connection.execute(
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                sequence,
+                key,
+                kind,
+                size,
+                message.version.SerializeToString(),
+                stored.content_hash if stored else None,
+                stored.size if stored else None,
+                stored.part_size if stored else None,
+                struct.pack(f">{len(stored.part_crc32c)}I", *stored.part_crc32c) if stored else None,
+                entry.file_info.raw,
+            ),
+        )
+
+    def wants(self, file_info: FileInfo) -> bool:
+        """Whether this file info is newer than what the folder has under its name."""
+        row = self._connection.execute(
+            "SELECT version FROM files WHERE name_hash = ?", (_name_key(file_info.name),)
+        ).fetchone()
+        return row is None or is_newer(file_info.message.version, pb.Vector.FromString(row[0]))
+
+    def entry(self, name: str) -> Entry | None:
+        """What the folder has under an encrypted name."""
+        row = self._connection.execute("SELECT sequence FROM files WHERE name_hash = ?", (_name_key(name),)).fetchone()
+        return self._entry_at(row[0]) if row else None
+
+    def _read_entry(self, sequence: int) -> Entry:
+        raw, content_hash, object_size, part_size, crcs = self._connection.execute(
+            "SELECT file_info, content_hash, object_size, part_size, part_crc32c FROM files WHERE sequence = ?",
+            (sequence,),
+        ).fetchone()
+        stored = None
+        if content_hash is not None:
+            stored = StoredObject(content_hash, object_size, part_size, struct.unpack(f">{len(crcs) // 4}I", crcs))
+        return Entry(FileInfo(raw, pb.FileInfo.FromString(raw)), stored)
+
+    def file_infos_after(self, sequence: int, limit: int) -> Iterator[tuple[int, bytes]]:
+        """Sequence numbers above `sequence`, rising, with their serialized file infos; at most `limit`."""
+        yield from self._connection.execute(
+            "SELECT sequence, file_info FROM files WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, limit)
+        )
+
+    def cursor(self, device_id: DeviceID) -> IndexState:
+        """How much of a device's index the log reflects."""
+        row = self._connection.execute(
+            "SELECT index_id, sequence FROM cursors WHERE device_id = ?", (device_id.raw,)
+        ).fetchone()
+        return IndexState(int(row[0]), row[1]) if row else IndexState()
+
+    def write_copy(self, path: Path) -> int:
+        """Writes the state as one compact SQLite file and returns the position that it holds.
+
+        May run in a thread beside the other methods: it reads through a connection of its own.
+        """
+        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            connection.execute("VACUUM INTO ?", (str(path),))
+        finally:
+            connection.close()
+        copy = sqlite3.connect(path)
+        try:
+            return int(copy.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()[0])
+        finally:
+            copy.close()
+
+
+def check_copy(path: Path, key: str) -> None:
+    """Raises DataError unless the file at `path` is a sound state of this version; `key` is for the message."""
+    connection = sqlite3.connect(path)
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != STATE_VERSION:
+            raise DataError(f"{key} has state version {version}, this program reads {STATE_VERSION}")
+        if connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+            raise DataError(f"{key} is damaged")
+        connection.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{key} is no checkpoint: {error}") from error
+    finally:
+        connection.close()
+
+
+def _kind(message: pb.FileInfo) -> int:
+    if message.deleted:
+        return _KIND_DELETED
+    return _KIND_FILE if message.type == pb.FILE else _KIND_DIRECTORY
+
+
+def _name_key(name: str) -> bytes:
+    return bytes.fromhex(name_hash(name))

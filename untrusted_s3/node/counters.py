@@ -1,0 +1,29 @@
+"""What the gateway counts, for /metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter
+
+
+class Counters:
+    """Counters that only ever rise, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.blocks_received = self._counter("blocks_received", "Encrypted blocks that peers sent us")
+        self.block_bytes_received = self._counter(
+            "block_bytes_received", "Bytes of encrypted blocks that peers sent us"
+        )
+        self.blocks_sent = self._counter("blocks_sent", "Encrypted blocks that we sent to peers")
+        self.block_bytes_sent = self._counter("block_bytes_sent", "Bytes of encrypted blocks that we sent to peers")
+        self.requests_refused = self._counter("requests_refused", "Block requests that match no stored block")
+        self.index_entries_received = self._counter("index_entries_received", "File infos that peers sent us")
+        self.index_entries_sent = self._counter("index_entries_sent", "File infos that we sent to peers")
+        self.objects_written = self._counter("objects_written", "Objects with file data written to the store")
+        self.object_bytes_written = self._counter("object_bytes_written", "Bytes of file data written to the store")
+        self.range_requests = self._counter("range_requests", "Ranged GETs sent to the store for block requests")
+        self.segments_appended = self._counter("segments_appended", "Segments appended to folder logs")
+        self.pull_failures = self._counter("pull_failures", "Files that could not be pulled and are tried again")
+
+    def _counter(self, name: str, description: str) -> Counter:
+        return Counter(f"untrusted_s3_{name}", description, registry=self.registry)

@@ -1,0 +1,176 @@
+"""Our identity: the certificate and the private key that make a device ID.
+
+The two files have the names and the form that they have in a Syncthing home, so an identity can move either way.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import UsageError
+
+CERTIFICATE_FILE = "cert.pem"
+KEY_FILE = "key.pem"
+
+# Syncthing compares a peer's certificate with this name before it looks at anything else in it.
+COMMON_NAME = "syncthing"
+LIFETIME = timedelta(days=20 * 365)
+
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A certificate and its private key."""
+
+    certificate: x509.Certificate
+    private_key: PrivateKey = field(repr=False)
+
+    @property
+    def device_id(self) -> DeviceID:
+        return DeviceID.from_certificate(self.certificate.public_bytes(Encoding.DER))
+
+    @property
+    def certificate_pem(self) -> bytes:
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def private_key_pem(self) -> bytes:
+        return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def generate() -> Identity:
+    """A new identity: ECDSA on P-384, self-signed, valid for about twenty years."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, COMMON_NAME)])
+    start = datetime.now(UTC) - timedelta(days=1)  # a peer's clock may be behind ours
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + LIFETIME)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(COMMON_NAME)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(purposes, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Identity(certificate, key)
+
+
+def load(directory: Path) -> Identity:
+    """Read `cert.pem` and `key.pem`. Raises UsageError if they are not there or not a pair."""
+    certificate_path, key_path = directory / CERTIFICATE_FILE, directory / KEY_FILE
+    present = [path for path in (certificate_path, key_path) if os.path.lexists(path)]
+    if not present:
+        raise UsageError(f"there is no identity in {directory}: it needs {CERTIFICATE_FILE} and {KEY_FILE}")
+    if len(present) == 1:
+        (missing,) = {certificate_path, key_path} - set(present)
+        raise UsageError(
+            f"{present[0]} has no {missing.name} beside it, and a device ID needs both: restore {missing.name}, or"
+            f" move {present[0].name} away to get a new device ID"
+        )
+    try:
+        certificate = x509.load_pem_x509_certificate(_read(certificate_path))
+        public_key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _unusable(certificate_path, "is not a certificate in PEM form") from error
+    try:
+        key = load_pem_private_key(_read(key_path), password=None)
+    except TypeError as error:
+        raise _unusable(key_path, "is encrypted; decrypt it first (openssl pkey)") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _unusable(key_path, "is not a private key in PEM form") from error
+    if not isinstance(key, PrivateKey):
+        raise _unusable(key_path, "is of a kind that Syncthing cannot use (it takes ECDSA, Ed25519 and RSA)")
+    spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if key.public_key().public_bytes(*spki) != public_key.public_bytes(*spki):
+        raise _unusable(key_path, f"does not belong to {CERTIFICATE_FILE}")
+    return Identity(certificate, key)
+
+
+def load_or_create(directory: Path) -> Identity:
+    """Read the identity in `directory`; if neither file is there, make one. An existing file is never overwritten.
+
+    Raises UsageError as `load` does, and if the files cannot be written.
+    """
+    if any(os.path.lexists(directory / name) for name in (CERTIFICATE_FILE, KEY_FILE)):
+        return load(directory)
+    identity = generate()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_new(directory / KEY_FILE, identity.private_key_pem, mode=0o600)
+        _write_new(directory / CERTIFICATE_FILE, identity.certificate_pem, mode=0o644)
+    except FileExistsError as error:
+        raise UsageError(
+            f"cannot keep an identity in {directory}: {error.filename2 or error.filename} appeared meanwhile or is no"
+            " directory; if another process is just making the identity, try again"
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot keep an identity in {directory}: {error.strerror}; choose another directory with --identity"
+        ) from error
+    return identity
+
+
+def _unusable(path: Path, fault: str) -> UsageError:
+    return UsageError(f"{path} {fault}: restore both files of the identity, or move both away to get a new device ID")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """Create `path` with all of its content, or not at all; FileExistsError if it is there."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.link(temporary, path)  # unlike a rename, this fails when the name is taken
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,239 @@
+"""Decides which of a folder's announced files to bring in next, and from which peers.
+
+Work is taken from the pending index in the order of the announcing device's sequence numbers, so that its cursor
+moves on. Deletions and directories need no data and go straight to the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.bep.vector import is_newer
+from untrusted_s3.errors import BlockUnavailable, DataError, StoreError
+from untrusted_s3.index.pending import Pending, PendingIndex
+from untrusted_s3.index.segment import Entry
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.node.counters import Counters
+from untrusted_s3.node.file_pull import FetchBlock, FilePuller
+
+_logger = structlog.get_logger()
+_SCAN_BATCH = 200
+
+
+class Source(Protocol):
+    """A connected peer that shares the folder."""
+
+    async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
+        """One encrypted block. Raises BlockUnavailable."""
+        ...
+
+
+class Puller:
+    """Brings in one folder's pending files; `commit` takes each finished entry for the log."""
+
+    def __init__(
+        self,
+        folder_id: str,
+        state: FolderState,
+        pending: PendingIndex,
+        files: FilePuller,
+        commit: Callable[[Entry], None],
+        counters: Counters,
+    ) -> None:
+        self.sources: dict[DeviceID, Source] = {}
+        self.error: str | None = None
+        self._folder_id = folder_id
+        self._state = state
+        self._pending = pending
+        self._files = files
+        self._commit = commit
+        self._counters = counters
+        self._in_work: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._large: deque[FileInfo] = deque()
+        self._active_small = 0
+        self._active_large = 0
+        # Per source: entries read from the pending index, and how far it has been read.
+        self._queues: dict[DeviceID, deque[Pending]] = {}
+        self._scanned: dict[DeviceID, int] = {}
+        self._wake = asyncio.Event()
+        self._retry: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._in_work
+
+    def add_source(self, device_id: DeviceID, source: Source) -> None:
+        """A peer that shares the folder is there."""
+        self.sources[device_id] = source
+        self.rescan()
+
+    def remove_source(self, device_id: DeviceID, source: Source) -> None:
+        """The peer is gone, or does not share the folder any more."""
+        if self.sources.get(device_id) is source:
+            del self.sources[device_id]
+
+    def wake(self) -> None:
+        """There may be something new to do."""
+        self._wake.set()
+
+    def rescan(self) -> None:
+        """Looks at everything pending again: after a failure, or when a source has come."""
+        self._queues.clear()
+        self._scanned.clear()
+        self._wake.set()
+
+    def committed(self, name: str) -> None:
+        """What was under way for this name is in the log; if something newer is pending, it can begin."""
+        self._in_work.discard(name)
+        if any(self._state.wants(other.file_info) for other in self._pending.of_name(name)):
+            self.rescan()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Works until cancelled; then running pulls are cancelled as well."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                self._start_some()
+                await asyncio.sleep(0)
+        finally:
+            if self._retry is not None:
+                self._retry.cancel()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start_some(self) -> None:
+        """Takes some of each source's pending entries into work, and wakes itself where there may be more at once."""
+        while self._large and self._active_large < limits.CONCURRENT_LARGE_FILES:
+            self._start(self._large.popleft(), large=True)
+        for device_id in list(self.sources):
+            if self._start_some_of(device_id):
+                self._wake.set()
+
+    def _start_some_of(self, device_id: DeviceID) -> bool:
+        queue = self._queues.setdefault(device_id, deque())
+        if not queue:
+            queue.extend(self._pending.after(device_id, self._scanned.get(device_id, 0), _SCAN_BATCH))
+            if queue:
+                self._scanned[device_id] = queue[-1].sequence
+        handled = []
+        taken = 0
+        while queue and self._has_room:
+            entry = queue.popleft()
+            taken += 1
+            if not self._take(entry):
+                handled.append(entry)
+        if handled:
+            self._pending.remove(handled)
+        return taken > 0 and self._has_room
+
+    @property
+    def _has_room(self) -> bool:
+        return (
+            self._active_small < limits.CONCURRENT_SMALL_FILES
+            and len(self._large) < limits.QUEUED_LARGE_FILES
+            and len(self._in_work) < limits.ENTRIES_IN_WORK
+        )
+
+    def _take(self, entry: Pending) -> bool:
+        """Takes a pending entry into work. False where the folder has it, or something newer."""
+        file_info = entry.file_info
+        if not self._state.wants(file_info):
+            return False
+        if file_info.name in self._in_work:
+            return True
+        self._in_work.add(file_info.name)
+        if not file_info.has_data:
+            self._commit(Entry(file_info, None))
+        elif file_info.message.size > limits.SINGLE_PUT_SIZE:
+            self._large.append(file_info)
+            self._wake.set()
+        else:
+            self._start(file_info, large=False)
+        return True
+
+    def _start(self, file_info: FileInfo, *, large: bool) -> None:
+        if large:
+            self._active_large += 1
+        else:
+            self._active_small += 1
+        task = asyncio.create_task(self._pull(file_info, large))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _pull(self, file_info: FileInfo, large: bool) -> None:
+        try:
+            current = self._state.entry(file_info.name)
+            if current and current.stored and current.file_info.content_hash() == file_info.content_hash():
+                # Only metadata changed: the data stays where it is.
+                stored = current.stored
+            else:
+                stored = await self._files.pull(file_info, self._fetcher(file_info))
+            self.error = None
+            self._commit(Entry(file_info, stored))
+        except (BlockUnavailable, StoreError, DataError) as error:
+            self._failed(file_info, error)
+        except Exception as error:
+            _logger.exception("a fault of our own while pulling", folder=self._folder_id, name=file_info.name[:40])
+            self._failed(file_info, error)
+        finally:
+            if large:
+                self._active_large -= 1
+            else:
+                self._active_small -= 1
+            self._wake.set()
+
+    def _failed(self, file_info: FileInfo, error: Exception) -> None:
+        self._in_work.discard(file_info.name)
+        self._counters.pull_failures.inc()
+        if isinstance(error, StoreError | DataError):
+            self.error = str(error)
+        version = file_info.message.version
+        if any(is_newer(other.file_info.message.version, version) for other in self._pending.of_name(file_info.name)):
+            # Changed while it was under way: the newer version is due, not this one.
+            self.rescan()
+            return
+        if self.sources:
+            _logger.warning("pull failed", folder=self._folder_id, name=file_info.name[:40], error=str(error))
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(limits.PULL_RETRY_INTERVAL, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self.rescan()
+
+    def _fetcher(self, file_info: FileInfo) -> FetchBlock:
+        """Gets blocks of one version of a file from whoever announces that version, in turn."""
+        version = file_info.message.version
+        announcing = [
+            other.device_id
+            for other in self._pending.of_name(file_info.name)
+            if other.file_info.message.version == version
+        ]
+
+        async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
+            reason = "no connected peer has it"
+            for turn in range(len(announcing)):
+                source = self.sources.get(announcing[(number + turn) % len(announcing)])
+                if source is None:
+                    continue
+                try:
+                    return await source.request_block(self._folder_id, file_info.name, number, block)
+                except BlockUnavailable as error:
+                    reason = str(error)
+            raise BlockUnavailable(f"block {number}: {reason}")
+
+        return fetch_block

@@ -1,0 +1,367 @@
+"""A connected peer: which folders it shares with us, its index in and ours out, its requests and our own.
+
+Responses are matched to requests as they arrive; all other messages are handled one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from untrusted_s3 import __version__, limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import events
+from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, folder_message, index_start, read_offer
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.file_info import FileInfo, parse_file_info, with_sequence
+from untrusted_s3.errors import BlockUnavailable, FolderRefused, ProtocolError, RemoteProtocolError
+from untrusted_s3.node.byte_budget import ByteBudget
+from untrusted_s3.node.counters import Counters
+from untrusted_s3.node.folder import Folder
+from untrusted_s3.node.responder import Responder, matches
+from untrusted_s3.node.transport import BEPTransport
+from untrusted_s3.store.records import PeerRecord
+
+CLIENT_NAME = "untrusted-s3"
+_logger = structlog.get_logger()
+
+
+class Host(Protocol):
+    """What a session needs of the gateway."""
+
+    device_id: DeviceID
+    device_name: str
+    counters: Counters
+    responder: Responder
+
+    async def admit(self, session: Session) -> PeerRecord | None:
+        """The record of the session's device if it is an accepted one; None makes the session end."""
+        ...
+
+    async def folder_for(self, offer: FolderOffer) -> Folder:
+        """The folder of an offer, created where it is new. Raises FolderRefused."""
+        ...
+
+    def folder(self, folder_id: str) -> Folder | None:
+        """An open folder."""
+        ...
+
+    def refused(self, device_id: DeviceID, folder_id: str, label: str, reason: str | None) -> None:
+        """A peer's folder was refused for `reason`, or, with None, is fine now."""
+        ...
+
+    def ended(self, session: Session, error: Exception | None) -> None:
+        """The session is over."""
+        ...
+
+
+@dataclass(slots=True)
+class _Share:
+    """A folder that both sides share: the task sends our index, `peer_index_id` names the peer's."""
+
+    folder: Folder
+    peer_index_id: int
+    sender: asyncio.Task[None]
+
+
+class Session:
+    """One connection to a peer, from TLS on. Implements `transport.TransportHandler` and `puller.Source`."""
+
+    def __init__(self, host: Host, transport: BEPTransport) -> None:
+        self.device_id: DeviceID | None = None
+        self.hello: events.HelloReceived | None = None
+        self.peer: PeerRecord | None = None
+        self.transport = transport
+        self._host = host
+        self._queue: asyncio.Queue[events.Event] = asyncio.Queue()
+        self._paused = False
+        self._shares: dict[str, _Share] = {}
+        self._requests: dict[int, asyncio.Future[events.ResponseReceived]] = {}
+        self._window = ByteBudget(limits.REQUEST_WINDOW)
+        self._outgoing = ByteBudget(limits.REQUEST_WINDOW)
+        self._announced: dict[str, int] | None = None
+        self._task: asyncio.Task[None] | None = None
+        transport.handler = self
+
+    @property
+    def shared_folders(self) -> list[str]:
+        """The IDs of the folders that are shared over this connection."""
+        return sorted(self._shares)
+
+    # TransportHandler
+
+    def secured(self) -> None:
+        self.device_id = self.transport.peer_device_id
+        if self.device_id == self._host.device_id:
+            raise RemoteProtocolError("the peer is ourselves")
+        hello = self.transport.bep.hello(
+            self._host.device_name, CLIENT_NAME, f"v{__version__}", time.time_ns(), time.monotonic()
+        )
+        self.transport.write(hello)
+        self._task = asyncio.create_task(self._guarded(self._converse()))
+
+    def received(self, event: events.Event) -> None:
+        if isinstance(event, events.ResponseReceived):
+            future = self._requests.pop(event.id, None)
+            if future is not None and not future.done():
+                future.set_result(event)
+            return
+        self._queue.put_nowait(event)
+        if self._queue.qsize() > limits.QUEUED_MESSAGES and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def closed(self, error: Exception | None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        for future in self._requests.values():
+            if not future.done():
+                future.set_exception(BlockUnavailable("the connection to the peer is gone"))
+        for folder_id in list(self._shares):
+            self._unshare(folder_id)
+        self._host.ended(self, error)
+
+    # The conversation
+
+    async def _guarded(self, conversation: Coroutine[None, None, None]) -> None:
+        """Lets an error in a part of the conversation end the connection."""
+        try:
+            await conversation
+        except ProtocolError as error:
+            self.transport.fail(error)
+        except Exception as error:
+            _logger.exception("a fault of our own in a session", device=str(self.device_id))
+            self.transport.fail(error)
+
+    async def _converse(self) -> None:
+        hello = await self._queue.get()
+        assert isinstance(hello, events.HelloReceived)
+        self.hello = hello
+        self.peer = await self._host.admit(self)
+        if self.peer is None:
+            self.transport.close("unknown device")
+            return
+        self.transport.hello_done()
+        self._send_cluster_config({})
+        while True:
+            event = await self._queue.get()
+            if self._paused and self._queue.qsize() < limits.QUEUED_MESSAGES // 2:
+                self._paused = False
+                self.transport.resume_reading()
+            await self._handle(event)
+
+    async def _handle(self, event: events.Event) -> None:
+        match event:
+            case events.RequestReceived():
+                await self._answer(event)
+            case events.IndexReceived():
+                self._take_index(event)
+            case events.ClusterConfigReceived(folders):
+                await self._take_cluster_config(folders)
+            case events.CloseReceived(reason):
+                raise RemoteProtocolError(f"closed by the peer: {reason}")
+            case _:
+                pass
+
+    # Cluster config
+
+    async def _take_cluster_config(self, folders: Sequence[pb.Folder]) -> None:
+        offers: dict[str, tuple[FolderOffer, Folder]] = {}
+        for message in folders:
+            accepted = await self._consider(message)
+            if accepted is not None:
+                offers[message.id] = accepted
+        for folder_id in list(self._shares):
+            self._unshare(folder_id)
+        known = {
+            folder_id: folder.peer_index(self._device_id, offer.peer) for folder_id, (offer, folder) in offers.items()
+        }
+        self._send_cluster_config(known)
+        for offer, folder in offers.values():
+            self._share(offer, folder)
+
+    async def _consider(self, message: pb.Folder) -> tuple[FolderOffer, Folder] | None:
+        try:
+            offer = read_offer(message, self._host.device_id, self._device_id)
+            folder = await self._host.folder_for(offer)
+        except FolderRefused as error:
+            self._refuse(message.id, message.label, str(error))
+            return None
+        self._host.refused(self._device_id, message.id, message.label, None)
+        return None if offer.paused else (offer, folder)
+
+    def _refuse(self, folder_id: str, label: str, reason: str) -> None:
+        _logger.error("folder refused", folder=folder_id, label=label, device=str(self._device_id), reason=reason)
+        self._host.refused(self._device_id, folder_id, label, reason)
+
+    def _send_cluster_config(self, known: dict[str, IndexState]) -> None:
+        """Tells the peer the folders it shares with us (`known`: what we know of its index), and those that the
+        operator wants offered to it.
+
+        Says nothing that it said before: two gateways would answer each other for ever.
+        """
+        assert self.peer is not None
+        offered = {folder_id for folder_id in self.peer.share if self._host.folder(folder_id) is not None}
+        peer_indexes = {folder_id: known.get(folder_id, IndexState()) for folder_id in sorted(offered | set(known))}
+        content = {folder_id: state.index_id for folder_id, state in peer_indexes.items()}
+        if content == self._announced:
+            return
+        self._announced = content
+        messages = []
+        for folder_id, peer_index in peer_indexes.items():
+            folder = self._host.folder(folder_id)
+            assert folder is not None
+            record = folder.record
+            messages.append(
+                folder_message(
+                    folder_id,
+                    record.label,
+                    record.token,
+                    self._host.device_id,
+                    folder.own_index,
+                    self._device_id,
+                    peer_index,
+                )
+            )
+        self.transport.write(self.transport.bep.cluster_config(messages, time.monotonic()))
+
+    def _share(self, offer: FolderOffer, folder: Folder) -> None:
+        start = index_start(offer.known, folder.own_index)
+        sender = asyncio.create_task(self._guarded(self._send_index(folder, start)))
+        self._shares[offer.folder_id] = _Share(folder, offer.peer.index_id, sender)
+        folder.puller.add_source(self._device_id, self)
+        _logger.info("folder shared", folder=offer.folder_id, device=str(self._device_id), index_from=start)
+
+    def _unshare(self, folder_id: str) -> None:
+        share = self._shares.pop(folder_id)
+        share.sender.cancel()
+        share.folder.puller.remove_source(self._device_id, self)
+
+    # Indexes
+
+    def _take_index(self, event: events.IndexReceived) -> None:
+        share = self._shares.get(event.folder)
+        if share is None:
+            # On its way while we refused or dropped the folder, or a peer that does not care: nothing to store.
+            return
+        try:
+            self._store_index(share, event)
+        except FolderRefused as error:
+            self._refuse(event.folder, share.folder.record.label, str(error))
+            self._unshare(event.folder)
+        share.folder.puller.wake()
+
+    def _store_index(self, share: _Share, event: events.IndexReceived) -> None:
+        folder, device_id = share.folder, self._device_id
+        infos = [parse_file_info(raw) for raw in event.files]
+        sequences = [info.message.sequence for info in infos]
+        if any(later <= earlier for earlier, later in zip([0, *sequences], sequences, strict=False)):
+            raise RemoteProtocolError("the sequence numbers of an index do not rise")
+        if not event.update:
+            folder.pending.start(device_id, IndexState(share.peer_index_id, 0))
+        reached = max([folder.pending.received(device_id).max_sequence, event.last_sequence, *sequences])
+        wanted: list[FileInfo] = []
+        unwanted: list[FileInfo] = []
+        for info in infos:
+            (wanted if not info.message.invalid and folder.state.wants(info) else unwanted).append(info)
+        folder.pending.add(device_id, IndexState(share.peer_index_id, reached), wanted, unwanted)
+        self._host.counters.index_entries_received.inc(len(infos))
+
+    async def _send_index(self, folder: Folder, start: int) -> None:
+        """Sends our index from a sequence number on, and then every change, until cancelled."""
+        update, sent = start > 0, start
+        while True:
+            batch: list[bytes] = []
+            size, last = 0, sent
+            for sequence, raw in folder.state.file_infos_after(sent, limits.INDEX_BATCH_FILES):
+                batch.append(with_sequence(raw, sequence))
+                last = sequence
+                size += len(raw)
+                if size > limits.INDEX_BATCH_SIZE:
+                    break
+            if not batch:
+                await folder.changed_since(max(sent, folder.state.sequence))
+                continue
+            message = self.transport.bep.index(
+                folder.record.folder_id,
+                batch,
+                update=update,
+                prev_sequence=sent,
+                last_sequence=last,
+                now=time.monotonic(),
+            )
+            self.transport.write(message)
+            self._host.counters.index_entries_sent.inc(len(batch))
+            update, sent = True, last
+            await self.transport.drained()
+
+    # Blocks that the peer wants
+
+    async def _answer(self, request: events.RequestReceived) -> None:
+        share = self._shares.get(request.folder)
+        entry = share.folder.state.entry(request.name) if share else None
+        if share is None or entry is None or request.from_temporary or not matches(request, entry):
+            self._host.counters.requests_refused.inc()
+            await self._send_response(request.id, memoryview(b""), pb.NO_SUCH_FILE)
+            return
+        # A peer that reads slowly waits here with its own requests, not in everybody's memory.
+        await self._outgoing.acquire(request.size)
+
+        async def answer(data: memoryview, code: int) -> None:
+            try:
+                await self._send_response(request.id, data, code)
+            finally:
+                self._outgoing.release(request.size)
+
+        self._host.responder.submit(share.folder.object_key(entry), request.offset, request.size, answer)
+
+    async def _send_response(self, request_id: int, data: memoryview, code: int) -> None:
+        if not self.transport.is_open:
+            return
+        self.transport.write(*self.transport.bep.response(request_id, data, code, time.monotonic()))
+        if len(data):
+            self._host.counters.blocks_sent.inc()
+            self._host.counters.block_bytes_sent.inc(len(data))
+        await self.transport.drained()
+
+    # Blocks that we want
+
+    async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
+        await self._window.acquire(block.size)
+        try:
+            if not self.transport.is_open:
+                raise BlockUnavailable("the connection to the peer is gone")
+            request_id, message = self.transport.bep.request(folder_id, name, number, block, time.monotonic())
+            future: asyncio.Future[events.ResponseReceived] = asyncio.get_running_loop().create_future()
+            self._requests[request_id] = future
+            self.transport.write(message)
+            try:
+                async with asyncio.timeout(limits.REQUEST_TIMEOUT):
+                    response = await future
+            except TimeoutError:
+                raise BlockUnavailable(f"no answer within {limits.REQUEST_TIMEOUT:.0f} s") from None
+            finally:
+                self._requests.pop(request_id, None)
+        finally:
+            self._window.release(block.size)
+        if response.code != pb.NO_ERROR:
+            raise BlockUnavailable(f"the peer answers {_error_name(response.code)}")
+        if len(response.data) != block.size:
+            raise BlockUnavailable(f"the peer sends {len(response.data)} bytes instead of {block.size}")
+        self._host.counters.blocks_received.inc()
+        self._host.counters.block_bytes_received.inc(block.size)
+        return response.data
+
+    @property
+    def _device_id(self) -> DeviceID:
+        assert self.device_id is not None
+        return self.device_id
+
+
+def _error_name(code: int) -> str:
+    return pb.ErrorCode.Name(code) if code in pb.ErrorCode.values() else f"error {code}"

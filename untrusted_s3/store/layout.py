@@ -1,0 +1,107 @@
+"""Where things lie in the bucket (docs/format.md). Keys here are relative to the store's prefix.
+
+    store.json                              peers/{device id}.json        nodes/{device id}.json
+    folders/{folder}/folder.json
+    folders/{folder}/objects/{hh}/{name hash}/{content hash}
+    folders/{folder}/log/{position, 20 digits}
+    folders/{folder}/checkpoints/{position, 20 digits}
+
+Every key segment is made of `0-9A-Za-z._-` alone, which all S3 servers tried keep apart and unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import UsageError
+
+STORE = "store.json"
+PEERS = "peers/"
+NODES = "nodes/"
+FOLDERS = "folders/"
+FOLDER_RECORD = "folder.json"
+
+_PLAIN_FOLDER = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PREFIX = re.compile(r"[0-9A-Za-z._-]+(/[0-9A-Za-z._-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLocation:
+    """A bucket and a key prefix in it (empty, or ending in a slash)."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, url: str) -> StoreLocation:
+        """From `s3://BUCKET[/PREFIX]`. Raises UsageError for anything else."""
+        parts = urlsplit(url)
+        if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+            raise UsageError(f"--store must look like s3://BUCKET or s3://BUCKET/PREFIX, not {url!r}")
+        if not _BUCKET.fullmatch(parts.netloc):
+            raise UsageError(f"{parts.netloc!r} is no bucket name: 3 to 63 of a-z, 0-9, dot and hyphen")
+        prefix = parts.path.strip("/")
+        if prefix and (not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
+            raise UsageError(
+                f"the prefix {prefix!r} may hold letters, digits, dot, hyphen, underscore and single slashes"
+            )
+        return cls(parts.netloc, prefix + "/" if prefix else "")
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+
+def peer_key(device_id: DeviceID) -> str:
+    """The record of an accepted device."""
+    return f"{PEERS}{device_id}.json"
+
+
+def node_key(device_id: DeviceID) -> str:
+    """The heartbeat of a gateway."""
+    return f"{NODES}{device_id}.json"
+
+
+def folder_segment(folder_id: str) -> str:
+    """A folder ID as one key segment: itself where it is harmless, else `_` and 32 hex digits of its SHA-256."""
+    if _PLAIN_FOLDER.fullmatch(folder_id):
+        return folder_id
+    return "_" + hashlib.sha256(folder_id.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderKeys:
+    """The keys of one folder."""
+
+    base: str
+
+    @classmethod
+    def of(cls, folder_id: str) -> FolderKeys:
+        """The keys of the folder with that Syncthing folder ID."""
+        return cls(f"{FOLDERS}{folder_segment(folder_id)}/")
+
+    @property
+    def record(self) -> str:
+        """The folder's record."""
+        return self.base + FOLDER_RECORD
+
+    @property
+    def checkpoints(self) -> str:
+        """The prefix of all checkpoints."""
+        return self.base + "checkpoints/"
+
+    def object(self, name_hash: str, content_hash: str) -> str:
+        """The object that holds one content of one file; both hashes are 32 hex digits."""
+        return f"{self.base}objects/{name_hash[:2]}/{name_hash}/{content_hash}"
+
+    def segment(self, position: int) -> str:
+        """The log segment at a position, counted from 1."""
+        return f"{self.base}log/{position:020d}"
+
+    def checkpoint(self, position: int) -> str:
+        """The checkpoint of the state after the segment at `position`."""
+        return f"{self.checkpoints}{position:020d}"

@@ -1,0 +1,211 @@
+"""Probe before trust: whether a store does what we rely on, found out by trying.
+
+Each probe leaves nothing behind below `probe/`, gives what it found as a sentence, and raises a StoreError that says
+what is wrong. `untrusted-s3 doctor` runs them all; a gateway runs `probe_conditional_writes` at every start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from typing import Any
+
+import aiohttp
+from botocore.exceptions import ClientError
+
+from untrusted_s3.errors import (
+    ConditionalWritesUnsupported,
+    PreconditionFailed,
+    StoreError,
+    StoreRefused,
+    StoreUnreachable,
+)
+from untrusted_s3.limits import KIB, MIB
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.s3 import S3Bucket
+from untrusted_s3.store.s3_errors import clock_skew, translate
+
+_WRITERS = 8
+_ATTEMPTS = 3
+_MIN_PART_SIZE = 5 * MIB  # Amazon's, for all parts but the last
+_MAX_SKEW_WAITED_FOR = 10.0
+_ABORT_DAYS = 7
+
+
+def _fresh_key() -> str:
+    return f"probe/{secrets.token_hex(16)}"
+
+
+async def probe_conditional_writes(bucket: Bucket) -> str:
+    """Of concurrent `If-None-Match: *` PUTs to one key exactly one wins, and a later one loses.
+
+    Raises ConditionalWritesUnsupported.
+    """
+    for _ in range(_ATTEMPTS):
+        key = _fresh_key()
+        await bucket.put(key, [b"unconditional"])  # so that what is refused next is not for lack of rights
+        await bucket.delete(key)
+        try:
+            outcomes = await asyncio.gather(*(_create(bucket, key, number) for number in range(_WRITERS)))
+            winners = [number for number, won in enumerate(outcomes) if won]
+            if len(winners) > 1 or await _create(bucket, key, _WRITERS):
+                raise _unsupported(f"{len(winners)} of {_WRITERS} concurrent conditional writes to one key succeeded")
+            if winners and await bucket.get(key) != b"%d" % winners[0]:
+                raise _unsupported("the writer that won a conditional write is not the one whose data is there")
+        except ConditionalWritesUnsupported:
+            raise
+        except StoreRefused as error:
+            raise _unsupported(str(error)) from error
+        finally:
+            await bucket.delete(key)
+        if winners:
+            return f"of {_WRITERS} concurrent writers one won"
+    # A winner whose answer got lost on the way tries again, and then meets its own object.
+    raise StoreUnreachable("the store's answers to conditional writes get lost: check the network, then try again")
+
+
+async def _create(bucket: Bucket, key: str, number: int) -> bool:
+    try:
+        await bucket.put(key, [b"%d" % number], if_none_match=True)
+    except PreconditionFailed:
+        return False
+    return True
+
+
+def _unsupported(finding: str) -> ConditionalWritesUnsupported:
+    return ConditionalWritesUnsupported(
+        f"the store does not keep conditional writes apart ({finding}), so two gateways could overwrite each other's"
+        " log: use another store, or, if this gateway is the only one on the bucket, say --single-writer"
+    )
+
+
+async def probe_rights(bucket: Bucket) -> str:
+    """The credentials may write, read, list and delete."""
+    key, body = _fresh_key(), os.urandom(KIB)
+    await bucket.put(key, [body])
+    try:
+        if await bucket.get(key) != body:
+            raise StoreRefused("what was written is not what is read back")
+        if key not in [item.key async for item in bucket.list("probe/")]:
+            raise StoreRefused("what was written is not listed at once")
+    finally:
+        await bucket.delete(key)
+    if await bucket.size(key) is not None:
+        raise StoreRefused("what was deleted is still there")
+    return "write, read, list, delete"
+
+
+async def probe_clock(bucket: S3Bucket) -> str:
+    """How far our clock is from the store's; `S3Bucket.open` has refused where that is too far."""
+    skew = await _measure_skew(bucket)
+    return f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the store's"
+
+
+async def probe_presigned_ranges(bucket: Bucket) -> str:
+    """A ranged GET on a presigned URL gives exactly the range."""
+    key, body = _fresh_key(), os.urandom(64 * KIB)
+    await bucket.put(key, [body])
+    try:
+        for start, size in ((0, 1), (1000, 4096), (len(body) - 10, 10), (0, len(body))):
+            if await bucket.get(key, start, size) != body[start : start + size]:
+                raise StoreRefused(f"a GET of {size} bytes from {start} gives other bytes")
+    finally:
+        await bucket.delete(key)
+    return "exact"
+
+
+async def probe_presigned_expiry(bucket: S3Bucket) -> str:
+    """A presigned PUT is refused once its time is over: rule 3 of the log (index/log.py) rests on it. Takes 2 s."""
+    key = _fresh_key()
+    url = bucket.presigner.put(bucket.location.prefix + key, 1)
+    # The store goes by its own clock.
+    await asyncio.sleep(2 + min(max(await _measure_skew(bucket), 0.0), _MAX_SKEW_WAITED_FOR))
+    try:
+        async with (
+            aiohttp.ClientSession(skip_auto_headers={"Content-Type"}) as session,
+            session.put(url, data=b"late") as response,
+        ):
+            status = response.status
+    except (aiohttp.ClientError, OSError) as error:
+        raise StoreUnreachable(f"the store cannot be reached: {error}") from error
+    finally:
+        await bucket.delete(key)
+    if status < 300:
+        raise StoreRefused(
+            "a presigned PUT still works after its end, so a writer that stalled could bring old log segments back:"
+            " use another store, or compare its clock with this machine's"
+        )
+    return f"refused with {status} after its end"
+
+
+async def probe_multipart(bucket: S3Bucket) -> str:
+    """A multipart upload of a sent part and one that is copied out of another object inside the store."""
+    key, source_key = _fresh_key(), _fresh_key()
+    source, sent = os.urandom(_MIN_PART_SIZE + MIB), os.urandom(_MIN_PART_SIZE)
+    await bucket.put(source_key, [source])
+    upload_id = await bucket.create_multipart_upload(key)
+    try:
+        start, end = KIB, KIB + _MIN_PART_SIZE
+        etags = [
+            await bucket.upload_part(key, upload_id, 1, [sent]),
+            await bucket.upload_part_copy(key, upload_id, 2, source_key, start, end),
+        ]
+        await bucket.complete_multipart_upload(key, upload_id, etags)
+        if await bucket.get(key) != sent + source[start:end]:
+            raise StoreRefused("an object of two parts, one sent and one copied, has other bytes")
+    finally:
+        await bucket.abort_multipart_upload(key, upload_id)
+        await bucket.delete(key)
+        await bucket.delete(source_key)
+    return "upload, copy of a part, completion"
+
+
+async def probe_conditional_completion(bucket: Bucket) -> str:
+    """`If-None-Match: *` also holds when a multipart upload is completed. Nothing relies on it: keys are hashes."""
+    key = _fresh_key()
+    await bucket.put(key, [b"first"])
+    upload_id = await bucket.create_multipart_upload(key)
+    try:
+        etag = await bucket.upload_part(key, upload_id, 1, [b"second"])
+        await bucket.complete_multipart_upload(key, upload_id, [etag])
+    except PreconditionFailed:
+        return "a completion leaves an object alone that is there"
+    finally:
+        await bucket.abort_multipart_upload(key, upload_id)
+        await bucket.delete(key)
+    raise StoreRefused("a completion replaces an object that is there: harmless, as equal keys mean equal contents")
+
+
+async def probe_lifecycle(bucket: S3Bucket) -> str:
+    """The bucket has a rule that ends unfinished multipart uploads, which cost money and are in no listing."""
+    try:
+        answer: Any = await asyncio.to_thread(
+            bucket.client.get_bucket_lifecycle_configuration, Bucket=bucket.location.bucket
+        )
+        rules = answer.get("Rules", [])
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") != "NoSuchLifecycleConfiguration":
+            raise translate(error, "get_bucket_lifecycle_configuration") from error
+        rules = []
+    for rule in rules:
+        days = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
+        prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
+        if rule.get("Status") == "Enabled" and days is not None and bucket.location.prefix.startswith(prefix):
+            return f"unfinished uploads end after {days} days"
+    wanted = {
+        "ID": "unfinished-uploads",
+        "Status": "Enabled",
+        "Filter": {"Prefix": bucket.location.prefix},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _ABORT_DAYS},
+    }
+    raise StoreRefused(f"no rule ends unfinished uploads; set this one: {json.dumps({'Rules': [wanted]})}")
+
+
+async def _measure_skew(bucket: S3Bucket) -> float:
+    try:
+        answer = await asyncio.to_thread(bucket.client.list_objects_v2, Bucket=bucket.location.bucket, MaxKeys=1)
+    except Exception as error:
+        raise translate(error, "list_objects_v2") from error
+    return clock_skew(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))

@@ -1,0 +1,305 @@
+"""The real store: boto3 for the control plane and signing, plain HTTP on presigned URLs for the data plane."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import aiohttp
+import boto3
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+from boto3.exceptions import Boto3Error
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from yarl import URL
+
+from untrusted_s3 import limits
+from untrusted_s3.errors import NoSuchKey, StoreRefused, StoreUnreachable, UsageError
+from untrusted_s3.store.bucket import Buffer, ObjectSummary
+from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.presign import Presigner
+from untrusted_s3.store.s3_errors import check_clock, refusal, translate
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+Result = TypeVar("Result")
+_REGION = "us-east-1"
+_TRIES = 5
+_ERROR_CODE = re.compile(rb"<Code>([A-Za-z]+)</Code>")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Credentials:
+    """Explicit credentials; where there are none, boto3's own chain finds them."""
+
+    access_key: str
+    secret_key: str
+
+
+def make_client(endpoint_url: str | None, credentials: S3Credentials | None = None) -> S3Client:
+    """A boto3 client that S3 compatibles understand: no default checksum trailers, path-style keys at an endpoint.
+
+    Raises UsageError for an endpoint URL that is none, StoreRefused for a profile that does not exist.
+    """
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if endpoint_url else "auto"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "max_attempts": 4},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=16,
+    )
+    try:
+        session = boto3.session.Session(
+            aws_access_key_id=credentials.access_key if credentials else None,
+            aws_secret_access_key=credentials.secret_key if credentials else None,
+        )
+        region = session.region_name or _REGION
+        return session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+    except ValueError as error:
+        raise UsageError(f"--endpoint-url: {error}") from error
+    except BotoCoreError as error:
+        raise translate(error, "set up S3") from error
+
+
+class _Pieces(Payload):
+    """A request body in pieces that are sent one after the other, without being joined."""
+
+    def __init__(self, pieces: Sequence[Buffer]) -> None:
+        super().__init__(pieces)
+        self._size = sum(len(piece) for piece in pieces)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return b"".join(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for piece in self._value:
+            await writer.write(piece)
+
+
+class S3Bucket:
+    """One bucket and prefix, for use within one event loop. Implements `store.bucket.Bucket`.
+
+    `requests` counts what was sent, by HTTP method or S3 operation. `client` and `presigner` are for probes, which
+    look at what the methods here hide.
+    """
+
+    def __init__(self, location: StoreLocation, client: S3Client) -> None:
+        self.location = location
+        self.requests: dict[str, int] = {}
+        self.client = client
+        self.presigner = Presigner(client, location.bucket)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=2 * limits.CONCURRENT_UPLOADS + limits.CONCURRENT_DOWNLOADS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60),
+            # Ceph refuses presigned requests with an unsigned Content-Type.
+            skip_auto_headers={"Content-Type", "Accept-Encoding", "Accept"},
+            auto_decompress=False,
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        location: StoreLocation,
+        endpoint_url: str | None = None,
+        credentials: S3Credentials | None = None,
+        *,
+        create_bucket: bool = False,
+    ) -> S3Bucket:
+        """The bucket, after one request has shown that it is there and that credentials and clock are right.
+
+        Raises StoreRefused or StoreUnreachable with a message that says what to do.
+        """
+        bucket = cls(location, make_client(endpoint_url, credentials))
+        try:
+            await bucket._check(create_bucket)
+        except BaseException:
+            await bucket.close()
+            raise
+        return bucket
+
+    async def _check(self, create_bucket: bool) -> None:
+        name = self.location.bucket
+        try:
+            answer = await self._call("head_bucket")
+        except NoSuchKey:
+            # A HEAD has no body, so a missing bucket is a bare 404.
+            if not create_bucket:
+                raise refusal(404, "NoSuchBucket", f"bucket {name}") from None
+            region = self.client.meta.region_name
+            # Amazon wants to be told every region but this one, and refuses to be told this one.
+            constraint = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region != _REGION else {}
+            answer = await self._call("create_bucket", **constraint)
+        except StoreRefused:
+            # A HEAD tells no reason; a listing does.
+            answer = await self._call("list_objects_v2", Prefix=self.location.prefix, MaxKeys=1)
+        check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
+
+    async def close(self) -> None:
+        """Closes all connections to the store."""
+        await self._session.close()
+        self.client.close()
+
+    # Data plane
+
+    async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        full_key = self.location.prefix + key
+        if size == 0:
+            return b""  # no Range can say it
+        headers = {}
+        if start or size is not None:
+            headers["Range"] = f"bytes={start}-{'' if size is None else start + size - 1}"
+
+        async def attempt() -> bytes:
+            try:
+                _, body = await self._http("GET", self.presigner.get(full_key), key, headers=headers)
+            except StoreRefused:
+                self.presigner.forget(full_key)
+                _, body = await self._http("GET", self.presigner.get(full_key), key, headers=headers)
+            if size is not None and len(body) != size:
+                raise StoreUnreachable(f"GET {key}: {len(body)} bytes instead of {size}")
+            return body
+
+        return await self._retry(attempt)
+
+    async def put(
+        self,
+        key: str,
+        body: Sequence[Buffer],
+        *,
+        if_none_match: bool = False,
+        lifetime: int = limits.PRESIGNED_PUT_LIFETIME,
+    ) -> None:
+        # Signed once for all tries: a late one must be refused by the store's clock.
+        url = self.presigner.put(self.location.prefix + key, lifetime)
+        headers = {"If-None-Match": "*"} if if_none_match else {}
+        await self._retry(lambda: self._http("PUT", url, key, headers=headers, body=body))
+
+    async def upload_part(self, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> str:
+        async def attempt() -> str:
+            url = self.presigner.upload_part(self.location.prefix + key, upload_id, number)
+            headers, _ = await self._http("PUT", url, key, body=body)
+            etag: str = headers["ETag"]
+            return etag
+
+        return await self._retry(attempt)
+
+    async def _http(
+        self, method: str, url: URL, key: str, headers: dict[str, str] | None = None, body: Sequence[Buffer] = ()
+    ) -> tuple[Any, bytes]:
+        what = f"{method} {key}"
+        self.requests[method] = self.requests.get(method, 0) + 1
+        data = _Pieces(body) if method == "PUT" else None
+        try:
+            async with self._session.request(method, url, headers=headers, data=data) as response:
+                content = await response.read()
+                if response.status < 300:
+                    return response.headers, content
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise StoreUnreachable(f"the store cannot be reached ({what}): {error or type(error).__name__}") from error
+        code = _ERROR_CODE.search(content[:4096])
+        raise refusal(response.status, code[1].decode() if code else "", what)
+
+    async def _retry(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        for number in range(_TRIES):
+            try:
+                return await attempt()
+            except StoreUnreachable:
+                if number == _TRIES - 1:
+                    raise
+                # Full jitter: many writers that failed together must not come back together.
+                await asyncio.sleep(random.uniform(0, 0.2 * 2**number))  # noqa: S311
+        raise AssertionError("unreachable")
+
+    # Control plane
+
+    async def delete(self, key: str) -> None:
+        await self._call("delete_object", Key=self.location.prefix + key)
+
+    async def size(self, key: str) -> int | None:
+        try:
+            answer = await self._call("head_object", Key=self.location.prefix + key)
+        except NoSuchKey:
+            return None
+        return int(answer["ContentLength"])
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
+        async for page in self._pages(prefix):
+            for item in page.get("Contents", []):
+                yield ObjectSummary(item["Key"][len(self.location.prefix) :], item["Size"])
+
+    async def list_directories(self, prefix: str) -> AsyncIterator[str]:
+        async for page in self._pages(prefix, Delimiter="/"):
+            for item in page.get("CommonPrefixes", []):
+                yield item["Prefix"][len(self.location.prefix) :]
+
+    async def _pages(self, prefix: str, **parameters: str) -> AsyncIterator[Any]:
+        token: dict[str, str] = {}
+        while True:
+            answer = await self._call("list_objects_v2", Prefix=self.location.prefix + prefix, **parameters, **token)
+            yield answer
+            if not answer.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    async def upload_file(self, key: str, path: Path) -> None:
+        await self._run(self.client.upload_file, str(path), self.location.bucket, self.location.prefix + key)
+
+    async def download_file(self, key: str, path: Path) -> None:
+        await self._run(self.client.download_file, self.location.bucket, self.location.prefix + key, str(path))
+
+    async def create_multipart_upload(self, key: str) -> str:
+        answer = await self._call("create_multipart_upload", Key=self.location.prefix + key)
+        return str(answer["UploadId"])
+
+    async def upload_part_copy(
+        self, key: str, upload_id: str, number: int, source_key: str, start: int, end: int
+    ) -> str:
+        """Copies bytes `start` to `end` (not included) of another object as part `number`, inside the store; gives the
+        part's ETag. Raises NoSuchKey where the source, or the upload, is not there."""
+        answer = await self._call(
+            "upload_part_copy",
+            Key=self.location.prefix + key,
+            UploadId=upload_id,
+            PartNumber=number,
+            CopySource={"Bucket": self.location.bucket, "Key": self.location.prefix + source_key},
+            CopySourceRange=f"bytes={start}-{end - 1}",
+        )
+        return str(answer["CopyPartResult"]["ETag"])
+
+    async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+        await self._call(
+            "complete_multipart_upload",
+            Key=self.location.prefix + key,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": parts},
+            IfNoneMatch="*",
+        )
+
+    async def abort_multipart_upload(self, key: str, upload_id: str) -> None:
+        try:
+            await self._call("abort_multipart_upload", Key=self.location.prefix + key, UploadId=upload_id)
+        except NoSuchKey:
+            pass
+
+    async def _call(self, operation: str, **parameters: Any) -> Any:
+        """One S3 operation on the bucket by boto3, in a thread."""
+        self.requests[operation] = self.requests.get(operation, 0) + 1
+        return await self._run(getattr(self.client, operation), Bucket=self.location.bucket, **parameters)
+
+    async def _run(self, function: Callable[..., Any], *args: Any, **parameters: Any) -> Any:
+        try:
+            return await asyncio.to_thread(function, *args, **parameters)
+        except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
+            what = parameters.get("Key", self.location.bucket)
+            raise translate(error, f"{function.__name__} {what}") from error

@@ -1,0 +1,88 @@
+"""What botocore and HTTP statuses mean to us and to the user."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from untrusted_s3 import limits
+from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreError, StoreRefused, StoreUnreachable
+
+_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired"}
+_RETRYABLE = {408, 425, 429, 500, 502, 503, 504}
+
+
+def translate(error: Exception, what: str) -> StoreError:
+    """Our error for one of botocore's; `what` names what was tried, such as "PUT folders/f/log/1"."""
+    if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception):
+        error = error.__context__  # boto3's transfers wrap the real one
+    if isinstance(error, ClientError):
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        return refusal(status, code, what)
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return StoreRefused(
+            "no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws (AWS_PROFILE)"
+        )
+    if isinstance(error, ProfileNotFound):
+        return StoreRefused(f"{error}: check AWS_PROFILE")
+    if isinstance(error, HTTPClientError | ConnectionError):
+        return StoreUnreachable(f"the store cannot be reached ({what}): {error}")
+    if isinstance(error, BotoCoreError):
+        return StoreRefused(f"{what}: {error}")
+    return StoreUnreachable(f"{what}: {error}")
+
+
+def refusal(status: int, code: str, what: str) -> StoreError:
+    """Our error for an answer with an HTTP status from 300 up and S3's error code, which may be empty."""
+    if status == 412 or (status == 409 and code in ("", "ConditionalRequestConflict", "OperationAborted")):
+        return PreconditionFailed(f"{what}: the key is taken")
+    if code == "NoSuchBucket":
+        return StoreRefused("the bucket does not exist: check --store, or create it with --create-bucket")
+    if status == 404:
+        return NoSuchKey(f"{what}: no such object")
+    if code == "RequestTimeTooSkewed":
+        return StoreRefused("the store refuses our clock: set this machine's clock (NTP), it differs too much")
+    if code in _CREDENTIALS or status == 401:
+        return StoreRefused(f"the store does not accept the credentials ({code}): check the access key and its secret")
+    if status == 403:
+        return StoreRefused(f"the store denies {what} ({code or 403}): the credentials lack a right, or are wrong")
+    if status in _RETRYABLE:
+        return StoreUnreachable(f"the store answered {status} {code} to {what}")
+    return StoreRefused(f"the store answered {status} {code} to {what}")
+
+
+def clock_skew(date_header: str | None, now: datetime | None = None) -> float:
+    """By how many seconds our clock is ahead of the store's `Date` header; 0 where that is missing or no date."""
+    try:
+        theirs = parsedate_to_datetime(date_header or "")
+    except ValueError:
+        return 0.0
+    if theirs.tzinfo is None:
+        theirs = theirs.replace(tzinfo=UTC)
+    return ((now or datetime.now(UTC)) - theirs).total_seconds()
+
+
+def check_clock(date_header: str | None, now: datetime | None = None) -> None:
+    """Raises StoreRefused where the store's `Date` header and our clock are more than five minutes apart.
+
+    Signatures carry our time and presigned URLs expire by the store's, so a wrong clock breaks both.
+    """
+    skew = clock_skew(date_header, now)
+    if abs(skew) > limits.MAX_CLOCK_SKEW:
+        direction = "ahead of" if skew > 0 else "behind"
+        raise StoreRefused(
+            f"this machine's clock is {abs(skew) / 60:.0f} minutes {direction} the store's: set it (NTP), "
+            "signed requests depend on it"
+        )
