@@ -47,13 +47,13 @@ def bucket_prefix() -> str:
     return f"test-{uuid.uuid4().hex}"
 
 
-@pytest.fixture(params=SYNCTHING_VERSIONS)
+@pytest.fixture(scope="session", params=SYNCTHING_VERSIONS)
 def syncthing_version(request: pytest.FixtureRequest) -> SyncthingVersion:
     """Each version of Syncthing that we test against."""
     return cast(SyncthingVersion, request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def syncthing_binary(syncthing_version: SyncthingVersion) -> Path:
     """The real Syncthing of `syncthing_version`."""
     try:
@@ -62,7 +62,7 @@ def syncthing_binary(syncthing_version: SyncthingVersion) -> Path:
         _unavailable(error)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def syncthing_binaries() -> dict[SyncthingVersion, Path]:
     """The real Syncthings of all versions."""
     try:

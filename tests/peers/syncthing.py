@@ -237,6 +237,8 @@ class Syncthing:
                 last["completion"] == 100
                 and last["needItems"] == 0
                 and last["needDeletes"] == 0
+                # Syncthing counts nothing as needed by a device that has not announced anything yet.
+                and (last["sequence"] > 0 or last["globalItems"] == 0)
                 and last.get("remoteState", "valid") == "valid"  # 1.19 does not say
             )
             return last if is_complete else None

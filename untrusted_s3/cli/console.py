@@ -15,6 +15,7 @@ from untrusted_s3 import __version__
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.output import size_text
 from untrusted_s3.cli.terminal import LiveLine, can_ask, qr_code, read_answer
+from untrusted_s3.errors import StoreError
 from untrusted_s3.node.gateway import Gateway
 from untrusted_s3.structured_logging import printable
 
@@ -71,7 +72,7 @@ class Console:
             version=__version__,
             store=gateway.bucket.location,
             device_id=device_id,
-            qr=qr_code(device_id, self._live_line),
+            qr=qr_code(device_id, self._live_line.encoding),
             address=address_for_peers(gateway.listen_addresses),
         )
         self._live_line.write(text)
@@ -91,15 +92,18 @@ class Console:
         if (answer or "").lower() not in ("y", "yes"):
             log_unknown(device, self._accept_command(device_id))
         elif device_id in gateway.unknown_devices:
-            await gateway.accept_device(device_id, device["name"])
-            _logger.info("device accepted", device=str(device_id), name=device["name"])
+            try:
+                await gateway.accept_device(device_id, device["name"])
+            except StoreError as error:
+                _logger.error("device not accepted", error=str(error), accept=self._accept_command(device_id))
+            else:
+                _logger.info("device accepted", device=str(device_id), name=device["name"])
 
 
 async def watch_without_terminal(gateway: Gateway, accept_command: AcceptCommand) -> None:
     """Logs how to accept each unknown device, and progress while folders sync; runs until it is cancelled."""
-    _logger.info("device ID", device_id=str(gateway.device_id), listen=gateway.listen_addresses)
     seen: set[str] = set()
-    last_report = 0.0
+    last_report = float("-inf")
     while True:
         status = gateway.status()
         for device in status["unknown_devices"]:

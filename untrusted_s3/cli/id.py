@@ -21,5 +21,5 @@ def device_id(identity: Path, data: Path, qr: bool) -> None:
     """Print this gateway's device ID; it is made at first use."""
     own = load_or_create(identity).device_id
     if qr:
-        click.echo(qr_code(str(own), sys.stderr), err=True, nl=False)
+        click.echo(qr_code(str(own), sys.stderr.encoding), err=True, nl=False)
     click.echo(str(own))

@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except UntrustedS3Error as error:
         return _report(str(error), error.exit_code, invocation)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "untrusted-s3"
         return _report(f"{error.format_message()} (see {command} --help)", 2, invocation)
@@ -58,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(error.format_message(), 2, invocation)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):  # click's own word
+            raise
         # Python flushes standard output once more at exit; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE

@@ -14,11 +14,10 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TextIO, TypeVar, cast
 
 import click
 
-from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.terminal import LiveLine
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store.layout import StoreLocation
@@ -57,15 +56,6 @@ class Setting(click.Option):
 option = cast(Callable[..., Decorator], functools.partial(click.option, cls=Setting))
 
 
-class DeviceIDType(click.ParamType):
-    """A Syncthing device ID. Raises InvalidDeviceID, which tells the part that is wrong."""
-
-    name = "device_id"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DeviceID:
-        return value if isinstance(value, DeviceID) else DeviceID.parse(value)
-
-
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
     """Which store to use. Without a location, the embedded one under `data`."""
@@ -82,7 +72,7 @@ class StoreOptions:
 
 
 def parse_host_port(text: str, what: str) -> tuple[str, int]:
-    """Host (perhaps empty: all) and port of `HOST:PORT` or `[HOST]:PORT`. Raises UsageError; `what` names the option."""
+    """Host (perhaps empty) and port of `HOST:PORT` or `[HOST]:PORT`. Raises UsageError; `what` names the option."""
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -99,7 +89,7 @@ def common_options(function: Function) -> Function:
     def wrapper(*args: Any, log_level: str, log_format: Any, **parameters: Any) -> Any:
         live_line = LiveLine(sys.stderr)
         click.get_current_context().ensure_object(Invocation).live_line = live_line
-        configure_logging(log_level, log_format, live_line)
+        configure_logging(log_level, log_format, cast(TextIO, live_line))
         return function(*args, **parameters)
 
     decorators = [

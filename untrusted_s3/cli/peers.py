@@ -9,7 +9,6 @@ import uvloop
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.options import (
-    DeviceIDType,
     StoreOptions,
     common_options,
     identity_option,
@@ -52,7 +51,7 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
 
 
 @peers.command("add")
-@click.argument("device_id", type=DeviceIDType())
+@click.argument("device_id", type=DeviceID.parse)
 @option(
     "--address",
     "addresses",
@@ -106,7 +105,7 @@ async def _add(
 
 
 @peers.command("remove")
-@click.argument("device_id", type=DeviceIDType())
+@click.argument("device_id", type=DeviceID.parse)
 @store_options
 @common_options
 def remove_peer(device_id: DeviceID, store: StoreOptions) -> None:

@@ -136,7 +136,8 @@ async def _serve(
 ) -> None:
     signals = _Signals()
     async with open_bucket(store, own_server=True) as bucket:
-        if not single_writer:
+        # The embedded store is known to keep them apart; it makes rivals wait for seconds.
+        if store.location is not None and not single_writer:
             await probe_conditional_writes(bucket)
         gateway = Gateway(bucket, load_or_create(identity), settings)
         try:

@@ -13,20 +13,21 @@ import segno
 
 _ERASE_LINE = "\r\x1b[2K"
 _MAX_ANSWER = 1024
+_DEFAULT_WIDTH = 80
 
 
-def qr_code(text: str, stream: TextIO) -> str:
-    """The text as a QR code for a terminal, or nothing where the stream's encoding has no block characters."""
+def qr_code(text: str, encoding: str) -> str:
+    """The text as a QR code for a terminal, or nothing where the terminal's encoding has no block characters."""
     drawn = io.StringIO()
     segno.make(text, error="l", micro=False).terminal(out=drawn, border=2, compact=True)
     try:
-        drawn.getvalue().encode(stream.encoding or "ascii")
+        drawn.getvalue().encode(encoding)
     except UnicodeEncodeError:
         return ""
     return drawn.getvalue()
 
 
-class LiveLine(io.TextIOBase):
+class LiveLine:
     """A terminal's last line, rewritten in place. Whole lines that are written to this stream appear above it."""
 
     def __init__(self, terminal: TextIO) -> None:
@@ -45,16 +46,16 @@ class LiveLine(io.TextIOBase):
         return self._terminal.isatty()
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._terminal.encoding or "ascii"
+    def encoding(self) -> str:
+        return self._terminal.encoding
 
     def show(self, text: str) -> None:
         """Replaces the live line; an empty text takes it away."""
         try:
-            width = os.get_terminal_size(self._terminal.fileno()).columns
+            width = os.get_terminal_size(self._terminal.fileno()).columns or _DEFAULT_WIDTH
         except OSError:
-            width = 80
-        text = text[: max(width - 1, 20)]
+            width = _DEFAULT_WIDTH
+        text = text[: width - 1]
         if text != self._text:
             self._terminal.write(_ERASE_LINE + text)
             self._terminal.flush()

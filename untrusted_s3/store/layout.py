@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import UsageError
@@ -26,6 +25,7 @@ FOLDERS = "folders/"
 FOLDER_RECORD = "folder.json"
 
 _PLAIN_FOLDER = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
+_LOCATION = re.compile(r"s3://([^/]+)(/.*)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[0-9A-Za-z._-]+(/[0-9A-Za-z._-]+)*")
 
@@ -40,17 +40,17 @@ class StoreLocation:
     @classmethod
     def parse(cls, url: str) -> StoreLocation:
         """From `s3://BUCKET[/PREFIX]`. Raises UsageError for anything else."""
-        parts = urlsplit(url)
-        if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        match = _LOCATION.fullmatch(url)
+        if match is None:
             raise UsageError(f"--store must look like s3://BUCKET or s3://BUCKET/PREFIX, not {url!r}")
-        if not _BUCKET.fullmatch(parts.netloc):
-            raise UsageError(f"{parts.netloc!r} is no bucket name: 3 to 63 of a-z, 0-9, dot and hyphen")
-        prefix = parts.path.strip("/")
+        bucket, prefix = match[1], (match[2] or "").strip("/")
+        if not _BUCKET.fullmatch(bucket):
+            raise UsageError(f"{bucket!r} is no bucket name: 3 to 63 of a-z, 0-9, dot and hyphen")
         if prefix and (not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
             raise UsageError(
                 f"the prefix {prefix!r} may hold letters, digits, dot, hyphen, underscore and single slashes"
             )
-        return cls(parts.netloc, prefix + "/" if prefix else "")
+        return cls(bucket, prefix + "/" if prefix else "")
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")

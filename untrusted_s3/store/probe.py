@@ -18,7 +18,6 @@ from botocore.exceptions import ClientError
 from untrusted_s3.errors import (
     ConditionalWritesUnsupported,
     PreconditionFailed,
-    StoreError,
     StoreRefused,
     StoreUnreachable,
 )

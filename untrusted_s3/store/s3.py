@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -188,8 +188,7 @@ class S3Bucket:
         async def attempt() -> str:
             url = self.presigner.upload_part(self.location.prefix + key, upload_id, number)
             headers, _ = await self._http("PUT", url, key, body=body)
-            etag: str = headers["ETag"]
-            return etag
+            return _required(headers, "ETag", f"upload_part {key}")
 
         return await self._retry(attempt)
 
@@ -259,7 +258,7 @@ class S3Bucket:
 
     async def create_multipart_upload(self, key: str) -> str:
         answer = await self._call("create_multipart_upload", Key=self.location.prefix + key)
-        return str(answer["UploadId"])
+        return _required(answer, "UploadId", f"create_multipart_upload {key}")
 
     async def upload_part_copy(
         self, key: str, upload_id: str, number: int, source_key: str, start: int, end: int
@@ -274,7 +273,7 @@ class S3Bucket:
             CopySource={"Bucket": self.location.bucket, "Key": self.location.prefix + source_key},
             CopySourceRange=f"bytes={start}-{end - 1}",
         )
-        return str(answer["CopyPartResult"]["ETag"])
+        return _required(answer.get("CopyPartResult", {}), "ETag", f"upload_part_copy {key}")
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
@@ -303,3 +302,9 @@ class S3Bucket:
         except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
             what = parameters.get("Key", self.location.bucket)
             raise translate(error, f"{function.__name__} {what}") from error
+
+
+def _required(answer: Mapping[str, Any], name: str, what: str) -> str:
+    if name not in answer:
+        raise StoreRefused(f"the store's answer to {what} lacks its {name}")
+    return str(answer[name])

@@ -1,0 +1,62 @@
+# Two commands do everything: `make run` starts a gateway on an embedded store, `make test` runs all tests.
+# Each sets up what it needs. PYTHON, VENV and DATA may be overridden: make run DATA=/srv/untrusted-s3
+
+PYTHON ?= python3
+VENV ?= .venv
+DATA ?= data
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: run test lint types unit interop bench proto constraints clean
+
+run: $(VENV)/.run
+	@exec $(BIN)/untrusted-s3 serve --data $(DATA)
+
+test: lint types unit interop
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m "not interop"
+
+# Real Syncthing programs are fetched into a cache; UNTRUSTED_S3_REQUIRE_PEERS=1 makes their absence a failure.
+interop: $(VENV)/.dev
+	-$(BIN)/python -m tests.peers.debian
+	$(BIN)/python -m pytest -q -m interop --durations=10
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench $(BENCH)
+
+# The generated modules are committed: an installation needs no protocol compiler.
+proto: $(VENV)/.dev
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. untrusted_s3/bep/bep.proto untrusted_s3/index/segment.proto
+
+# Pins every requirement with its hashes.
+COMPILE := -m piptools compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --all-build-deps pyproject.toml
+constraints: $(VENV)/.dev
+	$(PIP) pip-tools
+	$(BIN)/python $(COMPILE) --upgrade --extra embedded --output-file constraints.txt
+	$(BIN)/python $(COMPILE) --extra embedded --extra dev --constraint constraints.txt --output-file constraints-dev.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "untrusted_s3 needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+# Every requirement is pinned and its hash checked; the project itself comes from this folder.
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --require-hashes --requirement constraints.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run constraints-dev.txt
+	$(PIP) --require-hashes --requirement constraints-dev.txt
+	@touch $@

@@ -1,0 +1,142 @@
+"""The work that is measured: a folder goes from one Syncthing to a receiver, and from there to another Syncthing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.measure import PEER, Measurement, Meter
+from bench.receivers import FOLDER, REPOSITORY, Bench, Receiver, ReceiverFailed, store_environment
+from tests.peers.syncthing import Syncthing, SyncthingFailed
+from tests.peers.trees import assert_same_tree, random_file
+from untrusted_s3.store.embedded import EmbeddedStore
+
+INGEST, SERVE = "ingest", "serve"
+Report = Callable[[str, Measurement], None]
+"""Takes INGEST or SERVE, and what it cost."""
+
+MIB = 1 << 20
+_PASSWORD = "correct horse battery staple"
+_CHECK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A folder of equal files of random data; sizes in bytes. `put_sizes` are those a bare client would send it in."""
+
+    name: str
+    files: int
+    file_size: int
+    put_sizes: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        return self.files * self.file_size
+
+    @property
+    def title(self) -> str:
+        return f"{self.files:,} file{'s' * (self.files != 1)} of {size_text(self.file_size)}"
+
+    def build(self, root: Path) -> None:
+        """Write the files."""
+        for number in range(self.files):
+            random_file(root / f"file {number}", self.file_size, seed=number)
+
+
+def size_text(size: int) -> str:
+    """In MiB or KiB."""
+    return f"{size // MIB:,} MiB" if size >= MIB else f"{size // 1024:,} KiB"
+
+
+def synchronise(
+    shape: Shape,
+    source: Path,
+    make_receiver: Callable[[Bench], AbstractContextManager[Receiver]],
+    syncthing: Path,
+    directory: Path,
+    report: Report,
+    *,
+    serve: bool,
+    timeout: float,
+) -> None:
+    """Measure a receiver that takes the folder `source`, and with `serve` one that gives it to a fresh device.
+
+    Everything but the source is in `directory` and fresh. The clock runs from the moment when the sender or puller
+    may connect, with nothing left to scan, to the moment when it says that all is there; that what arrives is equal
+    is checked afterwards. Raises ReceiverUnavailable, ReceiverFailed, SyncthingFailed, or AssertionError for
+    differing data; what was reported before stays valid.
+    """
+    sender = Syncthing(syncthing, directory / "sender", "sender")
+    puller = Syncthing(syncthing, directory / "puller", "puller")
+    with make_receiver(Bench(directory, syncthing, [sender, puller])) as receiver:
+        with sender:
+            _prepare(sender, receiver, source)
+            meter = _connect(sender, receiver)
+            _wait(lambda seconds: sender.wait_completion(receiver.device_id, FOLDER, seconds), receiver, timeout)
+            report(INGEST, meter.stop())
+            receiver.settle(shape.files)
+        if serve:
+            copy = directory / "copy"
+            with puller:
+                _prepare(puller, receiver, copy)
+                meter = _connect(puller, receiver)
+                _wait(lambda seconds: puller.wait_in_sync(FOLDER, shape.files, seconds), receiver, timeout)
+                measurement = meter.stop()
+            assert_same_tree(source, copy)
+            report(SERVE, measurement)
+
+
+def put_and_get(shape: Shape, object_size: int, directory: Path, report: Report) -> None:
+    """Measure how fast a fresh SeaweedFS takes and gives as many bytes to a bare client, in objects of that size."""
+    with EmbeddedStore.start(directory / "seaweedfs") as store:
+        arguments = [store.endpoint_url, store.bucket, str(object_size), str(shape.total // object_size)]
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.bare_client", *arguments, str(store.pid)],
+            cwd=REPOSITORY,
+            env=store_environment(store),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ReceiverFailed(f"the bare client ended with status {done.returncode}")
+        for work, fields in json.loads(done.stdout).items():
+            report(work, Measurement(**fields))
+
+
+def _prepare(device: Syncthing, receiver: Receiver, folder: Path) -> None:
+    """Share a folder with the receiver, scan it, and stay disconnected."""
+    untrusted = {"deviceID": receiver.device_id, "name": "receiver", "addresses": [receiver.address], "untrusted": True}
+    device.rest("POST", "config/devices", {**untrusted, "paused": True})
+    device.add_folder(FOLDER, folder, {receiver.device_id: _PASSWORD})
+    device.scan(FOLDER)
+
+
+def _connect(device: Syncthing, receiver: Receiver) -> Meter:
+    os.sync()  # what earlier runs wrote shall not be written during this one
+    meter = Meter({**receiver.processes, PEER: device.pid})
+    device.resume_device(receiver.device_id)
+    return meter
+
+
+def _wait(wait: Callable[[float], object], receiver: Receiver, timeout: float) -> None:
+    """Call `wait` with a number of seconds until it succeeds; it would not see that the receiver died."""
+    deadline = time.monotonic() + timeout
+    while True:
+        seconds = min(_CHECK_SECONDS, deadline - time.monotonic())
+        started = time.monotonic()
+        try:
+            wait(seconds)
+            return
+        except SyncthingFailed:
+            receiver.check()
+            gave_up_early = time.monotonic() < started + seconds
+            if gave_up_early or time.monotonic() >= deadline:
+                raise

@@ -1,0 +1,110 @@
+"""What the tests of the gateway do again and again: share a folder with it, fetch one back, look into the bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.peers.gateway import Gateway
+from tests.peers.syncthing import Syncthing
+from tests.peers.trees import Entry, manifest
+from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.s3 import S3Credentials, make_client
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PASSWORD = "correct horse battery staple"
+
+
+def share_folder(device: Syncthing, gateway: Gateway, folder: str, path: Path, password: str = PASSWORD) -> None:
+    """Let a trusted device dial the gateway and share a folder with it, all of which is scanned on return."""
+    gateway.add_peer(device.device_id)
+    device.add_device(gateway.device_id, "gateway", [gateway.listen_address], untrusted=True)
+    device.add_folder(folder, path, {gateway.device_id: password})
+    device.scan(folder)
+
+
+@contextlib.contextmanager
+def fetched_folder(
+    binary: Path, home: Path, gateway: Gateway, folder: str, path: Path, files: int, timeout: float = 120
+) -> Iterator[Syncthing]:
+    """A fresh trusted device that has got all `files` regular files of a folder from the gateway alone."""
+    with Syncthing(binary, home, home.name) as device:
+        share_folder(device, gateway, folder, path)
+        device.wait_connected(gateway.device_id)
+        device.wait_in_sync(folder, files, timeout)
+        yield device
+
+
+def rescan(device: Syncthing, gateway: Gateway, folder: str, timeout: float = 120) -> None:
+    """Scan what was changed, and wait until the gateway has it."""
+    device.scan(folder)
+    device.wait_completion(gateway.device_id, folder, timeout)
+
+
+def s3_client(gateway: Gateway) -> S3Client:
+    """A plain S3 client for the gateway's store."""
+    store = gateway.store
+    assert store is not None
+    return make_client(store.endpoint_url, S3Credentials(store.access_key, store.secret_key))
+
+
+def stored_keys(gateway: Gateway, below: str = "") -> dict[str, int]:
+    """All keys of the gateway's store, relative to its prefix and `below`, and their sizes."""
+    assert gateway.store is not None
+    prefix = gateway.prefix + below
+    pages = s3_client(gateway).get_paginator("list_objects_v2").paginate(Bucket=gateway.store.bucket, Prefix=prefix)
+    return {item["Key"].removeprefix(prefix): item["Size"] for page in pages for item in page.get("Contents", [])}
+
+
+def object_prefix(folder: str) -> str:
+    """Below which the objects of a folder lie."""
+    return FolderKeys.of(folder).base + "objects/"
+
+
+def stored_objects(gateway: Gateway, folder: str) -> dict[str, int]:
+    """The keys of a folder's objects below `objects/`, and their sizes."""
+    return stored_keys(gateway, object_prefix(folder))
+
+
+def download_objects(gateway: Gateway, folder: str, to: Path) -> None:
+    """Copy `objects/` to a disk."""
+    store, client, prefix = gateway.store, s3_client(gateway), object_prefix(folder)
+    assert store is not None
+    bucket = store.bucket
+
+    def download(key: str) -> None:
+        (to / key).parent.mkdir(parents=True, exist_ok=True)
+        client.download_file(bucket, f"{gateway.prefix}{prefix}{key}", str(to / key))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(download, stored_objects(gateway, folder)))
+
+
+def decrypt(binary: Path, folder: str, encrypted: Path, to: Path, password: str = PASSWORD) -> None:
+    """Run `syncthing decrypt`."""
+    to.mkdir()
+    done = subprocess.run(
+        [binary, "decrypt", f"--folder-id={folder}", f"--password={password}", f"--to={to}", encrypted],
+        env={**os.environ, "HOME": str(to.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def files_only(tree: Path, modes: bool = True) -> dict[str, tuple[object, ...]]:
+    """Size, modification time, contents and perhaps mode of every regular file, by its path."""
+
+    def facts(entry: Entry) -> tuple[object, ...]:
+        return (entry.size, entry.mtime_ns, entry.sha256, entry.mode if modes else None)
+
+    return {name: facts(entry) for name, entry in manifest(tree).items() if entry.kind == "file"}

@@ -1,0 +1,132 @@
+"""The main job: a trusted device gives the gateway a folder, goes away, and another one gets all of it back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.interop.sharing import (
+    PASSWORD,
+    decrypt,
+    download_objects,
+    fetched_folder,
+    files_only,
+    share_folder,
+    stored_keys,
+    stored_objects,
+)
+from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion
+from tests.peers.gateway import Gateway
+from tests.peers.syncthing import Syncthing
+from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, manifest, random_file
+from untrusted_s3.store.embedded import EmbeddedStore
+
+pytestmark = pytest.mark.interop
+
+FOLDER = "Grüße & more"  # no plain key segment
+
+
+@dataclass
+class RoundTrip:
+    """What one run has left behind; the gateway still runs."""
+
+    gateway: Gateway
+    original: Path
+    copy: Path
+    completion: dict[str, object]
+    requests_before_the_way_out: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def round_trip(
+    syncthing_binary: Path, seaweedfs: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RoundTrip]:
+    home = tmp_path_factory.mktemp("round trip")
+    original, copy = home / "original", home / "copy"
+    build_awkward_tree(original)
+    random_file(original / "large" / "20 MiB and some", (20 << 20) + 12_345, seed=20)
+    files = count_files(original)
+    with Gateway(home / "gateway", seaweedfs, f"test-{uuid.uuid4().hex}") as gateway:
+        with Syncthing(syncthing_binary, home / "first", "first") as first:
+            share_folder(first, gateway, FOLDER, original)
+            first.wait_connected(gateway.device_id)
+            completion = first.wait_completion(gateway.device_id, FOLDER)
+            gateway.wait_folder(FOLDER, files=files)
+        gateway.wait_connected(first.device_id, connected=False)
+        requests = gateway.store_requests()
+        with fetched_folder(syncthing_binary, home / "second", gateway, FOLDER, copy, files) as second:
+            assert [name for name, peer in _connections(second) if peer] == [gateway.device_id]
+        yield RoundTrip(gateway, original, copy, completion, requests)
+
+
+def _connections(device: Syncthing) -> list[tuple[str, bool]]:
+    connections = device.rest("GET", "system/connections")["connections"]
+    return [(name, peer["connected"]) for name, peer in connections.items() if name != device.device_id]
+
+
+def test_everything_comes_back_equal(round_trip: RoundTrip) -> None:
+    assert_same_tree(round_trip.original, round_trip.copy)
+    assert round_trip.completion["globalItems"] == len(manifest(round_trip.original, contents=False))
+
+
+def test_the_status_tells_what_is_stored(round_trip: RoundTrip) -> None:
+    tree = manifest(round_trip.original, contents=False).values()
+    folder = round_trip.gateway.folder(FOLDER)
+    assert folder["files"] == sum(entry.kind == "file" for entry in tree)
+    # To us, a symlink looks like a directory.
+    assert folder["directories"] == sum(entry.kind != "file" for entry in tree)
+    assert folder["bytes"] > sum(entry.size or 0 for entry in tree)
+    assert (folder["deleted"], folder["pending_bytes"], folder["error"]) == (0, 0, None)
+
+
+def test_one_object_per_file_and_nothing_readable(round_trip: RoundTrip) -> None:
+    assert len(stored_objects(round_trip.gateway, FOLDER)) == count_files(round_trip.original)
+    everything = "\n".join(stored_keys(round_trip.gateway)) + round_trip.gateway.log_file.read_text()
+    for name in manifest(round_trip.original, contents=False):
+        assert name.rsplit("/", 1)[-1] not in everything or len(name) < 4, name
+    assert PASSWORD not in everything
+    assert "X-Amz-Signature" not in everything
+
+
+def test_no_file_data_stays_on_the_gateways_disk(round_trip: RoundTrip, tmp_path: Path) -> None:
+    download_objects(round_trip.gateway, FOLDER, tmp_path)
+    samples = []
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:  # a block's nonce and some ciphertext
+                samples.append(file.read(64))
+    assert len(samples) == count_files(round_trip.original)
+    kept = [path for path in round_trip.gateway.home.rglob("*") if path.is_file()]
+    assert {"state.sqlite", "pending.sqlite"} <= {path.name for path in kept}
+    for path in kept:
+        data = path.read_bytes()
+        assert not any(sample in data for sample in samples), path
+    assert sum(path.stat().st_size for path in kept) < round_trip.gateway.folder(FOLDER)["bytes"] / 10
+
+
+def test_blocks_go_out_by_ranged_gets(round_trip: RoundTrip) -> None:
+    gateway = round_trip.gateway
+    blocks, ranged = gateway.counter("blocks_sent"), gateway.counter("range_requests")
+    assert blocks >= count_files(round_trip.original)
+    assert 1 <= ranged <= blocks
+    requests = gateway.store_requests()
+    # All of them on presigned URLs: what boto3 itself sends is counted under the operation's name.
+    assert not {"get_object", "download_file"} & requests.keys()
+    assert ranged <= requests["GET"] - round_trip.requests_before_the_way_out["GET"]
+    assert gateway.counter("requests_refused") == 0
+
+
+@pytest.mark.parametrize("decrypting_version", SYNCTHING_VERSIONS)
+def test_the_bucket_alone_is_enough(
+    round_trip: RoundTrip,
+    decrypting_version: SyncthingVersion,
+    syncthing_binaries: dict[SyncthingVersion, Path],
+    tmp_path: Path,
+) -> None:
+    download_objects(round_trip.gateway, FOLDER, tmp_path / "objects")
+    decrypt(syncthing_binaries[decrypting_version], FOLDER, tmp_path / "objects", tmp_path / "decrypted")
+    assert files_only(tmp_path / "decrypted", modes=False) == files_only(round_trip.original, modes=False)

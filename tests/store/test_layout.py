@@ -1,0 +1,111 @@
+"""Keys: safe on every server, distinct for distinct things."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import UsageError
+from untrusted_s3.store import layout
+from untrusted_s3.store.layout import FolderKeys, StoreLocation, folder_segment
+
+SAFE_SEGMENT = re.compile(r"[0-9A-Za-z._-]{1,255}")
+HASHES = st.text("0123456789abcdef", min_size=32, max_size=32)
+
+
+def assert_safe(key: str) -> None:
+    for segment in key.split("/"):
+        assert SAFE_SEGMENT.fullmatch(segment) and segment not in (".", ".."), key
+    assert len(key) < 1024
+
+
+@given(folder_id=st.text(), name_hash=HASHES, content_hash=HASHES, position=st.integers(1, 10**20 - 1))
+def test_every_key_is_safe(folder_id: str, name_hash: str, content_hash: str, position: int) -> None:
+    keys = FolderKeys.of(folder_id)
+    for key in (keys.record, keys.object(name_hash, content_hash), keys.segment(position), keys.checkpoint(position)):
+        assert_safe(key)
+        assert key.startswith(keys.base)
+
+
+@given(st.binary(min_size=32, max_size=32).map(DeviceID))
+def test_keys_of_devices_are_safe(device_id: DeviceID) -> None:
+    assert_safe(layout.peer_key(device_id))
+    assert_safe(layout.node_key(device_id))
+    assert layout.peer_key(device_id).startswith(layout.PEERS)
+
+
+@given(st.text(), st.text())
+def test_folders_do_not_share_keys(one: str, other: str) -> None:
+    assert (folder_segment(one) == folder_segment(other)) == (one == other)
+
+
+@pytest.mark.parametrize("folder_id", ["default", "abcd1-efgh2", "a.b", "A_b", "0", "x" * 64])
+def test_usual_folder_ids_are_their_own_segment(folder_id: str) -> None:
+    assert folder_segment(folder_id) == folder_segment(folder_id) == folder_id
+
+
+@pytest.mark.parametrize("folder_id", ["", ".", "..", ".hidden", "_" + "0" * 32, "a/b", "a b", "ü", "x" * 65, "a\n"])
+def test_other_folder_ids_are_hashed(folder_id: str) -> None:
+    assert re.fullmatch("_[0-9a-f]{32}", folder_segment(folder_id))
+
+
+@given(st.integers(1, 10**20 - 1), st.integers(1, 10**20 - 1))
+def test_positions_sort_as_texts(one: int, other: int) -> None:
+    keys = FolderKeys.of("f")
+    assert (keys.segment(one) < keys.segment(other)) == (one < other)
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket", "prefix", "text"),
+    [
+        ("s3://bucket", "bucket", "", "s3://bucket"),
+        ("s3://bucket/", "bucket", "", "s3://bucket"),
+        ("s3://my.bucket-1/a/b_c", "my.bucket-1", "a/b_c/", "s3://my.bucket-1/a/b_c"),
+        ("s3://bucket/a/", "bucket", "a/", "s3://bucket/a"),
+    ],
+)
+def test_locations(url: str, bucket: str, prefix: str, text: str) -> None:
+    location = StoreLocation.parse(url)
+    assert (location.bucket, location.prefix, str(location)) == (bucket, prefix, text)
+    assert StoreLocation.parse(str(location)) == location
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "bucket",
+        "s3:bucket",
+        "s3://",
+        "s3:///prefix",
+        "https://bucket/prefix",
+        "s3://Bucket",
+        "s3://b",
+        "s3://bucket/a//b",
+        "s3://bucket/../b",
+        "s3://bucket/a b",
+        "s3://bucket/ü",
+        "s3://bucket?x=1",
+        "s3://bucket#x",
+        "s3://[",
+        "s3://user@bucket",
+        "s3://bucket:80",
+    ],
+)
+def test_what_is_no_location_is_refused(url: str) -> None:
+    with pytest.raises(UsageError):
+        StoreLocation.parse(url)
+
+
+@given(st.text())
+def test_any_text_is_a_location_or_a_usage_error(text: str) -> None:
+    try:
+        location = StoreLocation.parse("s3://" + text)
+    except UsageError:
+        return
+    assert location.prefix == "" or location.prefix.endswith("/")
+    assert_safe(f"{location.prefix}x")

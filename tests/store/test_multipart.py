@@ -1,0 +1,53 @@
+"""The grid of parts."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from untrusted_s3 import limits
+from untrusted_s3.limits import MIB
+from untrusted_s3.store.multipart import part_ranges, part_size
+
+S3_MIN_PART, S3_MAX_PART, S3_MAX_PARTS = 5 * MIB, 5 * 1024 * MIB, 10_000
+MAX_TRAILER = 500_000_000
+
+
+@given(st.integers(0, limits.MAX_FILE_SIZE))
+def test_every_size_fits_into_what_s3_allows(data_size: int) -> None:
+    size = part_size(data_size)
+    if size == 0:
+        assert data_size <= limits.SINGLE_PUT_SIZE
+        return
+    assert data_size > limits.SINGLE_PUT_SIZE
+    assert size.bit_count() == 1 and size >= limits.MIN_PART_SIZE
+    assert S3_MIN_PART <= size <= 8 * 1024 * MIB
+    assert -(-data_size // size) <= limits.MAX_PARTS
+    assert size == limits.MIN_PART_SIZE or -(-data_size // (size // 2)) > limits.MAX_PARTS  # the smallest that does
+    assert -(-(data_size + MAX_TRAILER) // size) <= S3_MAX_PARTS
+
+
+@pytest.mark.parametrize(
+    ("data_size", "size"),
+    [
+        (0, 0),
+        (8 * MIB, 0),
+        (8 * MIB + 1, 8 * MIB),
+        (9000 * 8 * MIB, 8 * MIB),
+        (9000 * 8 * MIB + 1, 16 * MIB),
+    ],
+)
+def test_the_edges(data_size: int, size: int) -> None:
+    assert part_size(data_size) == size
+
+
+@given(object_size=st.integers(1, 200 * MIB), size=st.sampled_from([0, 8 * MIB, 16 * MIB]))
+def test_ranges_cover_the_object_once_and_all_but_the_last_are_equal(object_size: int, size: int) -> None:
+    ranges = part_ranges(object_size, size)
+    assert ranges[0][0] == 0 and ranges[-1][1] == object_size
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(ranges))
+    assert all(end - start == size for start, end in ranges[:-1])
+    assert 0 < ranges[-1][1] - ranges[-1][0] <= (size or object_size)

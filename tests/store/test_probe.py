@@ -1,0 +1,132 @@
+"""The probes: a real store passes, one that breaks its word does not, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.store.http_server import Answer, Request, http_server
+from tests.store.memory_bucket import MemoryBucket
+from untrusted_s3.errors import ConditionalWritesUnsupported, StoreRefused, StoreUnreachable
+from untrusted_s3.store import probe
+from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.s3 import S3Bucket, S3Credentials, make_client
+
+PROBES = [
+    probe.probe_rights,
+    probe.probe_clock,
+    probe.probe_conditional_writes,
+    probe.probe_presigned_ranges,
+    probe.probe_presigned_expiry,
+    probe.probe_multipart,
+    probe.probe_conditional_completion,
+]
+
+
+@pytest.mark.store
+@pytest.mark.parametrize("run", PROBES)
+async def test_a_real_store_passes_and_nothing_stays(run: Any, bucket: S3Bucket) -> None:
+    assert await run(bucket)
+    assert [item.key async for item in bucket.list("")] == []
+    answer = bucket.client.list_multipart_uploads(Bucket=bucket.location.bucket)
+    assert [item for item in answer.get("Uploads", []) if item["Key"].startswith(bucket.location.prefix)] == []
+
+
+@pytest.mark.store
+async def test_the_lifecycle_rule_that_is_missing_can_be_set(bucket: S3Bucket) -> None:
+    with pytest.raises(StoreRefused) as missing:
+        await probe.probe_lifecycle(bucket)
+    rule = json.loads(str(missing.value).partition("this one: ")[2])
+    bucket.client.put_bucket_lifecycle_configuration(Bucket=bucket.location.bucket, LifecycleConfiguration=rule)
+    try:
+        assert await probe.probe_lifecycle(bucket) == "unfinished uploads end after 7 days"
+    finally:
+        bucket.client.delete_bucket_lifecycle(Bucket=bucket.location.bucket)
+
+
+@pytest.mark.parametrize("conditional", ["ignored", "racing", "refused"])
+async def test_a_store_without_conditional_writes_fails(conditional: str) -> None:
+    bucket = MemoryBucket(conditional)
+    with pytest.raises(ConditionalWritesUnsupported, match="--single-writer"):
+        await probe.probe_conditional_writes(bucket)
+    assert bucket.objects == {}
+
+
+async def test_a_store_that_keeps_them_passes() -> None:
+    bucket = MemoryBucket("kept")
+    await probe.probe_conditional_writes(bucket)
+    await probe.probe_rights(bucket)
+    await probe.probe_presigned_ranges(bucket)
+    assert bucket.objects == {}
+
+
+async def test_lost_answers_are_not_taken_for_a_refusal() -> None:
+    bucket = MemoryBucket("answers lost")
+    with pytest.raises(StoreUnreachable, match="answers"):
+        await probe.probe_conditional_writes(bucket)
+    assert bucket.objects == {}
+
+
+async def test_a_lack_of_rights_is_not_taken_for_a_lack_of_conditional_writes() -> None:
+    class ReadOnly(MemoryBucket):
+        async def put(self, *args: Any, **parameters: Any) -> None:
+            raise StoreRefused("denied")
+
+    with pytest.raises(StoreRefused, match="denied") as refusal:
+        await probe.probe_conditional_writes(ReadOnly())
+    assert not isinstance(refusal.value, ConditionalWritesUnsupported)
+
+
+@pytest.mark.parametrize("fault", ["reads other bytes", "lists late", "keeps what was deleted"])
+async def test_a_store_that_cannot_be_relied_on_fails(fault: str) -> None:
+    class Faulty(MemoryBucket):
+        async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+            body = await super().get(key, start, size)
+            return body[::-1] if fault == "reads other bytes" else body
+
+        def list(self, prefix: str) -> Any:
+            return super().list("nothing" if fault == "lists late" else prefix)
+
+        async def delete(self, key: str) -> None:
+            if fault != "keeps what was deleted":
+                await super().delete(key)
+
+    with pytest.raises(StoreRefused):
+        await probe.probe_rights(Faulty())
+
+
+async def test_ranges_that_are_off_by_one_fail() -> None:
+    class OffByOne(MemoryBucket):
+        async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+            return await super().get(key, max(start - 1, 0), size)
+
+    with pytest.raises(StoreRefused, match="other bytes"):
+        await probe.probe_presigned_ranges(OffByOne())
+
+
+async def test_a_store_that_ignores_the_end_of_a_presigned_put_fails() -> None:
+    def accept_everything(request: Request) -> Answer:
+        listing = b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></ListBucketResult>'
+        return Answer(204) if request.method == "DELETE" else Answer(200, listing if request.method == "GET" else b"")
+
+    with http_server(accept_everything) as url:
+        bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, S3Credentials("a", "s")))
+        try:
+            with pytest.raises(StoreRefused, match="after its end"):
+                await probe.probe_presigned_expiry(bucket)
+        finally:
+            await bucket.close()
+
+
+async def test_the_clock_is_compared() -> None:
+    now = datetime.now(UTC)
+    date = now.strftime("%a, %d %b %Y %H:%M:%S GMT")
+    with http_server(lambda request: Answer(200, b"<ListBucketResult/>", date=date)) as url:
+        bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, S3Credentials("a", "s")))
+        try:
+            assert (await probe.probe_clock(bucket)).startswith(("0 s", "1 s", "2 s"))
+        finally:
+            await bucket.close()

@@ -1,0 +1,336 @@
+"""The real store: against a real S3 server, and against one that fails as networks do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from tests.store.http_server import Answer, Request, http_server
+from untrusted_s3.errors import (
+    NoSuchKey,
+    PreconditionFailed,
+    StoreError,
+    StoreRefused,
+    StoreUnreachable,
+    UsageError,
+)
+from untrusted_s3.limits import MIB
+from untrusted_s3.store import s3
+from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.s3 import S3Bucket, S3Credentials, make_client
+
+CREDENTIALS = S3Credentials("access", "secret")
+
+
+# A real server
+
+
+@pytest.mark.store
+@pytest.mark.parametrize("body", [b"", b"x", os.urandom(3 * MIB)])
+async def test_bytes_come_back(bucket: S3Bucket, body: bytes) -> None:
+    cut = len(body) // 3
+    await bucket.put("a/b", [body[:cut], memoryview(body)[cut:], bytearray()])
+    assert await bucket.get("a/b") == body
+    assert await bucket.size("a/b") == len(body)
+
+
+@pytest.mark.store
+async def test_ranges(bucket: S3Bucket) -> None:
+    body = os.urandom(10_000)
+    await bucket.put("key", [body])
+    for start, size in ((0, 1), (1, 9_999), (9_999, 1), (5_000, 0), (0, 10_000), (7, None), (0, None)):
+        expected = body[start : None if size is None else start + size]
+        assert await bucket.get("key", start, size) == expected, (start, size)
+
+
+@pytest.mark.store
+async def test_a_range_beyond_the_end_is_an_error(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "_TRIES", 1)
+    await bucket.put("key", [b"0123456789"])
+    for start, size in ((5, 6), (10, 1)):
+        with pytest.raises(StoreError):
+            await bucket.get("key", start, size)
+
+
+@pytest.mark.store
+async def test_what_is_not_there(bucket: S3Bucket, tmp_path: Path) -> None:
+    with pytest.raises(NoSuchKey):
+        await bucket.get("missing")
+    with pytest.raises(NoSuchKey):
+        await bucket.download_file("missing", tmp_path / "file")
+    assert await bucket.size("missing") is None
+    await bucket.delete("missing")
+    assert [item async for item in bucket.list("missing")] == []
+    assert [name async for name in bucket.list_directories("missing/")] == []
+
+
+@pytest.mark.store
+async def test_of_concurrent_creators_one_wins(bucket: S3Bucket) -> None:
+    async def create(number: int) -> bool:
+        try:
+            await bucket.put("key", [b"%d" % number], if_none_match=True)
+        except PreconditionFailed:
+            return False
+        return True
+
+    won = await asyncio.gather(*(create(number) for number in range(16)))
+    assert sum(won) == 1
+    assert await bucket.get("key") == b"%d" % won.index(True)
+    await bucket.put("key", [b"replaced"])
+    assert await bucket.get("key") == b"replaced"
+
+
+@pytest.mark.store
+async def test_long_listings_are_complete(bucket: S3Bucket) -> None:
+    keys = {f"many/{number:04d}/object" for number in range(1_050)} | {"many/one", "manyfold"}
+    limit = asyncio.Semaphore(32)
+
+    async def put(key: str) -> None:
+        async with limit:
+            await bucket.put(key, [key.encode()])
+
+    await asyncio.gather(*map(put, keys))
+    found = [item async for item in bucket.list("many/")]
+    assert {item.key for item in found} == keys - {"manyfold"}
+    assert len(found) == len(keys) - 1
+    assert all(item.size == len(item.key) for item in found)
+    directories = [name async for name in bucket.list_directories("many/")]
+    assert sorted(directories) == sorted(key.removesuffix("object") for key in keys if key.endswith("object"))
+
+
+@pytest.mark.store
+async def test_a_multipart_upload(bucket: S3Bucket) -> None:
+    source, sent, last = os.urandom(6 * MIB), os.urandom(5 * MIB), b"last"
+    await bucket.put("source", [source])
+    upload_id = await bucket.create_multipart_upload("large")
+    etags = await asyncio.gather(
+        bucket.upload_part("large", upload_id, 1, [sent[:7], sent[7:]]),
+        bucket.upload_part_copy("large", upload_id, 2, "source", 10, 10 + 5 * MIB),
+        bucket.upload_part("large", upload_id, 3, [last]),
+    )
+    assert await bucket.size("large") is None
+    await bucket.complete_multipart_upload("large", upload_id, etags)
+    assert await bucket.get("large") == sent + source[10 : 10 + 5 * MIB] + last
+
+
+@pytest.mark.store
+async def test_an_aborted_multipart_upload_is_gone(bucket: S3Bucket) -> None:
+    upload_id = await bucket.create_multipart_upload("large")
+    etag = await bucket.upload_part("large", upload_id, 1, [b"part"])
+    await bucket.abort_multipart_upload("large", upload_id)
+    await bucket.abort_multipart_upload("large", upload_id)
+    with pytest.raises(StoreError):
+        await bucket.complete_multipart_upload("large", upload_id, [etag])
+    assert await bucket.size("large") is None
+
+
+@pytest.mark.store
+async def test_files(bucket: S3Bucket, tmp_path: Path) -> None:
+    body = os.urandom(9 * MIB)  # boto3 uploads this in parts
+    (tmp_path / "up").write_bytes(body)
+    await bucket.upload_file("file", tmp_path / "up")
+    await bucket.download_file("file", tmp_path / "down")
+    assert (tmp_path / "down").read_bytes() == body
+
+
+@pytest.mark.store
+async def test_requests_are_counted(bucket: S3Bucket) -> None:
+    before = dict(bucket.requests)
+    await bucket.put("key", [b"x"])
+    await bucket.get("key")
+    await bucket.get("key")
+    await bucket.delete("key")
+    grown = {name: count - before.get(name, 0) for name, count in bucket.requests.items() if count != before.get(name)}
+    assert grown == {"PUT": 1, "GET": 2, "delete_object": 1}
+
+
+@pytest.mark.store
+async def test_a_missing_bucket_can_be_created(seaweedfs: EmbeddedStore, bucket_prefix: str) -> None:
+    location = StoreLocation(bucket_prefix, "")
+    arguments = (location, seaweedfs.endpoint_url, S3Credentials(seaweedfs.access_key, seaweedfs.secret_key))
+    with pytest.raises(StoreRefused, match="--create-bucket"):
+        await S3Bucket.open(*arguments)
+    created = await S3Bucket.open(*arguments, create_bucket=True)
+    try:
+        await created.put("key", [b"x"])
+        again = await S3Bucket.open(*arguments, create_bucket=True)
+        await again.close()
+        await created.delete("key")
+        created.client.delete_bucket(Bucket=bucket_prefix)
+    finally:
+        await created.close()
+
+
+@pytest.mark.store
+@pytest.mark.parametrize("wrong", ["access key", "secret key"])
+async def test_wrong_credentials(seaweedfs: EmbeddedStore, wrong: str) -> None:
+    credentials = S3Credentials(
+        "WRONG" if wrong == "access key" else seaweedfs.access_key,
+        "wrong" if wrong == "secret key" else seaweedfs.secret_key,
+    )
+    with pytest.raises(StoreRefused, match="credentials"):
+        await S3Bucket.open(StoreLocation(seaweedfs.bucket, ""), seaweedfs.endpoint_url, credentials)
+
+
+@pytest.mark.store
+async def test_a_refused_upload_of_a_file_is_our_error(seaweedfs: EmbeddedStore, tmp_path: Path) -> None:
+    bucket = S3Bucket(
+        StoreLocation(seaweedfs.bucket, ""),
+        make_client(seaweedfs.endpoint_url, S3Credentials(seaweedfs.access_key, "wrong")),
+    )
+    (tmp_path / "file").write_bytes(b"x")
+    try:
+        with pytest.raises(StoreRefused):
+            await bucket.upload_file("file", tmp_path / "file")
+    finally:
+        await bucket.close()
+
+
+# A server with faults
+
+
+class Flaky:
+    """Fails as told, as often as told, then answers."""
+
+    def __init__(self, fault: Answer | None, times: int, then: Answer) -> None:
+        self.requests: list[Request] = []
+        self._fault, self._times, self._then = fault, times, then
+
+    def __call__(self, request: Request) -> Answer | None:
+        self.requests.append(request)
+        return self._fault if len(self.requests) <= self._times else self._then
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+
+
+FAULTS = {
+    "connection closed": None,
+    "500": Answer(500),
+    "503 SlowDown": Answer(503, b"<Error><Code>SlowDown</Code></Error>"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("operation", ["get", "put", "upload_part"])
+async def test_faults_that_pass_are_not_noticed(operation: str, fault: Answer | None) -> None:
+    flaky = Flaky(fault, s3._TRIES - 1, Answer(200, b"body" if operation == "get" else b"", {"ETag": '"tag"'}))
+    with http_server(flaky) as url:
+        bucket = S3Bucket(StoreLocation("bucket", "prefix/"), make_client(url, CREDENTIALS))
+        try:
+            if operation == "get":
+                assert await bucket.get("key") == b"body"
+            elif operation == "put":
+                await bucket.put("key", [b"bo", b"dy"], if_none_match=True)
+            else:
+                assert await bucket.upload_part("key", "upload", 1, [b"bo", b"dy"]) == '"tag"'
+        finally:
+            await bucket.close()
+    if operation != "get":
+        assert flaky.requests[-1].body == b"body"
+    if operation == "put":
+        assert flaky.requests[-1].headers["If-None-Match"] == "*"
+        # One signature for all tries: it ends in time.
+        assert len({request.path for request in flaky.requests}) == 1
+    # Ceph refuses presigned requests with headers that are not signed.
+    sent = {name.lower() for request in flaky.requests for name in request.headers}
+    assert "content-type" not in sent and not any(name.startswith("x-amz-") for name in sent)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_faults_that_stay_are_an_error_in_the_end(fault: Answer | None) -> None:
+    flaky = Flaky(fault, 1000, Answer())
+    with http_server(flaky) as url:
+        bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, CREDENTIALS))
+        try:
+            with pytest.raises(StoreUnreachable):
+                await bucket.get("key")
+        finally:
+            await bucket.close()
+    assert len(flaky.requests) >= s3._TRIES
+
+
+async def test_a_refusal_is_tried_once_more_with_a_new_signature_and_no_oftener() -> None:
+    denied = Answer(403, b"<Error><Code>ExpiredToken</Code></Error>")
+    for times, well in ((1, True), (1000, False)):
+        flaky = Flaky(denied, times, Answer(200, b"body"))
+        with http_server(flaky) as url:
+            bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, CREDENTIALS))
+            try:
+                if well:
+                    assert await bucket.get("key") == b"body"
+                else:
+                    with pytest.raises(StoreRefused, match="credentials"):
+                        await bucket.get("key")
+            finally:
+                await bucket.close()
+        assert len(flaky.requests) == 2
+
+
+async def test_a_truncated_or_overlong_range_is_no_success() -> None:
+    flaky = Flaky(Answer(200, b"the whole object"), 2, Answer(206, b"part"))
+    with http_server(flaky) as url:
+        bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, CREDENTIALS))
+        try:
+            assert await bucket.get("key", 3, 4) == b"part"
+        finally:
+            await bucket.close()
+    assert flaky.requests[0].headers["Range"] == "bytes=3-6"
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_is_off_by_an_hour_is_refused(hours: int) -> None:
+    def answer(request: Request) -> Answer:
+        return Answer(date=format_datetime(datetime.now(UTC) + timedelta(hours=hours), usegmt=True))
+
+    with http_server(answer) as url, pytest.raises(StoreRefused, match=r"clock is (59|60) minutes"):
+        await S3Bucket.open(StoreLocation("bucket", ""), url, CREDENTIALS)
+
+
+async def test_the_region_is_told_where_amazon_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for region, told in (("us-east-1", False), ("eu-central-1", True)):
+        monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+        requests: list[Request] = []
+
+        def answer(request: Request, requests: list[Request] = requests) -> Answer:
+            requests.append(request)
+            return Answer(404 if request.method == "HEAD" else 200)
+
+        with http_server(answer) as url:
+            bucket = await S3Bucket.open(StoreLocation("bucket", ""), url, CREDENTIALS, create_bucket=True)
+            await bucket.close()
+        assert (region.encode() in requests[-1].body) == told
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "http://host with space"])
+def test_an_endpoint_url_that_is_none(url: str) -> None:
+    with pytest.raises(UsageError, match="--endpoint-url"):
+        make_client(url, CREDENTIALS)
+
+
+def test_a_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "missing")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(StoreRefused, match="AWS_PROFILE"):
+        make_client(None)
+
+
+async def test_the_bucket_goes_on_after_a_cancelled_get() -> None:
+    with http_server(lambda request: Answer(200, b"x" * 1000)) as url:
+        bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, CREDENTIALS))
+        task = asyncio.create_task(bucket.get("key"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await bucket.get("key") == b"x" * 1000
+        await bucket.close()

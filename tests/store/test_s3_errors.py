@@ -1,0 +1,82 @@
+"""What answers of a store mean to the user."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ParamValidationError
+
+from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.store.s3_errors import check_clock, clock_skew, refusal, translate
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "message"),
+    [
+        (404, "NoSuchBucket", StoreRefused, "--create-bucket"),
+        (404, "NoSuchKey", NoSuchKey, "no such object"),
+        (404, "", NoSuchKey, "no such object"),
+        (412, "PreconditionFailed", PreconditionFailed, "taken"),
+        (409, "ConditionalRequestConflict", PreconditionFailed, "taken"),
+        (409, "BucketNotEmpty", StoreRefused, "409"),
+        (403, "RequestTimeTooSkewed", StoreRefused, "clock"),
+        (403, "SignatureDoesNotMatch", StoreRefused, "access key and its secret"),
+        (401, "", StoreRefused, "credentials"),
+        (403, "AccessDenied", StoreRefused, "lack a right"),
+        (501, "NotImplemented", StoreRefused, "501"),
+        (503, "SlowDown", StoreUnreachable, "503"),
+        (500, "", StoreUnreachable, "500"),
+    ],
+)
+def test_refusals(status: int, code: str, kind: type[StoreError], message: str) -> None:
+    error = refusal(status, code, "PUT k")
+    assert type(error) is kind
+    assert message in str(error)
+
+
+def test_botocore_errors() -> None:
+    refused = ClientError({"Error": {"Code": "NoSuchBucket"}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "op")  # type: ignore[typeddict-item]
+    assert "--create-bucket" in str(translate(refused, "op"))
+    unreachable = EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+    assert type(translate(unreachable, "op")) is StoreUnreachable
+    assert "AWS_ACCESS_KEY_ID" in str(translate(NoCredentialsError(), "op"))
+    assert type(translate(ParamValidationError(report="bad"), "op")) is StoreRefused
+    assert type(translate(ConnectionResetError("reset"), "op")) is StoreUnreachable
+
+
+def test_what_a_transfer_wraps_is_unwrapped() -> None:
+    try:
+        try:
+            raise ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "op")  # type: ignore[typeddict-item]
+        except ClientError:
+            raise S3UploadFailedError("failed") from None
+    except S3UploadFailedError as error:
+        assert type(translate(error, "upload_file")) is StoreRefused
+
+
+@pytest.mark.parametrize(
+    ("ahead", "message"),
+    [
+        (timedelta(hours=1), "60 minutes ahead"),
+        (timedelta(hours=-1), "60 minutes behind"),
+        (timedelta(seconds=301), "5 minutes ahead"),
+    ],
+)
+def test_a_clock_that_is_off_is_refused(ahead: timedelta, message: str) -> None:
+    with pytest.raises(StoreRefused, match=message):
+        check_clock(format_datetime(NOW, usegmt=True), NOW + ahead)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(seconds=300), timedelta(seconds=-300)])
+def test_a_clock_that_is_nearly_right_is_fine(ahead: timedelta) -> None:
+    check_clock(format_datetime(NOW, usegmt=True), NOW + ahead)
+
+
+def test_dates_without_a_zone_and_texts_that_are_no_dates() -> None:
+    assert clock_skew("Sun, 01 Mar 2026 11:59:50 -0000", NOW) == 10
+    assert clock_skew("yesterday", NOW) == clock_skew(None, NOW) == 0
