@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 .PHONY: run test lint types unit interop bench proto constraints clean
 
 run: $(VENV)/.run
-	@exec $(BIN)/untrusted-s3 serve --data $(DATA)
+	@exec $(BIN)/untrusted-s3 serve --welcome --data $(DATA)
 
 test: lint types unit interop
 

@@ -53,7 +53,8 @@ class Console:
 
     async def watch(self, gateway: Gateway) -> None:
         """Says welcome, then keeps the live line and asks about unknown devices until it is cancelled."""
-        self._welcome(gateway)
+        self._live_line.write(welcome(gateway, self._live_line.encoding))
+        self._live_line.flush()
         rates = _Rates(gateway)
         try:
             while True:
@@ -65,18 +66,6 @@ class Console:
                 await asyncio.sleep(_LIVE_INTERVAL)
         finally:
             self._live_line.show("")
-
-    def _welcome(self, gateway: Gateway) -> None:
-        device_id = str(gateway.device_id)
-        text = _WELCOME.format(
-            version=__version__,
-            store=gateway.bucket.location,
-            device_id=device_id,
-            qr=qr_code(device_id, self._live_line.encoding),
-            address=address_for_peers(gateway.listen_addresses),
-        )
-        self._live_line.write(text)
-        self._live_line.flush()
 
     async def _ask(self, gateway: Gateway, device: dict[str, Any]) -> None:
         """Whether to accept a device; each is asked about once."""
@@ -98,6 +87,18 @@ class Console:
                 _logger.error("device not accepted", error=str(error), accept=self._accept_command(device_id))
             else:
                 _logger.info("device accepted", device=str(device_id), name=device["name"])
+
+
+def welcome(gateway: Gateway, encoding: str) -> str:
+    """The device ID, its QR code where `encoding` can show it, and what to click in Syncthing."""
+    device_id = str(gateway.device_id)
+    return _WELCOME.format(
+        version=__version__,
+        store=gateway.bucket.location,
+        device_id=device_id,
+        qr=qr_code(device_id, encoding),
+        address=address_for_peers(gateway.listen_addresses),
+    )
 
 
 async def watch_without_terminal(gateway: Gateway, accept_command: AcceptCommand) -> None:

@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, without the program's name, and gives the exit code."""
     invocation = Invocation()
     try:
-        result = cli.main(args=arguments, prog_name="untrusted-s3", obj=invocation, standalone_mode=False)
+        exit_code = _run(sys.argv[1:] if arguments is None else list(arguments), invocation)
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        return exit_code
     except UntrustedS3Error as error:
         return _report(str(error), error.exit_code, invocation)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -61,15 +61,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(error.format_message(), 2, invocation)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except (BrokenPipeError, SystemExit) as error:
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):  # click's own word
-            raise
+    except BrokenPipeError:
         # Python flushes standard output once more at exit; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
         where = "" if invocation.debug else _keep_traceback()
         return _report(f"a fault of this program: {type(error).__name__}: {error}{where}", 1, invocation)
+
+
+def _run(arguments: list[str], invocation: Invocation) -> int:
+    # Not by click's own `main`: it would hide which errors came up.
+    try:
+        with cli.make_context("untrusted-s3", arguments, obj=invocation) as context:
+            cli.invoke(context)
+        return 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
 
 
 def _report(message: str, exit_code: int, invocation: Invocation) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import shlex
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.cli.console import Console, watch_without_terminal
+from untrusted_s3.cli.console import Console, watch_without_terminal, welcome
 from untrusted_s3.cli.options import (
     CONFIGURATION_FILE,
     Invocation,
@@ -39,6 +39,7 @@ _logger = structlog.get_logger()
 
 # 22000 is the port of the user's own Syncthing on the same machine.
 DEFAULT_LISTEN = "tcp://0.0.0.0:22001"
+_SAME_SIGNAL = 0.5  # seconds
 
 
 @click.command()
@@ -66,6 +67,12 @@ DEFAULT_LISTEN = "tcp://0.0.0.0:22001"
     help="This is the only gateway on the bucket: start even if the store lacks conditional writes.",
 )
 @option(
+    "--welcome",
+    "always_welcome",
+    is_flag=True,
+    help="Say what to do in Syncthing even where standard error is no terminal.",
+)
+@option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
     help="Local state; may be deleted at any time.  [default: DATA/state]",
@@ -81,6 +88,7 @@ def serve(
     name: str,
     buffer_memory: int,
     single_writer: bool,
+    always_welcome: bool,
     state: Path | None,
     store: StoreOptions,
     identity: Path,
@@ -98,7 +106,7 @@ def serve(
         buffer_memory=buffer_memory * limits.MIB,
     )
     try:
-        uvloop.run(_serve(store, identity, settings, single_writer, _watcher(context)))
+        uvloop.run(_serve(store, identity, settings, single_writer, _watcher(context, always_welcome)))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
@@ -114,7 +122,7 @@ def _options_in_use(context: click.Context) -> list[str]:
     return options
 
 
-def _watcher(context: click.Context) -> Callable[[Gateway], Awaitable[None]]:
+def _watcher(context: click.Context, always_welcome: bool) -> Callable[[Gateway], Awaitable[None]]:
     """What tells the operator about a running gateway, until it is cancelled."""
     command = ["untrusted-s3", "peers", "add", *_options_in_use(context)]
     live_line = context.ensure_object(Invocation).live_line
@@ -124,7 +132,13 @@ def _watcher(context: click.Context) -> Callable[[Gateway], Awaitable[None]]:
 
     if live_line is not None and live_line.isatty():
         return Console(live_line, accept_command).watch
-    return functools.partial(watch_without_terminal, accept_command=accept_command)
+
+    async def watch(gateway: Gateway) -> None:
+        if always_welcome:
+            click.echo(welcome(gateway, sys.stdout.encoding))
+        await watch_without_terminal(gateway, accept_command)
+
+    return watch
 
 
 async def _serve(
@@ -159,17 +173,25 @@ async def _serve(
 
 
 class _Signals:
-    """SIGINT and SIGTERM: while `graceful`, the first one sets `stop`; any other one cancels the task."""
+    """SIGINT and SIGTERM: while `graceful`, the first one sets `stop`; any later one cancels the task.
+
+    One signal can arrive twice at once, from the terminal and by a program like make that passes it on.
+    """
 
     def __init__(self) -> None:
         self.graceful = False
         self.stop = asyncio.Event()
+        self._stopped_at = float("-inf")
         self._task = asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._handle)
 
     def _handle(self) -> None:
+        now = asyncio.get_running_loop().time()
         if self.graceful and not self.stop.is_set():
             self.stop.set()
+            self._stopped_at = now
+        elif now - self._stopped_at < _SAME_SIGNAL:
+            return
         elif self._task is not None:
             self._task.cancel()

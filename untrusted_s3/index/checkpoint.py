@@ -32,15 +32,14 @@ async def write_checkpoint(bucket: Bucket, keys: FolderKeys, state: FolderState)
     return position
 
 
-async def read_checkpoint(bucket: Bucket, keys: FolderKeys, position: int, path: Path) -> None:
-    """Puts the checkpoint of a position in the place of the local state at `path`, which must be closed.
+async def read_checkpoint(bucket: Bucket, keys: FolderKeys, position: int, state: FolderState) -> None:
+    """Puts the checkpoint of a position in the place of the local state, which serves until then.
 
-    Raises DataError where it is damaged.
+    Raises DataError where it is damaged; the local state then stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = keys.checkpoint(position)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="checkpoint-") as directory:
+    with tempfile.TemporaryDirectory(dir=state.path.parent, prefix="checkpoint-") as directory:
         fresh = Path(directory, "state.sqlite")
         await bucket.download_file(key, fresh)
-        await asyncio.to_thread(check_copy, fresh, key)
-        fresh.replace(path)
+        await asyncio.to_thread(check_copy, fresh, position, key)
+        state.replace(fresh)

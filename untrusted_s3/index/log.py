@@ -7,13 +7,16 @@ The rules that several gateways on one bucket rely on:
    number the rest anew, and try the next position.
 2. An object is complete before the entry that names it is appended, and an entry is announced to peers only after
    its segment is written.
-3. Segments are deleted only when a checkpoint covers them and SEGMENT_RETENTION has passed. A writer that stalled
-   could then create a deleted position a second time. It cannot: the PUT is a presigned one that was signed no later
-   than APPEND_LIFETIME after the writer last saw the end of the log, and the store refuses it, by the store's own
-   clock, APPEND_LIFETIME after it was signed. Both together are far below SEGMENT_RETENTION. A clock of ours that
-   stood still signs in the past, and the store refuses that as well.
-4. A reader that has not looked at the log for half of SEGMENT_RETENTION begins again at the newest checkpoint, for
-   the segment that it would read next may be gone, and a missing segment means the end of the log.
+3. Segments are deleted only when a checkpoint covers them that is itself older than SEGMENT_RETENTION by the store's
+   clock. So whoever has seen the end of the log, or found nothing newer than its own state among the checkpoints, can
+   read on from there for SEGMENT_RETENTION.
+4. A missing segment is the end of the log only for a reader that has looked within half of SEGMENT_RETENTION, the
+   answer's way included. Any other begins again at the newest checkpoint.
+5. A writer that stalled could create a deleted position a second time. It cannot: the PUT is a presigned one that was
+   signed no later than APPEND_LIFETIME after the writer last saw the end of the log, and the store refuses it, by the
+   store's own clock, APPEND_LIFETIME after it was signed. Both together are far below SEGMENT_RETENTION. A look
+   counts from before its request. A clock of ours that stood still signs in the past, and one that runs ahead in the
+   future, and the store refuses both.
 """
 
 from __future__ import annotations
@@ -29,7 +32,6 @@ from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import NoSuchKey, PreconditionFailed
 from untrusted_s3.index.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
-from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.segment import Entry, PeerCursor, Segment, decode_segment, encode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
@@ -87,16 +89,17 @@ class FolderLog:
 
     async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor]) -> None:
         while True:
-            if not 0 <= self._clock() - self._last_look <= limits.APPEND_LIFETIME:
+            while not self._looked_within(limits.APPEND_LIFETIME):
                 await self._look()
             entries = [entry for entry in entries if self.state.wants(entry.file_info)]
             if not entries and not cursors:
                 return
             position = self.state.position + 1
+            signed = self._clock()
             segment = Segment(
                 writer=self._writer,
                 append_id=secrets.token_bytes(16),
-                time_ms=int(self._clock() * 1000),
+                time_ms=int(signed * 1000),
                 first_sequence=self.state.sequence + 1,
                 entries=tuple(entries),
                 cursors=tuple(cursors),
@@ -108,28 +111,35 @@ class FolderLog:
                 )
             except PreconditionFailed:
                 # Perhaps by our own PUT, whose answer was lost: then the second round finds nothing left to append.
-                if not await self._apply_next():
+                if not await self._apply_next(1):
                     raise
                 continue
-            self._last_look = self._clock()
+            self._last_look = signed
             self.state.apply(position, segment)
             self._bytes_since_checkpoint += len(body)
             return
 
-    async def _look(self) -> None:
-        if not 0 <= self._clock() - self._last_look <= limits.SEGMENT_RETENTION / 2:
-            await self._load_checkpoint()
-        while await self._apply_next():
-            pass
+    def _looked_within(self, seconds: float) -> bool:
+        return 0 <= self._clock() - self._last_look <= seconds
 
-    async def _apply_next(self) -> bool:
-        """Applies the segments that follow, some fetched ahead. False at the end of the log."""
+    async def _look(self) -> None:
+        ahead = 1
+        while True:
+            if not self._looked_within(limits.SEGMENT_RETENTION / 2):
+                await self._load_checkpoint()
+                ahead = limits.SEGMENT_READ_AHEAD
+            if not await self._apply_next(ahead):
+                return
+
+    async def _apply_next(self, ahead: int) -> bool:
+        """Applies the segments at the next positions, `ahead` of them. False at the end of the log."""
         looked = self._clock()
         first = self.state.position + 1
-        ahead = 1 if self._last_look > float("-inf") else limits.SEGMENT_READ_AHEAD
         found = await asyncio.gather(*(self._read(position) for position in range(first, first + ahead)))
         for position, segment in enumerate(found, first):
             if segment is None:
+                if not self._looked_within(limits.SEGMENT_RETENTION / 2):
+                    return True  # it may have been deleted while we waited
                 self._last_look = looked
                 return False
             self.state.apply(position, segment)
@@ -145,18 +155,13 @@ class FolderLog:
         return decode_segment(body, key)
 
     async def _load_checkpoint(self) -> None:
+        looked = self._clock()
         newest = await newest_checkpoint(self._bucket, self._keys)
+        if newest > self.state.position:
+            await read_checkpoint(self._bucket, self._keys, newest, self.state)
+            _logger.info("checkpoint loaded", position=newest)
         self._checkpoint_position = newest
-        if newest <= self.state.position:
-            return
-        path = self.state.path
-        self.state.close()
-        remove_database(path)
-        try:
-            await read_checkpoint(self._bucket, self._keys, newest, path)
-        finally:
-            self.state.reopen()
-        _logger.info("checkpoint loaded", position=newest)
+        self._last_look = looked
 
     @property
     def checkpoint_due(self) -> bool:

@@ -19,7 +19,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo, name_hash
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError
-from untrusted_s3.index.database import open_database
+from untrusted_s3.index.database import open_database, remove_database
 from untrusted_s3.index.segment import Entry, Segment, StoredObject
 
 STATE_VERSION = 1
@@ -67,14 +67,20 @@ class FolderState:
     def __init__(self, path: Path) -> None:
         """Opens the state, or an empty one at position 0. Raises UsageError where the file cannot be used."""
         self.path = path
-        self.reopen()
+        self._open()
 
-    def reopen(self) -> None:
-        """Opens the file again, after something else was put in its place."""
+    def _open(self) -> None:
         self._connection = open_database(self.path, _SCHEMA, STATE_VERSION)
         self._meta: dict[str, int] = dict(self._connection.execute("SELECT key, value FROM meta"))
         # Peers ask for one block after the other of a file; a sequence number never names anything else later.
         self._entry_at = lru_cache(_CACHED_ENTRIES)(self._read_entry)
+
+    def replace(self, path: Path) -> None:
+        """Takes the file at `path`, which another state's `write_copy` has made, in the place of its own."""
+        self._connection.close()
+        remove_database(self.path)
+        path.replace(self.path)
+        self._open()
 
     def close(self) -> None:
         """Closes the file."""
@@ -201,8 +207,9 @@ class FolderState:
             copy.close()
 
 
-def check_copy(path: Path, key: str) -> None:
-    """Raises DataError unless the file at `path` is a sound state of this version; `key` is for the message."""
+def check_copy(path: Path, position: int, key: str) -> None:
+    """Raises DataError unless the file at `path` is a sound state of this version and position; `key` is for the
+    message."""
     connection = sqlite3.connect(path)
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -210,7 +217,8 @@ def check_copy(path: Path, key: str) -> None:
             raise DataError(f"{key} has state version {version}, this program reads {STATE_VERSION}")
         if connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
             raise DataError(f"{key} is damaged")
-        connection.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()
+        if connection.execute("SELECT value FROM meta WHERE key = 'position'").fetchone() != (position,):
+            raise DataError(f"{key} holds the state of another position")
     except sqlite3.DatabaseError as error:
         raise DataError(f"{key} is no checkpoint: {error}") from error
     finally:

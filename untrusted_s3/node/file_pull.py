@@ -8,6 +8,7 @@ import bisect
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, name_hash
 from untrusted_s3.errors import PreconditionFailed
@@ -24,7 +25,8 @@ FetchBlock = Callable[[int, pb.BlockInfo], Awaitable[memoryview]]
 
 
 class FilePuller:
-    """Pulls files of one folder. `budget` bounds the bytes of blocks in memory, `uploads` the concurrent PUTs."""
+    """Pulls files of one folder. `budget` bounds the bytes of blocks in memory, `uploads` the PUTs of small files at
+    a time; of large parts only a few are sent at once, for more would not be faster."""
 
     def __init__(
         self, bucket: Bucket, keys: FolderKeys, budget: ByteBudget, uploads: asyncio.Semaphore, counters: Counters
@@ -33,6 +35,7 @@ class FilePuller:
         self._keys = keys
         self._budget = budget
         self._uploads = uploads
+        self._part_uploads = asyncio.Semaphore(limits.CONCURRENT_PART_UPLOADS)
         self._counters = counters
 
     async def pull(self, file_info: FileInfo, fetch_block: FetchBlock) -> StoredObject:
@@ -100,7 +103,7 @@ class FilePuller:
         self, key: str, upload_id: str, number: int, pull: _Assembly, start: int, end: int
     ) -> tuple[str, int]:
         pieces = await pull.pieces(start, end)
-        async with self._uploads:
+        async with self._part_uploads:
             etag = await self._bucket.upload_part(key, upload_id, number, pieces)
         return etag, crc32c_of(pieces)
 

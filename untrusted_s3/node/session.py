@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -103,7 +104,7 @@ class Session:
             self._host.device_name, CLIENT_NAME, f"v{__version__}", time.time_ns(), time.monotonic()
         )
         self.transport.write(hello)
-        self._task = asyncio.create_task(self._guarded(self._converse()))
+        self._task = asyncio.create_task(self._guarded(self._converse))
 
     def received(self, event: events.Event) -> None:
         if isinstance(event, events.ResponseReceived):
@@ -128,10 +129,10 @@ class Session:
 
     # The conversation
 
-    async def _guarded(self, conversation: Coroutine[None, None, None]) -> None:
+    async def _guarded(self, conversation: Callable[[], Awaitable[None]]) -> None:
         """Lets an error in a part of the conversation end the connection."""
         try:
-            await conversation
+            await conversation()
         except ProtocolError as error:
             self.transport.fail(error)
         except Exception as error:
@@ -232,7 +233,7 @@ class Session:
 
     def _share(self, offer: FolderOffer, folder: Folder) -> None:
         start = index_start(offer.known, folder.own_index)
-        sender = asyncio.create_task(self._guarded(self._send_index(folder, start)))
+        sender = asyncio.create_task(self._guarded(partial(self._send_index, folder, start)))
         self._shares[offer.folder_id] = _Share(folder, offer.peer.index_id, sender)
         folder.puller.add_source(self._device_id, self)
         _logger.info("folder shared", folder=offer.folder_id, device=str(self._device_id), index_from=start)

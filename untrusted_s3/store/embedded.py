@@ -77,7 +77,7 @@ class EmbeddedStore:
     _lock: int | None = field(default=None, repr=False)
 
     @classmethod
-    def start(cls, directory: Path, *, memory_limit: str = "256MiB") -> Self:
+    def start(cls, directory: Path, *, memory_limit: str = "512MiB") -> Self:
         """Start a server on `directory`, which is created if need be, and wait until it answers.
 
         `memory_limit` is the soft limit of the server's Go runtime, in its notation. Call this from the main thread:
@@ -95,7 +95,7 @@ class EmbeddedStore:
         )
 
     @classmethod
-    def attach_or_start(cls, directory: Path, *, memory_limit: str = "256MiB") -> Self:
+    def attach_or_start(cls, directory: Path, *, memory_limit: str = "512MiB") -> Self:
         """Use the server that runs on `directory`, or start one. `stop` leaves a server alone that was there before.
 
         Raises as `start` does, except that a directory in use is no error.
