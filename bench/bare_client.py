@@ -18,17 +18,17 @@ import uvloop
 from yarl import URL
 
 from bench.measure import PEER, STORE, Meter
-from untrusted_s3.store.s3 import make_client
+from untrusted_s3.store.s3 import connect
 
 CONCURRENCY = 16
 
 
 async def main(endpoint_url: str, bucket: str, object_size: int, count: int, store_pid: int) -> None:
     body = os.urandom(object_size)
-    client = make_client(endpoint_url)
+    client = connect(endpoint_url)
 
-    def presign(operation: str) -> list[URL]:
-        keys = ({"Bucket": bucket, "Key": f"bare/{number}"} for number in range(count))
+    def presign(operation: str, prefix: str = "bare", count: int = count) -> list[URL]:
+        keys = ({"Bucket": bucket, "Key": f"{prefix}/{number}"} for number in range(count))
         return [URL(client.generate_presigned_url(operation, Params=key), encoded=True) for key in keys]
 
     async with aiohttp.ClientSession(
@@ -49,6 +49,8 @@ async def main(endpoint_url: str, bucket: str, object_size: int, count: int, sto
             assert received == object_size, f"{received} bytes instead of {object_size}"
 
         puts, gets = presign("put_object"), presign("get_object")
+        # A fresh SeaweedFS first has to make its volumes; the other receivers had it do that as they started.
+        await _for_all(put, presign("put_object", "warm-up", CONCURRENCY))
         measurements = {}
         for work, act, urls in (("ingest", put, puts), ("serve", get, gets)):
             os.sync()

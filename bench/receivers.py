@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.measure import MOUNT, RECEIVER, STORE
 from tests.peers.syncthing import Syncthing, free_port
@@ -61,6 +60,9 @@ class Bench:
     directory: Path
     syncthing: Path
     devices: Sequence[Syncthing]
+
+
+MakeReceiver = Callable[[Bench], AbstractContextManager[Receiver]]
 
 
 @contextmanager
@@ -108,7 +110,7 @@ def s3fs(bench: Bench) -> Iterator[Receiver]:
 
     Raises ReceiverUnavailable where there is no s3fs or no FUSE.
     """
-    require_s3fs()
+    _require_s3fs()
     with (
         EmbeddedStore.start(bench.directory / "seaweedfs") as store,
         _mount(store, bench.directory) as (mount, process),
@@ -118,14 +120,7 @@ def s3fs(bench: Bench) -> Iterator[Receiver]:
         yield _syncthing_receiver(device, parts, lambda: _check(process, bench.directory / "s3fs.log"))
 
 
-RECEIVERS: dict[str, Callable[[Bench], AbstractContextManager[Receiver]]] = {
-    "gateway": gateway,
-    "native": native,
-    "s3fs": s3fs,
-}
-
-
-def require_s3fs() -> None:
+def _require_s3fs() -> None:
     """Raises ReceiverUnavailable, with the reason, where s3fs cannot work."""
     if shutil.which("s3fs") is None:
         raise ReceiverUnavailable("s3fs is not installed (Debian's package s3fs)")
@@ -251,7 +246,7 @@ def _untrusted_s3(arguments: list[str], environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def _get(port: int, path: str) -> Any:
+def _get(port: int, path: str) -> bytes | None:
     """The body of a 200, else None."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):

@@ -8,12 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure import PEER, Measurement, Meter
-from bench.receivers import FOLDER, REPOSITORY, Bench, Receiver, ReceiverFailed, store_environment
+from bench.receivers import FOLDER, REPOSITORY, Bench, MakeReceiver, Receiver, ReceiverFailed, store_environment
 from tests.peers.syncthing import Syncthing, SyncthingFailed
 from tests.peers.trees import assert_same_tree, random_file
 from untrusted_s3.store.embedded import EmbeddedStore
@@ -58,7 +57,7 @@ def size_text(size: int) -> str:
 def synchronise(
     shape: Shape,
     source: Path,
-    make_receiver: Callable[[Bench], AbstractContextManager[Receiver]],
+    make_receiver: MakeReceiver,
     syncthing: Path,
     directory: Path,
     report: Report,

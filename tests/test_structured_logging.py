@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from untrusted_s3.store.s3 import S3Credentials, make_client
+from untrusted_s3.store.s3 import S3Credentials, connect
 from untrusted_s3.structured_logging import REDACTED, configure_logging, redact_secrets, redact_text
 
 # What makes a request: neither is in any text that the strategies below draw.
@@ -38,7 +38,7 @@ def _restore_logging() -> Iterator[None]:
     root.handlers[:], root.level = handlers, level
 
 
-CLIENT = make_client("http://127.0.0.1:9", S3Credentials(ACCESS_KEY, SECRET_KEY))
+CLIENT = connect("http://127.0.0.1:9", S3Credentials(ACCESS_KEY, SECRET_KEY))
 
 
 def presigned(key: str) -> str:

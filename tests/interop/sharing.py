@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
-from tests.peers.trees import Entry, manifest
+from tests.peers.trees import manifest
 from untrusted_s3.store.layout import FolderKeys
-from untrusted_s3.store.s3 import S3Credentials, make_client
+from untrusted_s3.store.s3 import S3Credentials, connect
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -52,7 +52,7 @@ def s3_client(gateway: Gateway) -> S3Client:
     """A plain S3 client for the gateway's store."""
     store = gateway.store
     assert store is not None
-    return make_client(store.endpoint_url, S3Credentials(store.access_key, store.secret_key))
+    return connect(store.endpoint_url, S3Credentials(store.access_key, store.secret_key)).client
 
 
 def stored_keys(gateway: Gateway, below: str = "") -> dict[str, int]:
@@ -81,7 +81,8 @@ def download_objects(gateway: Gateway, folder: str, to: Path) -> None:
 
     def download(key: str) -> None:
         (to / key).parent.mkdir(parents=True, exist_ok=True)
-        client.download_file(bucket, f"{gateway.prefix}{prefix}{key}", str(to / key))
+        body = client.get_object(Bucket=bucket, Key=f"{gateway.prefix}{prefix}{key}")["Body"]
+        (to / key).write_bytes(body.read())
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(download, stored_objects(gateway, folder)))
@@ -101,10 +102,10 @@ def decrypt(binary: Path, folder: str, encrypted: Path, to: Path, password: str 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def files_only(tree: Path, modes: bool = True) -> dict[str, tuple[object, ...]]:
-    """Size, modification time, contents and perhaps mode of every regular file, by its path."""
-
-    def facts(entry: Entry) -> tuple[object, ...]:
-        return (entry.size, entry.mtime_ns, entry.sha256, entry.mode if modes else None)
-
-    return {name: facts(entry) for name, entry in manifest(tree).items() if entry.kind == "file"}
+def regular_files(tree: Path, mtimes: bool = True) -> dict[str, tuple[object, ...]]:
+    """Size, contents and perhaps modification time of every regular file, by its path."""
+    return {
+        name: (entry.size, entry.sha256, entry.mtime_ns if mtimes else None)
+        for name, entry in manifest(tree).items()
+        if entry.kind == "file"
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tests.interop.sharing import (
     decrypt,
     download_objects,
     fetched_folder,
-    files_only,
+    regular_files,
     share_folder,
     stored_keys,
     stored_objects,
@@ -85,9 +86,12 @@ def test_the_status_tells_what_is_stored(round_trip: RoundTrip) -> None:
 
 def test_one_object_per_file_and_nothing_readable(round_trip: RoundTrip) -> None:
     assert len(stored_objects(round_trip.gateway, FOLDER)) == count_files(round_trip.original)
-    everything = "\n".join(stored_keys(round_trip.gateway)) + round_trip.gateway.log_file.read_text()
-    for name in manifest(round_trip.original, contents=False):
-        assert name.rsplit("/", 1)[-1] not in everything or len(name) < 4, name
+    log = json.dumps(round_trip.gateway.log(), ensure_ascii=False)
+    everything = "\n".join([*stored_keys(round_trip.gateway), log])
+    names = {part for name in manifest(round_trip.original, contents=False) for part in name.split("/")}
+    telling = {name for name in names if len(name) >= 10}
+    assert len(telling) > 20
+    assert not [name for name in telling if name in everything]
     assert PASSWORD not in everything
     assert "X-Amz-Signature" not in everything
 
@@ -129,4 +133,6 @@ def test_the_bucket_alone_is_enough(
 ) -> None:
     download_objects(round_trip.gateway, FOLDER, tmp_path / "objects")
     decrypt(syncthing_binaries[decrypting_version], FOLDER, tmp_path / "objects", tmp_path / "decrypted")
-    assert files_only(tmp_path / "decrypted", modes=False) == files_only(round_trip.original, modes=False)
+    sets_mtimes = decrypting_version != "1.19.2"  # it leaves the time of the decryption
+    expected = regular_files(round_trip.original, sets_mtimes)
+    assert regular_files(tmp_path / "decrypted", sets_mtimes) == expected

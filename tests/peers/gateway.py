@@ -107,15 +107,32 @@ class Gateway:
         ]
 
     def stop(self) -> int:
-        """Send SIGTERM and wait until it has ended, which must not take longer than STOP_SECONDS; its exit code."""
-        process = self._running()
-        process.terminate()
+        """Send SIGTERM and `wait_ended`."""
+        self._running().terminate()
+        return self.wait_ended()
+
+    def wait_ended(self) -> int:
+        """Wait until it has ended, which must not take longer than STOP_SECONDS; its exit code."""
         try:
-            return process.wait(STOP_SECONDS)
+            return self._running().wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            raise GatewayFailed(f"the gateway runs {STOP_SECONDS:.0f} s after SIGTERM\n{self.log_tail()}") from None
+            raise GatewayFailed(f"the gateway does not end within {STOP_SECONDS:.0f} s\n{self.log_tail()}") from None
         finally:
             self.kill()
+
+    def run_to_its_end(self) -> tuple[int, str]:
+        """Start one that cannot run: its exit code and what it says."""
+        done = subprocess.run(
+            self.serve_command(),
+            cwd=_REPOSITORY,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
 
     def kill(self) -> None:
         """Send SIGKILL. May be called twice."""

@@ -13,7 +13,7 @@ from tests.store.memory_bucket import MemoryBucket
 from untrusted_s3.errors import ConditionalWritesUnsupported, StoreRefused, StoreUnreachable
 from untrusted_s3.store import probe
 from untrusted_s3.store.layout import StoreLocation
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials, make_client
+from untrusted_s3.store.s3 import S3Bucket, S3Credentials, connect
 
 PROBES = [
     probe.probe_rights,
@@ -113,7 +113,7 @@ async def test_a_store_that_ignores_the_end_of_a_presigned_put_fails() -> None:
         return Answer(204) if request.method == "DELETE" else Answer(200, listing if request.method == "GET" else b"")
 
     with http_server(accept_everything) as url:
-        bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, S3Credentials("a", "s")))
+        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, S3Credentials("a", "s")))
         try:
             with pytest.raises(StoreRefused, match="after its end"):
                 await probe.probe_presigned_expiry(bucket)
@@ -125,7 +125,7 @@ async def test_the_clock_is_compared() -> None:
     now = datetime.now(UTC)
     date = now.strftime("%a, %d %b %Y %H:%M:%S GMT")
     with http_server(lambda request: Answer(200, b"<ListBucketResult/>", date=date)) as url:
-        bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, S3Credentials("a", "s")))
+        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, S3Credentials("a", "s")))
         try:
             assert (await probe.probe_clock(bucket)).startswith(("0 s", "1 s", "2 s"))
         finally:

@@ -23,7 +23,7 @@ from untrusted_s3.limits import MIB
 from untrusted_s3.store import s3
 from untrusted_s3.store.embedded import EmbeddedStore
 from untrusted_s3.store.layout import StoreLocation
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials, make_client
+from untrusted_s3.store.s3 import S3Bucket, S3Credentials, connect
 
 CREDENTIALS = S3Credentials("access", "secret")
 
@@ -182,7 +182,7 @@ async def test_wrong_credentials(seaweedfs: EmbeddedStore, wrong: str) -> None:
 async def test_a_refused_upload_of_a_file_is_our_error(seaweedfs: EmbeddedStore, tmp_path: Path) -> None:
     bucket = S3Bucket(
         StoreLocation(seaweedfs.bucket, ""),
-        make_client(seaweedfs.endpoint_url, S3Credentials(seaweedfs.access_key, "wrong")),
+        connect(seaweedfs.endpoint_url, S3Credentials(seaweedfs.access_key, "wrong")),
     )
     (tmp_path / "file").write_bytes(b"x")
     try:
@@ -224,7 +224,7 @@ FAULTS = {
 async def test_faults_that_pass_are_not_noticed(operation: str, fault: Answer | None) -> None:
     flaky = Flaky(fault, s3._TRIES - 1, Answer(200, b"body" if operation == "get" else b"", {"ETag": '"tag"'}))
     with http_server(flaky) as url:
-        bucket = S3Bucket(StoreLocation("bucket", "prefix/"), make_client(url, CREDENTIALS))
+        bucket = S3Bucket(StoreLocation("bucket", "prefix/"), connect(url, CREDENTIALS))
         try:
             if operation == "get":
                 assert await bucket.get("key") == b"body"
@@ -249,7 +249,7 @@ async def test_faults_that_pass_are_not_noticed(operation: str, fault: Answer | 
 async def test_faults_that_stay_are_an_error_in_the_end(fault: Answer | None) -> None:
     flaky = Flaky(fault, 1000, Answer())
     with http_server(flaky) as url:
-        bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, CREDENTIALS))
+        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, CREDENTIALS))
         try:
             with pytest.raises(StoreUnreachable):
                 await bucket.get("key")
@@ -263,7 +263,7 @@ async def test_a_refusal_is_tried_once_more_with_a_new_signature_and_no_oftener(
     for times, well in ((1, True), (1000, False)):
         flaky = Flaky(denied, times, Answer(200, b"body"))
         with http_server(flaky) as url:
-            bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, CREDENTIALS))
+            bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, CREDENTIALS))
             try:
                 if well:
                     assert await bucket.get("key") == b"body"
@@ -278,7 +278,7 @@ async def test_a_refusal_is_tried_once_more_with_a_new_signature_and_no_oftener(
 async def test_a_truncated_or_overlong_range_is_no_success() -> None:
     flaky = Flaky(Answer(200, b"the whole object"), 2, Answer(206, b"part"))
     with http_server(flaky) as url:
-        bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, CREDENTIALS))
+        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, CREDENTIALS))
         try:
             assert await bucket.get("key", 3, 4) == b"part"
         finally:
@@ -313,7 +313,7 @@ async def test_the_region_is_told_where_amazon_wants_it(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("url", ["nonsense", "http://", "http://host with space"])
 def test_an_endpoint_url_that_is_none(url: str) -> None:
     with pytest.raises(UsageError, match="--endpoint-url"):
-        make_client(url, CREDENTIALS)
+        connect(url, CREDENTIALS)
 
 
 def test_a_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -321,12 +321,12 @@ def test_a_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     with pytest.raises(StoreRefused, match="AWS_PROFILE"):
-        make_client(None)
+        connect(None)
 
 
 async def test_the_bucket_goes_on_after_a_cancelled_get() -> None:
     with http_server(lambda request: Answer(200, b"x" * 1000)) as url:
-        bucket = S3Bucket(StoreLocation("bucket", ""), make_client(url, CREDENTIALS))
+        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, CREDENTIALS))
         task = asyncio.create_task(bucket.get("key"))
         await asyncio.sleep(0)
         task.cancel()

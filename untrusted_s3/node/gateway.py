@@ -186,8 +186,18 @@ class Gateway:
             folder.close()
             raise
         self.folders[record.folder_id] = folder
-        self._run(folder.run())
+        self._run(self._run_folder(folder))
         return folder
+
+    async def _run_folder(self, folder: Folder) -> None:
+        while True:
+            try:
+                await folder.run()
+            except Exception as error:
+                # One folder's trouble must not end the others; peers keep what is not in the log.
+                _logger.critical("a fault of our own", folder=folder.record.folder_id, exc_info=error)
+                folder.error = f"a fault of this program, see its log: {error}"
+            await asyncio.sleep(limits.FOLDER_RESTART_DELAY)
 
     def folder(self, folder_id: str) -> Folder | None:
         """An open folder."""
@@ -273,12 +283,7 @@ class Gateway:
         self.unknown_devices[device_id] = unknown
         while len(self.unknown_devices) > limits.UNKNOWN_DEVICES_SHOWN:
             self.unknown_devices.popitem(last=False)
-        _logger.warning(
-            "unknown device refused; accept it with: untrusted-s3 peers add",
-            device=str(device_id),
-            name=unknown.name,
-            address=unknown.address,
-        )
+        _logger.debug("unknown device refused", device=str(device_id), name=unknown.name, address=unknown.address)
 
     async def accept_device(self, device_id: DeviceID, name: str) -> None:
         """Accepts a device from now on."""

@@ -186,6 +186,9 @@ class Puller:
             self._commit(Entry(file_info, stored))
         except (BlockUnavailable, StoreError, DataError) as error:
             self._failed(file_info, error)
+        except asyncio.CancelledError:
+            self._in_work.discard(file_info.name)
+            raise
         except Exception as error:
             _logger.exception("a fault of our own while pulling", folder=self._folder_id, name=file_info.name[:40])
             self._failed(file_info, error)

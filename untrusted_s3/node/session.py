@@ -147,7 +147,7 @@ class Session:
         if self.peer is None:
             self.transport.close("unknown device")
             return
-        self.transport.hello_done()
+        self.transport.admit()
         self._send_cluster_config({})
         while True:
             event = await self._queue.get()

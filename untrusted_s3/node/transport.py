@@ -11,7 +11,7 @@ from OpenSSL import SSL
 from untrusted_s3 import limits
 from untrusted_s3.bep.connection import Connection
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.events import Event
+from untrusted_s3.bep.events import Event, HelloReceived
 from untrusted_s3.errors import ProtocolError, RemoteProtocolError
 from untrusted_s3.node.tls import TLSConnection
 
@@ -49,6 +49,8 @@ class BEPTransport(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = memoryview(bytearray(_READ_SIZE))
         self._secured = False
+        # What comes after the Hello of a peer that is not accepted yet; None before and after.
+        self._held: list[bytes] | None = None
         self._error: Exception | None = None
         self._can_write = asyncio.Event()
         self._can_write.set()
@@ -75,16 +77,25 @@ class BEPTransport(asyncio.BufferedProtocol):
             if self._tls.handshake_complete and not self._secured:
                 self._secured = True
                 self.handler.secured()
-            now = time.monotonic()
-            for piece in pieces:
-                for event in self.bep.receive_data(piece, now):
-                    self.handler.received(event)
+            self._receive(pieces)
         except ProtocolError as error:
             self.fail(error)
             return
         self._flush()
         if self._tls.closed:
             self._end()
+
+    def _receive(self, pieces: list[bytes]) -> None:
+        now = time.monotonic()
+        for number, piece in enumerate(pieces):
+            if self._held is not None:
+                self._held.extend(pieces[number:])
+                return
+            for event in self.bep.receive_data(piece, now):
+                if isinstance(event, HelloReceived):
+                    self._held = []
+                    self.pause_reading()
+                self.handler.received(event)
 
     def eof_received(self) -> bool:
         try:
@@ -139,8 +150,11 @@ class BEPTransport(asyncio.BufferedProtocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def hello_done(self) -> None:
-        """The peer is accepted: from here on BEP's own timers count."""
+    def admit(self) -> None:
+        """The peer is accepted: what it said after its Hello is heard now, and BEP's own timers count."""
+        held, self._held = self._held or [], None
+        self._receive(held)
+        self.resume_reading()
         self._schedule()
 
     def close(self, reason: str) -> None:

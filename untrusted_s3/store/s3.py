@@ -16,18 +16,18 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 from boto3.exceptions import Boto3Error
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from yarl import URL
 
 from untrusted_s3 import limits
 from untrusted_s3.errors import NoSuchKey, StoreRefused, StoreUnreachable, UsageError
 from untrusted_s3.store.bucket import Buffer, ObjectSummary
 from untrusted_s3.store.layout import StoreLocation
-from untrusted_s3.store.presign import Presigner
+from untrusted_s3.store.presign import Presigner, S3Connection
 from untrusted_s3.store.s3_errors import check_clock, refusal, translate
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+    pass
 
 Result = TypeVar("Result")
 _REGION = "us-east-1"
@@ -43,10 +43,10 @@ class S3Credentials:
     secret_key: str
 
 
-def make_client(endpoint_url: str | None, credentials: S3Credentials | None = None) -> S3Client:
+def connect(endpoint_url: str | None, credentials: S3Credentials | None = None) -> S3Connection:
     """A boto3 client that S3 compatibles understand: no default checksum trailers, path-style keys at an endpoint.
 
-    Raises UsageError for an endpoint URL that is none, StoreRefused for a profile that does not exist.
+    Raises UsageError for an endpoint URL that is none, StoreRefused where there are no credentials.
     """
     config = Config(
         signature_version="s3v4",
@@ -64,7 +64,11 @@ def make_client(endpoint_url: str | None, credentials: S3Credentials | None = No
             aws_secret_access_key=credentials.secret_key if credentials else None,
         )
         region = session.region_name or _REGION
-        return session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+        client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+        found = session.get_credentials()
+        if found is None:
+            raise NoCredentialsError
+        return S3Connection(client, found)
     except ValueError as error:
         raise UsageError(f"--endpoint-url: {error}") from error
     except BotoCoreError as error:
@@ -93,11 +97,11 @@ class S3Bucket:
     look at what the methods here hide.
     """
 
-    def __init__(self, location: StoreLocation, client: S3Client) -> None:
+    def __init__(self, location: StoreLocation, connection: S3Connection) -> None:
         self.location = location
         self.requests: dict[str, int] = {}
-        self.client = client
-        self.presigner = Presigner(client, location.bucket)
+        self.client = connection.client
+        self.presigner = Presigner(connection, location.bucket)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=2 * limits.CONCURRENT_UPLOADS + limits.CONCURRENT_DOWNLOADS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60),
@@ -119,7 +123,7 @@ class S3Bucket:
 
         Raises StoreRefused or StoreUnreachable with a message that says what to do.
         """
-        bucket = cls(location, make_client(endpoint_url, credentials))
+        bucket = cls(location, connect(endpoint_url, credentials))
         try:
             await bucket._check(create_bucket)
         except BaseException:

@@ -1,0 +1,189 @@
+"""`python -m bench`: our gateway, native Syncthing and an S3 mount beside each other, in one run on one machine.
+
+Each receiver takes a large file and many small ones from a real Syncthing and gives them to another; beside them, a
+bare client shows what the S3 server can do. Every run has fresh processes and directories. Only ratios within one run
+count, and only on a machine with nothing else to do. Figures are never asserted.
+
+Linux only: it reads /proc.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import SubprocessError
+
+import click
+
+from bench.machine import describe
+from bench.measure import Measurement
+from bench.receivers import MakeReceiver, ReceiverFailed, ReceiverUnavailable, gateway, native, s3fs
+from bench.table import LEGEND, Row, Work, render
+from bench.workloads import INGEST, MIB, SERVE, Report, Shape, put_and_get, size_text, synchronise
+from tests.peers.debian import SYNCTHING_VERSIONS, PeerUnavailable, SyncthingVersion, syncthing_binary
+from untrusted_s3.errors import UntrustedS3Error
+
+_RECEIVERS: dict[str, tuple[MakeReceiver, str, str]] = {
+    "gateway": (gateway, "gateway", "untrusted_s3"),
+    "native": (native, "native", "Syncthing on local disk"),
+    "s3fs": (s3fs, "mount", "Syncthing on s3fs"),
+}
+_BARE = "bare"
+_RECEIVER_NAMES = (*_RECEIVERS, _BARE)
+_WORK_NAMES = tuple(f"{work}-{shape}" for shape in ("large", "small") for work in (INGEST, SERVE))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What `run` measures, given an empty directory, and how the table calls it; `kind` as in Row."""
+
+    title: str
+    kind: str
+    run: Callable[[Path, Report], None]
+
+
+@click.command()
+@click.option("--syncthing", type=click.Choice(SYNCTHING_VERSIONS), default="1.29.5", show_default=True)
+@click.option(
+    "--size",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(min=16),
+    help="MiB of the large file, a multiple of 16.",
+)
+@click.option("--files", default=5000, show_default=True, type=click.IntRange(min=2), help="Files of 4 KiB.")
+@click.option("--repeat", default=1, show_default=True, type=click.IntRange(min=1), help="Runs; medians are shown.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice([*_RECEIVER_NAMES, *_WORK_NAMES]),
+    help="A receiver or a workload; may be repeated.",
+)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
+@click.option("--timeout", default=1800.0, show_default=True, help="Seconds after which a run counts as failed.")
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Where all data is while it is needed, about five times SIZE.  [default: the system's for temporary files]",
+)
+def main(
+    syncthing: SyncthingVersion,
+    size: int,
+    files: int,
+    repeat: int,
+    only: tuple[str, ...],
+    json_file: Path | None,
+    timeout: float,
+    directory: Path | None,
+) -> None:
+    """Measure receivers of a Syncthing folder side by side."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is cleaned up
+    if size % 16:
+        raise click.BadParameter("must be a multiple of 16", param_hint="--size")
+    receivers = [name for name in _RECEIVER_NAMES if name in only] or list(_RECEIVER_NAMES)
+    wanted = [name for name in _WORK_NAMES if name in only] or list(_WORK_NAMES)
+    shapes = [
+        Shape("large", 1, size * MIB, (8 * MIB, 16 * MIB)),
+        Shape("small", files, 4096, (4096,)),
+    ]
+    try:
+        binary = syncthing_binary(syncthing)
+        machine = describe(syncthing)
+    except (PeerUnavailable, UntrustedS3Error) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(machine, err=True)
+
+    works: list[Work] = []
+    well = True
+    for shape in shapes:
+        of_shape = {
+            work: Work(f"{work}-{shape.name}", f"{work} {shape.title}", shape.files, shape.total)
+            for work in (INGEST, SERVE)
+            if f"{work}-{shape.name}" in wanted
+        }
+        if of_shape:
+            works += of_shape.values()
+            with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as root:
+                source = Path(root, "source")
+                shape.build(source)
+                candidates = list(_candidates(shape, source, receivers, binary, timeout, SERVE in of_shape))
+                well &= _measure(shape, of_shape, Path(root), candidates, repeat)
+
+    click.echo(f"{machine}\n\n{render(works)}\n{LEGEND}")
+    if json_file is not None:
+        document = {
+            "machine": machine,
+            "options": {"syncthing": syncthing, "size": size, "files": files, "repeat": repeat},
+            "workloads": [work.to_json() for work in works],
+        }
+        json_file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    if not well:
+        sys.exit(1)
+
+
+def _measure(
+    shape: Shape,
+    works: Mapping[str, Work],
+    root: Path,
+    candidates: Sequence[_Candidate],
+    repeat: int,
+) -> bool:
+    """Run all candidates in turn, as often as wanted: what slows the machine for a while then slows all of them."""
+    rows = {candidate.title: {work: Row(candidate.title, candidate.kind) for work in works} for candidate in candidates}
+    for work in works:
+        works[work].rows += [by_work[work] for by_work in rows.values()]
+    well = True
+    for number in range(repeat):
+        for candidate in candidates:
+            click.echo(f"{shape.title}, run {number + 1} of {repeat}: {candidate.title}", err=True)
+            well &= _run(candidate, rows[candidate.title], root / "run")
+    return well
+
+
+def _run(candidate: _Candidate, rows: Mapping[str, Row], directory: Path) -> bool:
+    """One run, in a directory that is there for this run alone. False if it failed."""
+    missing = set(rows)
+
+    def report(work: str, measurement: Measurement) -> None:
+        if work in rows:
+            missing.discard(work)
+            rows[work].runs.append(measurement)
+            click.echo(f"    {work}: {measurement.seconds:.2f} s", err=True)
+
+    directory.mkdir()
+    try:
+        candidate.run(directory, report)
+        return True
+    except (ReceiverUnavailable, ReceiverFailed, UntrustedS3Error, AssertionError, OSError, SubprocessError) as error:
+        click.echo(f"    {error}", err=True)
+        unavailable = isinstance(error, ReceiverUnavailable)
+        for work in missing:
+            rows[work].error = f"{'not here' if unavailable else 'failed'}: {str(error).partition(chr(10))[0]}"
+        return unavailable
+    finally:
+        shutil.rmtree(directory)
+
+
+def _candidates(
+    shape: Shape, source: Path, names: Sequence[str], binary: Path, timeout: float, serve: bool
+) -> Iterator[_Candidate]:
+    for name in names:
+        if name == _BARE:
+            for size in shape.put_sizes:
+                run = functools.partial(put_and_get, shape, size)
+                yield _Candidate(f"bare client, {size_text(size)}", "limit", run)
+        else:
+            make, kind, title = _RECEIVERS[name]
+            run = functools.partial(synchronise, shape, source, make, binary, serve=serve, timeout=timeout)
+            yield _Candidate(title, kind, run)
+
+
+if __name__ == "__main__":
+    main()

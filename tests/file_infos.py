@@ -1,0 +1,102 @@
+"""File infos as Syncthing makes them for an untrusted device, without its crypto."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.file_info import TOKEN_SIZE, FileInfo, parse_file_info
+from untrusted_s3.index.segment import Entry, StoredObject
+
+SMALLEST_BLOCK = limits.MIN_ENCRYPTED_BLOCK_SIZE
+
+
+def device(number: int) -> DeviceID:
+    """A made-up device."""
+    return DeviceID(hashlib.sha256(b"device %d" % number).digest())
+
+
+def encrypted_name(name: str | int) -> str:
+    """The encrypted name of a made-up plain one."""
+    digits = base64.b32hexencode(hashlib.sha256(str(name).encode()).digest()[:20]).decode().rstrip("=")
+    return f"{digits[0]}.syncthing-enc/{digits[1:3]}/{digits[3:]}"
+
+
+def block_token(name: str, number: int, content: int = 0) -> bytes:
+    """The token of a made-up block."""
+    return hashlib.shake_128(f"{name} {number} {content}".encode()).digest(TOKEN_SIZE)
+
+
+def _parsed(message: pb.FileInfo) -> FileInfo:
+    return parse_file_info(message.SerializeToString())
+
+
+def _message(name: str | int, kind: pb.FileInfoType, version: int, sequence: int) -> pb.FileInfo:
+    return pb.FileInfo(
+        name=encrypted_name(name),
+        type=kind,
+        permissions=0o644,
+        modified_s=1234567890,
+        version=pb.Vector(counters=[pb.Counter(id=1, value=version)]),
+        sequence=sequence,
+        encrypted=f"nonce, ciphertext and tag of {name} {version}".encode(),
+    )
+
+
+def file(
+    name: str | int,
+    version: int = 1,
+    *,
+    sizes: Sequence[int] = (SMALLEST_BLOCK,),
+    sequence: int = 0,
+    content: int = 0,
+) -> FileInfo:
+    """A file of blocks of these sizes; another `content` makes other tokens."""
+    message = _message(name, pb.FILE, version, sequence)
+    offset = 0
+    for number, size in enumerate(sizes):
+        message.blocks.append(
+            pb.BlockInfo(offset=offset, size=size, hash=block_token(message.name, number, content))
+        )
+        offset += size
+    message.size = offset
+    return _parsed(message)
+
+
+def directory(name: str | int, version: int = 1, *, sequence: int = 0) -> FileInfo:
+    """A directory, or a symlink."""
+    return _parsed(_message(name, pb.DIRECTORY, version, sequence))
+
+
+def deleted(name: str | int, version: int = 1, *, sequence: int = 0) -> FileInfo:
+    """A deleted file."""
+    message = _message(name, pb.FILE, version, sequence)
+    message.deleted = True
+    return _parsed(message)
+
+
+def plaintext(name: str, version: int = 1, *, sequence: int = 0) -> bytes:
+    """The file info that a peer without a password would send."""
+    message = _message(name, pb.FILE, version, sequence)
+    message.name = name
+    message.encrypted = b""
+    message.size = 3
+    message.blocks.append(pb.BlockInfo(offset=0, size=3, hash=hashlib.sha256(b"abc").digest()))
+    return message.SerializeToString()
+
+
+def entry(file_info: FileInfo) -> Entry:
+    """The log entry of a file info, with a made-up object where it has data."""
+    if not file_info.has_data:
+        return Entry(file_info, None)
+    size = file_info.message.size + len(file_info.trailer())
+    return Entry(file_info, StoredObject(file_info.content_hash(), size, 0, (hash_number(file_info.raw),)))
+
+
+def hash_number(data: bytes) -> int:
+    """32 bits that stand for a checksum."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:4], "big")

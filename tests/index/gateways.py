@@ -1,0 +1,70 @@
+"""Gateways that share one simulated bucket: what the tests of the log have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.file_infos import device
+from tests.simulated import SimulatedBucket, SimulatedStore
+from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.segment import Segment, decode_segment
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.store.layout import FolderKeys
+
+KEYS = FolderKeys.of("folder")
+SEGMENTS = KEYS.base + "log/"
+
+
+class SimulatedGateway:
+    """One gateway's log: `number` tells it from others, `directory` keeps its state."""
+
+    def __init__(
+        self, bucket: SimulatedBucket, number: int, directory: Path, clock: Callable[[], float] | None = None
+    ) -> None:
+        self.bucket = bucket
+        self.clock = clock or bucket.store.clock
+        self.state = FolderState(directory / f"{number}.sqlite")
+        self.log = FolderLog(bucket, KEYS, self.state, device(number), self.clock)
+
+    def close(self) -> None:
+        """The process ends; what is in the directory stays."""
+        self.state.close()
+
+
+def contents(state: FolderState) -> object:
+    """All that a state says, for comparison."""
+    return (
+        state.position,
+        state.sequence,
+        state.totals,
+        list(state.file_infos_after(0, 1_000_000)),
+        [state.cursor(device(number)) for number in range(4)],
+    )
+
+
+def written_segments(store: SimulatedStore) -> dict[int, Segment]:
+    """All segments in the bucket by their positions."""
+    return {int(key.rpartition("/")[2]): decode_segment(store.body(key), key) for key in store.keys(SEGMENTS)}
+
+
+def check_log(store: SimulatedStore) -> dict[tuple[str, int], int]:
+    """Checks what must hold of any log of which nothing was deleted, and gives the sequence number of each entry by
+    its name and version."""
+    assert store.created_twice == []
+    segments = written_segments(store)
+    assert sorted(segments) == list(range(1, len(segments) + 1)), "positions without gaps"
+    assert len({segment.append_id for segment in segments.values()}) == len(segments)
+    reflected: dict[tuple[str, int], int] = {}
+    newest: dict[str, int] = {}
+    sequence = 0
+    for _, segment in sorted(segments.items()):
+        assert segment.first_sequence == sequence + 1, "sequence numbers without gaps"
+        for entry in segment.entries:
+            sequence += 1
+            name, version = entry.file_info.name, entry.file_info.message.version.counters[0].value
+            assert newest.get(name, 0) < version, "an entry that is not newer, or is reflected twice"
+            newest[name] = version
+            reflected[name, version] = sequence
+        assert segment.last_sequence == sequence
+    return reflected

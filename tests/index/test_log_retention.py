@@ -1,0 +1,215 @@
+"""Deleted segments: no position is ever created twice, and no gap is taken for the end of the log.
+
+The adversary here deletes every segment at the first moment at which the rules of `index/log.py` allow it, lets any
+call stall for days, and stops gateways' clocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.file_infos import entry, file
+from tests.index.gateways import KEYS, SEGMENTS, SimulatedGateway
+from tests.simulated import (
+    Call,
+    Phase,
+    Scheduler,
+    SimulatedBucket,
+    SimulatedClock,
+    SimulatedStore,
+    fast_directory,
+    inline_threads,
+)
+from untrusted_s3 import limits
+from untrusted_s3.errors import StoreError
+
+RETENTION = limits.SEGMENT_RETENTION
+MINUTE, HOUR = 60, 3600
+
+
+def position_of(key: str) -> int:
+    return int(key.rpartition("/")[2])
+
+
+def clean_up(store: SimulatedStore, *, by_age_of_segment: bool = False) -> None:
+    """Deletes what may be deleted: segments that a checkpoint covers, once that checkpoint is old, and the checkpoints
+    before it. `by_age_of_segment` is the wrong rule: it does not look at the checkpoint's age."""
+    covered = 0
+    for key in store.keys(KEYS.checkpoints):
+        if by_age_of_segment or store.age(key) >= RETENTION:
+            covered = max(covered, position_of(key))
+    for key in store.keys(SEGMENTS):
+        if position_of(key) <= covered and (not by_age_of_segment or store.age(key) >= RETENTION):
+            del store.objects[key]
+    for key in store.keys(KEYS.checkpoints):
+        if position_of(key) < covered:
+            del store.objects[key]
+
+
+class GatewayClock(SimulatedClock):
+    """A gateway's clock: the server's, off by `ahead` seconds, or standing still."""
+
+    def __init__(self, server: SimulatedClock, ahead: float) -> None:
+        self._server = server
+        self._ahead = ahead
+        self._stopped: float | None = None
+
+    def __call__(self) -> float:
+        return self._stopped if self._stopped is not None else self._server() + self._ahead
+
+    def stop_or_correct(self) -> None:
+        """Stands still from now on; at the second call it is right again."""
+        self._stopped = self() if self._stopped is None else None
+
+
+class World:
+    """Gateways that write, one that only reads, and the adversary. `ahead` has how far each one's clock is ahead."""
+
+    def __init__(
+        self,
+        directory: Path,
+        schedule: Iterable[int],
+        ahead: Sequence[float] = (0, 0, 0),
+        *,
+        clocks_stop: bool = False,
+        enforce_lifetimes: bool = True,
+        by_age_of_segment: bool = False,
+        stall_hours: float = 25,
+    ) -> None:
+        self.clock = SimulatedClock()
+        self.store = SimulatedStore(self.clock, enforce_lifetimes=enforce_lifetimes)
+        self.gaps = 0
+        self._by_age_of_segment = by_age_of_segment
+        clocks = [GatewayClock(self.clock, seconds) for seconds in ahead]
+        happens = [partial(self.let_pass, hours * HOUR) for hours in (0.07, 1, 13, 25, 25)]
+        happens += [partial(self.stall_or_resume, number) for number in range(len(clocks))]
+        if clocks_stop:
+            happens += [clock.stop_or_correct for clock in clocks]
+        self.scheduler = Scheduler(schedule, happens, partial(self.let_pass, stall_hours * HOUR))
+        self.gateways = []
+        for number, clock in enumerate(clocks):
+            bucket = SimulatedBucket(self.store, clock=clock)
+            self.gateways.append(SimulatedGateway(bucket, number, directory, clock))
+
+    def stall_or_resume(self, number: int) -> None:
+        self.scheduler.stalled ^= {number}
+
+    def let_pass(self, seconds: float) -> None:
+        self.clock.now += seconds
+        clean_up(self.store, by_age_of_segment=self._by_age_of_segment)
+
+    @property
+    def end(self) -> int:
+        """The highest position that was ever written."""
+        keys = [position_of(key) for key in self.store.ever_created if key.startswith(SEGMENTS)]
+        return max(keys, default=0)
+
+    async def look(self, gateway: SimulatedGateway) -> None:
+        """Reads the log, which must then go as far as it did when the look began."""
+        end = self.end
+        await gateway.log.refresh()
+        if gateway.state.position < end:
+            self.gaps += 1
+
+    async def write(self, gateway: SimulatedGateway, number: int) -> None:
+        names = itertools.count()
+        for _ in range(3):
+            try:
+                await gateway.log.append([entry(file(f"{number} {next(names)}"))])
+                await gateway.log.checkpoint()
+                await self.look(gateway)
+            except StoreError:
+                pass
+            clean_up(self.store, by_age_of_segment=self._by_age_of_segment)
+
+    async def read(self, gateway: SimulatedGateway) -> None:
+        for _ in range(3):
+            try:
+                await self.look(gateway)
+            except StoreError:
+                pass
+
+    def stall_at(self, number: int, step: int) -> None:
+        """Makes one gateway stall at one step of its calls, until all others are done and `stall_hours` have passed."""
+        bucket = self.gateways[number].bucket
+        hold, steps = bucket.gate, itertools.count(1)
+
+        async def gate(call: Call, phase: Phase) -> None:
+            if next(steps) == step:
+                self.scheduler.stalled.add(number)
+            await hold(call, phase)
+
+        bucket.gate = gate
+
+    async def play(self, *, old_segments: int = 0, stall: tuple[int, int] | None = None) -> bool:
+        """Whether all went well. First come some segments that no checkpoint covers, and 25 hours."""
+        for number in range(old_segments):
+            await self.gateways[0].log.append([entry(file(f"old {number}"))])
+        self.let_pass(25 * HOUR)
+        for number, gateway in enumerate(self.gateways):
+            gateway.bucket.gate = self.scheduler.gate(number)
+        if stall is not None:
+            self.stall_at(*stall)
+        *writers, reader = self.gateways
+        try:
+            await self.scheduler.run(
+                *(self.write(writer, number) for number, writer in enumerate(writers)), self.read(reader)
+            )
+        finally:
+            for gateway in self.gateways:
+                gateway.close()
+        return not self.store.created_twice and not self.gaps
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    st.lists(st.integers(0, 1023), max_size=150),
+    st.integers(0, 2),
+    st.tuples(*[st.integers(-10 * MINUTE, 10 * MINUTE)] * 3),
+    st.booleans(),
+)
+def test_no_position_twice_and_no_gap(
+    schedule: list[int], old_segments: int, ahead: tuple[int, int, int], clocks_stop: bool
+) -> None:
+    with inline_threads(), fast_directory() as directory:
+        world = World(directory, schedule, ahead, clocks_stop=clocks_stop)
+        asyncio.run(world.play(old_segments=old_segments))
+        assert world.store.created_twice == []
+        assert world.gaps == 0
+
+
+def stalls_that_break(stall_hours: float, **world: bool) -> Iterator[tuple[int, int, int]]:
+    """Lets one gateway stall at each step in turn, and tells where that breaks the log."""
+    for old_segments, number, step in itertools.product((0, 2), range(3), range(1, 45)):
+        with inline_threads(), fast_directory() as directory:
+            play = World(directory, [], stall_hours=stall_hours, **world)
+            if not asyncio.run(play.play(old_segments=old_segments, stall=(number, step))):
+                yield old_segments, number, step
+
+
+@pytest.mark.parametrize("hours", [0, 25])
+def test_a_long_stall_at_any_step(hours: float) -> None:
+    assert list(stalls_that_break(hours)) == []
+
+
+def test_breaks_where_the_store_takes_any_signature() -> None:
+    assert any(stalls_that_break(25, enforce_lifetimes=False))
+
+
+def test_breaks_where_segments_go_before_their_checkpoint_is_old() -> None:
+    assert any(stalls_that_break(0, by_age_of_segment=True))
+
+
+@pytest.mark.parametrize("limit", ["SEGMENT_RETENTION", "APPEND_LIFETIME"])
+def test_breaks_without_a_limit(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that never begins again at a checkpoint; a writer whose look and signature never get old."""
+    monkeypatch.setattr(limits, limit, 1e12)
+    assert any(stalls_that_break(25))

@@ -1,0 +1,196 @@
+"""Real trees of thousands of files, and files so large that they go up in parts: what they cost in requests, disk and
+memory."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import botocore
+import pytest
+
+from tests.interop.sharing import (
+    decrypt,
+    download_objects,
+    fetched_folder,
+    object_prefix,
+    regular_files,
+    s3_client,
+    share_folder,
+    stored_objects,
+)
+from tests.peers.debian import SyncthingVersion
+from tests.peers.gateway import Gateway
+from tests.peers.syncthing import Syncthing
+from tests.peers.trees import assert_same_tree, copy_stdlib, count_files, random_file
+from untrusted_s3.store.embedded import EmbeddedStore
+
+pytestmark = pytest.mark.interop
+
+MIB = 1 << 20
+PART = 8 * MIB
+BLOCK_OVERHEAD = 40
+
+
+@dataclass
+class Stored:
+    """A folder that the gateway has in full and another device got back; the gateway still runs."""
+
+    gateway: Gateway
+    folder: str
+    original: Path
+    copy: Path
+    binary: Path
+    requests: dict[str, int]
+    """Requests to the store while the folder went in."""
+    written_to_disk: int
+    """Bytes that the gateway had the kernel write to disks while the folder went in."""
+
+
+def _go_in_and_out(binary: Path, home: Path, gateway: Gateway, folder: str, original: Path) -> Stored:
+    files = count_files(original)
+    before, disk = gateway.store_requests(), _written_to_disk(gateway)
+    with Syncthing(binary, home / f"{folder} first", "first") as first:
+        share_folder(first, gateway, folder, original)
+        first.wait_completion(gateway.device_id, folder, 300)
+        gateway.wait_folder(folder, files=files)
+    after, disk = gateway.store_requests(), _written_to_disk(gateway) - disk
+    requests = {name: count - before.get(name, 0) for name, count in after.items()}
+    with fetched_folder(binary, home / f"{folder} second", gateway, folder, home / f"{folder} copy", files, 300):
+        pass
+    return Stored(gateway, folder, original, home / f"{folder} copy", binary, requests, disk)
+
+
+def _written_to_disk(gateway: Gateway) -> int:
+    fields = dict(line.split(": ") for line in Path(f"/proc/{gateway.pid}/io").read_text().splitlines())
+    return int(fields["write_bytes"])
+
+
+@pytest.fixture(scope="module")
+def home(syncthing_version: SyncthingVersion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    home = tmp_path_factory.mktemp("large folders")
+    yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="module")
+def gateway(seaweedfs: EmbeddedStore, home: Path) -> Iterator[Gateway]:
+    with Gateway(home / "gateway", seaweedfs, f"test-{uuid.uuid4().hex}") as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def small_files(syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
+    """The standard library and a large installed package, with symlinks into both."""
+    original = home / "original small"
+    copy_stdlib(original / "standard library")
+    package = Path(botocore.__file__).parent
+    shutil.copytree(package, original / "botocore", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    links = original / "links"
+    links.mkdir()
+    for number, module in enumerate(sorted((original / "standard library").glob("*.py"))[:50]):
+        (links / f"link {number}").symlink_to(Path("..", module.relative_to(original)))
+    (links / "to a directory").symlink_to("../botocore/data")
+    return _go_in_and_out(syncthing_binary, home, gateway, "small", original)
+
+
+@pytest.fixture(scope="module")
+def large_files(syncthing_version: SyncthingVersion, syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
+    """Files around the size from which on they go up in parts, one over 100 MiB, and for one version one over 1 GiB."""
+    original = home / "original large"
+    sizes = [PART - 4096, PART + 1, 2 * PART + 12_345, 100 * MIB + 1]
+    if syncthing_version == "1.29.5":
+        sizes.append(1024 * MIB + 1)
+    for size in sizes:
+        random_file(original / f"{size}", size, seed=size)
+    return _go_in_and_out(syncthing_binary, home, gateway, "large", original)
+
+
+def test_thousands_of_small_files_come_back_equal(small_files: Stored) -> None:
+    assert count_files(small_files.original) > 4000
+    assert_same_tree(small_files.original, small_files.copy)
+
+
+def test_a_small_file_costs_one_put(small_files: Stored) -> None:
+    files = count_files(small_files.original)
+    assert small_files.gateway.counter("objects_written") >= files
+    assert files <= small_files.requests["PUT"] <= 1.05 * files, small_files.requests
+    # Nothing else is asked for a file.
+    others = {name: count for name, count in small_files.requests.items() if name != "PUT"}
+    assert sum(others.values()) < files / 50, others
+
+
+def test_thousands_of_small_files_come_back_from_the_bucket_alone(small_files: Stored, tmp_path: Path) -> None:
+    download_objects(small_files.gateway, "small", tmp_path / "objects")
+    decrypt(small_files.binary, "small", tmp_path / "objects", tmp_path / "decrypted")
+    expected = regular_files(small_files.original, mtimes=False)
+    assert regular_files(tmp_path / "decrypted", mtimes=False) == expected
+    shutil.rmtree(tmp_path)
+
+
+def test_large_files_come_back_equal(large_files: Stored) -> None:
+    assert_same_tree(large_files.original, large_files.copy)
+
+
+def test_large_files_are_multipart_uploads_on_the_fixed_grid(large_files: Stored) -> None:
+    gateway, client = large_files.gateway, s3_client(large_files.gateway)
+    assert gateway.store is not None
+    parts = 0
+    objects = stored_objects(gateway, "large")
+    assert len(objects) == count_files(large_files.original)
+    for key, size in objects.items():
+        place = {"Bucket": gateway.store.bucket, "Key": gateway.prefix + object_prefix("large") + key}
+        data_size = size - int.from_bytes(_last_bytes(client.get_object(**place, Range="bytes=-4")), "big") - 4
+        head = client.head_object(**place)
+        _, _, count = head["ETag"].strip('"').partition("-")
+        if data_size <= PART:
+            assert count == "", "a single PUT"
+            parts += 1
+            continue
+        assert int(count) == -(-size // PART)
+        for number in (1, int(count)):
+            part = client.head_object(**place, PartNumber=number)
+            assert part["ContentLength"] == min(PART, size - (number - 1) * PART)
+        parts += int(count)
+    # The segments of the log are small beside the parts.
+    assert parts <= large_files.requests["PUT"] <= parts + 50, large_files.requests
+
+
+def _last_bytes(answer: object) -> bytes:
+    body: bytes = answer["Body"].read()  # type: ignore[index]
+    return body
+
+
+def test_nothing_of_a_large_file_touches_the_disk(large_files: Stored) -> None:
+    data = sum(path.stat().st_size for path in large_files.original.iterdir() if path.is_file())
+    assert data > 100 * MIB
+    assert large_files.written_to_disk < data / 20
+    kept = sum(path.stat().st_size for path in large_files.gateway.state.glob("*/large/*"))
+    assert 0 < kept < data / 10
+
+
+def test_blocks_go_out_by_ranged_gets(small_files: Stored, large_files: Stored) -> None:
+    gateway = large_files.gateway
+    assert 1 <= gateway.counter("range_requests") <= gateway.counter("blocks_sent")
+    # All of them on presigned URLs: what boto3 itself sends is counted under the operation's name.
+    assert not {"get_object", "download_file"} & gateway.store_requests().keys()
+    assert gateway.counter("requests_refused") == 0
+
+
+def test_memory_is_bounded_by_the_setting(
+    large_files: Stored, seaweedfs: EmbeddedStore, bucket_prefix: str, tmp_path: Path
+) -> None:
+    # Both ways, and with thousands of small files.
+    peak = large_files.gateway.peak_memory()
+    assert peak < 350 * MIB
+    with (
+        Gateway(tmp_path / "lean", seaweedfs, bucket_prefix, options=["--buffer-memory", "64"]) as lean,
+        Syncthing(large_files.binary, tmp_path / "first", "first") as first,
+    ):
+        share_folder(first, lean, "large", large_files.original)
+        first.wait_completion(lean.device_id, "large", 300)
+        print(f"resident memory: {peak >> 20} MiB, with 64 MiB of buffers {lean.peak_memory() >> 20} MiB")
+        assert lean.peak_memory() < peak - 40 * MIB

@@ -1,0 +1,116 @@
+"""The gateway goes away, in order or not, with its state or without: the bucket is enough, and nothing moves again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.interop.sharing import fetched_folder, rescan, share_folder, stored_keys, stored_objects
+from tests.peers.gateway import Gateway
+from tests.peers.syncthing import Syncthing
+from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
+from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.layout import FolderKeys
+
+pytestmark = pytest.mark.interop
+
+FOLDER = "kept"
+
+
+def _stop(gateway: Gateway) -> None:
+    assert gateway.stop() == 0
+
+
+def _stop_and_delete_state(gateway: Gateway) -> None:
+    _stop(gateway)
+    shutil.rmtree(gateway.state)
+
+
+def _kill_and_delete_state(gateway: Gateway) -> None:
+    gateway.kill()
+    shutil.rmtree(gateway.state)
+
+
+def test_nothing_moves_again_after_a_restart(
+    seaweedfs: EmbeddedStore, bucket_prefix: str, syncthing_binary: Path, tmp_path: Path
+) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    build_awkward_tree(original)
+    random_file(original / "large", 9 << 20, seed=9)
+    gateway = Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix, limits={"CHECKPOINT_SEGMENTS": 3})
+    with gateway:
+        with Syncthing(syncthing_binary, tmp_path / "first", "first") as first:
+            share_folder(first, gateway, FOLDER, original)
+            for round_number in range(5):
+                random_file(original / "changing", 2000, seed=round_number)
+                rescan(first, gateway, FOLDER)
+            gateway.wait_folder(FOLDER, files=count_files(original))
+            gateway.wait_for("a checkpoint", lambda: gateway.logged("checkpoint written"))
+            checkpoints = stored_keys(gateway, FolderKeys.of(FOLDER).checkpoints)
+            assert checkpoints
+
+            ends: list[Callable[[Gateway], None]] = [_stop_and_delete_state, _stop, Gateway.kill, _kill_and_delete_state]
+            for number, end in enumerate(ends):
+                before = gateway.folder(FOLDER)
+                objects = stored_objects(gateway, FOLDER)
+                loaded = len(gateway.logged("checkpoint loaded"))
+                end(gateway)
+                state_is_gone = not gateway.state.exists()
+                gateway.start()
+                # Ready from the bucket, before any peer is there.
+                assert gateway.folder(FOLDER) | {"pending_files": 0, "pending_bytes": 0} == before
+                assert len(gateway.logged("checkpoint loaded")) == loaded + state_is_gone
+                gateway.wait_connected(first.device_id)
+                # What is sent now comes after all that might be sent again.
+                random_file(original / "new", 5000, seed=100 + number)
+                first.scan(FOLDER)
+                gateway.wait_folder(FOLDER, sequence=before["sequence"] + 1)
+                first.wait_completion(gateway.device_id, FOLDER)
+                assert gateway.counter("blocks_received") == 1, end
+                assert gateway.counter("index_entries_received") == 1, end
+                assert len(stored_objects(gateway, FOLDER)) == len(objects) + 1
+        files = count_files(original)
+        with fetched_folder(syncthing_binary, tmp_path / "second", gateway, FOLDER, copy, files):
+            assert_same_tree(original, copy)
+
+
+def test_sigterm_during_a_transfer(syncthing_binary: Path, tmp_path: Path) -> None:
+    """With the embedded store, so that two processes have to end."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    random_file(original / "large", 60 << 20, seed=60)
+    random_file(original / "small", 5000, seed=5)
+    with (
+        Syncthing(syncthing_binary, tmp_path / "first", "first") as first,
+        Gateway(tmp_path / "gateway", None) as gateway,
+    ):
+        first.rest("PATCH", "config/options", {"limitBandwidthInLan": True})
+        share_folder(first, gateway, FOLDER, original)
+        first.set_device(gateway.device_id, maxSendKbps=10_000)
+        gateway.wait_for("some of the large file", lambda: gateway.counter("block_bytes_received") > 10 << 20)
+        processes = [gateway.pid, *_children(gateway.pid)]
+        assert len(processes) == 2
+        assert gateway.folder(FOLDER)["state"] == "syncing"
+        assert gateway.stop() == 0
+        assert [pid for pid in processes if Path(f"/proc/{pid}").exists()] == []
+
+        gateway.start()
+        first.set_device(gateway.device_id, maxSendKbps=0)
+        first.wait_connected(gateway.device_id)
+        first.wait_completion(gateway.device_id, FOLDER)
+        gateway.wait_folder(FOLDER, files=2)
+        first.stop()
+        with fetched_folder(syncthing_binary, tmp_path / "second", gateway, FOLDER, copy, 2):
+            assert_same_tree(original, copy)
+        os.kill(gateway.pid, signal.SIGINT)  # as Ctrl-C does
+        processes = [gateway.pid, *_children(gateway.pid)]
+        assert gateway.wait_ended() == 0
+        assert [pid for pid in processes if Path(f"/proc/{pid}").exists()] == []
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
