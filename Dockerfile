@@ -3,7 +3,7 @@
 #   docker build -t untrusted-s3-seaweedfs --target seaweedfs . an S3 server for it, on one machine
 
 # Any slim image that has Python 3.11 or newer with venv, and glibc.
-ARG BASE=python:3.11-slim-bookworm
+ARG BASE=python:3.13-slim-trixie
 
 FROM ${BASE} AS build
 # For builds behind a mirror or a proxy: pip's own settings, unset by default.
@@ -66,7 +66,8 @@ USER 10001:10001
 EXPOSE 22001 8385
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 CMD ["python3", "-Ic", "\
-import os; from urllib.request import ProxyHandler, build_opener; port = os.environ['UNTRUSTED_S3_HTTP'].rpartition(':')[2]; \
+import os; from urllib.request import ProxyHandler, build_opener; \
+port = os.environ['UNTRUSTED_S3_HTTP'].rpartition(':')[2]; \
 build_opener(ProxyHandler({})).open(f'http://127.0.0.1:{port}/healthz', timeout=5)"]
 ENTRYPOINT ["untrusted-s3"]
 CMD ["serve"]

@@ -14,18 +14,21 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import aiohttp
+import boto3
 import uvloop
+from botocore.config import Config
 from yarl import URL
 
 from bench.measure import PEER, STORE, Meter
-from untrusted_s3.store.s3 import connect
+from untrusted_s3.store.embedded import REGION
 
 CONCURRENCY = 16
 
 
 async def main(endpoint_url: str, bucket: str, object_size: int, count: int, store_pid: int) -> None:
     body = os.urandom(object_size)
-    client = connect(endpoint_url)
+    config = Config(signature_version="s3v4", s3={"addressing_style": "path"})
+    client = boto3.client("s3", endpoint_url=endpoint_url, region_name=REGION, config=config)
 
     def presign(operation: str, prefix: str = "bare", count: int = count) -> list[URL]:
         keys = ({"Bucket": bucket, "Key": f"{prefix}/{number}"} for number in range(count))

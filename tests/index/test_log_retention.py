@@ -87,6 +87,7 @@ class World:
         self.clock = SimulatedClock()
         self.store = SimulatedStore(self.clock, enforce_lifetimes=enforce_lifetimes)
         self.gaps = 0
+        self._directory = directory
         self._by_age_of_segment = by_age_of_segment
         clocks = [GatewayClock(self.clock, seconds) for seconds in ahead]
         happens = [partial(self.let_pass, hours * HOUR) for hours in (0.07, 1, 13, 25, 25)]
@@ -151,8 +152,10 @@ class World:
 
     async def play(self, *, old_segments: int = 0, stall: tuple[int, int] | None = None) -> bool:
         """Whether all went well. First come some segments that no checkpoint covers, and 25 hours."""
+        earlier = SimulatedGateway(SimulatedBucket(self.store), 9, self._directory)
         for number in range(old_segments):
-            await self.gateways[0].log.append([entry(file(f"old {number}"))])
+            await earlier.log.append([entry(file(f"old {number}"))])
+        earlier.close()
         self.let_pass(25 * HOUR)
         for number, gateway in enumerate(self.gateways):
             gateway.bucket.gate = self.scheduler.gate(number)

@@ -139,7 +139,11 @@ def test_an_unknown_device_is_refused_until_it_is_added(
     assert device["address"].startswith("tcp://127.0.0.1:")
     assert gateway.peer(stranger.device_id) == {}
     assert gateway.folder(bucket_prefix) == {}
-    assert gateway.logged("unknown device refused; accept it with: untrusted-s3 peers add", device=stranger.device_id)
+
+    def told() -> bool:
+        return any(stranger.device_id in line["accept"] for line in gateway.logged("unknown device"))
+
+    gateway.wait_for("word of how to accept it", told)
 
     process = gateway.pid
     gateway.add_peer(stranger.device_id)

@@ -65,6 +65,9 @@ def test_nothing_moves_again_after_a_restart(
                 # Ready from the bucket, before any peer is there.
                 assert gateway.folder(FOLDER) | {"pending_files": 0, "pending_bytes": 0} == before
                 assert len(gateway.logged("checkpoint loaded")) == loaded + state_is_gone
+                if number > 0:  # once, it has to come by itself
+                    first.pause_device(gateway.device_id)
+                    first.resume_device(gateway.device_id)
                 gateway.wait_connected(first.device_id)
                 # What is sent now comes after all that might be sent again.
                 random_file(original / "new", 5000, seed=100 + number)
