@@ -59,9 +59,7 @@ def file(
     message = _message(name, pb.FILE, version, sequence)
     offset = 0
     for number, size in enumerate(sizes):
-        message.blocks.append(
-            pb.BlockInfo(offset=offset, size=size, hash=block_token(message.name, number, content))
-        )
+        message.blocks.append(pb.BlockInfo(offset=offset, size=size, hash=block_token(message.name, number, content)))
         offset += size
     message.size = offset
     return _parsed(message)

@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,9 +221,7 @@ class SimulatedBucket:
         return await self._call("get", key, act, limits.PRESIGNED_GET_LIFETIME)
 
     async def put(self, key: str, body: Sequence[Buffer], *, if_none_match: bool = False, lifetime: int = 900) -> None:
-        await self._call(
-            "put", key, lambda: self.store.put(key, b"".join(body), if_none_match=if_none_match), lifetime
-        )
+        await self._call("put", key, lambda: self.store.put(key, b"".join(body), if_none_match=if_none_match), lifetime)
 
     async def delete(self, key: str) -> None:
         await self._call("delete", key, lambda: self.store.objects.pop(key, None))
@@ -258,14 +256,10 @@ class SimulatedBucket:
         return await self._call("create_multipart_upload", key, lambda: self.store.begin_upload(key))
 
     async def upload_part(self, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> str:
-        return await self._call(
-            "upload_part", key, lambda: self.store.add_part(upload_id, number, b"".join(body))
-        )
+        return await self._call("upload_part", key, lambda: self.store.add_part(upload_id, number, b"".join(body)))
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
-        await self._call(
-            "complete_multipart_upload", key, lambda: self.store.complete_upload(key, upload_id, etags)
-        )
+        await self._call("complete_multipart_upload", key, lambda: self.store.complete_upload(key, upload_id, etags))
 
     async def abort_multipart_upload(self, key: str, upload_id: str) -> None:
         await self._call("abort_multipart_upload", key, lambda: self.store.uploads.pop(upload_id, None))
@@ -288,16 +282,10 @@ def fail_once(operation: str, fault: Fault, *, number: int = 1, key: str = "") -
     return script
 
 
-def fail_at(number: int, fault: Fault) -> Callable[[Call], Fault | None]:
-    """A script: the `number`th call of all, from 1, meets the fault."""
-    seen = 0
-
-    def script(call: Call) -> Fault | None:
-        nonlocal seen
-        seen += 1
-        return fault if seen == number else None
-
-    return script
+def fail_on(faults: Mapping[int, Fault]) -> Callable[[Call], Fault | None]:
+    """A script: of all calls, from 1, these meet these faults."""
+    numbers = itertools.count(1)
+    return lambda call: faults.get(next(numbers))
 
 
 class Scheduler:

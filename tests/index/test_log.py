@@ -19,8 +19,9 @@ from tests.simulated import (
     Fault,
     Scheduler,
     SimulatedBucket,
+    SimulatedClock,
     SimulatedStore,
-    fail_at,
+    fail_on,
     fail_once,
     fast_directory,
     inline_threads,
@@ -34,9 +35,7 @@ from untrusted_s3.index.state import FolderState
 Batch = dict[int, int]  # the version of each name
 BATCHES = st.lists(st.dictionaries(st.integers(0, 3), st.integers(1, 6), min_size=1, max_size=3), max_size=4)
 SCHEDULES = st.lists(st.integers(0, 511), max_size=80)
-FAULTS = st.dictionaries(
-    st.integers(1, 20), st.sampled_from([Fault.UNREACHABLE, Fault.ANSWER_LOST]), max_size=5
-)
+FAULTS = st.dictionaries(st.integers(1, 20), st.sampled_from([Fault.UNREACHABLE, Fault.ANSWER_LOST]), max_size=5)
 
 
 def entries(batch: Batch) -> list[Entry]:
@@ -73,32 +72,23 @@ def check_reflected(state: FolderState, done: Sequence[Batch]) -> None:
 
 @settings(deadline=None, max_examples=120)
 @given(st.lists(BATCHES, min_size=2, max_size=3), SCHEDULES, st.lists(FAULTS, min_size=3, max_size=3))
-def test_all_gateways_converge(
-    batches: list[list[Batch]], schedule: list[int], faults: list[dict[int, Fault]]
-) -> None:
+def test_all_gateways_converge(batches: list[list[Batch]], schedule: list[int], faults: list[dict[int, Fault]]) -> None:
     async def play(directory: Path) -> None:
         store = SimulatedStore()
         scheduler = Scheduler(schedule)
         gateways = []
         for number, script in enumerate(faults[: len(batches)]):
-            calls = itertools.count(1)
-            bucket = SimulatedBucket(
-                store, gate=scheduler.gate(number), fault=lambda call, script=script, calls=calls: script.get(next(calls))
-            )
+            bucket = SimulatedBucket(store, gate=scheduler.gate(number), fault=fail_on(script))
             gateways.append(SimulatedGateway(bucket, number, directory))
         done: list[Batch] = []
-        await scheduler.run(
-            *(append_all(gateway, own, done) for gateway, own in zip(gateways, batches, strict=True))
-        )
+        await scheduler.run(*(append_all(gateway, own, done) for gateway, own in zip(gateways, batches, strict=True)))
 
         reflected = check_log(store)
         newcomer = SimulatedGateway(SimulatedBucket(store), 9, directory)
         await newcomer.log.load()
         check_reflected(newcomer.state, done)
         assert newcomer.state.sequence == len(reflected)
-        assert set(reflected) <= {
-            (encrypted_name(name), version) for batch in done for name, version in batch.items()
-        }
+        assert set(reflected) <= {(encrypted_name(name), version) for batch in done for name, version in batch.items()}
         for gateway in gateways:
             gateway.bucket = SimulatedBucket(store)
             followed = SimulatedGateway(SimulatedBucket(store), gateways.index(gateway), directory)
@@ -119,7 +109,7 @@ async def test_a_fault_at_every_call(fault: Fault, tmp_path: Path) -> None:
     with inline_threads():
         for number in itertools.count(1):
             store = SimulatedStore()
-            bucket = SimulatedBucket(store, fault=fail_at(number, fault))
+            bucket = SimulatedBucket(store, fault=fail_on({number: fault}))
             done: list[Batch] = []
             starts = itertools.count()
 
@@ -157,6 +147,11 @@ async def test_a_fault_at_every_call(fault: Fault, tmp_path: Path) -> None:
 @pytest.fixture
 def store() -> SimulatedStore:
     return SimulatedStore()
+
+
+def let_pass(store: SimulatedStore, seconds: float) -> None:
+    assert isinstance(store.clock, SimulatedClock)
+    store.clock.now += seconds
 
 
 async def opened(store: SimulatedStore, number: int, tmp_path: Path) -> SimulatedGateway:
@@ -213,9 +208,7 @@ async def test_our_own_segment_is_found_when_its_answer_was_lost(store: Simulate
     assert (gateway.state.position, gateway.state.sequence) == (1, 1)
 
 
-async def test_a_conflict_with_nothing_written_is_an_error_to_try_again(
-    store: SimulatedStore, tmp_path: Path
-) -> None:
+async def test_a_conflict_with_nothing_written_is_an_error_to_try_again(store: SimulatedStore, tmp_path: Path) -> None:
     """409: the store saw two PUTs at once and took neither, or the other one is not to be seen yet."""
     gateway = await opened(store, 1, tmp_path)
     gateway.bucket.fault = fail_once("put", Fault.CONFLICT)
@@ -332,33 +325,22 @@ async def test_a_segment_at_the_wrong_position_is_refused(store: SimulatedStore,
     assert reader.state.position == 1
 
 
-DAMAGE = {
-    "empty": b"",
-    "no database": b"x" * 10_000,
-    "cut short": None,
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", [b"", b"x" * 10_000])
 async def test_a_damaged_checkpoint_is_named_and_the_state_stays(
-    damage: str, store: SimulatedStore, tmp_path: Path
+    damage: bytes, store: SimulatedStore, tmp_path: Path
 ) -> None:
-    follower = await opened(store, 2, tmp_path)
     writer = await filled(store, tmp_path, 3)
-    await follower.log.refresh()
+    follower = await opened(store, 2, tmp_path)
     before = contents(follower.state)
     await writer.log.append([entry(file("more"))])
     await writer.log.checkpoint()
-    body = store.body(KEYS.checkpoint(4))
-    store.put(KEYS.checkpoint(4), body[:5000] if DAMAGE[damage] is None else DAMAGE[damage] or b"")
-
-    newcomer = SimulatedGateway(SimulatedBucket(store), 3, tmp_path)
-    for gateway, known in ((newcomer, None), (follower, before)):
-        clock = store.clock() + limits.SEGMENT_RETENTION
-        gateway.log._clock = lambda clock=clock: clock
-        with pytest.raises(DataError, match=KEYS.checkpoint(4)):
-            await gateway.log.load()
-        assert known is None or contents(gateway.state) == known
+    store.put(KEYS.checkpoint(4), damage)
+    with pytest.raises(DataError, match=KEYS.checkpoint(4)):
+        await opened(store, 3, tmp_path)
+    let_pass(store, limits.SEGMENT_RETENTION)
+    with pytest.raises(DataError, match=KEYS.checkpoint(4)):
+        await follower.log.refresh()
+    assert contents(follower.state) == before
 
 
 async def test_a_checkpoint_of_another_position_is_refused(store: SimulatedStore, tmp_path: Path) -> None:
@@ -370,15 +352,13 @@ async def test_a_checkpoint_of_another_position_is_refused(store: SimulatedStore
 
 
 async def test_the_state_can_be_read_while_a_checkpoint_is_fetched(store: SimulatedStore, tmp_path: Path) -> None:
-    clock = [store.clock()]
     writer = await filled(store, tmp_path, 2)
-    reader = SimulatedGateway(SimulatedBucket(store), 2, tmp_path, clock=lambda: clock[0])
-    await reader.log.load()
+    reader = await opened(store, 2, tmp_path)
     await writer.log.append([entry(file("more"))])
     await writer.log.checkpoint()
-    clock[0] += limits.SEGMENT_RETENTION
+    let_pass(store, limits.SEGMENT_RETENTION)
 
-    seen = []
+    seen: list[tuple[int, bool]] = []
 
     async def gate(call: Call, phase: object) -> None:
         if call.operation == "download_file":
@@ -393,13 +373,11 @@ async def test_the_state_can_be_read_while_a_checkpoint_is_fetched(store: Simula
 
 async def test_a_checkpoint_that_vanishes_leaves_the_state(store: SimulatedStore, tmp_path: Path) -> None:
     writer = await filled(store, tmp_path, 2)
-    clock = [store.clock()]
-    reader = SimulatedGateway(SimulatedBucket(store), 2, tmp_path, clock=lambda: clock[0])
-    await reader.log.load()
+    reader = await opened(store, 2, tmp_path)
     await writer.log.append([entry(file("more"))])
     await writer.log.checkpoint()
     before = contents(reader.state)
-    clock[0] += limits.SEGMENT_RETENTION
+    let_pass(store, limits.SEGMENT_RETENTION)
 
     async def gate(call: Call, phase: object) -> None:
         if call.operation == "download_file":
@@ -411,21 +389,25 @@ async def test_a_checkpoint_that_vanishes_leaves_the_state(store: SimulatedStore
     assert contents(reader.state) == before
 
 
-async def test_when_a_checkpoint_is_due(
-    store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_when_a_checkpoint_is_due(store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CHECKPOINT_SEGMENTS", 3)
     writer = await filled(store, tmp_path, 2)
-    assert not writer.log.checkpoint_due
+    due = [writer.log.checkpoint_due]
     await writer.log.append([entry(file("more"))])
-    assert writer.log.checkpoint_due
+    due.append(writer.log.checkpoint_due)
     reader = await opened(store, 2, tmp_path)
-    assert reader.log.checkpoint_due
+    due.append(reader.log.checkpoint_due)
     await writer.log.checkpoint()
-    assert not writer.log.checkpoint_due
+    due.append(writer.log.checkpoint_due)
+    assert due == [False, True, True, False]
 
-    await writer.log.append([entry(file("large", 1))])
+
+async def test_large_segments_make_a_checkpoint_due_sooner(
+    store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "CHECKPOINT_BYTES", 10)
-    assert not writer.log.checkpoint_due, "one segment alone is never worth a checkpoint"
-    await writer.log.append([entry(file("large", 2))])
-    assert writer.log.checkpoint_due
+    writer = await filled(store, tmp_path, 1)
+    due = [writer.log.checkpoint_due]  # one segment alone is never worth a checkpoint
+    await writer.log.append([entry(file("more"))])
+    due.append(writer.log.checkpoint_due)
+    assert due == [False, True]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class World:
         self._directory = directory
         self._by_age_of_segment = by_age_of_segment
         clocks = [GatewayClock(self.clock, seconds) for seconds in ahead]
-        happens = [partial(self.let_pass, hours * HOUR) for hours in (0.07, 1, 13, 25, 25)]
+        happens: list[Callable[[], None]] = [partial(self.let_pass, hours * HOUR) for hours in (0.07, 1, 13, 25, 25)]
         happens += [partial(self.stall_or_resume, number) for number in range(len(clocks))]
         if clocks_stop:
             happens += [clock.stop_or_correct for clock in clocks]
@@ -189,12 +189,20 @@ def test_no_position_twice_and_no_gap(
         assert world.gaps == 0
 
 
-def stalls_that_break(stall_hours: float, **world: bool) -> Iterator[tuple[int, int, int]]:
+def stalls_that_break(
+    stall_hours: float, *, enforce_lifetimes: bool = True, by_age_of_segment: bool = False
+) -> Iterator[tuple[int, int, int]]:
     """Lets one gateway stall at each step in turn, and tells where that breaks the log."""
     for old_segments, number, step in itertools.product((0, 2), range(3), range(1, 45)):
         with inline_threads(), fast_directory() as directory:
-            play = World(directory, [], stall_hours=stall_hours, **world)
-            if not asyncio.run(play.play(old_segments=old_segments, stall=(number, step))):
+            world = World(
+                directory,
+                [],
+                stall_hours=stall_hours,
+                enforce_lifetimes=enforce_lifetimes,
+                by_age_of_segment=by_age_of_segment,
+            )
+            if not asyncio.run(world.play(old_segments=old_segments, stall=(number, step))):
                 yield old_segments, number, step
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
 
 import pytest
 from hypothesis import settings
@@ -115,8 +114,8 @@ class AgainstAModel(RuleBasedStateMachine):
         assert self.index.totals == (len(largest), sum(largest.values()))
 
 
-TestAgainstAModel = cast(type, AgainstAModel.TestCase)
-TestAgainstAModel.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+AgainstAModel.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestAgainstAModel = AgainstAModel.TestCase
 
 
 @pytest.fixture

@@ -50,7 +50,12 @@ SEGMENTS = st.builds(
     ).map(tuple),
 )
 SEGMENT = Segment(
-    device(1), bytes(16), 1_700_000_000_000, 5, (entry(file("a")), entry(directory("b"))), (PeerCursor(device(2), 3, 4),)
+    device(1),
+    bytes(16),
+    1_700_000_000_000,
+    5,
+    (entry(file("a")), entry(directory("b"))),
+    (PeerCursor(device(2), 3, 4),),
 )
 
 

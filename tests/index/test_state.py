@@ -127,7 +127,9 @@ KINDS = (file, directory, deleted)
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(KINDS), st.integers(1, 3)), max_size=5), max_size=8))
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(KINDS), st.integers(1, 3)), max_size=5), max_size=8)
+)
 def test_counters_and_order_against_a_model(changes: list[list[tuple[int, type, int]]]) -> None:
     model: dict[int, tuple[int, FileInfo]] = {}
     with fast_directory() as folder:

@@ -80,7 +80,7 @@ class Console:
         self._live_line.leave()
         if (answer or "").lower() not in ("y", "yes"):
             log_unknown(device, self._accept_command(device_id))
-        elif device_id in gateway.unknown_devices:
+        elif device_id in gateway.peers.unknown:
             try:
                 await gateway.accept_device(device_id, device["name"])
             except StoreError as error:

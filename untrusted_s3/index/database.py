@@ -43,8 +43,8 @@ def _try_open(path: Path, schema: str, version: int) -> sqlite3.Connection | Non
         connection.execute("PRAGMA cache_size = -16384")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
-            connection.executescript(schema)
-            connection.execute(f"PRAGMA user_version = {version:d}")
+            # All or nothing: half a schema, left by a crash, would be in the way for ever.
+            connection.executescript(f"BEGIN; {schema}; PRAGMA user_version = {version:d}; COMMIT")
         elif found != version:
             connection.close()
             return None

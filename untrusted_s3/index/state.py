@@ -46,6 +46,12 @@ CREATE TABLE cursors (
     sequence INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+# Within one index a cursor only moves on: another gateway may have handled less of it, which takes nothing back.
+_SET_CURSOR = """
+INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET
+    index_id = excluded.index_id,
+    sequence = iif(index_id = excluded.index_id, max(sequence, excluded.sequence), excluded.sequence)
+"""
 _COUNTERS = ("files", "directories", "deleted")
 _KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
 
@@ -114,10 +120,7 @@ class FolderState:
             for sequence, entry in enumerate(segment.entries, segment.first_sequence):
                 self._replace(sequence, entry, meta)
             for cursor in segment.cursors:
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)",
-                    (cursor.device_id.raw, str(cursor.index_id), cursor.sequence),
-                )
+                self._connection.execute(_SET_CURSOR, (cursor.device_id.raw, str(cursor.index_id), cursor.sequence))
             meta["position"], meta["sequence"] = position, segment.last_sequence
             self._connection.executemany("UPDATE meta SET value = ?2 WHERE key = ?1", meta.items())
             self._connection.execute("COMMIT")

@@ -22,7 +22,7 @@ _logger = structlog.get_logger()
 class DialedPeers(Protocol):
     """Whom to dial."""
 
-    def peer_records(self) -> list[PeerRecord]:
+    def records(self) -> list[PeerRecord]:
         """All accepted devices."""
         ...
 
@@ -47,7 +47,7 @@ class Dialer:
             await asyncio.gather(
                 *(
                     self._dial_peer(peer)
-                    for peer in self._peers.peer_records()
+                    for peer in self._peers.records()
                     if peer.addresses and loop.time() >= self._due.get(peer.device_id, 0)
                 )
             )

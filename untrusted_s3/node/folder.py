@@ -182,7 +182,9 @@ class Folder:
         cursors = []
         for device_id in self.pending.devices():
             reached = self.pending.handled(device_id, by_device.get(device_id, ()))
-            if reached.index_id and reached.max_sequence > 0 and reached != self.state.cursor(device_id):
+            known = self.state.cursor(device_id)
+            moved = reached.index_id != known.index_id or reached.max_sequence > known.max_sequence
+            if reached.index_id and reached.max_sequence > 0 and moved:
                 cursors.append(PeerCursor(device_id, reached.index_id, reached.max_sequence))
         return cursors
 

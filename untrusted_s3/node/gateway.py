@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 from OpenSSL import SSL
 
-from untrusted_s3 import limits
+from untrusted_s3 import __version__, limits
 from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, FolderRefused, StoreError
+from untrusted_s3.errors import DataError, StoreError
 from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.dialer import Dialer
@@ -24,9 +23,10 @@ from untrusted_s3.node.folder import Folder
 from untrusted_s3.node.http import HTTPServer
 from untrusted_s3.node.identity import Identity
 from untrusted_s3.node.listener import Listener
+from untrusted_s3.node.peers import Peers
 from untrusted_s3.node.responder import Responder
 from untrusted_s3.node.session import Session
-from untrusted_s3.node.status import UnknownDevice, gateway_status
+from untrusted_s3.node.status import folder_status, peer_status, unknown_status
 from untrusted_s3.node.tls import make_context
 from untrusted_s3.node.transport import BEPTransport
 from untrusted_s3.store import layout
@@ -36,8 +36,6 @@ from untrusted_s3.store.records import (
     create_or_read,
     open_store,
     read_folders,
-    read_peers,
-    read_record,
     write_record,
 )
 from untrusted_s3.store.s3 import S3Bucket
@@ -57,17 +55,6 @@ class GatewaySettings:
     buffer_memory: int = limits.DEFAULT_BUFFER_MEMORY
 
 
-@dataclass(slots=True)
-class PeerStatus:
-    """An accepted device: its record, its connection if there is one, and what went wrong last."""
-
-    record: PeerRecord
-    session: Session | None = None
-    client: str = ""
-    error: str | None = None
-    refused: dict[str, str] = field(default_factory=dict)
-
-
 class Gateway:
     """One running gateway. Implements `session.Host`."""
 
@@ -78,8 +65,7 @@ class Gateway:
         self.settings = settings
         self.counters = Counters()
         self.folders: dict[str, Folder] = {}
-        self.peers: dict[DeviceID, PeerStatus] = {}
-        self.unknown_devices: OrderedDict[DeviceID, UnknownDevice] = OrderedDict()
+        self.peers = Peers(bucket)
         self.ready = False
         self._context: SSL.Context = make_context(identity)
         # Half for what comes in and half for what goes out, so that neither can starve the other.
@@ -87,7 +73,7 @@ class Gateway:
         self.responder = Responder(bucket, ByteBudget(settings.buffer_memory // 2), self.counters)
         self._uploads = asyncio.Semaphore(limits.CONCURRENT_UPLOADS)
         self._listener = Listener(settings.listen, self._new_transport)
-        self._dialer = Dialer(self, self._new_transport)
+        self._dialer = Dialer(self.peers, self._new_transport)
         self._http = HTTPServer(self, settings.http) if settings.http else None
         self._sessions: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,8 +92,7 @@ class Gateway:
             await self._http.start()
         store = await open_store(self.bucket)
         self._state_directory = self.settings.state_directory / store.store_id
-        for peer in await read_peers(self.bucket):
-            self.peers[peer.device_id] = PeerStatus(peer)
+        await self.peers.load()
         for record in await read_folders(self.bucket):
             await self._open_folder(record)
         await self._listener.start()
@@ -147,7 +132,16 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """The JSON of /api/status."""
-        return gateway_status(self)
+        return {
+            "device_id": str(self.device_id),
+            "version": __version__,
+            "store": str(self.bucket.location),
+            "folders": [folder_status(folder) for _, folder in sorted(self.folders.items())],
+            "peers": [peer_status(device_id, peer) for device_id, peer in sorted(self.peers.accepted.items())],
+            "unknown_devices": [
+                unknown_status(device_id, unknown) for device_id, unknown in self.peers.unknown.items()
+            ],
+        }
 
     def _run(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -204,15 +198,10 @@ class Gateway:
         return self.folders.get(folder_id)
 
     async def folder_for(self, offer: FolderOffer) -> Folder:
-        """The folder of an offer, created where it is new. Raises FolderRefused for another password, or a store that
-        does not answer."""
+        """The folder of an offer, created where it is new. Raises FolderRefused for another password, StoreError or
+        DataError where the store does not serve."""
         async with self._folder_lock:
-            folder = self.folders.get(offer.folder_id)
-            if folder is None:
-                try:
-                    folder = await self._create_folder(offer)
-                except (StoreError, DataError) as error:
-                    raise FolderRefused(f"the store: {error}") from error
+            folder = self.folders.get(offer.folder_id) or await self._create_folder(offer)
         check_token(offer.token, folder.record.token)
         return folder
 
@@ -230,91 +219,22 @@ class Gateway:
         self._sessions.add(Session(self, transport))
         return transport
 
-    def peer_records(self) -> list[PeerRecord]:
-        """All accepted devices."""
-        return [status.record for status in self.peers.values()]
-
-    def is_connected(self, device_id: DeviceID) -> bool:
-        """Whether there is a session with this device."""
-        status = self.peers.get(device_id)
-        return status is not None and status.session is not None
-
     async def admit(self, session: Session) -> PeerRecord | None:
-        """The record of the session's device if it is accepted. Its earlier session, if any, ends."""
-        device_id = session.device_id
-        assert device_id is not None and session.hello is not None
-        status = self.peers.get(device_id) or await self._look_up(device_id)
-        if status is None:
-            self._note_unknown(session)
-            return None
-        self.unknown_devices.pop(device_id, None)
-        if status.session is not None:
-            status.session.transport.close("replaced by a newer connection")
-        status.session = session
-        status.client = f"{session.hello.client_name} {session.hello.client_version}"
-        status.error = None
-        _logger.info("peer connected", device=str(device_id), address=session.transport.address, client=status.client)
-        return status.record
-
-    async def _look_up(self, device_id: DeviceID) -> PeerStatus | None:
-        """Reads the record of a device that we do not know; not again for some seconds after a vain try."""
-        unknown = self.unknown_devices.get(device_id)
-        now = time.monotonic()
-        if unknown is not None and now - unknown.looked_up < limits.UNKNOWN_DEVICE_LOOKUP_INTERVAL:
-            return None
-        try:
-            record = await read_record(self.bucket, layout.peer_key(device_id), PeerRecord.from_json)
-        except (StoreError, DataError) as error:
-            _logger.warning("cannot look up a device", device=str(device_id), error=str(error))
-            return None
-        if record is None:
-            if unknown is not None:
-                unknown.looked_up = now
-            return None
-        return self.peers.setdefault(device_id, PeerStatus(record))
-
-    def _note_unknown(self, session: Session) -> None:
-        device_id = session.device_id
-        assert device_id is not None and session.hello is not None
-        unknown = self.unknown_devices.pop(device_id, None) or UnknownDevice(looked_up=time.monotonic())
-        unknown.name = session.hello.device_name
-        unknown.address = session.transport.address
-        unknown.last_seen = time.time()
-        self.unknown_devices[device_id] = unknown
-        while len(self.unknown_devices) > limits.UNKNOWN_DEVICES_SHOWN:
-            self.unknown_devices.popitem(last=False)
-        _logger.debug("unknown device refused", device=str(device_id), name=unknown.name, address=unknown.address)
+        """The record of the session's device if it is accepted."""
+        return await self.peers.admit(session)
 
     async def accept_device(self, device_id: DeviceID, name: str) -> None:
-        """Accepts a device from now on."""
-        record = PeerRecord(device_id, name)
-        await write_record(self.bucket, layout.peer_key(device_id), record.to_json())
-        self.peers[device_id] = PeerStatus(record)
-        self.unknown_devices.pop(device_id, None)
+        """Accepts a device from now on. Raises StoreError."""
+        await self.peers.accept(device_id, name)
 
     def refused(self, device_id: DeviceID, folder_id: str, label: str, reason: str | None) -> None:
         """Notes why a peer's folder is refused; None where it is fine now."""
-        status = self.peers.get(device_id)
-        if status is None:
-            return
-        status.refused.pop(folder_id, None)
-        if reason is not None:
-            status.refused[folder_id] = f"folder {label or folder_id!r}: {reason}"
+        self.peers.refused(device_id, folder_id, label, reason)
 
     def ended(self, session: Session, error: Exception | None) -> None:
         """A session is over."""
         self._sessions.discard(session)
-        device_id = session.device_id
-        status = self.peers.get(device_id) if device_id is not None else None
-        if status is not None and status.session is session:
-            status.session = None
-            status.error = str(error) if error is not None else None
-        _logger.info(
-            "connection ended",
-            device=str(device_id) if device_id else None,
-            address=session.transport.address,
-            reason=str(error) if error else "closed",
-        )
+        self.peers.ended(session, error)
 
     async def check_store(self) -> None:
         """Raises StoreError unless the store answers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, ProcessCollector, generate_latest
@@ -13,17 +13,32 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from untrusted_s3.errors import StoreError, UsageError
-
-if TYPE_CHECKING:
-    from untrusted_s3.node.gateway import Gateway
+from untrusted_s3.node.counters import Counters
+from untrusted_s3.store.s3 import S3Bucket
 
 _READY_TIMEOUT = 5.0
+
+
+class ServedGateway(Protocol):
+    """What is served of a gateway."""
+
+    bucket: S3Bucket
+    counters: Counters
+    ready: bool
+
+    def status(self) -> dict[str, Any]:
+        """The JSON of /api/status."""
+        ...
+
+    async def check_store(self) -> None:
+        """Raises StoreError unless the store answers."""
+        ...
 
 
 class HTTPServer:
     """Serves a gateway's health, metrics and status on HOST:PORT."""
 
-    def __init__(self, gateway: Gateway, address: str) -> None:
+    def __init__(self, gateway: ServedGateway, address: str) -> None:
         """Raises UsageError for an address that is none."""
         host, separator, port = address.rpartition(":")
         if not separator or not port.isdigit() or int(port) > 65_535:
@@ -81,7 +96,7 @@ class HTTPServer:
 class _GatewayCollector(Collector):
     """Gauges that are read off the gateway when they are asked for."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: ServedGateway) -> None:
         self._gateway = gateway
 
     def collect(self) -> Iterator[Metric]:

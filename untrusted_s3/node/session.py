@@ -20,7 +20,14 @@ from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, folder_message, index_start, read_offer
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info, with_sequence
-from untrusted_s3.errors import BlockUnavailable, FolderRefused, ProtocolError, RemoteProtocolError
+from untrusted_s3.errors import (
+    BlockUnavailable,
+    DataError,
+    FolderRefused,
+    ProtocolError,
+    RemoteProtocolError,
+    StoreError,
+)
 from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.folder import Folder
@@ -45,7 +52,7 @@ class Host(Protocol):
         ...
 
     async def folder_for(self, offer: FolderOffer) -> Folder:
-        """The folder of an offer, created where it is new. Raises FolderRefused."""
+        """The folder of an offer, created where it is new. Raises FolderRefused, StoreError or DataError."""
         ...
 
     def folder(self, folder_id: str) -> Folder | None:
@@ -133,7 +140,8 @@ class Session:
         """Lets an error in a part of the conversation end the connection."""
         try:
             await conversation()
-        except ProtocolError as error:
+        except (ProtocolError, StoreError, DataError) as error:
+            # Store trouble too: the peer comes back, and then the store may serve again.
             self.transport.fail(error)
         except Exception as error:
             _logger.exception("a fault of our own in a session", device=str(self.device_id))

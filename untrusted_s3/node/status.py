@@ -1,44 +1,17 @@
-"""What /api/status says of a gateway; the fields are a contract with users' scripts (docs/http.md)."""
+"""What /api/status says of folders and devices; the fields are a contract with users' scripts (docs/http.md)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from untrusted_s3 import __version__
 from untrusted_s3.bep.device_id import DeviceID
-
-if TYPE_CHECKING:
-    from untrusted_s3.node.folder import Folder
-    from untrusted_s3.node.gateway import Gateway, PeerStatus
+from untrusted_s3.node.folder import Folder
+from untrusted_s3.node.peers import Peer, UnknownDevice
 
 
-@dataclass(slots=True)
-class UnknownDevice:
-    """A device that tried to connect and is not accepted. `looked_up` is a monotonic time, `last_seen` since 1970."""
-
-    looked_up: float
-    name: str = ""
-    address: str = ""
-    last_seen: float = 0.0
-
-
-def gateway_status(gateway: Gateway) -> dict[str, Any]:
-    """The whole status, ready for JSON."""
-    return {
-        "device_id": str(gateway.device_id),
-        "version": __version__,
-        "store": str(gateway.bucket.location),
-        "folders": [_folder_status(folder) for _, folder in sorted(gateway.folders.items())],
-        "peers": [_peer_status(device_id, peer) for device_id, peer in sorted(gateway.peers.items())],
-        "unknown_devices": [
-            _unknown_status(device_id, unknown) for device_id, unknown in gateway.unknown_devices.items()
-        ],
-    }
-
-
-def _folder_status(folder: Folder) -> dict[str, Any]:
+def folder_status(folder: Folder) -> dict[str, Any]:
+    """A folder, ready for JSON."""
     totals = folder.state.totals
     pending_files, pending_bytes = folder.pending.totals
     error = folder.error or folder.puller.error
@@ -57,7 +30,8 @@ def _folder_status(folder: Folder) -> dict[str, Any]:
     }
 
 
-def _peer_status(device_id: DeviceID, peer: PeerStatus) -> dict[str, Any]:
+def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
+    """An accepted device, ready for JSON."""
     session = peer.session
     return {
         "device_id": str(device_id),
@@ -70,7 +44,8 @@ def _peer_status(device_id: DeviceID, peer: PeerStatus) -> dict[str, Any]:
     }
 
 
-def _unknown_status(device_id: DeviceID, unknown: UnknownDevice) -> dict[str, Any]:
+def unknown_status(device_id: DeviceID, unknown: UnknownDevice) -> dict[str, Any]:
+    """A device that is not accepted, ready for JSON."""
     return {
         "device_id": str(device_id),
         "name": unknown.name,

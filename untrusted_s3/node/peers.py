@@ -1,0 +1,138 @@
+"""Which devices may connect, which of them are connected, and who else has tried."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import structlog
+
+from untrusted_s3 import limits
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.node.session import Session
+from untrusted_s3.store import layout
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.records import PeerRecord, read_peers, read_record, write_record
+
+_logger = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Peer:
+    """An accepted device: its record, its connection if there is one, what went wrong last, and, by folder ID, why
+    folders of it are refused."""
+
+    record: PeerRecord
+    session: Session | None = None
+    client: str = ""
+    error: str | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class UnknownDevice:
+    """A device that tried to connect and is not accepted. `looked_up` is a monotonic time, `last_seen` since 1970."""
+
+    looked_up: float
+    name: str = ""
+    address: str = ""
+    last_seen: float = 0.0
+
+
+class Peers:
+    """The accepted devices of a store, by device ID, and the unknown ones that tried last."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.accepted: dict[DeviceID, Peer] = {}
+        self.unknown: OrderedDict[DeviceID, UnknownDevice] = OrderedDict()
+        self._bucket = bucket
+
+    async def load(self) -> None:
+        """Reads the records of all accepted devices. Raises StoreError or DataError."""
+        for record in await read_peers(self._bucket):
+            self.accepted[record.device_id] = Peer(record)
+
+    def records(self) -> list[PeerRecord]:
+        """The records of all accepted devices."""
+        return [peer.record for peer in self.accepted.values()]
+
+    def is_connected(self, device_id: DeviceID) -> bool:
+        """Whether there is a session with this device."""
+        peer = self.accepted.get(device_id)
+        return peer is not None and peer.session is not None
+
+    async def admit(self, session: Session) -> PeerRecord | None:
+        """The record of the session's device if it is accepted. Its earlier session, if any, ends."""
+        device_id = session.device_id
+        assert device_id is not None and session.hello is not None
+        peer = self.accepted.get(device_id) or await self._look_up(device_id)
+        if peer is None:
+            self._note_unknown(device_id, session.hello.device_name, session.transport.address)
+            return None
+        self.unknown.pop(device_id, None)
+        if peer.session is not None:
+            peer.session.transport.close("replaced by a newer connection")
+        peer.session = session
+        peer.client = f"{session.hello.client_name} {session.hello.client_version}"
+        peer.error = None
+        _logger.info("peer connected", device=str(device_id), address=session.transport.address, client=peer.client)
+        return peer.record
+
+    async def accept(self, device_id: DeviceID, name: str) -> None:
+        """Accepts a device from now on. Raises StoreError."""
+        record = PeerRecord(device_id, name)
+        await write_record(self._bucket, layout.peer_key(device_id), record.to_json())
+        self.accepted[device_id] = Peer(record)
+        self.unknown.pop(device_id, None)
+
+    def refused(self, device_id: DeviceID, folder_id: str, label: str, reason: str | None) -> None:
+        """Notes why a peer's folder is refused; None where it is fine now."""
+        peer = self.accepted.get(device_id)
+        if peer is None:
+            return
+        peer.refused.pop(folder_id, None)
+        if reason is not None:
+            peer.refused[folder_id] = f"folder {label or folder_id!r}: {reason}"
+
+    def ended(self, session: Session, error: Exception | None) -> None:
+        """A session is over."""
+        device_id = session.device_id
+        peer = self.accepted.get(device_id) if device_id is not None else None
+        if peer is not None and peer.session is session:
+            peer.session = None
+            peer.error = str(error) if error is not None else None
+        _logger.info(
+            "connection ended",
+            device=str(device_id) if device_id else None,
+            address=session.transport.address,
+            reason=str(error) if error else "closed",
+        )
+
+    async def _look_up(self, device_id: DeviceID) -> Peer | None:
+        """Reads the record of a device that we do not know; not again for some seconds after a vain try."""
+        unknown = self.unknown.get(device_id)
+        now = time.monotonic()
+        if unknown is not None and now - unknown.looked_up < limits.UNKNOWN_DEVICE_LOOKUP_INTERVAL:
+            return None
+        try:
+            record = await read_record(self._bucket, layout.peer_key(device_id), PeerRecord.from_json)
+        except (StoreError, DataError) as error:
+            _logger.warning("cannot look up a device", device=str(device_id), error=str(error))
+            return None
+        if record is None:
+            if unknown is not None:
+                unknown.looked_up = now
+            return None
+        return self.accepted.setdefault(device_id, Peer(record))
+
+    def _note_unknown(self, device_id: DeviceID, name: str, address: str) -> None:
+        unknown = self.unknown.pop(device_id, None) or UnknownDevice(looked_up=time.monotonic())
+        unknown.name = name
+        unknown.address = address
+        unknown.last_seen = time.time()
+        self.unknown[device_id] = unknown
+        while len(self.unknown) > limits.UNKNOWN_DEVICES_SHOWN:
+            self.unknown.popitem(last=False)
+        _logger.debug("unknown device refused", device=str(device_id), name=name, address=address)
