@@ -33,7 +33,7 @@ COPY --from=seaweedfs-build /opt/seaweedfs /opt/seaweedfs
 # An empty named volume takes the owner and mode of the folder that it covers.
 RUN install -d -m 0700 -o 10001 -g 10001 /data
 # HOME and the working directory are where weed looks for configuration files.
-ENV GOMEMLIMIT=256MiB HOME=/data
+ENV GOMEMLIMIT=512MiB HOME=/data
 WORKDIR /data
 VOLUME /data
 USER 10001:10001

@@ -1,8 +1,27 @@
-"""`python -m untrusted_s3`."""
+"""Where the program starts: `untrusted-s3` and `python -m untrusted_s3`."""
 
+from __future__ import annotations
+
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
-from untrusted_s3.cli.main import main
+TERMINATED = 128 + signal.SIGTERM
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(TERMINATED)
+
+
+def run() -> NoReturn:
+    """Runs the command line and ends with its exit code."""
+    # As process 1 of a container, a signal without a handler is lost; the imports below take most of a second.
+    signal.signal(signal.SIGTERM, _terminate)
+    from untrusted_s3.cli.main import main
+
+    sys.exit(main())
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
