@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, name_hash
-from untrusted_s3.errors import PreconditionFailed
+from untrusted_s3.errors import PreconditionFailed, StoreError
 from untrusted_s3.index.segment import StoredObject
 from untrusted_s3.index.stored_object import crc32c_of, read_stored_object
 from untrusted_s3.node.byte_budget import ByteBudget
@@ -91,7 +92,8 @@ class FilePuller:
             await self._bucket.complete_multipart_upload(key, upload_id, etags)
         except BaseException as error:
             pull.cancel()
-            await asyncio.shield(self._bucket.abort_multipart_upload(key, upload_id))
+            with contextlib.suppress(StoreError):  # what cannot be dropped now is the bucket's lifecycle's
+                await asyncio.shield(self._bucket.abort_multipart_upload(key, upload_id))
             if isinstance(error, BaseExceptionGroup):
                 raise error.exceptions[0] from error
             raise

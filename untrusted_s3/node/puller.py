@@ -82,6 +82,7 @@ class Puller:
         """The peer is gone, or does not share the folder any more."""
         if self.sources.get(device_id) is source:
             del self.sources[device_id]
+            self.rescan()  # an older version of another source may be the newest now
 
     def wake(self) -> None:
         """There may be something new to do."""
@@ -102,6 +103,7 @@ class Puller:
 
     async def run(self) -> None:
         """Works until cancelled; then running pulls are cancelled as well."""
+        self.rescan()
         try:
             while True:
                 await self._wake.wait()
@@ -109,11 +111,12 @@ class Puller:
                 self._start_some()
                 await asyncio.sleep(0)
         finally:
-            if self._retry is not None:
-                self._retry.cancel()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._retry is not None:
+                self._retry.cancel()
+                self._retry = None
 
     def _start_some(self) -> None:
         """Takes some of each source's pending entries into work, and wakes itself where there may be more at once."""
@@ -153,7 +156,7 @@ class Puller:
         file_info = entry.file_info
         if not self._state.wants(file_info):
             return False
-        if file_info.name in self._in_work:
+        if file_info.name in self._in_work or (len(self.sources) > 1 and self._is_outdated(file_info)):
             return True
         self._in_work.add(file_info.name)
         if not file_info.has_data:
@@ -204,8 +207,7 @@ class Puller:
         self._counters.pull_failures.inc()
         if isinstance(error, StoreError | DataError):
             self.error = str(error)
-        version = file_info.message.version
-        if any(is_newer(other.file_info.message.version, version) for other in self._pending.of_name(file_info.name)):
+        if self._is_outdated(file_info):
             # Changed while it was under way: the newer version is due, not this one.
             self.rescan()
             return
@@ -213,6 +215,13 @@ class Puller:
             _logger.warning("pull failed", folder=self._folder_id, name=file_info.name[:40], error=str(error))
         if self._retry is None:
             self._retry = asyncio.get_running_loop().call_later(limits.PULL_RETRY_INTERVAL, self._try_again)
+
+    def _is_outdated(self, file_info: FileInfo) -> bool:
+        """Whether a connected peer announces a newer version of the file."""
+        return any(
+            other.device_id in self.sources and is_newer(other.file_info.message.version, file_info.message.version)
+            for other in self._pending.of_name(file_info.name)
+        )
 
     def _try_again(self) -> None:
         self._retry = None

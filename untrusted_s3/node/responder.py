@@ -1,14 +1,14 @@
 """Answers block requests with ranged GETs on presigned URLs.
 
-Nothing is cached. Requests that wait for a free place and lie next to each other in one object are answered by one
-GET, so under load a few large reads take the place of many small ones.
+Nothing is cached. Of one object only a few ranges are read at a time; requests that wait meanwhile and lie next to each
+other are then answered by one GET, so a few large reads take the place of many small ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 import bisect
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -57,17 +57,16 @@ class Responder:
         self._bucket = bucket
         self._budget = budget
         self._counters = counters
-        self._waiting: OrderedDict[tuple[str, int], list[_Waiting]] = OrderedDict()
+        # By object and offset, in the order in which objects have their turn.
+        self._waiting: OrderedDict[str, dict[int, list[_Waiting]]] = OrderedDict()
+        self._reading: Counter[str] = Counter()
         self._active = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, key: str, offset: int, size: int, answer: Answer) -> None:
         """Reads `size` bytes at `offset` of an object and answers with them; returns at once."""
-        self._waiting.setdefault((key, offset), []).append(_Waiting(size, answer))
-        self._start()
-
-    def _start(self) -> None:
-        while self._waiting and self._active < limits.CONCURRENT_DOWNLOADS:
+        self._waiting.setdefault(key, {}).setdefault(offset, []).append(_Waiting(size, answer))
+        if self._active < limits.CONCURRENT_DOWNLOADS and self._next_object() is not None:
             self._active += 1
             self._keep(asyncio.create_task(self._work()))
 
@@ -75,20 +74,45 @@ class Responder:
         try:
             # One turn of the loop, so that requests of the same TLS record are here.
             await asyncio.sleep(0)
-            while self._waiting:
-                await self._answer_next()
+            while (key := self._next_object()) is not None:
+                self._reading[key] += 1
+                try:
+                    await self._read(key, self._take_neighbours(key))
+                finally:
+                    self._reading[key] -= 1
+                    if not self._reading[key]:
+                        del self._reading[key]
         finally:
             self._active -= 1
 
-    async def _answer_next(self) -> None:
-        (key, start), first = self._waiting.popitem(last=False)
-        batch = [(start, first)]
-        end = start + first[0].size
-        while end - start < limits.COALESCED_GET_SIZE and (key, end) in self._waiting:
-            following = self._waiting.pop((key, end))
-            batch.append((end, following))
-            end += following[0].size
-        size = end - start
+    def _next_object(self) -> str | None:
+        """The first object that has requests waiting and may be read; one that may not is being read already, and
+        whoever reads it comes back."""
+        for key in self._waiting:
+            if self._reading[key] < limits.CONCURRENT_GETS_OF_OBJECT:
+                return key
+        return None
+
+    def _take_neighbours(self, key: str) -> list[tuple[int, list[_Waiting]]]:
+        """The object's request that waits longest, and those that follow it without a gap, by offset."""
+        requests = self._waiting[key]
+        offset = next(iter(requests))
+        batch: list[tuple[int, list[_Waiting]]] = []
+        size = 0
+        while offset in requests and size < limits.COALESCED_GET_SIZE:
+            same = requests.pop(offset)
+            batch.append((offset, same))
+            offset += same[0].size
+            size += same[0].size
+        if requests:
+            self._waiting.move_to_end(key)
+        else:
+            del self._waiting[key]
+        return batch
+
+    async def _read(self, key: str, batch: list[tuple[int, list[_Waiting]]]) -> None:
+        start = batch[0][0]
+        size = sum(same[0].size for _, same in batch)
         await self._budget.acquire(size)
         code, data = pb.NO_ERROR, memoryview(b"")
         try:
@@ -105,8 +129,8 @@ class Responder:
             raise
         answers = [
             request.answer(data[offset - start : offset - start + request.size], code)
-            for offset, waiting in batch
-            for request in waiting
+            for offset, same in batch
+            for request in same
         ]
         # A peer that reads slowly must not hold up this place.
         self._keep(asyncio.create_task(self._send(answers, size)))

@@ -82,7 +82,8 @@ class BEPTransport(asyncio.BufferedProtocol):
             self.fail(error)
             return
         self._flush()
-        if self._tls.closed:
+        if self._tls.closed and self._transport is not None and not self._transport.is_closing():
+            self.eof_received()
             self._end()
 
     def _receive(self, pieces: list[bytes]) -> None:
@@ -192,7 +193,8 @@ class BEPTransport(asyncio.BufferedProtocol):
     def _schedule(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        delay = max(self.bep.next_timer() - time.monotonic(), 0)
+        # At least so often, for what is sent meanwhile may bring the next ping nearer.
+        delay = min(max(self.bep.next_timer() - time.monotonic(), 0), limits.PING_INTERVAL)
         self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
     def _tick(self) -> None:
