@@ -55,10 +55,12 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a method of the seam."""
+    """One call of a method of the seam; `start` and `size` are those of a `get`."""
 
     operation: str
     key: str
+    start: int = 0
+    size: int | None = None
 
 
 @dataclass(slots=True)
@@ -187,29 +189,26 @@ class SimulatedBucket:
         """How many calls of one kind there were."""
         return sum(call.operation == operation for call in self.calls)
 
-    async def _call(
-        self, operation: str, key: str, act: Callable[[], Result], lifetime: float = SIGNATURE_LIFETIME
-    ) -> Result:
-        call = Call(operation, key)
+    async def _call(self, call: Call, act: Callable[[], Result], lifetime: float = SIGNATURE_LIFETIME) -> Result:
         self.calls.append(call)
         signed = self._clock()
         fault = self.fault(call)
         await self.gate(call, Phase.REQUEST)
         match fault:
             case Fault.UNREACHABLE:
-                raise StoreUnreachable(f"{operation} {key}: no answer")
+                raise StoreUnreachable(f"{call.operation} {call.key}: no answer")
             case Fault.CONFLICT:
-                raise PreconditionFailed(f"{operation} {key}: the key is taken")
+                raise PreconditionFailed(f"{call.operation} {call.key}: the key is taken")
             case Fault.CRASH_BEFORE:
-                raise Crash(f"before {operation} {key}")
+                raise Crash(f"before {call.operation} {call.key}")
         self.store.check_signature(signed, lifetime)
         try:
             result = act()
         finally:
             if fault is Fault.CRASH_AFTER:
-                raise Crash(f"after {operation} {key}")
+                raise Crash(f"after {call.operation} {call.key}")
             if fault is Fault.ANSWER_LOST:
-                raise StoreUnreachable(f"{operation} {key}: the answer was lost")
+                raise StoreUnreachable(f"{call.operation} {call.key}: the answer was lost")
             await self.gate(call, Phase.ANSWER)
         return result
 
@@ -218,51 +217,58 @@ class SimulatedBucket:
             body = self.store.get(key)
             return body[start:] if size is None else body[start : start + size]
 
-        return await self._call("get", key, act, limits.PRESIGNED_GET_LIFETIME)
+        return await self._call(Call("get", key, start, size), act, limits.PRESIGNED_GET_LIFETIME)
 
     async def put(self, key: str, body: Sequence[Buffer], *, if_none_match: bool = False, lifetime: int = 900) -> None:
-        await self._call("put", key, lambda: self.store.put(key, b"".join(body), if_none_match=if_none_match), lifetime)
+        await self._call(
+            Call("put", key), lambda: self.store.put(key, b"".join(body), if_none_match=if_none_match), lifetime
+        )
 
     async def delete(self, key: str) -> None:
-        await self._call("delete", key, lambda: self.store.objects.pop(key, None))
+        await self._call(Call("delete", key), lambda: self.store.objects.pop(key, None))
 
     async def size(self, key: str) -> int | None:
         return await self._call(
-            "size", key, lambda: len(self.store.objects[key].body) if key in self.store.objects else None
+            Call("size", key), lambda: len(self.store.objects[key].body) if key in self.store.objects else None
         )
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
         found = await self._call(
-            "list", prefix, lambda: [ObjectSummary(key, len(self.store.body(key))) for key in self.store.keys(prefix)]
+            Call("list", prefix),
+            lambda: [ObjectSummary(key, len(self.store.body(key))) for key in self.store.keys(prefix)],
         )
         for item in reversed(found):  # in no order to rely on
             yield item
 
     async def list_directories(self, prefix: str) -> AsyncIterator[str]:
         rests = await self._call(
-            "list_directories", prefix, lambda: [key.removeprefix(prefix) for key in self.store.keys(prefix)]
+            Call("list_directories", prefix), lambda: [key.removeprefix(prefix) for key in self.store.keys(prefix)]
         )
         for name in {rest.split("/")[0] for rest in rests if "/" in rest}:
             yield f"{prefix}{name}/"
 
     async def upload_file(self, key: str, path: Path) -> None:
-        await self._call("upload_file", key, lambda: self.store.put(key, path.read_bytes()))
+        await self._call(Call("upload_file", key), lambda: self.store.put(key, path.read_bytes()))
 
     async def download_file(self, key: str, path: Path) -> None:
-        body = await self._call("download_file", key, lambda: self.store.get(key))
+        body = await self._call(Call("download_file", key), lambda: self.store.get(key))
         path.write_bytes(body)
 
     async def create_multipart_upload(self, key: str) -> str:
-        return await self._call("create_multipart_upload", key, lambda: self.store.begin_upload(key))
+        return await self._call(Call("create_multipart_upload", key), lambda: self.store.begin_upload(key))
 
     async def upload_part(self, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> str:
-        return await self._call("upload_part", key, lambda: self.store.add_part(upload_id, number, b"".join(body)))
+        return await self._call(
+            Call("upload_part", key), lambda: self.store.add_part(upload_id, number, b"".join(body))
+        )
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
-        await self._call("complete_multipart_upload", key, lambda: self.store.complete_upload(key, upload_id, etags))
+        await self._call(
+            Call("complete_multipart_upload", key), lambda: self.store.complete_upload(key, upload_id, etags)
+        )
 
     async def abort_multipart_upload(self, key: str, upload_id: str) -> None:
-        await self._call("abort_multipart_upload", key, lambda: self.store.uploads.pop(upload_id, None))
+        await self._call(Call("abort_multipart_upload", key), lambda: self.store.uploads.pop(upload_id, None))
 
 
 _bucket: type[Bucket] = SimulatedBucket  # mypy checks here that nothing of the seam is missing

@@ -43,9 +43,9 @@ def test_two_gateways_on_one_store(
             first.wait_completion(gateway.device_id, FOLDER)
             gateway.wait_folder(FOLDER, files=files)
 
-        # Each file is stored once, whoever was first.
+        # Each file is stored once, whoever was first. Not every store tells the second of two multipart uploads.
         assert len(stored_objects(one, FOLDER)) == files
-        assert one.counter("objects_written") + other.counter("objects_written") == files
+        assert files <= one.counter("objects_written") + other.counter("objects_written") <= files + 1
         same = ("files", "directories", "bytes", "sequence", "deleted")
         assert [one.folder(FOLDER)[field] for field in same] == [other.folder(FOLDER)[field] for field in same]
 

@@ -27,7 +27,7 @@ from untrusted_s3.store.records import PeerRecord
 
 @click.group()
 def peers() -> None:
-    """The devices that may connect. A change reaches running gateways by itself."""
+    """The devices that may connect. Running gateways follow within half a minute, and let in a new one that knocks."""
 
 
 @peers.command("list")

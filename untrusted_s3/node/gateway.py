@@ -154,12 +154,14 @@ class Gateway:
             _logger.critical("a fault of our own", exc_info=task.exception())
 
     async def _heartbeat(self) -> None:
+        """Tells the store that we are alive, and looks whether the operator has accepted or removed devices."""
         while True:
             value = {"device_id": str(self.device_id), "name": self.device_name, "time": int(time.time())}
             try:
                 await write_record(self.bucket, layout.node_key(self.device_id), value)
-            except StoreError as error:
-                _logger.warning("cannot write the heartbeat", error=str(error))
+                await self.peers.load()
+            except (StoreError, DataError) as error:
+                _logger.warning("cannot write the heartbeat or read the accepted devices", error=str(error))
             await asyncio.sleep(limits.HEARTBEAT_INTERVAL)
 
     # Folders

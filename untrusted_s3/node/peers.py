@@ -50,9 +50,16 @@ class Peers:
         self._bucket = bucket
 
     async def load(self) -> None:
-        """Reads the records of all accepted devices. Raises StoreError or DataError."""
-        for record in await read_peers(self._bucket):
-            self.accepted[record.device_id] = Peer(record)
+        """Reads the records of all accepted devices, and ends the sessions of those that are not accepted any more or
+        whose record has changed (they come back). Raises StoreError or DataError."""
+        records = {record.device_id: record for record in await read_peers(self._bucket)}
+        for device_id in self.accepted.keys() - records.keys():
+            self._end_session(self.accepted.pop(device_id), "not accepted any more")
+        for device_id, record in records.items():
+            peer = self.accepted.setdefault(device_id, Peer(record))
+            if peer.record != record:
+                peer.record = record
+                self._end_session(peer, "settings changed")
 
     def records(self) -> list[PeerRecord]:
         """The records of all accepted devices."""
@@ -72,8 +79,7 @@ class Peers:
             self._note_unknown(device_id, session.hello.device_name, session.transport.address)
             return None
         self.unknown.pop(device_id, None)
-        if peer.session is not None:
-            peer.session.transport.close("replaced by a newer connection")
+        self._end_session(peer, "replaced by a newer connection")
         peer.session = session
         peer.client = f"{session.hello.client_name} {session.hello.client_version}"
         peer.error = None
@@ -109,6 +115,11 @@ class Peers:
             address=session.transport.address,
             reason=str(error) if error else "closed",
         )
+
+    def _end_session(self, peer: Peer, reason: str) -> None:
+        if peer.session is not None:
+            _logger.info("connection closed", device=str(peer.record.device_id), reason=reason)
+            peer.session.transport.close(reason)
 
     async def _look_up(self, device_id: DeviceID) -> Peer | None:
         """Reads the record of a device that we do not know; not again for some seconds after a vain try."""

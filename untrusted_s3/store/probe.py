@@ -26,7 +26,7 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.s3 import S3Bucket
 from untrusted_s3.store.s3_errors import clock_skew, translate
 
-_WRITERS = 8
+_WRITERS = 4
 _ATTEMPTS = 3
 _MIN_PART_SIZE = 5 * MIB  # Amazon's, for all parts but the last
 _MAX_SKEW_WAITED_FOR = 10.0

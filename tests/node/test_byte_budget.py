@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from untrusted_s3.node.byte_budget import ByteBudget
+
+TOTAL = 10
+# What to do, to which demand, and how many turns the loop gets before the next.
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["acquire", "acquire", "release", "cancel"]), st.integers(1, 15), st.integers(0, 3)),
+    max_size=30,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(STEPS)
+def test_never_over_the_total_in_order_and_nothing_is_lost(steps: list[tuple[str, int, int]]) -> None:
+    async def play() -> None:
+        budget = ByteBudget(TOTAL)
+        granted: list[int] = []  # numbers of demands, in the order in which they were met
+        sizes: list[int] = []
+        tasks: list[asyncio.Task[None]] = []
+        released: set[int] = set()
+
+        async def demand(number: int, size: int) -> None:
+            await budget.acquire(size)
+            granted.append(number)
+
+        async def settle(turns: int) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+                check()
+
+        def check() -> None:
+            holders = [number for number in granted if number not in released]
+            assert budget.used <= TOTAL or len(holders) <= 1
+
+        for action, value, turns in steps:
+            holding = [number for number in granted if number not in released]
+            waiting = [number for number, task in enumerate(tasks) if not task.done()]
+            if action == "acquire":
+                sizes.append(value)
+                tasks.append(asyncio.ensure_future(demand(len(tasks), value)))
+                await settle(1)  # until it has asked
+            elif action == "release" and holding:
+                number = holding[value % len(holding)]
+                released.add(number)
+                budget.release(sizes[number])
+            elif action == "cancel" and waiting:
+                tasks[waiting[value % len(waiting)]].cancel()
+            await settle(turns)
+        await settle(len(tasks) + 5)
+
+        holding = [number for number in granted if number not in released]
+        assert budget.used == sum(sizes[number] for number in holding)
+        assert granted == sorted(granted), "met in the order of the demands"
+        waiting = [number for number, task in enumerate(tasks) if not task.done()]
+        if waiting:
+            assert budget.used > 0 and budget.used + sizes[waiting[0]] > TOTAL, "no demand waits that could be met"
+        while waiting or holding:
+            assert holding, "demands wait while nothing is out"
+            number = holding.pop()
+            released.add(number)
+            budget.release(sizes[number])
+            await settle(len(tasks) + 5)
+            holding = [number for number in granted if number not in released]
+            waiting = [number for number, task in enumerate(tasks) if not task.done()]
+        assert budget.used == 0
+
+    asyncio.run(play())
+
+
+async def test_a_demand_over_the_total_waits_until_all_is_back_and_keeps_its_place() -> None:
+    budget = ByteBudget(10)
+    await budget.acquire(1)
+    large = asyncio.ensure_future(budget.acquire(100))
+    small = asyncio.ensure_future(budget.acquire(1))
+    await asyncio.sleep(0)
+    assert not large.done() and not small.done()
+    budget.release(1)
+    await large
+    await asyncio.sleep(0)
+    assert not small.done()
+    budget.release(100)
+    await small
+    assert budget.used == 1
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_cancelled_just_when_it_is_granted(turns: int) -> None:
+    budget = ByteBudget(10)
+    await budget.acquire(10)
+    first = asyncio.ensure_future(budget.acquire(10))
+    second = asyncio.ensure_future(budget.acquire(10))
+    await asyncio.sleep(0)
+    budget.release(10)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    if not first.cancelled():
+        budget.release(10)
+    await second
+    assert budget.used == 10
