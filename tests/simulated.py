@@ -298,7 +298,7 @@ class Scheduler:
     """Lets calls go through their gates one at a time, in an order that `numbers` (each from 0) gives; where they end,
     in the order in which the calls came.
 
-    Whenever nothing else in the loop can go on, the next number chooses a call that may go on or, one time in eight,
+    Whenever nothing else in the loop can go on, the next number chooses a call that may go on or, one time in sixteen,
     one of `others`: something else that happens. Calls of clients in `stalled` wait until no other can go on; then
     `at_standstill` is called and nobody is stalled any more.
     """
@@ -345,8 +345,8 @@ class Scheduler:
 
     def _let_go(self) -> None:
         self._held = [held for held in self._held if not held[1].done()]
-        number, what = divmod(next(self._numbers), 8)
-        if what == 7 and self._others:
+        number, what = divmod(next(self._numbers), 16)
+        if what == 15 and self._others:
             self._others[number % len(self._others)]()
         elif self._held:
             ready = [turn for client, turn in self._held if client not in self.stalled]

@@ -42,7 +42,7 @@ CLIENT = connect("http://127.0.0.1:9", S3Credentials(ACCESS_KEY, SECRET_KEY))
 
 
 def presigned(key: str) -> str:
-    return CLIENT.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": key})
+    return CLIENT.client.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": key})
 
 
 def signature(url: str) -> str:

@@ -23,7 +23,7 @@ HANDSHAKE_TIMEOUT: Final = 20.0
 INDEX_BATCH_FILES: Final = 1000
 INDEX_BATCH_SIZE: Final = 250 * KIB
 
-# Names: an encrypted name is base32hex of at most a 4,096-byte path plus 16 bytes, with slashes
+# Names: an encrypted name is base32hex of a path plus 16 bytes, with slashes; Windows allows 32,767 characters
 MAX_NAME_SIZE: Final = 64 * KIB
 MAX_FILE_BLOCKS: Final = 8_000_000
 MAX_FILE_SIZE: Final = 9000 * 5 * 1024 * MIB
@@ -40,7 +40,7 @@ MAX_CLOCK_SKEW: Final = 300.0
 SEGMENT_ENTRIES: Final = 1000
 SEGMENT_SIZE: Final = 8 * MIB
 SEGMENT_INTERVAL: Final = 0.25
-APPEND_LIFETIME: Final = 300
+APPEND_LIFETIME: Final = 900
 CHECKPOINT_SEGMENTS: Final = 100
 CHECKPOINT_BYTES: Final = 64 * MIB
 SEGMENT_RETENTION: Final = 86_400.0

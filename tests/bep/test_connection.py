@@ -214,7 +214,7 @@ def test_faults_close_the_connection(data: bytes, match: str) -> None:
     connection.receive_eof()
 
 
-@pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a/../b", "a//b", "a/", "a\0b", "a" * 10_000])
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a/../b", "a//b", "a/", "a\0b", "a" * 100_000])
 def test_requests_for_unclean_names(name: str) -> None:
     request = pb.Request(folder="docs", name=name, size=1064)
     with pytest.raises(RemoteProtocolError):

@@ -164,7 +164,7 @@ def test_unclean_names_are_the_peers_fault(name: str) -> None:
         check_name(name)
 
 
-@pytest.mark.parametrize("size", [8193, 10_000, 10_000_000])
+@pytest.mark.parametrize("size", [65_537, 100_000, 10_000_000])
 def test_long_names_are_the_peers_fault(size: int) -> None:
     with pytest.raises(RemoteProtocolError, match=f"a name of {size} characters is too long"):
         check_name("a" * size)

@@ -229,6 +229,8 @@ def test_a_second_signal_while_it_stops_ends_it(monkeypatch: pytest.MonkeyPatch)
         "    print('stopping', file=sys.stderr, flush=True)\n"
         "    await asyncio.sleep(1000)\n"
         "Gateway.stop = stop\n"
+        "import untrusted_s3.cli.serve\n"
+        "sys.modules['untrusted_s3.cli.serve']._SAME_SIGNAL = 0\n"
         "from untrusted_s3.cli.main import main\n"
         "sys.exit(main())\n"
     )
@@ -240,6 +242,20 @@ def test_a_second_signal_while_it_stops_ends_it(monkeypatch: pytest.MonkeyPatch)
         running.wait_for("\nstopping")
         assert running.end(signal.SIGINT) == 130
         assert not is_alive(pid)
+
+
+def test_a_signal_that_arrives_twice_at_once_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        "import sys\n"
+        "import untrusted_s3.cli.main\n"
+        "sys.modules['untrusted_s3.cli.serve']._SAME_SIGNAL = 1000\n"
+        "sys.exit(untrusted_s3.cli.main.main())\n"
+    )
+    monkeypatch.setattr(f"{__name__}.SERVE", [sys.executable, "-c", program, *SERVE[3:]])
+    with serving("--http", "none") as running:
+        running.wait_for('"event": "ready"')
+        running.process.send_signal(signal.SIGTERM)
+        assert running.end(signal.SIGTERM) == 0
 
 
 class Terminal:

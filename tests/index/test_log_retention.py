@@ -122,7 +122,7 @@ class World:
 
     async def write(self, gateway: SimulatedGateway, number: int) -> None:
         names = itertools.count()
-        for _ in range(3):
+        for _ in range(5):
             try:
                 await gateway.log.append([entry(file(f"{number} {next(names)}"))])
                 await gateway.log.checkpoint()
@@ -174,7 +174,7 @@ class World:
 
 @settings(deadline=None, max_examples=120)
 @given(
-    st.lists(st.integers(0, 1023), max_size=150),
+    st.lists(st.integers(0, 2047), max_size=150),
     st.integers(0, 2),
     st.tuples(*[st.integers(-10 * MINUTE, 10 * MINUTE)] * 3),
     st.booleans(),

@@ -43,6 +43,7 @@ def test_never_over_the_total_in_order_and_nothing_is_lost(steps: list[tuple[str
             holding = [number for number in granted if number not in released]
             waiting = [number for number, task in enumerate(tasks) if not task.done()]
             if action == "acquire":
+                await settle(3)  # until what was granted before is seen to be granted
                 sizes.append(value)
                 tasks.append(asyncio.ensure_future(demand(len(tasks), value)))
                 await settle(1)  # until it has asked

@@ -223,12 +223,14 @@ def test_cancelled_at_any_point(large: bool, when: int, schedule: list[int], bud
             nonlocal task
             task = asyncio.ensure_future(pull(file_info))
             await asyncio.wait([task])
-            assert steps < when or task.cancelled() or steps == when
 
         await scheduler.run(work())
         assert task is not None
         if task.cancelled():
-            assert not pull.bucket.store.uploads
+            # Only an upload whose id we never learned stays, for the bucket's lifecycle.
+            learned = pull.bucket.count("abort_multipart_upload")
+            assert len(pull.bucket.store.uploads) <= pull.bucket.count("create_multipart_upload") - learned
+            assert pull.bucket.count("upload_part") == 0 or learned == 1
         else:
             check_stored(pull.bucket.store, file_info, task.result(), PART if large else 0)
         await pull.check_all_is_given_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections import deque
 from pathlib import Path
@@ -54,6 +55,8 @@ class Folder:
         self.puller = Puller(record.folder_id, self.state, self.pending, files, self._commit, counters)
         self._counters = counters
         self._ready: deque[Entry] = deque()
+        # Devices whose index we know from themselves, in this run; of others our memory may be out of date.
+        self._heard: set[DeviceID] = set()
         self._committing = False
         self._commit_wanted = asyncio.Event()
         self._checkpoint_wanted = asyncio.Event()
@@ -92,6 +95,7 @@ class Folder:
 
     def peer_index(self, device_id: DeviceID, announced: IndexState) -> IndexState:
         """What we know of a peer's index, given the one it announces now; with another index, nothing."""
+        self._heard.add(device_id)
         received = self.pending.received(device_id)
         if received.index_id == announced.index_id != 0:
             return received
@@ -180,7 +184,7 @@ class Folder:
         for pending in handled:
             by_device.setdefault(pending.device_id, set()).add(pending.sequence)
         cursors = []
-        for device_id in self.pending.devices():
+        for device_id in self._heard:
             reached = self.pending.handled(device_id, by_device.get(device_id, ()))
             known = self.state.cursor(device_id)
             moved = reached.index_id != known.index_id or reached.max_sequence > known.max_sequence
@@ -213,7 +217,8 @@ class Folder:
             self._checkpoint_wanted.clear()
             try:
                 await self._log.checkpoint()
-            except StoreError as error:
+            except (StoreError, sqlite3.Error) as error:
+                # SQLite's where the state was loaded anew under our hands; the next checkpoint will do.
                 _logger.warning("cannot write a checkpoint", folder=self.record.folder_id, error=str(error))
 
     async def _notify(self) -> None:
