@@ -415,6 +415,20 @@ async def test_it_can_be_run_again(folder: Folder) -> None:
     assert versions(folder, "a") == [1]
 
 
+async def test_pulls_that_are_cancelled_before_their_first_step_begin_again(folder: Folder) -> None:
+    folder.puller.add_source(A, FakeSource())
+    folder.announce(A, file("a", sizes=BLOCKS, sequence=1))
+    folder.puller._start_some()
+    pulls = list(folder.puller._tasks)
+    assert pulls
+    for pull in pulls:
+        pull.cancel()
+    await asyncio.wait(pulls)
+    folder.puller.rescan()
+    await settle()
+    assert folder.names == [encrypted_name("a")]
+
+
 async def test_work_in_flight_is_bounded(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CONCURRENT_SMALL_FILES", 4)
     monkeypatch.setattr(limits, "CONCURRENT_LARGE_FILES", 2)

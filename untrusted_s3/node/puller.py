@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -111,9 +112,10 @@ class Puller:
                 self._start_some()
                 await asyncio.sleep(0)
         finally:
-            for task in self._tasks:
+            tasks = list(self._tasks)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             if self._retry is not None:
                 self._retry.cancel()
                 self._retry = None
@@ -173,11 +175,22 @@ class Puller:
             self._active_large += 1
         else:
             self._active_small += 1
-        task = asyncio.create_task(self._pull(file_info, large))
+        task = asyncio.create_task(self._pull(file_info))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        # Not by the task itself: one that is cancelled before its first step does nothing.
+        task.add_done_callback(partial(self._ended, file_info.name, large))
 
-    async def _pull(self, file_info: FileInfo, large: bool) -> None:
+    def _ended(self, name: str, large: bool, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if large:
+            self._active_large -= 1
+        else:
+            self._active_small -= 1
+        if task.cancelled():
+            self._in_work.discard(name)
+        self._wake.set()
+
+    async def _pull(self, file_info: FileInfo) -> None:
         try:
             current = self._state.entry(file_info.name)
             if current and current.stored and current.file_info.content_hash() == file_info.content_hash():
@@ -189,18 +202,9 @@ class Puller:
             self._commit(Entry(file_info, stored))
         except (BlockUnavailable, StoreError, DataError) as error:
             self._failed(file_info, error)
-        except asyncio.CancelledError:
-            self._in_work.discard(file_info.name)
-            raise
         except Exception as error:
             _logger.exception("a fault of our own while pulling", folder=self._folder_id, name=file_info.name[:40])
             self._failed(file_info, error)
-        finally:
-            if large:
-                self._active_large -= 1
-            else:
-                self._active_small -= 1
-            self._wake.set()
 
     def _failed(self, file_info: FileInfo, error: Exception) -> None:
         self._in_work.discard(file_info.name)
