@@ -34,6 +34,8 @@ MIN_PART_SIZE: Final = 8 * MIB
 MAX_PARTS: Final = 9000
 PRESIGNED_GET_LIFETIME: Final = 6 * 3600
 PRESIGNED_PUT_LIFETIME: Final = 900
+STORE_TIMEOUT: Final = 60.0
+SLOWEST_UPLOAD: Final = 32.0 * KIB  # bytes a second
 MAX_CLOCK_SKEW: Final = 300.0
 
 # The log

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.http_server import Answer, Request, http_server
+from untrusted_s3 import limits
 from untrusted_s3.errors import (
     NoSuchKey,
     PreconditionFailed,
@@ -333,4 +334,39 @@ async def test_the_bucket_goes_on_after_a_cancelled_get() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await bucket.get("key") == b"x" * 1000
+        await bucket.close()
+
+
+async def test_a_store_that_stops_to_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STORE_TIMEOUT", 0.1)
+    monkeypatch.setattr(limits, "SLOWEST_UPLOAD", 1e9)
+    monkeypatch.setattr(s3, "_TRIES", 2)
+    taken: list[asyncio.StreamWriter] = []
+
+    async def never_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        taken.append(writer)
+
+    server = await asyncio.start_server(never_read, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    bucket = S3Bucket(StoreLocation("bucket", ""), connect(f"http://127.0.0.1:{port}", S3Credentials("a", "s")))
+    try:
+        with pytest.raises(StoreUnreachable):
+            await bucket.put("key", [bytes(64 * limits.MIB)])
+    finally:
+        await bucket.close()
+        for writer in taken:
+            writer.close()
+        server.close()
+    assert len(taken) == 2
+
+
+async def test_a_proxy_is_not_asked_for_a_store_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with http_server(lambda request: Answer(200, headers={"Content-Length": "7"})) as url:
+        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, S3Credentials("a", "s")))
+        assert await bucket.size("key") == 7
         await bucket.close()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import boto3
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 _REGION = "us-east-1"
 _TRIES = 5
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z]+)</Code>")
 
 
@@ -55,8 +57,10 @@ def connect(endpoint_url: str | None, credentials: S3Credentials | None = None) 
         response_checksum_validation="when_required",
         retries={"mode": "standard", "max_attempts": 4},
         connect_timeout=10,
-        read_timeout=60,
+        read_timeout=limits.STORE_TIMEOUT,
         max_pool_connections=16,
+        # No proxy of the environment reaches this machine's own loopback interface.
+        proxies={} if urlsplit(endpoint_url or "").hostname in _LOOPBACK else None,
     )
     try:
         session = boto3.session.Session(
@@ -104,7 +108,7 @@ class S3Bucket:
         self.presigner = Presigner(connection, location.bucket)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=2 * limits.CONCURRENT_UPLOADS + limits.CONCURRENT_DOWNLOADS),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=limits.STORE_TIMEOUT),
             # Ceph refuses presigned requests with an unsigned Content-Type.
             skip_auto_headers={"Content-Type", "Accept-Encoding", "Accept"},
             auto_decompress=False,
@@ -202,8 +206,13 @@ class S3Bucket:
         what = f"{method} {key}"
         self.requests[method] = self.requests.get(method, 0) + 1
         data = _Pieces(body) if method == "PUT" else None
+        # A server that stops to read is noticed by no timeout of the session: those are for what it sends.
+        patience = limits.STORE_TIMEOUT + sum(map(len, body)) / limits.SLOWEST_UPLOAD if data is not None else None
         try:
-            async with self._session.request(method, url, headers=headers, data=data) as response:
+            async with (
+                asyncio.timeout(patience),
+                self._session.request(method, url, headers=headers, data=data) as response,
+            ):
                 content = await response.read()
                 if response.status < 300:
                     return response.headers, content
