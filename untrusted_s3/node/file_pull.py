@@ -49,13 +49,17 @@ class FilePuller:
         size = part_size(file_info.message.size)
         try:
             if size == 0:
-                return await self._single_put(key, file_info, content_hash, fetch_block)
-            if await self._bucket.size(key) is None:
-                return await self._multipart_upload(key, size, file_info, content_hash, fetch_block)
+                stored = await self._single_put(key, file_info, content_hash, fetch_block)
+            elif await self._bucket.size(key) is None:
+                stored = await self._multipart_upload(key, size, file_info, content_hash, fetch_block)
+            else:
+                return await read_stored_object(self._bucket, key, file_info)
         except PreconditionFailed:
-            pass
-        # A gateway before us, perhaps we ourselves before a crash, has written this content and not named it yet.
-        return await read_stored_object(self._bucket, key, file_info)
+            # A gateway before us, perhaps we ourselves before a crash, has written this content and not named it yet.
+            return await read_stored_object(self._bucket, key, file_info)
+        self._counters.objects_written.inc()
+        self._counters.object_bytes_written.inc(stored.size)
+        return stored
 
     async def _single_put(
         self, key: str, file_info: FileInfo, content_hash: str, fetch_block: FetchBlock
@@ -69,8 +73,6 @@ class FilePuller:
         finally:
             pull.cancel()
             self._budget.release(pull.size)
-        self._counters.objects_written.inc()
-        self._counters.object_bytes_written.inc(pull.size)
         return StoredObject(content_hash, pull.size, 0, (crc32c_of(pieces),))
 
     async def _multipart_upload(
@@ -97,8 +99,6 @@ class FilePuller:
             if isinstance(error, BaseExceptionGroup):
                 raise error.exceptions[0] from error
             raise
-        self._counters.objects_written.inc()
-        self._counters.object_bytes_written.inc(pull.size)
         return StoredObject(content_hash, pull.size, size, tuple(part.result()[1] for part in parts))
 
     async def _part(

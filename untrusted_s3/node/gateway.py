@@ -33,9 +33,11 @@ from untrusted_s3.store import layout
 from untrusted_s3.store.records import (
     FolderRecord,
     PeerRecord,
+    StoreRecord,
     create_or_read,
     open_store,
     read_folders,
+    read_record,
     write_record,
 )
 from untrusted_s3.store.s3 import S3Bucket
@@ -241,4 +243,4 @@ class Gateway:
     async def check_store(self) -> None:
         """Raises StoreError unless the store answers."""
         with contextlib.suppress(DataError):
-            await open_store(self.bucket)
+            await read_record(self.bucket, layout.STORE, StoreRecord.from_json)

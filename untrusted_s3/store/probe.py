@@ -116,7 +116,7 @@ async def probe_presigned_ranges(bucket: Bucket) -> str:
 
 
 async def probe_presigned_expiry(bucket: S3Bucket) -> str:
-    """A presigned PUT is refused once its time is over: rule 3 of the log (index/log.py) rests on it. Takes 2 s."""
+    """A presigned PUT is refused once its time is over: rule 5 of the log (index/log.py) rests on it. Takes 2 s."""
     key = _fresh_key()
     url = bucket.presigner.put(bucket.location.prefix + key, 1)
     # The store goes by its own clock.
@@ -162,7 +162,8 @@ async def probe_multipart(bucket: S3Bucket) -> str:
 
 
 async def probe_conditional_completion(bucket: Bucket) -> str:
-    """`If-None-Match: *` also holds when a multipart upload is completed. Nothing relies on it: keys are hashes."""
+    """`If-None-Match: *` also holds when a multipart upload is completed. No data depends on it: objects of one key
+    hold the same content. But each upload is encrypted anew, so the log's checksums are those of one of them."""
     key = _fresh_key()
     await bucket.put(key, [b"first"])
     upload_id = await bucket.create_multipart_upload(key)
@@ -174,7 +175,10 @@ async def probe_conditional_completion(bucket: Bucket) -> str:
     finally:
         await bucket.abort_multipart_upload(key, upload_id)
         await bucket.delete(key)
-    raise StoreRefused("a completion replaces an object that is there: harmless, as equal keys mean equal contents")
+    raise StoreRefused(
+        "a completion replaces an object that is there: no data is lost, but where two gateways finish the same large"
+        " file at once, the log's checksums may be those of the other upload"
+    )
 
 
 async def probe_lifecycle(bucket: S3Bucket) -> str:
