@@ -1,9 +1,11 @@
 # Two commands do everything: `make run` starts a gateway on an embedded store, `make test` runs all tests.
-# Each sets up what it needs. PYTHON, VENV and DATA may be overridden: make run DATA=/srv/untrusted-s3
+# Each sets up what it needs. PYTHON, VENV, DATA and JOBS may be overridden: make run DATA=/srv/untrusted-s3
 
 PYTHON ?= python3
 VENV ?= .venv
 DATA ?= data
+# Interop tests mostly wait for their peers; so many run at a time.
+JOBS ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
@@ -27,7 +29,7 @@ unit: $(VENV)/.dev
 # Real Syncthing programs are fetched into a cache; UNTRUSTED_S3_REQUIRE_PEERS=1 makes their absence a failure.
 interop: $(VENV)/.dev
 	-$(BIN)/python -m tests.peers.debian
-	$(BIN)/python -m pytest -q -m interop --durations=10
+	$(BIN)/python -m pytest -q -m interop --numprocesses $(JOBS) --durations=10
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(BENCH)
