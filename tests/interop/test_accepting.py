@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.test_bad_input import RawPeer
 from tests.peers.gateway import Gateway
+from tests.peers.scripted_peer import RawPeer
 from untrusted_s3.node.identity import generate
 from untrusted_s3.store.embedded import EmbeddedStore
 

@@ -15,71 +15,18 @@ import pytest
 
 from tests.interop.sharing import fetched_folder, rescan, share_folder, stored_keys
 from tests.peers.gateway import Gateway
+from tests.peers.scripted_peer import RawPeer, open_socket
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep import events
-from untrusted_s3.bep.connection import Connection
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.framing import encode_frame
-from untrusted_s3.errors import TLSFailed
 from untrusted_s3.node.identity import Identity, generate
-from untrusted_s3.node.tls import TLSConnection, make_context
 from untrusted_s3.store.embedded import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 
 FOLDER = "guarded"
-_TIMEOUT = 20.0
-
-
-class RawPeer:
-    """A device that says Hello as it should and then sends any bytes."""
-
-    def __init__(self, gateway: Gateway, identity: Identity) -> None:
-        self._socket = _connect(gateway)
-        self._tls = TLSConnection(make_context(identity), server_side=False)
-        self._bep = Connection(0)
-        self._events: list[events.Event] = []
-        while not self._tls.handshake_complete:
-            self._exchange()
-        self.send(self._bep.hello("raw", "raw", "v0", 1, 0))
-
-    def send(self, data: bytes) -> None:
-        self._tls.send_data(data)
-        with contextlib.suppress(ConnectionError):
-            self._socket.sendall(self._tls.data_to_send())
-
-    def wait_accepted(self) -> None:
-        """Wait for the gateway's first cluster config."""
-        while not any(isinstance(event, events.ClusterConfigReceived) for event in self._events):
-            assert self._exchange(), "the gateway closed the connection"
-
-    def closing_reason(self) -> str:
-        """Wait until the gateway closes the connection; why it says it does."""
-        with contextlib.suppress(ConnectionError, TLSFailed):
-            while self._exchange():
-                pass
-        self.vanish()
-        reasons = [event.reason for event in self._events if isinstance(event, events.CloseReceived)]
-        assert reasons, "the gateway gave no reason"
-        return reasons[0]
-
-    def vanish(self) -> None:
-        """Break the connection off."""
-        self._socket.close()
-
-    def _exchange(self) -> bool:
-        self._socket.sendall(self._tls.data_to_send())
-        data = self._socket.recv(65_536)
-        for piece in self._tls.receive_data(data):
-            self._events += self._bep.receive_data(piece, 0)
-        return bool(data) and not self._tls.closed
-
-
-def _connect(gateway: Gateway) -> socket.socket:
-    address = urlsplit(gateway.listen_address)
-    return socket.create_connection((address.hostname, address.port), timeout=_TIMEOUT)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +135,7 @@ def test_another_password_is_refused(gateway: Gateway, trusted: Syncthing, stran
     "garbage", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\x16\x03\x01\xff\xff" + bytes(500), secrets.token_bytes(3000)]
 )
 def test_garbage_instead_of_tls(gateway: Gateway, garbage: bytes) -> None:
-    with _connect(gateway) as connection:
+    with open_socket(gateway) as connection:
         address = "tcp://{}:{}".format(*connection.getsockname())
         connection.sendall(garbage)
         with contextlib.suppress(ConnectionError):

@@ -1,0 +1,66 @@
+"""A peer of our own making, for what real ones will not do on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from urllib.parse import urlsplit
+
+from tests.peers.gateway import Gateway
+from untrusted_s3.bep import events
+from untrusted_s3.bep.connection import Connection
+from untrusted_s3.errors import TLSFailed
+from untrusted_s3.node.identity import Identity
+from untrusted_s3.node.tls import TLSConnection, make_context
+
+_TIMEOUT = 20.0
+
+
+class RawPeer:
+    """A device that says Hello as it should and then sends any bytes."""
+
+    def __init__(self, gateway: Gateway, identity: Identity) -> None:
+        self._socket = open_socket(gateway)
+        self._tls = TLSConnection(make_context(identity), server_side=False)
+        self._bep = Connection(0)
+        self._events: list[events.Event] = []
+        while not self._tls.handshake_complete:
+            self._exchange()
+        self.send(self._bep.hello("raw", "raw", "v0", 1, 0))
+
+    def send(self, data: bytes) -> None:
+        self._tls.send_data(data)
+        with contextlib.suppress(ConnectionError):
+            self._socket.sendall(self._tls.data_to_send())
+
+    def wait_accepted(self) -> None:
+        """Wait for the gateway's first cluster config."""
+        while not any(isinstance(event, events.ClusterConfigReceived) for event in self._events):
+            assert self._exchange(), "the gateway closed the connection"
+
+    def closing_reason(self) -> str:
+        """Wait until the gateway closes the connection; why it says it does."""
+        with contextlib.suppress(ConnectionError, TLSFailed):
+            while self._exchange():
+                pass
+        self.vanish()
+        reasons = [event.reason for event in self._events if isinstance(event, events.CloseReceived)]
+        assert reasons, "the gateway gave no reason"
+        return reasons[0]
+
+    def vanish(self) -> None:
+        """Break the connection off."""
+        self._socket.close()
+
+    def _exchange(self) -> bool:
+        self._socket.sendall(self._tls.data_to_send())
+        data = self._socket.recv(65_536)
+        for piece in self._tls.receive_data(data):
+            self._events += self._bep.receive_data(piece, 0)
+        return bool(data) and not self._tls.closed
+
+
+def open_socket(gateway: Gateway) -> socket.socket:
+    """A TCP connection to where the gateway listens."""
+    address = urlsplit(gateway.listen_address)
+    return socket.create_connection((address.hostname, address.port), timeout=_TIMEOUT)
