@@ -29,7 +29,7 @@ unit: $(VENV)/.dev
 # Real Syncthing programs are fetched into a cache; UNTRUSTED_S3_REQUIRE_PEERS=1 makes their absence a failure.
 interop: $(VENV)/.dev
 	-$(BIN)/python -m tests.peers.debian
-	$(BIN)/python -m pytest -q -m interop --numprocesses $(JOBS) --durations=10
+	$(BIN)/python -m pytest -q -m interop --numprocesses $(JOBS) --dist loadgroup --durations=10
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(BENCH)
