@@ -5,6 +5,7 @@ Where one cannot be had, its tests are skipped; with UNTRUSTED_S3_REQUIRE_PEERS=
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from typing import NoReturn, cast
 
 import pytest
 
+from tests.peers.ceph import CephRGW
+from tests.peers.ceph import ceph_rgw as run_ceph_rgw
 from tests.peers.debian import SYNCTHING_VERSIONS, PeerUnavailable, SyncthingVersion
 from tests.peers.debian import syncthing_binary as fetch_syncthing
+from tests.peers.s3_server import S3Server
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store.embedded import EmbeddedStore, find_weed
 
@@ -39,6 +43,24 @@ def seaweedfs(weed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A real S3 server, shared by all tests of the run."""
     with EmbeddedStore.start(tmp_path_factory.mktemp("seaweedfs")) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def ceph_rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CephRGW]:
+    """Another real S3 server, shared as well."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(run_ceph_rgw(tmp_path_factory.mktemp("ceph") / "data"))
+        except PeerUnavailable as error:
+            _unavailable(error)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """The S3 server of the test: SeaweedFS, but see `tests.peers.s3_server.on_each_s3_server`."""
+    server: S3Server = request.getfixturevalue(getattr(request, "param", "seaweedfs"))
+    return server
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import structlog
 
+from tests.peers.s3_server import S3Server
 from untrusted_s3.cli.main import main
 from untrusted_s3.cli.options import ENVIRONMENT_PREFIX
-from untrusted_s3.store.embedded import EmbeddedStore
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> RunCLI:
 
 
 @pytest.fixture
-def store_arguments(seaweedfs: EmbeddedStore, bucket_prefix: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def store_arguments(s3_server: S3Server, bucket_prefix: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """--store and --endpoint-url of a real store; its credentials are in the environment."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret_key)
-    return ["--store", f"s3://{seaweedfs.bucket}/{bucket_prefix}", "--endpoint-url", seaweedfs.endpoint_url]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    return ["--store", f"s3://{s3_server.bucket}/{bucket_prefix}", "--endpoint-url", s3_server.endpoint_url]

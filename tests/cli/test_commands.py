@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import RunCLI
+from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.store.http_server import Answer, Request, http_server
 from untrusted_s3 import __version__
 from untrusted_s3.bep.device_id import DeviceID
@@ -21,7 +22,6 @@ from untrusted_s3.cli import folders as folders_module
 from untrusted_s3.cli import main as main_module
 from untrusted_s3.cli.output import size_text
 from untrusted_s3.store import records
-from untrusted_s3.store.embedded import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
 
@@ -205,10 +205,8 @@ def test_wrong_credentials(
 
 
 @pytest.mark.store
-async def test_a_store_of_another_kind(
-    store_arguments: list[str], seaweedfs: EmbeddedStore, bucket_prefix: str
-) -> None:
-    bucket = await S3Bucket.open(StoreLocation(seaweedfs.bucket, f"{bucket_prefix}/"), seaweedfs.endpoint_url)
+async def test_a_store_of_another_kind(store_arguments: list[str], s3_server: S3Server, bucket_prefix: str) -> None:
+    bucket = await S3Bucket.open(StoreLocation(s3_server.bucket, f"{bucket_prefix}/"), s3_server.endpoint_url)
     await records.write_record(bucket, "store.json", {"format": "other"})
     await bucket.close()
     for command in (["folders", "list"], ["peers", "list"], ["peers", "add", DEVICE]):
@@ -270,9 +268,9 @@ def test_an_address_that_is_none(run_cli: RunCLI, address: str) -> None:
 
 
 @pytest.mark.store
-async def test_folders(store_arguments: list[str], seaweedfs: EmbeddedStore, bucket_prefix: str) -> None:
+async def test_folders(store_arguments: list[str], s3_server: S3Server, bucket_prefix: str) -> None:
     assert json.loads(python_m("folders", "list", "--json", *store_arguments).stdout) == []
-    bucket = await S3Bucket.open(StoreLocation(seaweedfs.bucket, f"{bucket_prefix}/"), seaweedfs.endpoint_url)
+    bucket = await S3Bucket.open(StoreLocation(s3_server.bucket, f"{bucket_prefix}/"), s3_server.endpoint_url)
     for folder_id, label in (("photos", "Fotos"), ("my folder", "")):
         record = records.FolderRecord(folder_id, label, b"token")
         await records.write_record(bucket, FolderKeys.of(folder_id).record, record.to_json())
@@ -328,6 +326,7 @@ def test_status_of_something_else(run_cli: RunCLI, answer: Answer | None) -> Non
 
 
 @pytest.mark.store
+@on_each_s3_server
 def test_doctor_finds_a_good_store_good(run_cli: RunCLI, store_arguments: list[str]) -> None:
     outcome = run_cli("doctor", *store_arguments)
     lines = outcome.stdout.splitlines()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.peers.gateway import Gateway
-from untrusted_s3.store.embedded import EmbeddedStore
+from tests.peers.s3_server import S3Server
 
 
 @pytest.fixture
-def gateway(seaweedfs: EmbeddedStore, bucket_prefix: str, tmp_path: Path) -> Iterator[Gateway]:
+def gateway(s3_server: S3Server, bucket_prefix: str, tmp_path: Path) -> Iterator[Gateway]:
     """A running gateway on an empty store."""
-    with Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix) as running:
+    with Gateway(tmp_path / "gateway", s3_server, bucket_prefix) as running:
         yield running

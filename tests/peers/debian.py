@@ -60,7 +60,7 @@ def debian_package(name: str, suite: str) -> Path:
 
     Fetched once; safe when several processes ask at a time.
     """
-    parent = _cache() / "debian" / suite
+    parent = cache_directory() / "debian" / suite
     root = parent / name
     if root.is_dir():
         return root
@@ -177,7 +177,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _cache() -> Path:
+def cache_directory() -> Path:
+    """Where everything is kept that the tests fetch."""
     named = os.environ.get("UNTRUSTED_S3_TEST_CACHE")
     return (Path(named) if named else Path.home() / ".cache" / "untrusted-s3-tests").resolve()
 

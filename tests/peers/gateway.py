@@ -16,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import free_port
 from untrusted_s3.node.identity import load_or_create
-from untrusted_s3.store.embedded import EmbeddedStore, die_with_parent
+from untrusted_s3.store.embedded import die_with_parent
 from untrusted_s3.store.layout import StoreLocation
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class Gateway:
     def __init__(
         self,
         home: Path,
-        store: EmbeddedStore | None,
+        store: S3Server | None,
         prefix: str = "",
         *,
         options: Sequence[str] = (),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.peers.s3_server import on_each_s3_server
 from tests.store.http_server import Answer, Request, http_server
 from tests.store.memory_bucket import MemoryBucket
 from untrusted_s3.errors import ConditionalWritesUnsupported, StoreRefused, StoreUnreachable
@@ -27,6 +28,7 @@ PROBES = [
 
 
 @pytest.mark.store
+@on_each_s3_server
 @pytest.mark.parametrize("run", PROBES)
 async def test_a_real_store_passes_and_nothing_stays(run: Any, bucket: S3Bucket) -> None:
     assert await run(bucket)
@@ -36,6 +38,7 @@ async def test_a_real_store_passes_and_nothing_stays(run: Any, bucket: S3Bucket)
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_the_lifecycle_rule_that_is_missing_can_be_set(bucket: S3Bucket) -> None:
     with pytest.raises(StoreRefused) as missing:
         await probe.probe_lifecycle(bucket)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.store.http_server import Answer, Request, http_server
 from untrusted_s3 import limits
 from untrusted_s3.errors import (
@@ -22,7 +23,6 @@ from untrusted_s3.errors import (
 )
 from untrusted_s3.limits import MIB
 from untrusted_s3.store import s3
-from untrusted_s3.store.embedded import EmbeddedStore
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.s3 import S3Bucket, S3Credentials, connect
 
@@ -33,6 +33,7 @@ CREDENTIALS = S3Credentials("access", "secret")
 
 
 @pytest.mark.store
+@on_each_s3_server
 @pytest.mark.parametrize("body", [b"", b"x", os.urandom(3 * MIB)])
 async def test_bytes_come_back(bucket: S3Bucket, body: bytes) -> None:
     cut = len(body) // 3
@@ -42,6 +43,7 @@ async def test_bytes_come_back(bucket: S3Bucket, body: bytes) -> None:
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_ranges(bucket: S3Bucket) -> None:
     body = os.urandom(10_000)
     await bucket.put("key", [body])
@@ -51,6 +53,7 @@ async def test_ranges(bucket: S3Bucket) -> None:
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_a_range_beyond_the_end_is_an_error(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "_TRIES", 1)
     await bucket.put("key", [b"0123456789"])
@@ -60,6 +63,7 @@ async def test_a_range_beyond_the_end_is_an_error(bucket: S3Bucket, monkeypatch:
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_what_is_not_there(bucket: S3Bucket, tmp_path: Path) -> None:
     with pytest.raises(NoSuchKey):
         await bucket.get("missing")
@@ -72,6 +76,7 @@ async def test_what_is_not_there(bucket: S3Bucket, tmp_path: Path) -> None:
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_of_concurrent_creators_one_wins(bucket: S3Bucket) -> None:
     async def create(number: int) -> bool:
         try:
@@ -88,6 +93,7 @@ async def test_of_concurrent_creators_one_wins(bucket: S3Bucket) -> None:
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_long_listings_are_complete(bucket: S3Bucket) -> None:
     keys = {f"many/{number:04d}/object" for number in range(1_050)} | {"many/one", "manyfold"}
     limit = asyncio.Semaphore(32)
@@ -106,6 +112,7 @@ async def test_long_listings_are_complete(bucket: S3Bucket) -> None:
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_a_multipart_upload(bucket: S3Bucket) -> None:
     source, sent, last = os.urandom(6 * MIB), os.urandom(5 * MIB), b"last"
     await bucket.put("source", [source])
@@ -121,6 +128,7 @@ async def test_a_multipart_upload(bucket: S3Bucket) -> None:
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_an_aborted_multipart_upload_is_gone(bucket: S3Bucket) -> None:
     upload_id = await bucket.create_multipart_upload("large")
     etag = await bucket.upload_part("large", upload_id, 1, [b"part"])
@@ -132,6 +140,7 @@ async def test_an_aborted_multipart_upload_is_gone(bucket: S3Bucket) -> None:
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_files(bucket: S3Bucket, tmp_path: Path) -> None:
     body = os.urandom(9 * MIB)  # boto3 uploads this in parts
     (tmp_path / "up").write_bytes(body)
@@ -141,6 +150,7 @@ async def test_files(bucket: S3Bucket, tmp_path: Path) -> None:
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_requests_are_counted(bucket: S3Bucket) -> None:
     before = dict(bucket.requests)
     await bucket.put("key", [b"x"])
@@ -152,9 +162,10 @@ async def test_requests_are_counted(bucket: S3Bucket) -> None:
 
 
 @pytest.mark.store
-async def test_a_missing_bucket_can_be_created(seaweedfs: EmbeddedStore, bucket_prefix: str) -> None:
+@on_each_s3_server
+async def test_a_missing_bucket_can_be_created(s3_server: S3Server, bucket_prefix: str) -> None:
     location = StoreLocation(bucket_prefix, "")
-    arguments = (location, seaweedfs.endpoint_url, S3Credentials(seaweedfs.access_key, seaweedfs.secret_key))
+    arguments = (location, s3_server.endpoint_url, S3Credentials(s3_server.access_key, s3_server.secret_key))
     with pytest.raises(StoreRefused, match="--create-bucket"):
         await S3Bucket.open(*arguments)
     created = await S3Bucket.open(*arguments, create_bucket=True)
@@ -169,21 +180,23 @@ async def test_a_missing_bucket_can_be_created(seaweedfs: EmbeddedStore, bucket_
 
 
 @pytest.mark.store
+@on_each_s3_server
 @pytest.mark.parametrize("wrong", ["access key", "secret key"])
-async def test_wrong_credentials(seaweedfs: EmbeddedStore, wrong: str) -> None:
+async def test_wrong_credentials(s3_server: S3Server, wrong: str) -> None:
     credentials = S3Credentials(
-        "WRONG" if wrong == "access key" else seaweedfs.access_key,
-        "wrong" if wrong == "secret key" else seaweedfs.secret_key,
+        "WRONG" if wrong == "access key" else s3_server.access_key,
+        "wrong" if wrong == "secret key" else s3_server.secret_key,
     )
     with pytest.raises(StoreRefused, match="credentials"):
-        await S3Bucket.open(StoreLocation(seaweedfs.bucket, ""), seaweedfs.endpoint_url, credentials)
+        await S3Bucket.open(StoreLocation(s3_server.bucket, ""), s3_server.endpoint_url, credentials)
 
 
 @pytest.mark.store
-async def test_a_refused_upload_of_a_file_is_our_error(seaweedfs: EmbeddedStore, tmp_path: Path) -> None:
+@on_each_s3_server
+async def test_a_refused_upload_of_a_file_is_our_error(s3_server: S3Server, tmp_path: Path) -> None:
     bucket = S3Bucket(
-        StoreLocation(seaweedfs.bucket, ""),
-        connect(seaweedfs.endpoint_url, S3Credentials(seaweedfs.access_key, "wrong")),
+        StoreLocation(s3_server.bucket, ""),
+        connect(s3_server.endpoint_url, S3Credentials(s3_server.access_key, "wrong")),
     )
     (tmp_path / "file").write_bytes(b"x")
     try:

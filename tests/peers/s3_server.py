@@ -1,0 +1,32 @@
+"""The S3 servers of the tests: what they have in common, and the mark of a test that is to hold on each of them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import pytest
+
+
+class S3Server(Protocol):
+    """A running S3 server with path-style addresses, and a bucket in it that is there."""
+
+    @property
+    def endpoint_url(self) -> str: ...
+
+    @property
+    def bucket(self) -> str: ...
+
+    @property
+    def access_key(self) -> str: ...
+
+    @property
+    def secret_key(self) -> str: ...
+
+
+_CEPH_RGW = pytest.param(
+    "ceph_rgw",
+    # One worker of pytest-xdist gets all of them: only one can run on a machine.
+    marks=[pytest.mark.ceph, pytest.mark.xdist_group("ceph")],
+)
+on_each_s3_server = pytest.mark.parametrize("s3_server", ["seaweedfs", _CEPH_RGW], indirect=True)
+"""For a test that uses the fixture `s3_server`, perhaps by way of others: runs it on SeaweedFS and on Ceph RGW."""
