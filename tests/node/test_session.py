@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.folder import Folder
 from untrusted_s3.node.identity import Identity
 from untrusted_s3.node.responder import Responder
-from untrusted_s3.node.session import Session
+from untrusted_s3.node.session import Refusal, Session
 from untrusted_s3.node.tls import make_context
 from untrusted_s3.node.transport import BEPTransport
 from untrusted_s3.store.records import FolderRecord, PeerRecord
@@ -47,7 +47,7 @@ class FakeHost:
         self.responder = Responder(bucket, ByteBudget(1 << 20), self.counters)
         self.folders: dict[str, Folder] = {}
         self.accepts: PeerRecord | None = None
-        self.refusals: dict[str, str | None] = {}
+        self.refusals: dict[str, str] = {}
         self.ends: list[Exception | None] = []
         self.store_error: Exception | None = None
         self.tasks: list[asyncio.Task[None]] = []
@@ -82,8 +82,11 @@ class FakeHost:
     def folder(self, folder_id: str) -> Folder | None:
         return self.folders.get(folder_id)
 
-    def refused(self, device_id: DeviceID, folder_id: str, label: str, reason: str | None) -> None:
-        self.refusals[folder_id] = reason
+    def confirm(self, session: Session) -> PeerRecord | None:
+        return self.accepts
+
+    def refused(self, device_id: DeviceID, refusals: Mapping[str, Refusal]) -> None:
+        self.refusals = {folder_id: refusal.reason for folder_id, refusal in refusals.items()}
 
     def ended(self, session: Session, error: Exception | None) -> None:
         self.ends.append(error)
@@ -232,7 +235,7 @@ async def test_a_peer_and_its_folder(connect: Connect) -> None:
     tokens = {bytes(device.id): device.encryption_password_token for device in folder.devices}
     assert tokens == {OURS.device_id.raw: TOKEN, THEIRS.device_id.raw: b""}
     assert talk.session.device_id == THEIRS.device_id
-    assert talk.host.refusals == {"f": None}
+    assert talk.host.refusals == {}
 
 
 async def test_a_device_that_is_not_accepted_hears_nothing_but_hello(connect: Connect) -> None:
@@ -315,8 +318,8 @@ async def test_plaintext_drops_the_folder_and_stores_nothing(connect: Connect) -
     talk = await connect()
     await talk.shared()
     talk.peer.index(directory("fine", sequence=1).raw, plaintext("secret.txt", sequence=2))
-    await until(lambda: bool(talk.host.refusals["f"]))
-    assert "not encrypted" in (talk.host.refusals["f"] or "")
+    await until(lambda: "f" in talk.host.refusals)
+    assert "not encrypted" in talk.host.refusals["f"]
     assert talk.session.shared_folders == []
     talk.peer.index(directory("later", sequence=3).raw, update=True)
     talk.peer.share()
@@ -339,8 +342,8 @@ async def test_plaintext_drops_the_folder_and_stores_nothing(connect: Connect) -
 async def test_a_folder_that_cannot_be_taken(folder: pb.Folder, reason: str, connect: Connect) -> None:
     talk = await connect()
     talk.peer.share(folder)
-    await until(lambda: bool(talk.host.refusals.get("f")))
-    assert reason in (talk.host.refusals["f"] or "")
+    await until(lambda: "f" in talk.host.refusals)
+    assert reason in talk.host.refusals["f"]
     talk.peer.index(directory("a", sequence=1).raw)
     talk.peer.request(file("a"))
     assert (await talk.answer_to()).code == pb.NO_SUCH_FILE
@@ -353,23 +356,23 @@ async def test_another_password_touches_nothing(connect: Connect) -> None:
     await talk.shared()
     await talk.stored(directory("a", sequence=1))
     talk.peer.share(offered(token=TOKEN[::-1]))
-    await until(lambda: bool(talk.host.refusals["f"]))
-    assert "password changed" in (talk.host.refusals["f"] or "")
+    await until(lambda: "f" in talk.host.refusals)
+    assert "password changed" in talk.host.refusals["f"]
     assert talk.session.shared_folders == []
     assert talk.folder.state.position == 1
     talk.peer.share(offered())
     await until(lambda: talk.session.shared_folders == ["f"])
-    assert talk.host.refusals["f"] is None
+    assert talk.host.refusals == {}
 
 
 async def test_one_refused_folder_does_not_touch_the_others(connect: Connect) -> None:
     talk = await connect()
     talk.peer.share(offered("bad", token=b""), offered("f"), offered("paused", paused=True))
     await until(lambda: talk.session.shared_folders == ["f"])
-    assert talk.host.refusals["bad"]
-    assert talk.host.refusals["paused"] is None
+    assert talk.host.refusals.keys() == {"bad"}
     talk.peer.share()
     await until(lambda: talk.session.shared_folders == [])
+    assert talk.host.refusals == {}, "a folder that the peer shares no more is no trouble any more"
 
 
 async def test_an_index_for_a_folder_that_is_not_shared_is_ignored(connect: Connect) -> None:
@@ -524,13 +527,26 @@ async def test_store_trouble_ends_the_session_and_refuses_nothing(connect: Conne
 
 
 async def test_a_folder_that_the_operator_offers(connect: Connect) -> None:
-    talk = await connect(share=["f", "unknown"])
-    await talk.peer.hear(events.ClusterConfigReceived)
+    talk = await connect(share=["f", "unknown", "later"])
     await talk.host.open(FolderRecord("f", "Label", TOKEN, 0x1234))
     talk.peer.share()
     config = await talk.peer.hear(events.ClusterConfigReceived, 2)
     assert [folder.id for folder in config.folders] == ["f"]
     assert talk.session.shared_folders == []
+    await talk.host.open(FolderRecord("later", "Label", TOKEN, 0x1234))
+    talk.session.folder_opened()
+    config = await talk.peer.hear(events.ClusterConfigReceived, 3)
+    assert [folder.id for folder in config.folders] == ["f", "later"]
+
+
+async def test_a_folder_with_another_password_is_not_offered(connect: Connect) -> None:
+    """A Syncthing would close the connection, and with it end all other folders."""
+    talk = await connect(share=["f", "g"])
+    await talk.host.open(FolderRecord("f", "Label", TOKEN, 0x1234))
+    await talk.host.open(FolderRecord("g", "Label", TOKEN, 0x1234))
+    talk.peer.share(offered("f", token=TOKEN[::-1]))
+    configs = [await talk.peer.hear(events.ClusterConfigReceived, count) for count in (1, 2)]
+    assert [[folder.id for folder in config.folders] for config in configs] == [[], ["g"]]
 
 
 async def test_a_peer_that_begins_its_index_anew(connect: Connect) -> None:

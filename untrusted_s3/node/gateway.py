@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from untrusted_s3.node.identity import Identity
 from untrusted_s3.node.listener import Listener
 from untrusted_s3.node.peers import Peers
 from untrusted_s3.node.responder import Responder
-from untrusted_s3.node.session import Session
+from untrusted_s3.node.session import Refusal, Session
 from untrusted_s3.node.status import folder_status, peer_status, unknown_status
 from untrusted_s3.node.tls import make_context
 from untrusted_s3.node.transport import BEPTransport
@@ -67,7 +68,7 @@ class Gateway:
         self.settings = settings
         self.counters = Counters()
         self.folders: dict[str, Folder] = {}
-        self.peers = Peers(bucket)
+        self.peers = Peers(bucket, identity.device_id)
         self.ready = False
         self._context: SSL.Context = make_context(identity)
         # Half for what comes in and half for what goes out, so that neither can starve the other.
@@ -185,6 +186,8 @@ class Gateway:
             raise
         self.folders[record.folder_id] = folder
         self._run(self._run_folder(folder))
+        for session in self._sessions:
+            session.folder_opened()
         return folder
 
     async def _run_folder(self, folder: Folder) -> None:
@@ -231,9 +234,13 @@ class Gateway:
         """Accepts a device from now on. Raises StoreError."""
         await self.peers.accept(device_id, name)
 
-    def refused(self, device_id: DeviceID, folder_id: str, label: str, reason: str | None) -> None:
-        """Notes why a peer's folder is refused; None where it is fine now."""
-        self.peers.refused(device_id, folder_id, label, reason)
+    def confirm(self, session: Session) -> PeerRecord | None:
+        """The record of the session's device if the session may go on."""
+        return self.peers.confirm(session)
+
+    def refused(self, device_id: DeviceID, refusals: Mapping[str, Refusal]) -> None:
+        """Notes which of a peer's folders are refused."""
+        self.peers.refused(device_id, refusals)
 
     def ended(self, session: Session, error: Exception | None) -> None:
         """A session is over."""

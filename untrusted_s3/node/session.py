@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -59,13 +59,26 @@ class Host(Protocol):
         """An open folder."""
         ...
 
-    def refused(self, device_id: DeviceID, folder_id: str, label: str, reason: str | None) -> None:
-        """A peer's folder was refused for `reason`, or, with None, is fine now."""
+    def confirm(self, session: Session) -> PeerRecord | None:
+        """The peer has sent its first cluster config: it means this connection to be the one. The device's record, or
+        None where the session has to end, and was ended."""
+        ...
+
+    def refused(self, device_id: DeviceID, refusals: Mapping[str, Refusal]) -> None:
+        """Which of a peer's folders are refused, by folder ID; in place of what was said before."""
         ...
 
     def ended(self, session: Session, error: Exception | None) -> None:
         """The session is over."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a folder of a peer is refused, and the peer's label for it."""
+
+    label: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -89,6 +102,9 @@ class Session:
         self._queue: asyncio.Queue[events.Event] = asyncio.Queue()
         self._paused = False
         self._shares: dict[str, _Share] = {}
+        self._refusals: dict[str, Refusal] = {}
+        self._confirmed = False
+        self._ended = False
         self._requests: dict[int, asyncio.Future[events.ResponseReceived]] = {}
         self._window = ByteBudget(limits.REQUEST_WINDOW)
         self._outgoing = ByteBudget(limits.REQUEST_WINDOW)
@@ -125,14 +141,23 @@ class Session:
             self.transport.pause_reading()
 
     def closed(self, error: Exception | None) -> None:
-        if self._task is not None:
+        self._stop()
+        self._host.ended(self, error)
+
+    def end(self, reason: str) -> None:
+        """Says Close and takes part in nothing any more, though it may be a while until the connection is gone."""
+        self.transport.close(reason)
+        self._stop()
+
+    def _stop(self) -> None:
+        self._ended = True
+        if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         for future in self._requests.values():
             if not future.done():
                 future.set_exception(BlockUnavailable("the connection to the peer is gone"))
         for folder_id in list(self._shares):
             self._unshare(folder_id)
-        self._host.ended(self, error)
 
     # The conversation
 
@@ -156,8 +181,8 @@ class Session:
             self.transport.close("unknown device")
             return
         self.transport.admit()
-        self._send_cluster_config({})
-        while True:
+        self._send_cluster_config()
+        while not self._ended:
             event = await self._queue.get()
             if self._paused and self._queue.qsize() < limits.QUEUED_MESSAGES // 2:
                 self._paused = False
@@ -180,43 +205,52 @@ class Session:
     # Cluster config
 
     async def _take_cluster_config(self, folders: Sequence[pb.Folder]) -> None:
+        if not self._confirmed:
+            self.peer = self._host.confirm(self)
+            if self.peer is None:
+                return
+            self._confirmed = True
+        self._refusals = {}
         offers: dict[str, tuple[FolderOffer, Folder]] = {}
         for message in folders:
             accepted = await self._consider(message)
             if accepted is not None:
                 offers[message.id] = accepted
+        self._host.refused(self._device_id, self._refusals)
         for folder_id in list(self._shares):
             self._unshare(folder_id)
-        known = {
-            folder_id: folder.peer_index(self._device_id, offer.peer) for folder_id, (offer, folder) in offers.items()
-        }
-        self._send_cluster_config(known)
         for offer, folder in offers.values():
             self._share(offer, folder)
+        self._send_cluster_config()
 
     async def _consider(self, message: pb.Folder) -> tuple[FolderOffer, Folder] | None:
         try:
             offer = read_offer(message, self._host.device_id, self._device_id)
             folder = await self._host.folder_for(offer)
         except FolderRefused as error:
-            self._refuse(message.id, message.label, str(error))
+            self._refusals[message.id] = Refusal(message.label, str(error))
             return None
-        self._host.refused(self._device_id, message.id, message.label, None)
         return None if offer.paused else (offer, folder)
 
-    def _refuse(self, folder_id: str, label: str, reason: str) -> None:
-        _logger.error("folder refused", folder=folder_id, label=label, device=str(self._device_id), reason=reason)
-        self._host.refused(self._device_id, folder_id, label, reason)
+    def folder_opened(self) -> None:
+        """There is a new folder, which may be one to offer."""
+        if self._confirmed:
+            self._send_cluster_config()
 
-    def _send_cluster_config(self, known: dict[str, IndexState]) -> None:
-        """Tells the peer the folders it shares with us (`known`: what we know of its index), and those that the
-        operator wants offered to it.
+    def _send_cluster_config(self) -> None:
+        """Tells the peer the folders that are shared, with what we know of its index, and, once it has spoken, those
+        that the operator wants offered to it.
 
-        Says nothing that it said before: two gateways would answer each other for ever.
+        None that we refuse: the peer would close the connection over the same trouble. Says nothing that it said
+        before: two gateways would answer each other for ever.
         """
         assert self.peer is not None
-        offered = {folder_id for folder_id in self.peer.share if self._host.folder(folder_id) is not None}
-        peer_indexes = {folder_id: known.get(folder_id, IndexState()) for folder_id in sorted(offered | set(known))}
+        offered = set(self.peer.share) - self._refusals.keys() if self._confirmed else set()
+        peer_indexes = {
+            folder_id: folder.pending.received(self._device_id) if folder_id in self._shares else IndexState()
+            for folder_id in sorted(offered | self._shares.keys())
+            if (folder := self._host.folder(folder_id)) is not None
+        }
         content = {folder_id: state.index_id for folder_id, state in peer_indexes.items()}
         if content == self._announced:
             return
@@ -240,6 +274,7 @@ class Session:
         self.transport.write(self.transport.bep.cluster_config(messages, time.monotonic()))
 
     def _share(self, offer: FolderOffer, folder: Folder) -> None:
+        folder.peer_index(self._device_id, offer.peer)
         start = index_start(offer.known, folder.own_index)
         sender = asyncio.create_task(self._guarded(partial(self._send_index, folder, start)))
         self._shares[offer.folder_id] = _Share(folder, offer.peer.index_id, sender)
@@ -261,7 +296,8 @@ class Session:
         try:
             self._store_index(share, event)
         except FolderRefused as error:
-            self._refuse(event.folder, share.folder.record.label, str(error))
+            self._refusals[event.folder] = Refusal(share.folder.record.label, str(error))
+            self._host.refused(self._device_id, self._refusals)
             self._unshare(event.folder)
         share.folder.puller.wake()
 

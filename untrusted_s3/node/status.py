@@ -8,6 +8,7 @@ from typing import Any
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.node.folder import Folder
 from untrusted_s3.node.peers import Peer, UnknownDevice
+from untrusted_s3.node.session import Refusal
 
 
 def folder_status(folder: Folder) -> dict[str, Any]:
@@ -40,8 +41,13 @@ def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
         "address": session.transport.address if session else "",
         "client": peer.client,
         "folders": session.shared_folders if session else [],
-        "error": "; ".join(peer.refused.values()) or peer.error,
+        "error": "; ".join(map(_refusal_text, peer.refused.items())) or peer.error,
     }
+
+
+def _refusal_text(refused: tuple[str, Refusal]) -> str:
+    folder_id, refusal = refused
+    return f"folder {refusal.label or folder_id!r}: {refusal.reason}"
 
 
 def unknown_status(device_id: DeviceID, unknown: UnknownDevice) -> dict[str, Any]:

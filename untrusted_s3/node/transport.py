@@ -41,7 +41,9 @@ class BEPTransport(asyncio.BufferedProtocol):
     handler: TransportHandler
 
     def __init__(self, context: SSL.Context, *, server_side: bool) -> None:
-        self.bep = Connection(time.monotonic())
+        self.opened = time.monotonic()
+        self.server_side = server_side
+        self.bep = Connection(self.opened)
         self.address = ""
         self.bytes_received = 0
         self.bytes_sent = 0
