@@ -28,6 +28,12 @@ class InvalidDeviceID(UsageError):
     """A text that is no Syncthing device ID; the message tells which part is wrong."""
 
 
+class WrongPassword(UntrustedS3Error):
+    """A password or passphrase that does not open what it should."""
+
+    exit_code = 4
+
+
 # A running gateway
 
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
+import uvloop
 
-from untrusted_s3.cli.options import common_options, data_option, identity_option, option
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.cli.identity import IdentityOptions, identity_options
+from untrusted_s3.cli.options import StoreOptions, common_options, option, store_options
+from untrusted_s3.cli.store import open_store
 from untrusted_s3.cli.terminal import qr_code
-from untrusted_s3.node.identity import load_or_create
 
 
 @click.command("id")
 @option("--qr", is_flag=True, help="Also the QR code, on standard error.")
-@data_option
-@identity_option
+@store_options
+@identity_options
 @common_options
-def device_id(identity: Path, data: Path, qr: bool) -> None:
-    """Print this gateway's device ID; it is made at first use."""
-    own = load_or_create(identity).device_id
+def device_id(identity: IdentityOptions, store: StoreOptions, qr: bool) -> None:
+    """Print this gateway's device ID; it is made at first use. The store is needed for an identity in it alone."""
+    own = uvloop.run(_read(store, identity)) if identity.in_store else identity.open_local().device_id
     if qr:
         click.echo(qr_code(str(own), sys.stderr.encoding), err=True, nl=False)
     click.echo(str(own))
+
+
+async def _read(store: StoreOptions, identity: IdentityOptions) -> DeviceID:
+    async with open_store(store) as bucket:
+        return (await identity.open(bucket)).device_id

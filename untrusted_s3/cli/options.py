@@ -125,34 +125,6 @@ def common_options(function: Function) -> Function:
     return cast(Function, _apply(decorators, wrapper))
 
 
-def data_option(function: Function) -> Function:
-    """--data."""
-    decorate = option(
-        "--data",
-        type=click.Path(file_okay=False, path_type=Path),
-        default="data",
-        show_default=True,
-        help="Where the embedded store, the identity and the local state are by default.",
-    )
-    return cast(Function, decorate(function))
-
-
-def identity_option(function: Function) -> Function:
-    """--identity; the command also needs --data, for the default."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, identity: Path | None, **parameters: Any) -> Any:
-        data: Path = parameters["store"].data if "store" in parameters else parameters["data"]
-        return function(*args, identity=identity or data / "identity", **parameters)
-
-    decorate = option(
-        "--identity",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Where certificate and private key are; made at first use.  [default: DATA/identity]",
-    )
-    return cast(Function, decorate(wrapper))
-
-
 def store_options(function: Function) -> Function:
     """--store, --endpoint-url, --create-bucket and --data, given to the command as one StoreOptions named `store`."""
 
@@ -169,7 +141,13 @@ def store_options(function: Function) -> Function:
         option("--store", metavar="s3://BUCKET[/PREFIX]", help="The bucket; without it, the embedded store."),
         option("--endpoint-url", metavar="URL", help="The S3 server, where it is not Amazon's."),
         option("--create-bucket", is_flag=True, help="Create the bucket if it is not there."),
-        data_option,
+        option(
+            "--data",
+            type=click.Path(file_okay=False, path_type=Path),
+            default="data",
+            show_default=True,
+            help="Where the embedded store, the identity and the local state are by default.",
+        ),
     ]
     return cast(Function, _apply(decorators, wrapper))
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 import uvloop
 
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.cli.identity import IdentityOptions, identity_options
 from untrusted_s3.cli.options import (
     StoreOptions,
     common_options,
-    identity_option,
     json_option,
     option,
     store_options,
@@ -19,7 +17,6 @@ from untrusted_s3.cli.options import (
 from untrusted_s3.cli.output import print_json, print_table
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.errors import UsageError
-from untrusted_s3.node import identity as identities
 from untrusted_s3.node.listener import parse_address
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.records import PeerRecord
@@ -69,7 +66,7 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
     help="ID of a folder to offer it unasked, as a new untrusted device needs; may be repeated.",
 )
 @store_options
-@identity_option
+@identity_options
 @common_options
 def add_peer(
     device_id: DeviceID,
@@ -77,21 +74,33 @@ def add_peer(
     name: str | None,
     share: tuple[str, ...],
     store: StoreOptions,
-    identity: Path,
+    identity: IdentityOptions,
 ) -> None:
     """Accept a device. For one that is accepted already, change what the options name."""
     for address in addresses:
         parse_address(address)
-    if any(identity.glob("*.pem")) and identities.load(identity).device_id == device_id:
+    if not identity.in_store:
+        _refuse_own(device_id, identity.local_device_id())
+    uvloop.run(_add(store, identity, device_id, addresses, name, share))
+
+
+def _refuse_own(device_id: DeviceID, own: DeviceID | None) -> None:
+    if device_id == own:
         raise UsageError("that is this gateway's own device ID: give the one that Syncthing shows (Actions > Show ID)")
-    uvloop.run(_add(store, device_id, addresses, name, share))
 
 
 async def _add(
-    store: StoreOptions, device_id: DeviceID, addresses: tuple[str, ...], name: str | None, share: tuple[str, ...]
+    store: StoreOptions,
+    identity: IdentityOptions,
+    device_id: DeviceID,
+    addresses: tuple[str, ...],
+    name: str | None,
+    share: tuple[str, ...],
 ) -> None:
     key = layout.peer_key(device_id)
     async with open_store(store) as bucket:
+        if identity.in_store:
+            _refuse_own(device_id, await identity.stored_device_id(bucket))
         await records.open_store(bucket)
         before = await records.read_record(bucket, key, PeerRecord.from_json) or PeerRecord(device_id)
         peer = PeerRecord(

@@ -18,20 +18,19 @@ from click.core import ParameterSource
 from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.console import Console, watch_without_terminal, welcome
+from untrusted_s3.cli.identity import IdentityOptions, identity_options
 from untrusted_s3.cli.options import (
     CONFIGURATION_FILE,
     Invocation,
     StoreOptions,
     common_options,
     http_option,
-    identity_option,
     option,
     parse_host_port,
     store_options,
 )
 from untrusted_s3.cli.store import open_bucket
 from untrusted_s3.node.gateway import Gateway, GatewaySettings
-from untrusted_s3.node.identity import load_or_create
 from untrusted_s3.node.listener import parse_address
 from untrusted_s3.store.probe import probe_conditional_writes
 
@@ -78,7 +77,7 @@ _SAME_SIGNAL = 0.5  # seconds
     help="Local state; may be deleted at any time.  [default: DATA/state]",
 )
 @store_options
-@identity_option
+@identity_options
 @common_options
 @click.pass_context
 def serve(
@@ -91,7 +90,7 @@ def serve(
     always_welcome: bool,
     state: Path | None,
     store: StoreOptions,
-    identity: Path,
+    identity: IdentityOptions,
 ) -> None:
     """Run the gateway until SIGINT or SIGTERM; a second one stops it without delay."""
     for address in listen:
@@ -143,7 +142,7 @@ def _watcher(context: click.Context, always_welcome: bool) -> Callable[[Gateway]
 
 async def _serve(
     store: StoreOptions,
-    identity: Path,
+    identity: IdentityOptions,
     settings: GatewaySettings,
     single_writer: bool,
     watch: Callable[[Gateway], Awaitable[None]],
@@ -153,7 +152,7 @@ async def _serve(
         # The embedded store is known to keep them apart; it makes rivals wait for seconds.
         if store.location is not None and not single_writer:
             await probe_conditional_writes(bucket)
-        gateway = Gateway(bucket, load_or_create(identity), settings)
+        gateway = Gateway(bucket, await identity.open(bucket), settings)
         try:
             await gateway.start()
             signals.graceful = True

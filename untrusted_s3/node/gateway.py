@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.dialer import Dialer
 from untrusted_s3.node.folder import Folder
+from untrusted_s3.node.heartbeat import Heartbeat
 from untrusted_s3.node.http import HTTPServer
 from untrusted_s3.node.identity import Identity
 from untrusted_s3.node.listener import Listener
@@ -39,7 +39,6 @@ from untrusted_s3.store.records import (
     open_store,
     read_folders,
     read_record,
-    write_record,
 )
 from untrusted_s3.store.s3 import S3Bucket
 
@@ -76,6 +75,7 @@ class Gateway:
         self.responder = Responder(bucket, ByteBudget(settings.buffer_memory // 2), self.counters)
         self._uploads = asyncio.Semaphore(limits.CONCURRENT_UPLOADS)
         self._listener = Listener(settings.listen, self._new_transport)
+        self._heart = Heartbeat(bucket, self.device_id, settings.name)
         self._dialer = Dialer(self.peers, self._new_transport)
         self._http = HTTPServer(self, settings.http) if settings.http else None
         self._sessions: set[Session] = set()
@@ -117,7 +117,7 @@ class Gateway:
             async with asyncio.timeout(limits.DRAIN_TIMEOUT):
                 for folder in self.folders.values():
                     await folder.drain()
-                await self.bucket.delete(layout.node_key(self.device_id))
+                await self._heart.end()
         except (TimeoutError, StoreError) as error:
             _logger.warning(
                 "could not write everything down before the stop; peers will send it again", error=str(error)
@@ -159,9 +159,8 @@ class Gateway:
     async def _heartbeat(self) -> None:
         """Tells the store that we are alive, and looks whether the operator has accepted or removed devices."""
         while True:
-            value = {"device_id": str(self.device_id), "name": self.device_name, "time": int(time.time())}
             try:
-                await write_record(self.bucket, layout.node_key(self.device_id), value)
+                await self._heart.beat()
                 await self.peers.load()
             except (StoreError, DataError) as error:
                 _logger.warning("cannot write the heartbeat or read the accepted devices", error=str(error))

@@ -1,6 +1,7 @@
 """Our identity: the certificate and the private key that make a device ID.
 
-The two files have the names and the form that they have in a Syncthing home, so an identity can move either way.
+In a folder of its own, the two files have the names and the form that they have in a Syncthing home, so an identity can
+move either way. `sealed_identity` keeps one in the store.
 """
 
 from __future__ import annotations
@@ -91,6 +92,40 @@ def generate() -> Identity:
     return Identity(certificate, key)
 
 
+def parse(certificate: bytes, key: bytes, names: tuple[str, str], remedy: str) -> Identity:
+    """The identity of a certificate and a private key in PEM form.
+
+    Raises UsageError, with the one of `names` that is wrong, and with the `remedy`.
+    """
+    certificate_name, key_name = names
+
+    def unusable(name: str, fault: str) -> UsageError:
+        return UsageError(f"{name} {fault}: {remedy}")
+
+    try:
+        own = x509.load_pem_x509_certificate(certificate)
+        public_key = own.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise unusable(certificate_name, "is not a certificate in PEM form") from error
+    try:
+        private_key = load_pem_private_key(key, password=None)
+    except TypeError as error:
+        raise unusable(key_name, "is encrypted; decrypt it first (openssl pkey)") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise unusable(key_name, "is not a private key in PEM form") from error
+    if not isinstance(private_key, PrivateKey):
+        raise unusable(key_name, "is of a kind that Syncthing cannot use (it takes ECDSA, Ed25519 and RSA)")
+    spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if private_key.public_key().public_bytes(*spki) != public_key.public_bytes(*spki):
+        raise unusable(key_name, f"does not belong to {Path(certificate_name).name}")
+    return Identity(own, private_key)
+
+
+def load_files(certificate: Path, key: Path, remedy: str = "give both files of one identity") -> Identity:
+    """Read an identity from two files of any names. Raises UsageError if they are not there or not a pair."""
+    return parse(_read(certificate), _read(key), (str(certificate), str(key)), remedy)
+
+
 def load(directory: Path) -> Identity:
     """Read `cert.pem` and `key.pem`. Raises UsageError if they are not there or not a pair."""
     certificate_path, key_path = directory / CERTIFICATE_FILE, directory / KEY_FILE
@@ -103,23 +138,8 @@ def load(directory: Path) -> Identity:
             f"{present[0]} has no {missing.name} beside it, and a device ID needs both: restore {missing.name}, or"
             f" move {present[0].name} away to get a new device ID"
         )
-    try:
-        certificate = x509.load_pem_x509_certificate(_read(certificate_path))
-        public_key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _unusable(certificate_path, "is not a certificate in PEM form") from error
-    try:
-        key = load_pem_private_key(_read(key_path), password=None)
-    except TypeError as error:
-        raise _unusable(key_path, "is encrypted; decrypt it first (openssl pkey)") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _unusable(key_path, "is not a private key in PEM form") from error
-    if not isinstance(key, PrivateKey):
-        raise _unusable(key_path, "is of a kind that Syncthing cannot use (it takes ECDSA, Ed25519 and RSA)")
-    spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if key.public_key().public_bytes(*spki) != public_key.public_bytes(*spki):
-        raise _unusable(key_path, f"does not belong to {CERTIFICATE_FILE}")
-    return Identity(certificate, key)
+    remedy = "restore both files of the identity, or move both away to get a new device ID"
+    return load_files(certificate_path, key_path, remedy)
 
 
 def load_or_create(directory: Path) -> Identity:
@@ -144,10 +164,6 @@ def load_or_create(directory: Path) -> Identity:
             f"cannot keep an identity in {directory}: {error.strerror}; choose another directory with --identity"
         ) from error
     return identity
-
-
-def _unusable(path: Path, fault: str) -> UsageError:
-    return UsageError(f"{path} {fault}: restore both files of the identity, or move both away to get a new device ID")
 
 
 def _read(path: Path) -> bytes:

@@ -1,6 +1,7 @@
 """Where things lie in the bucket (docs/format.md). Keys here are relative to the store's prefix.
 
     store.json                              peers/{device id}.json        nodes/{device id}.json
+    identities/{name}.json
     folders/{folder}/folder.json
     folders/{folder}/objects/{hh}/{name hash}/{content hash}
     folders/{folder}/log/{position, 20 digits}
@@ -21,10 +22,11 @@ from untrusted_s3.errors import UsageError
 STORE = "store.json"
 PEERS = "peers/"
 NODES = "nodes/"
+IDENTITIES = "identities/"
 FOLDERS = "folders/"
 FOLDER_RECORD = "folder.json"
 
-_PLAIN_FOLDER = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
+_PLAIN_NAME = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
 _LOCATION = re.compile(r"s3://([^/]+)(/.*)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[0-9A-Za-z._-]+(/[0-9A-Za-z._-]+)*")
@@ -66,9 +68,19 @@ def node_key(device_id: DeviceID) -> str:
     return f"{NODES}{device_id}.json"
 
 
+def identity_key(name: str) -> str:
+    """The record of a sealed identity. Raises UsageError for a name that is no key segment."""
+    if not _PLAIN_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no name for an identity: 1 to 64 letters, digits, dots, hyphens and underscores, of which the"
+            " first is a letter, a digit or a hyphen"
+        )
+    return f"{IDENTITIES}{name}.json"
+
+
 def folder_segment(folder_id: str) -> str:
     """A folder ID as one key segment: itself where it is harmless, else `_` and 32 hex digits of its SHA-256."""
-    if _PLAIN_FOLDER.fullmatch(folder_id):
+    if _PLAIN_NAME.fullmatch(folder_id):
         return folder_id
     return "_" + hashlib.sha256(folder_id.encode()).hexdigest()[:32]
 

@@ -71,6 +71,35 @@ class PeerRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """The heartbeat of a running gateway: its name, seconds since 1970, and 32 hex digits of its process's own."""
+
+    device_id: DeviceID
+    name: str
+    time: int
+    instance: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object."""
+        return {
+            "device_id": str(self.device_id),
+            "name": self.name,
+            "time": self.time,
+            "instance": self.instance,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> NodeRecord:
+        """From the JSON object."""
+        return cls(
+            DeviceID.parse(str(value["device_id"])),
+            str(value.get("name", "")),
+            int(value["time"]),
+            str(value.get("instance", "")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FolderRecord:
     """A folder: its Syncthing ID and label, the encryption password's token, and the id of the index that all
     gateways announce for it."""

@@ -1,0 +1,60 @@
+"""What a running gateway tells its store about itself, and how it notices another one with the same device ID."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+import structlog
+
+from untrusted_s3 import limits
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import DataError
+from untrusted_s3.store import layout, records
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.records import NodeRecord
+
+_logger = structlog.get_logger()
+
+
+class Heartbeat:
+    """The record of one gateway's process below `nodes/`. `clock` gives seconds since 1970."""
+
+    def __init__(self, bucket: Bucket, device_id: DeviceID, name: str, clock: Callable[[], float] = time.time) -> None:
+        self._bucket = bucket
+        self._device_id = device_id
+        self._name = name
+        self._clock = clock
+        self._key = layout.node_key(device_id)
+        self._instance = secrets.token_hex(16)
+        self._has_beaten = False
+
+    async def beat(self) -> None:
+        """Writes the record, and warns of another process that has written it. Raises StoreError."""
+        try:
+            before = await records.read_record(self._bucket, self._key, NodeRecord.from_json)
+        except DataError:
+            before = None
+        if before is not None and before.instance != self._instance:
+            self._warn(before)
+        now = NodeRecord(self._device_id, self._name, int(self._clock()), self._instance)
+        await records.write_record(self._bucket, self._key, now.to_json())
+        self._has_beaten = True
+
+    async def end(self) -> None:
+        """Removes the record. Raises StoreError."""
+        await self._bucket.delete(self._key)
+
+    def _warn(self, other: NodeRecord) -> None:
+        advice = "each gateway needs an identity of its own: another --identity or --identity-name"
+        if self._has_beaten:
+            # It has replaced what we wrote.
+            _logger.warning("another gateway runs with this device ID", name=other.name, advice=advice)
+        elif abs(age := self._clock() - other.time) < limits.HEARTBEAT_LIFETIME:
+            _logger.warning(
+                "another gateway with this device ID was running a moment ago, and may still run",
+                name=other.name,
+                seconds_ago=round(age),
+                advice=f"after a crash this is nothing; else {advice}",
+            )
