@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import RunCLI
+from tests.peers.s3_server import S3Server
 from untrusted_s3.cli.identity import IdentityOptions
 from untrusted_s3.node import sealed_identity
 from untrusted_s3.node.identity import Identity, generate
-from untrusted_s3.store.embedded import EmbeddedStore
 from untrusted_s3.store.s3 import connect
 
 PASSPHRASE = "correct horse battery staple"
@@ -107,9 +107,7 @@ def test_one_text_is_not_enough(
 
 
 @pytest.mark.parametrize("key", ["garbage", "\udcff", generate().private_key_pem.decode()])
-def test_a_text_that_does_not_fit(
-    run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch, own: Identity, key: str
-) -> None:
+def test_a_text_that_does_not_fit(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch, own: Identity, key: str) -> None:
     set_texts(monkeypatch, own.certificate_pem.decode(), key)
     assert_refused(run_cli, ["id"], f"{VARIABLE}KEY_PEM ", "set both from one identity")
 
@@ -134,7 +132,7 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.combinations(SOURCES, 2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(SOURCES, 2)))
 @pytest.mark.parametrize("command", COMMANDS)
 def test_two_sources_are_one_too_many(
     run_cli: RunCLI,
@@ -177,9 +175,7 @@ def test_a_name_needs_a_passphrase(run_cli: RunCLI, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.store
-def test_an_identity_in_the_store(
-    run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch, store_arguments: list[str]
-) -> None:
+def test_an_identity_in_the_store(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch, store_arguments: list[str]) -> None:
     Path("passphrase").write_text(PASSPHRASE + "\n")
     from_file = ["--identity-name", "one", "--identity-passphrase-file", "passphrase", *store_arguments]
     outcome = run_cli("id", *from_file)
@@ -224,16 +220,16 @@ def test_a_damaged_identity_in_the_store(
     run_cli: RunCLI,
     monkeypatch: pytest.MonkeyPatch,
     store_arguments: list[str],
-    seaweedfs: EmbeddedStore,
+    s3_server: S3Server,
     bucket_prefix: str,
 ) -> None:
     monkeypatch.setenv(VARIABLE + "PASSPHRASE", PASSPHRASE)
     named = ["id", *store_arguments, "--identity-name", "one"]
     assert run_cli(*named).exit_code == 0
-    where = {"Bucket": seaweedfs.bucket, "Key": f"{bucket_prefix}/identities/one.json"}
-    client = connect(seaweedfs.endpoint_url).client
-    record = client.get_object(**where)["Body"].read()
+    bucket, key = s3_server.bucket, f"{bucket_prefix}/identities/one.json"
+    client = connect(s3_server.endpoint_url).client
+    record = client.get_object(Bucket=bucket, Key=key)["Body"].read()
     damaged = record.replace(b'"sealed": "', b'"sealed": "AAAA')
-    client.put_object(**where, Body=damaged)
+    client.put_object(Bucket=bucket, Key=key, Body=damaged)
     assert_refused(run_cli, named, "identities/one.json cannot be read", "checksum", exit_code=1)
-    assert client.get_object(**where)["Body"].read() == damaged
+    assert client.get_object(Bucket=bucket, Key=key)["Body"].read() == damaged

@@ -38,6 +38,11 @@ def test_keys_of_devices_are_safe(device_id: DeviceID) -> None:
     assert layout.peer_key(device_id).startswith(layout.PEERS)
 
 
+@given(st.from_regex(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}", fullmatch=True))
+def test_keys_of_identities_are_safe(name: str) -> None:
+    assert_safe(layout.identity_key(name))
+
+
 @given(st.text(), st.text())
 def test_folders_do_not_share_keys(one: str, other: str) -> None:
     assert (folder_segment(one) == folder_segment(other)) == (one == other)
