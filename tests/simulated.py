@@ -120,15 +120,16 @@ class SimulatedStore:
             raise NoSuchKey(f"{key}: no such object")
         return self.objects[key].body
 
-    def put(self, key: str, body: bytes, *, if_none_match: bool = False) -> None:
-        """Writes an object, atomically."""
+    def put(self, key: str, body: bytes, *, if_none_match: bool = False, begun: float | None = None) -> None:
+        """Writes an object, atomically. Its age counts from `begun` where that is given, as Amazon's does for a
+        multipart upload."""
         if if_none_match:
             if key in self.objects:
                 raise PreconditionFailed(f"{key}: the key is taken")
             if key in self.ever_created:
                 self.created_twice.append(key)
             self.ever_created.add(key)
-        self.objects[key] = _Object(body, self.clock())
+        self.objects[key] = _Object(body, self.clock() if begun is None else begun)
 
     def begin_upload(self, key: str) -> str:
         """A new multipart upload's id."""
@@ -235,7 +236,9 @@ class SimulatedBucket:
     async def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
         found = await self._call(
             Call("list", prefix),
-            lambda: [ObjectSummary(key, len(self.store.body(key))) for key in self.store.keys(prefix)],
+            lambda: [
+                ObjectSummary(key, len(self.store.body(key)), self.store.age(key)) for key in self.store.keys(prefix)
+            ],
         )
         for item in reversed(found):  # in no order to rely on
             yield item
@@ -248,7 +251,12 @@ class SimulatedBucket:
             yield f"{prefix}{name}/"
 
     async def upload_file(self, key: str, path: Path) -> None:
-        await self._call(Call("upload_file", key), lambda: self.store.put(key, path.read_bytes()))
+        begun = self.store.clock()
+        await self._call(
+            Call("upload_file", key),
+            lambda: self.store.put(key, path.read_bytes(), begun=begun),
+            limits.FILE_UPLOAD_LIFETIME,
+        )
 
     async def download_file(self, key: str, path: Path) -> None:
         body = await self._call(Call("download_file", key), lambda: self.store.get(key))

@@ -38,6 +38,8 @@ STORE_TIMEOUT: Final = 60.0
 SLOWEST_UPLOAD: Final = 32.0 * KIB  # bytes a second
 MAX_CLOCK_SKEW: Final = 300.0
 
+FILE_UPLOAD_LIFETIME: Final = 6 * 3600
+
 # The log
 SEGMENT_ENTRIES: Final = 1000
 SEGMENT_SIZE: Final = 8 * MIB

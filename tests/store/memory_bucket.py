@@ -47,7 +47,7 @@ class MemoryBucket:
     async def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
         for key in sorted(self.objects):
             if key.startswith(prefix):
-                yield ObjectSummary(key, len(self.objects[key]))
+                yield ObjectSummary(key, len(self.objects[key]), 0.0)
 
     async def list_directories(self, prefix: str) -> AsyncIterator[str]:
         rests = (key[len(prefix) :] for key in self.objects if key.startswith(prefix))

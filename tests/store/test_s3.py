@@ -7,6 +7,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,11 +143,55 @@ async def test_an_aborted_multipart_upload_is_gone(bucket: S3Bucket) -> None:
 @pytest.mark.store
 @on_each_s3_server
 async def test_files(bucket: S3Bucket, tmp_path: Path) -> None:
-    body = os.urandom(9 * MIB)  # boto3 uploads this in parts
-    (tmp_path / "up").write_bytes(body)
+    for body in (b"", os.urandom(1000), os.urandom(17 * MIB)):  # the last one in parts
+        (tmp_path / "up").write_bytes(body)
+        await bucket.upload_file("file", tmp_path / "up")
+        await bucket.download_file("file", tmp_path / "down")
+        assert (tmp_path / "down").read_bytes() == body
+    (listed,) = [item async for item in bucket.list("")]
+    assert (listed.key, listed.size) == ("file", 17 * MIB)
+    assert 0 <= listed.age < 60
+
+
+@pytest.mark.store
+async def test_a_file_whose_upload_takes_too_long_is_refused_by_the_store(
+    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint must not appear long after it was begun."""
+    monkeypatch.setattr(limits, "FILE_UPLOAD_LIFETIME", 1)
+    upload_part = S3Bucket.upload_part
+
+    async def slow(*arguments: Any) -> str:
+        await asyncio.sleep(2.2)
+        return await upload_part(*arguments)
+
+    monkeypatch.setattr(S3Bucket, "upload_part", slow)
+    (tmp_path / "up").write_bytes(bytes(9 * MIB))
+    with pytest.raises(StoreRefused):
+        await bucket.upload_file("file", tmp_path / "up")
+    assert await bucket.size("file") is None
+    answer = bucket.client.list_multipart_uploads(Bucket=bucket.location.bucket)
+    assert [item for item in answer.get("Uploads", []) if item["Key"].startswith(bucket.location.prefix)] == []
+
+
+@pytest.mark.store
+async def test_a_completion_whose_answer_was_lost(
+    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http, lost = S3Bucket._http, []
+
+    async def lose_the_first(*arguments: Any, **parameters: Any) -> Any:
+        answer = await http(*arguments, **parameters)
+        if arguments[1] == "POST" and not lost:
+            lost.append(answer)
+            raise StoreUnreachable("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(S3Bucket, "_http", lose_the_first)
+    (tmp_path / "up").write_bytes(bytes(9 * MIB))
     await bucket.upload_file("file", tmp_path / "up")
-    await bucket.download_file("file", tmp_path / "down")
-    assert (tmp_path / "down").read_bytes() == body
+    assert lost
+    assert await bucket.size("file") == 9 * MIB
 
 
 @pytest.mark.store

@@ -15,10 +15,12 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class ObjectSummary:
-    """One object of a listing: its key (relative to the store's prefix) and its size in bytes."""
+    """One object of a listing: its key (relative to the store's prefix), its size in bytes, and the seconds since it was
+    written, or since its upload was begun: both times by the store's clock. 0 where the store does not say."""
 
     key: str
     size: int
+    age: float
 
 
 class Bucket(Protocol):
@@ -57,7 +59,10 @@ class Bucket(Protocol):
         ...
 
     async def upload_file(self, key: str, path: Path) -> None:
-        """Writes a local file as one object."""
+        """Writes a local file as one object.
+
+        The store refuses to complete it later than limits.FILE_UPLOAD_LIFETIME after it was begun, by its own clock.
+        """
         ...
 
     async def download_file(self, key: str, path: Path) -> None:

@@ -71,6 +71,10 @@ class Presigner:
         query = {"uploadId": upload_id, "partNumber": str(number)}
         return self._sign("PUT", key, limits.PRESIGNED_PUT_LIFETIME, query)
 
+    def complete(self, key: str, upload_id: str, lifetime: int) -> URL:
+        """A URL that completes a multipart upload by POST, for `lifetime` seconds from now."""
+        return self._sign("POST", key, lifetime, {"uploadId": upload_id})
+
     def _sign(self, method: str, key: str, lifetime: int, query: dict[str, str] | None = None) -> URL:
         # Keys consist of characters that no URL has to quote (store/layout.py).
         request = AWSRequest(method, self._base + key, params=query or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+from xml.sax.saxutils import escape
 
 import aiohttp
 import boto3
@@ -21,11 +23,12 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from yarl import URL
 
 from untrusted_s3 import limits
-from untrusted_s3.errors import NoSuchKey, StoreRefused, StoreUnreachable, UsageError
+from untrusted_s3.errors import NoSuchKey, StoreError, StoreRefused, StoreUnreachable, UsageError
 from untrusted_s3.store.bucket import Buffer, ObjectSummary
 from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.multipart import part_ranges, part_size
 from untrusted_s3.store.presign import Presigner, S3Connection
-from untrusted_s3.store.s3_errors import check_clock, refusal, translate
+from untrusted_s3.store.s3_errors import age_of, check_clock, refusal, translate
 
 if TYPE_CHECKING:
     pass
@@ -205,7 +208,7 @@ class S3Bucket:
     ) -> tuple[Any, bytes]:
         what = f"{method} {key}"
         self.requests[method] = self.requests.get(method, 0) + 1
-        data = _Pieces(body) if method == "PUT" else None
+        data = _Pieces(body) if method in ("PUT", "POST") else None
         # A server that stops to read is noticed by no timeout of the session: those are for what it sends.
         patience = limits.STORE_TIMEOUT + sum(map(len, body)) / limits.SLOWEST_UPLOAD if data is not None else None
         try:
@@ -247,7 +250,8 @@ class S3Bucket:
     async def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
         async for page in self._pages(prefix):
             for item in page.get("Contents", []):
-                yield ObjectSummary(item["Key"][len(self.location.prefix) :], item["Size"])
+                age = age_of(item.get("LastModified"), page["ResponseMetadata"]["HTTPHeaders"].get("date"))
+                yield ObjectSummary(item["Key"][len(self.location.prefix) :], item["Size"], age)
 
     async def list_directories(self, prefix: str) -> AsyncIterator[str]:
         async for page in self._pages(prefix, Delimiter="/"):
@@ -264,7 +268,51 @@ class S3Bucket:
             token = {"ContinuationToken": answer["NextContinuationToken"]}
 
     async def upload_file(self, key: str, path: Path) -> None:
-        await self._run(self.client.upload_file, str(path), self.location.bucket, self.location.prefix + key)
+        size = path.stat().st_size
+        parts = part_ranges(size, part_size(size))
+        if len(parts) == 1:
+            await self.put(key, [await asyncio.to_thread(path.read_bytes)])
+            return
+        upload_id = await self.create_multipart_upload(key)
+        # Signed now: an upload that stalled must be refused by the store's clock (index/log.py, rule 3).
+        completion = self.presigner.complete(self.location.prefix + key, upload_id, limits.FILE_UPLOAD_LIFETIME)
+        slots = asyncio.Semaphore(limits.CONCURRENT_PART_UPLOADS)
+
+        async def upload(number: int, start: int, end: int) -> str:
+            async with slots:
+                return await self.upload_part(
+                    key, upload_id, number, [await asyncio.to_thread(_read, path, start, end)]
+                )
+
+        uploads = [asyncio.ensure_future(upload(number, *part)) for number, part in enumerate(parts, 1)]
+        try:
+            await self._complete_presigned(key, completion, await asyncio.gather(*uploads), size)
+        except BaseException:
+            for one in uploads:
+                one.cancel()
+            await asyncio.gather(*uploads, return_exceptions=True)
+            with contextlib.suppress(StoreError):
+                await self.abort_multipart_upload(key, upload_id)
+            raise
+
+    async def _complete_presigned(self, key: str, url: URL, etags: Sequence[str], size: int) -> None:
+        parts = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
+            for number, etag in enumerate(etags, 1)
+        )
+        body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+
+        async def attempt() -> None:
+            try:
+                _, answer = await self._http("POST", url, key, body=[body])
+            except NoSuchKey:
+                if await self.size(key) != size:  # else an earlier try succeeded, and its answer was lost
+                    raise
+                return
+            if b"<Error>" in answer:  # Amazon says 200 before it knows
+                raise StoreUnreachable(f"the store could not complete {key}: {answer[:300].decode(errors='replace')}")
+
+        await self._retry(attempt)
 
     async def download_file(self, key: str, path: Path) -> None:
         await self._run(self.client.download_file, self.location.bucket, self.location.prefix + key, str(path))
@@ -315,6 +363,12 @@ class S3Bucket:
         except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
             what = parameters.get("Key", self.location.bucket)
             raise translate(error, f"{function.__name__} {what}") from error
+
+
+def _read(path: Path, start: int, end: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(end - start)
 
 
 def _required(answer: Mapping[str, Any], name: str, what: str) -> str:

@@ -63,15 +63,25 @@ def refusal(status: int, code: str, what: str) -> StoreError:
     return StoreRefused(f"the store answered {status} {code} to {what}")
 
 
+def _parse_date(date_header: str | None) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(date_header or "")
+    except ValueError:
+        return None
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date
+
+
+def age_of(modified: datetime | None, date_header: str | None) -> float:
+    """The age of an object that was modified then, for a store that answers with this `Date` header; 0 where either is
+    missing, so that nothing seems old by mistake."""
+    now = _parse_date(date_header)
+    return (now - modified).total_seconds() if now is not None and modified is not None else 0.0
+
+
 def clock_skew(date_header: str | None, now: datetime | None = None) -> float:
     """By how many seconds our clock is ahead of the store's `Date` header; 0 where that is missing or no date."""
-    try:
-        theirs = parsedate_to_datetime(date_header or "")
-    except ValueError:
-        return 0.0
-    if theirs.tzinfo is None:
-        theirs = theirs.replace(tzinfo=UTC)
-    return ((now or datetime.now(UTC)) - theirs).total_seconds()
+    theirs = _parse_date(date_header)
+    return ((now or datetime.now(UTC)) - theirs).total_seconds() if theirs is not None else 0.0
 
 
 def check_clock(date_header: str | None, now: datetime | None = None) -> None:
