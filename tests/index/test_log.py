@@ -17,6 +17,7 @@ from tests.simulated import (
     Call,
     Crash,
     Fault,
+    Phase,
     Scheduler,
     SimulatedBucket,
     SimulatedClock,
@@ -28,7 +29,7 @@ from tests.simulated import (
 )
 from untrusted_s3 import limits
 from untrusted_s3.bep.cluster_config import IndexState
-from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed, StoreError, StoreUnreachable
+from untrusted_s3.errors import DataError, PreconditionFailed, StoreError, StoreUnreachable
 from untrusted_s3.index.segment import Entry, PeerCursor
 from untrusted_s3.index.state import FolderState
 
@@ -325,22 +326,79 @@ async def test_a_segment_at_the_wrong_position_is_refused(store: SimulatedStore,
     assert reader.state.position == 1
 
 
+async def checkpoints_at(store: SimulatedStore, tmp_path: Path, *positions: int) -> SimulatedGateway:
+    """A gateway that has written five segments and these checkpoints."""
+    writer = await opened(store, 1, tmp_path)
+    for number in range(1, 6):
+        await writer.log.append([entry(file(number))])
+        if number in positions:
+            await writer.log.checkpoint()
+    return writer
+
+
 @pytest.mark.parametrize("damage", [b"", b"x" * 10_000])
-async def test_a_damaged_checkpoint_is_named_and_the_state_stays(
-    damage: bytes, store: SimulatedStore, tmp_path: Path
+@pytest.mark.parametrize("gone", [(), (1, 2)])
+async def test_for_a_damaged_checkpoint_an_older_one_serves(
+    damage: bytes, gone: tuple[int, ...], store: SimulatedStore, tmp_path: Path
 ) -> None:
+    writer = await checkpoints_at(store, tmp_path, 2, 4)
+    store.put(KEYS.checkpoint(4), damage)
+    for position in gone:
+        del store.objects[KEYS.segment(position)]
+    reader = await opened(store, 3, tmp_path)
+    assert contents(reader.state) == contents(writer.state)
+    await reader.log.append([entry(file("more"))])
+    assert reader.state.position == 6
+
+
+async def test_without_its_segments_no_older_checkpoint_serves(store: SimulatedStore, tmp_path: Path) -> None:
+    """A deleted segment is not the end of the log, and its position is never written again."""
+    await checkpoints_at(store, tmp_path, 2, 4)
+    store.put(KEYS.checkpoint(4), b"damaged")
+    for position in (1, 2, 3, 4):
+        del store.objects[KEYS.segment(position)]
+    reader = SimulatedGateway(SimulatedBucket(store), 3, tmp_path)
+    for _ in range(2):
+        with pytest.raises(DataError, match=f"{KEYS.checkpoint(4)} .*{KEYS.segment(3)} "):
+            await reader.log.load()
+        with pytest.raises(DataError, match=KEYS.checkpoint(4)):
+            await reader.log.append([entry(file("more"))])
+    assert reader.state.position == 2, "the older one is loaded"
+    assert reader.bucket.count("put") == 0
+    assert reader.bucket.count("download_file") == 2, "a damaged checkpoint is not fetched again and again"
+
+
+async def test_a_damaged_checkpoint_leaves_the_state_that_there_is(store: SimulatedStore, tmp_path: Path) -> None:
     writer = await filled(store, tmp_path, 3)
     follower = await opened(store, 2, tmp_path)
     before = contents(follower.state)
     await writer.log.append([entry(file("more"))])
     await writer.log.checkpoint()
-    store.put(KEYS.checkpoint(4), damage)
-    with pytest.raises(DataError, match=KEYS.checkpoint(4)):
-        await opened(store, 3, tmp_path)
+    store.put(KEYS.checkpoint(4), b"damaged")
+    del store.objects[KEYS.segment(4)]
     let_pass(store, limits.SEGMENT_RETENTION)
     with pytest.raises(DataError, match=KEYS.checkpoint(4)):
         await follower.log.refresh()
     assert contents(follower.state) == before
+
+
+async def test_a_checkpoint_that_a_trim_deletes_before_it_is_read(store: SimulatedStore, tmp_path: Path) -> None:
+    writer = await checkpoints_at(store, tmp_path, 2, 4)
+    for position in (1, 2, 3, 4):
+        del store.objects[KEYS.segment(position)]
+    reader = SimulatedGateway(SimulatedBucket(store), 3, tmp_path)
+    seen: list[str] = []
+
+    async def gate(call: Call, phase: Phase) -> None:
+        if call.operation == "download_file" and phase is Phase.REQUEST and not seen:
+            await writer.log.checkpoint()
+            seen.extend(store.keys(KEYS.checkpoints))
+            del store.objects[KEYS.checkpoint(4)]
+
+    reader.bucket.gate = gate
+    await reader.log.load()
+    assert len(seen) == 3
+    assert contents(reader.state) == contents(writer.state)
 
 
 async def test_a_checkpoint_of_another_position_is_refused(store: SimulatedStore, tmp_path: Path) -> None:
@@ -349,6 +407,30 @@ async def test_a_checkpoint_of_another_position_is_refused(store: SimulatedStore
     store.objects[KEYS.checkpoint(5)] = store.objects[KEYS.checkpoint(3)]
     with pytest.raises(DataError, match=KEYS.checkpoint(5)):
         await opened(store, 2, tmp_path)
+
+
+async def test_another_gateways_checkpoint_makes_ours_needless(
+    store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CHECKPOINT_COST", 3 * limits.SEGMENT_COST)
+    first = await filled(store, tmp_path, 4)
+    second = await opened(store, 2, tmp_path)
+    assert first.log.checkpoint_due and second.log.checkpoint_due
+    assert await first.log.checkpoint_where_due()
+    assert not await second.log.checkpoint_where_due()
+    assert not second.log.checkpoint_due
+    assert store.keys(KEYS.checkpoints) == [KEYS.checkpoint(4)]
+
+
+async def test_the_larger_the_state_the_rarer_its_checkpoints(
+    store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CHECKPOINT_COST", 3 * limits.SEGMENT_COST)
+    writer = await filled(store, tmp_path, 4)
+    monkeypatch.setattr(limits, "CHECKPOINT_SHARE", 4.5 * limits.SEGMENT_COST / writer.state.file_size)
+    due = [writer.log.checkpoint_due]
+    await writer.log.append([entry(file("more"))])
+    assert [*due, writer.log.checkpoint_due] == [False, True]
 
 
 async def test_the_state_can_be_read_while_a_checkpoint_is_fetched(store: SimulatedStore, tmp_path: Path) -> None:
@@ -371,26 +453,8 @@ async def test_the_state_can_be_read_while_a_checkpoint_is_fetched(store: Simula
     assert contents(reader.state) == contents(writer.state)
 
 
-async def test_a_checkpoint_that_vanishes_leaves_the_state(store: SimulatedStore, tmp_path: Path) -> None:
-    writer = await filled(store, tmp_path, 2)
-    reader = await opened(store, 2, tmp_path)
-    await writer.log.append([entry(file("more"))])
-    await writer.log.checkpoint()
-    before = contents(reader.state)
-    let_pass(store, limits.SEGMENT_RETENTION)
-
-    async def gate(call: Call, phase: object) -> None:
-        if call.operation == "download_file":
-            store.objects.pop(call.key, None)
-
-    reader.bucket.gate = gate
-    with pytest.raises(NoSuchKey):
-        await reader.log.refresh()
-    assert contents(reader.state) == before
-
-
 async def test_when_a_checkpoint_is_due(store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CHECKPOINT_SEGMENTS", 3)
+    monkeypatch.setattr(limits, "CHECKPOINT_COST", 3 * limits.SEGMENT_COST)
     writer = await filled(store, tmp_path, 2)
     due = [writer.log.checkpoint_due]
     await writer.log.append([entry(file("more"))])
@@ -405,7 +469,9 @@ async def test_when_a_checkpoint_is_due(store: SimulatedStore, tmp_path: Path, m
 async def test_large_segments_make_a_checkpoint_due_sooner(
     store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "CHECKPOINT_BYTES", 10)
+    monkeypatch.setattr(limits, "SEGMENT_COST", 0)
+    monkeypatch.setattr(limits, "CHECKPOINT_COST", 10)
+    monkeypatch.setattr(limits, "CHECKPOINT_SHARE", 0)
     writer = await filled(store, tmp_path, 1)
     due = [writer.log.checkpoint_due]  # one segment alone is never worth a checkpoint
     await writer.log.append([entry(file("more"))])

@@ -14,6 +14,7 @@ from tests.interop.sharing import fetched_folder, rescan, share_folder, stored_k
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
+from untrusted_s3 import limits
 from untrusted_s3.store.embedded import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys
 
@@ -42,7 +43,7 @@ def test_nothing_moves_again_after_a_restart(
     original, copy = tmp_path / "original", tmp_path / "copy"
     build_awkward_tree(original)
     random_file(original / "large", 9 << 20, seed=9)
-    gateway = Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix, limits={"CHECKPOINT_SEGMENTS": 3})
+    gateway = Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix, limits={"CHECKPOINT_COST": 3 * limits.SEGMENT_COST})
     with gateway:
         with Syncthing(syncthing_binary, tmp_path / "first", "first") as first:
             share_folder(first, gateway, FOLDER, original)

@@ -1,25 +1,40 @@
-"""Checkpoints: a folder's state at a position of its log as one SQLite file in the bucket, so that a new gateway need
-not read the whole log."""
+"""Checkpoints: a folder's state at a position of its log as one object in the bucket, so that a new gateway need not
+read the whole log (docs/format.md, "Checkpoints").
+
+SQLite file (a multiple of 512 bytes)  CRC-32C of it (4 bytes, big endian)
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from pathlib import Path
 
+import crc32c
+
+from untrusted_s3.errors import DataError
 from untrusted_s3.index.state import FolderState, check_copy
-from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.limits import MIB
+from untrusted_s3.store.bucket import Bucket, ObjectSummary
+from untrusted_s3.store.layout import FolderKeys, position_of
+
+_CHECKSUM_SIZE = 4
 
 
-async def newest_checkpoint(bucket: Bucket, keys: FolderKeys) -> int:
-    """The position of the newest checkpoint in the bucket, 0 for none."""
-    newest = 0
-    async for item in bucket.list(keys.checkpoints):
-        suffix = item.key.removeprefix(keys.checkpoints)
-        if len(suffix) == 20 and suffix.isascii() and suffix.isdigit():
-            newest = max(newest, int(suffix))
-    return newest
+async def list_checkpoints(bucket: Bucket, keys: FolderKeys) -> dict[int, ObjectSummary]:
+    """All checkpoints in the bucket by their positions."""
+    return await list_positions(bucket, keys.checkpoints)
+
+
+async def list_positions(bucket: Bucket, prefix: str) -> dict[int, ObjectSummary]:
+    """What lies below a prefix under the key of a position; anything else there is not ours."""
+    found = {}
+    async for item in bucket.list(prefix):
+        position = position_of(item.key.removeprefix(prefix))
+        if position is not None:
+            found[position] = item
+    return found
 
 
 async def write_checkpoint(bucket: Bucket, keys: FolderKeys, state: FolderState) -> int:
@@ -27,7 +42,7 @@ async def write_checkpoint(bucket: Bucket, keys: FolderKeys, state: FolderState)
     says the same, so it does not matter which one stays."""
     with tempfile.TemporaryDirectory(dir=state.path.parent, prefix="checkpoint-") as directory:
         path = Path(directory, "state.sqlite")
-        position = await asyncio.to_thread(state.write_copy, path)
+        position = await asyncio.to_thread(_write_copy, state, path)
         await bucket.upload_file(keys.checkpoint(position), path)
     return position
 
@@ -35,11 +50,40 @@ async def write_checkpoint(bucket: Bucket, keys: FolderKeys, state: FolderState)
 async def read_checkpoint(bucket: Bucket, keys: FolderKeys, position: int, state: FolderState) -> None:
     """Puts the checkpoint of a position in the place of the local state, which serves until then.
 
-    Raises DataError where it is damaged; the local state then stays.
+    Raises NoSuchKey, or DataError where it is damaged; the local state then stays.
     """
     key = keys.checkpoint(position)
     with tempfile.TemporaryDirectory(dir=state.path.parent, prefix="checkpoint-") as directory:
         fresh = Path(directory, "state.sqlite")
         await bucket.download_file(key, fresh)
-        await asyncio.to_thread(check_copy, fresh, position, key)
+        await asyncio.to_thread(_check, fresh, position, key)
         state.replace(fresh)
+
+
+def _write_copy(state: FolderState, path: Path) -> int:
+    position = state.write_copy(path)
+    checksum = _crc32c_of(path, path.stat().st_size)
+    with path.open("ab") as file:
+        file.write(checksum)
+    return position
+
+
+def _check(path: Path, position: int, key: str) -> None:
+    """Makes a downloaded checkpoint a sound SQLite file of that position. Raises DataError where it is none."""
+    size = path.stat().st_size - _CHECKSUM_SIZE
+    with path.open("rb") as file:
+        file.seek(max(size, 0))
+        if size <= 0 or _crc32c_of(path, size) != file.read():
+            raise DataError(f"{key} is damaged: its checksum does not match")
+    os.truncate(path, size)
+    check_copy(path, position, key)
+
+
+def _crc32c_of(path: Path, size: int) -> bytes:
+    checksum, left = 0, size
+    with path.open("rb") as file:
+        while left:
+            piece = file.read(min(left, MIB))
+            checksum = crc32c.crc32c(piece, checksum)
+            left -= len(piece)
+    return checksum.to_bytes(_CHECKSUM_SIZE, "big")

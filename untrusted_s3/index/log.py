@@ -8,10 +8,13 @@ The rules that several gateways on one bucket rely on:
 2. An object is complete before the entry that names it is appended, and an entry is announced to peers only after
    its segment is written.
 3. Segments are deleted only when a checkpoint covers them that is itself older than SEGMENT_RETENTION by the store's
-   clock. So whoever has seen the end of the log, or found nothing newer than its own state among the checkpoints, can
-   read on from there for SEGMENT_RETENTION.
+   clock, and the newest checkpoint is never deleted (index/trimming.py). A checkpoint's age may count from the
+   beginning of its upload, and the store refuses to complete that FILE_UPLOAD_LIFETIME later. So whoever has seen the
+   end of the log, or found nothing newer than its own state among the checkpoints, can read on from there for what
+   SEGMENT_RETENTION is more than FILE_UPLOAD_LIFETIME.
 4. A missing segment is the end of the log only for a reader that has looked within half of SEGMENT_RETENTION, the
-   answer's way included. Any other begins again at the newest checkpoint.
+   answer's way included, and has come as far as every checkpoint that it saw. Any other begins again at the newest
+   checkpoint; where that is damaged or gone, at the one before it, which serves if the segments after it are there.
 5. A writer that stalled could create a deleted position a second time. It cannot: the PUT is a presigned one that was
    signed no later than APPEND_LIFETIME after the writer last saw the end of the log, and the store refuses it, by the
    store's own clock, APPEND_LIFETIME after it was signed. Both together are far below SEGMENT_RETENTION. A look
@@ -30,8 +33,8 @@ import structlog
 
 from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import NoSuchKey, PreconditionFailed
-from untrusted_s3.index.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
+from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed
+from untrusted_s3.index.checkpoint import list_checkpoints, read_checkpoint, write_checkpoint
 from untrusted_s3.index.segment import Entry, PeerCursor, Segment, decode_segment, encode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
@@ -62,6 +65,7 @@ class FolderLog:
         self._last_look = float("-inf")
         self._checkpoint_position = 0
         self._bytes_since_checkpoint = 0
+        self._unreadable: dict[int, Exception] = {}  # checkpoints by their positions, and why
 
     async def load(self) -> None:
         """Brings the state up to the end of the log, by way of the newest checkpoint where that is ahead of it.
@@ -89,7 +93,7 @@ class FolderLog:
 
     async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor]) -> None:
         while True:
-            while not self._looked_within(limits.APPEND_LIFETIME):
+            while self._is_behind or not self._looked_within(limits.APPEND_LIFETIME):
                 await self._look()
             entries = [entry for entry in entries if self.state.wants(entry.file_info)]
             if not entries and not cursors:
@@ -122,6 +126,12 @@ class FolderLog:
     def _looked_within(self, seconds: float) -> bool:
         return 0 <= self._clock() - self._last_look <= seconds
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether the log is longer than the state, by a checkpoint that cannot be read: then segments after the state
+        may have been deleted."""
+        return self.state.position < max(self._unreadable, default=0)
+
     async def _look(self) -> None:
         ahead = 1
         while True:
@@ -140,6 +150,9 @@ class FolderLog:
             if segment is None:
                 if not self._looked_within(limits.SEGMENT_RETENTION / 2):
                     return True  # it may have been deleted while we waited
+                if self._is_behind:
+                    error = self._unreadable[max(self._unreadable)]
+                    raise DataError(f"{error}; and {self._keys.segment(position)} is not there any more") from error
                 self._last_look = looked
                 return False
             self.state.apply(position, segment)
@@ -155,21 +168,50 @@ class FolderLog:
         return decode_segment(body, key)
 
     async def _load_checkpoint(self) -> None:
-        looked = self._clock()
-        newest = await newest_checkpoint(self._bucket, self._keys)
-        if newest > self.state.position:
-            await read_checkpoint(self._bucket, self._keys, newest, self.state)
-            _logger.info("checkpoint loaded", position=newest)
+        """Takes the newest checkpoint that can be read, where one is ahead of the state."""
+        self._unreadable.clear()
+        while True:
+            looked = self._clock()
+            newest = await self._newest_checkpoint()
+            if newest <= self.state.position:
+                break
+            try:
+                await read_checkpoint(self._bucket, self._keys, newest, self.state)
+                _logger.info("checkpoint loaded", position=newest)
+                break
+            except NoSuchKey as error:
+                # Deleted by a trim; the next listing shows a newer one.
+                self._unreadable[newest] = error
+            except DataError as error:
+                _logger.error("a checkpoint cannot be read, trying an older one", position=newest, error=str(error))
+                self._unreadable[newest] = error
         self._checkpoint_position = newest
         self._last_look = looked
 
+    async def _newest_checkpoint(self) -> int:
+        """The position of the newest checkpoint, of those that can be read as far as we know; 0 for none."""
+        found = await list_checkpoints(self._bucket, self._keys)
+        return max(found.keys() - self._unreadable.keys(), default=0)
+
     @property
     def checkpoint_due(self) -> bool:
-        """Whether enough has been appended since the newest checkpoint."""
+        """Whether so much has been appended since the newest checkpoint that a new one is worth its size."""
         since = self.state.position - self._checkpoint_position
-        return since >= limits.CHECKPOINT_SEGMENTS or (
-            since > 1 and self._bytes_since_checkpoint > limits.CHECKPOINT_BYTES
-        )
+        if since < 2:
+            return False
+        cost = self._bytes_since_checkpoint + since * limits.SEGMENT_COST
+        return cost >= max(limits.CHECKPOINT_COST, self.state.file_size * limits.CHECKPOINT_SHARE)
+
+    async def checkpoint_where_due(self) -> bool:
+        """Writes a checkpoint, unless another gateway has written one lately."""
+        newest = await self._newest_checkpoint()
+        if newest > self._checkpoint_position:
+            self._checkpoint_position = newest
+            self._bytes_since_checkpoint = 0
+        if not self.checkpoint_due:
+            return False
+        await self.checkpoint()
+        return True
 
     async def checkpoint(self) -> None:
         """Writes a checkpoint of the state as it is now."""

@@ -22,12 +22,13 @@ from untrusted_s3.errors import DataError
 from untrusted_s3.index.database import open_database, remove_database
 from untrusted_s3.index.segment import Entry, Segment, StoredObject
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _CACHED_ENTRIES = 64
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES
-    ('position', 0), ('sequence', 0), ('files', 0), ('directories', 0), ('deleted', 0), ('bytes', 0);
+    ('position', 0), ('sequence', 0), ('time_ms', 0),
+    ('files', 0), ('directories', 0), ('deleted', 0), ('bytes', 0);
 CREATE TABLE files (
     sequence INTEGER PRIMARY KEY,
     name_hash BLOB NOT NULL UNIQUE,
@@ -103,6 +104,17 @@ class FolderState:
         return self._meta["sequence"]
 
     @property
+    def time_ms(self) -> int:
+        """When the last segment applied was written, by its writer's clock: milliseconds since 1970 UTC."""
+        return self._meta["time_ms"]
+
+    @property
+    def file_size(self) -> int:
+        """Bytes of the SQLite file, about those of a checkpoint."""
+        pages, page_size = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        return int(pages * page_size)
+
+    @property
     def totals(self) -> FolderTotals:
         """What the folder holds."""
         return FolderTotals(*(self._meta[key] for key in (*_COUNTERS, "bytes")))
@@ -121,7 +133,7 @@ class FolderState:
                 self._replace(sequence, entry, meta)
             for cursor in segment.cursors:
                 self._connection.execute(_SET_CURSOR, (cursor.device_id.raw, str(cursor.index_id), cursor.sequence))
-            meta["position"], meta["sequence"] = position, segment.last_sequence
+            meta |= {"position": position, "sequence": segment.last_sequence, "time_ms": segment.time_ms}
             self._connection.executemany("UPDATE meta SET value = ?2 WHERE key = ?1", meta.items())
             self._connection.execute("COMMIT")
         except BaseException:
@@ -211,15 +223,13 @@ class FolderState:
 
 
 def check_copy(path: Path, position: int, key: str) -> None:
-    """Raises DataError unless the file at `path` is a sound state of this version and position; `key` is for the
-    message."""
+    """Raises DataError unless the file at `path`, whose bytes are as they were written, is a state of this version and
+    position; `key` is for the message."""
     connection = sqlite3.connect(path)
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version != STATE_VERSION:
             raise DataError(f"{key} has state version {version}, this program reads {STATE_VERSION}")
-        if connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-            raise DataError(f"{key} is damaged")
         if connection.execute("SELECT value FROM meta WHERE key = 'position'").fetchone() != (position,):
             raise DataError(f"{key} holds the state of another position")
     except sqlite3.DatabaseError as error:

@@ -85,6 +85,11 @@ def folder_segment(folder_id: str) -> str:
     return "_" + hashlib.sha256(folder_id.encode()).hexdigest()[:32]
 
 
+def position_of(segment: str) -> int | None:
+    """The position that the last segment of a log segment's or checkpoint's key states; None where it is no such."""
+    return int(segment) if len(segment) == 20 and segment.isascii() and segment.isdigit() else None
+
+
 @dataclass(frozen=True, slots=True)
 class FolderKeys:
     """The keys of one folder."""
@@ -102,6 +107,11 @@ class FolderKeys:
         return self.base + FOLDER_RECORD
 
     @property
+    def segments(self) -> str:
+        """The prefix of all log segments."""
+        return self.base + "log/"
+
+    @property
     def checkpoints(self) -> str:
         """The prefix of all checkpoints."""
         return self.base + "checkpoints/"
@@ -112,7 +122,7 @@ class FolderKeys:
 
     def segment(self, position: int) -> str:
         """The log segment at a position, counted from 1."""
-        return f"{self.base}log/{position:020d}"
+        return f"{self.segments}{position:020d}"
 
     def checkpoint(self, position: int) -> str:
         """The checkpoint of the state after the segment at `position`."""
