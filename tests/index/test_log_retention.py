@@ -1,7 +1,8 @@
 """Deleted segments: no position is ever created twice, and no gap is taken for the end of the log.
 
-The adversary here deletes every segment at the first moment at which the rules of `index/log.py` allow it, lets any
-call stall for days, and stops gateways' clocks.
+The adversary here deletes every segment, and with `greedy` every checkpoint, at the first moment at which the rules of
+`index/log.py` allow it, lets any call stall for days, and stops gateways' clocks. A real trimmer, which may stall as
+well, is at work beside it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.file_infos import entry, file
-from tests.index.gateways import KEYS, SEGMENTS, SimulatedGateway
+from tests.index.gateways import KEYS, SEGMENTS, SimulatedGateway, contents
 from tests.simulated import (
     Call,
     Phase,
@@ -30,6 +31,7 @@ from tests.simulated import (
 )
 from untrusted_s3 import limits
 from untrusted_s3.errors import StoreError
+from untrusted_s3.index.trimming import trim
 
 RETENTION = limits.SEGMENT_RETENTION
 MINUTE, HOUR = 60, 3600
@@ -39,9 +41,10 @@ def position_of(key: str) -> int:
     return int(key.rpartition("/")[2])
 
 
-def clean_up(store: SimulatedStore, *, by_age_of_segment: bool = False) -> None:
+def clean_up(store: SimulatedStore, *, greedy: bool = False, by_age_of_segment: bool = False) -> None:
     """Deletes what may be deleted: segments that a checkpoint covers, once that checkpoint is old, and the checkpoints
-    before it. `by_age_of_segment` is the wrong rule: it does not look at the checkpoint's age."""
+    before it; with `greedy` those before the newest. `by_age_of_segment` is the wrong rule: it does not look at the
+    checkpoint's age."""
     covered = 0
     for key in store.keys(KEYS.checkpoints):
         if by_age_of_segment or store.age(key) >= RETENTION:
@@ -49,8 +52,8 @@ def clean_up(store: SimulatedStore, *, by_age_of_segment: bool = False) -> None:
     for key in store.keys(SEGMENTS):
         if position_of(key) <= covered and (not by_age_of_segment or store.age(key) >= RETENTION):
             del store.objects[key]
-    for key in store.keys(KEYS.checkpoints):
-        if position_of(key) < covered:
+    for key in store.keys(KEYS.checkpoints)[:-1]:
+        if greedy or position_of(key) < covered:
             del store.objects[key]
 
 
@@ -71,7 +74,8 @@ class GatewayClock(SimulatedClock):
 
 
 class World:
-    """Gateways that write, one that only reads, and the adversary. `ahead` has how far each one's clock is ahead."""
+    """Gateways that write, one that only reads, a trimmer, and the adversary. `ahead` has how far each one's clock is
+    ahead."""
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class World:
         *,
         clocks_stop: bool = False,
         enforce_lifetimes: bool = True,
+        greedy: bool = False,
         by_age_of_segment: bool = False,
         stall_hours: float = 25,
     ) -> None:
@@ -88,10 +93,10 @@ class World:
         self.store = SimulatedStore(self.clock, enforce_lifetimes=enforce_lifetimes)
         self.gaps = 0
         self._directory = directory
-        self._by_age_of_segment = by_age_of_segment
+        self._clean_up = partial(clean_up, self.store, greedy=greedy, by_age_of_segment=by_age_of_segment)
         clocks = [GatewayClock(self.clock, seconds) for seconds in ahead]
         happens: list[Callable[[], None]] = [partial(self.let_pass, hours * HOUR) for hours in (0.07, 1, 13, 25, 25)]
-        happens += [partial(self.stall_or_resume, number) for number in range(len(clocks))]
+        happens += [partial(self.stall_or_resume, number) for number in range(len(clocks) + 1)]
         if clocks_stop:
             happens += [clock.stop_or_correct for clock in clocks]
         self.scheduler = Scheduler(schedule, happens, partial(self.let_pass, stall_hours * HOUR))
@@ -99,13 +104,15 @@ class World:
         for number, clock in enumerate(clocks):
             bucket = SimulatedBucket(self.store, clock=clock)
             self.gateways.append(SimulatedGateway(bucket, number, directory, clock))
+        self.trimmer = SimulatedBucket(self.store)
+        self._buckets = [*(gateway.bucket for gateway in self.gateways), self.trimmer]
 
     def stall_or_resume(self, number: int) -> None:
         self.scheduler.stalled ^= {number}
 
     def let_pass(self, seconds: float) -> None:
         self.clock.now += seconds
-        clean_up(self.store, by_age_of_segment=self._by_age_of_segment)
+        self._clean_up()
 
     @property
     def end(self) -> int:
@@ -129,7 +136,7 @@ class World:
                 await self.look(gateway)
             except StoreError:
                 pass
-            clean_up(self.store, by_age_of_segment=self._by_age_of_segment)
+            self._clean_up()
 
     async def read(self, gateway: SimulatedGateway) -> None:
         for _ in range(3):
@@ -138,9 +145,16 @@ class World:
             except StoreError:
                 pass
 
+    async def trim(self) -> None:
+        for _ in range(3):
+            try:
+                await trim(self.trimmer, KEYS, 0.0, self.clock)
+            except StoreError:
+                pass
+
     def stall_at(self, number: int, step: int) -> None:
-        """Makes one gateway stall at one step of its calls, until all others are done and `stall_hours` have passed."""
-        bucket = self.gateways[number].bucket
+        """Makes one client stall at one step of its calls, until all others are done and `stall_hours` have passed."""
+        bucket = self._buckets[number]
         hold, steps = bucket.gate, itertools.count(1)
 
         async def gate(call: Call, phase: Phase) -> None:
@@ -157,14 +171,14 @@ class World:
             await earlier.log.append([entry(file(f"old {number}"))])
         earlier.close()
         self.let_pass(25 * HOUR)
-        for number, gateway in enumerate(self.gateways):
-            gateway.bucket.gate = self.scheduler.gate(number)
+        for number, bucket in enumerate(self._buckets):
+            bucket.gate = self.scheduler.gate(number)
         if stall is not None:
             self.stall_at(*stall)
         *writers, reader = self.gateways
         try:
             await self.scheduler.run(
-                *(self.write(writer, number) for number, writer in enumerate(writers)), self.read(reader)
+                *(self.write(writer, number) for number, writer in enumerate(writers)), self.read(reader), self.trim()
             )
         finally:
             for gateway in self.gateways:
@@ -178,12 +192,13 @@ class World:
     st.integers(0, 2),
     st.tuples(*[st.integers(-10 * MINUTE, 10 * MINUTE)] * 3),
     st.booleans(),
+    st.booleans(),
 )
 def test_no_position_twice_and_no_gap(
-    schedule: list[int], old_segments: int, ahead: tuple[int, int, int], clocks_stop: bool
+    schedule: list[int], old_segments: int, ahead: tuple[int, int, int], clocks_stop: bool, greedy: bool
 ) -> None:
     with inline_threads(), fast_directory() as directory:
-        world = World(directory, schedule, ahead, clocks_stop=clocks_stop)
+        world = World(directory, schedule, ahead, clocks_stop=clocks_stop, greedy=greedy)
         asyncio.run(world.play(old_segments=old_segments))
         assert world.store.created_twice == []
         assert world.gaps == 0
@@ -193,13 +208,16 @@ def stalls_that_break(
     stall_hours: float, *, enforce_lifetimes: bool = True, by_age_of_segment: bool = False
 ) -> Iterator[tuple[int, int, int]]:
     """Lets one gateway stall at each step in turn, and tells where that breaks the log."""
-    for old_segments, number, step in itertools.product((0, 2), range(3), range(1, 45)):
+    for old_segments, number, step in itertools.product((0, 2), range(4), range(1, 45)):
+        if number == 3 and step > 12:
+            continue
         with inline_threads(), fast_directory() as directory:
             world = World(
                 directory,
                 [],
                 stall_hours=stall_hours,
                 enforce_lifetimes=enforce_lifetimes,
+                greedy=old_segments == 0,
                 by_age_of_segment=by_age_of_segment,
             )
             if not asyncio.run(world.play(old_segments=old_segments, stall=(number, step))):
@@ -224,3 +242,42 @@ def test_breaks_without_a_limit(limit: str, monkeypatch: pytest.MonkeyPatch) -> 
     """A reader that never begins again at a checkpoint; a writer whose look and signature never get old."""
     monkeypatch.setattr(limits, limit, 1e12)
     assert any(stalls_that_break(25))
+
+
+@pytest.mark.parametrize("lifetime", [limits.FILE_UPLOAD_LIFETIME, 1e12])
+async def test_a_checkpoint_whose_upload_stalled_for_a_day(
+    lifetime: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look a day old when it appears; a reader that has just found no newer checkpoint must still be able to
+    read on. So the store refuses it; without that, the reader takes a gap for the end."""
+    monkeypatch.setattr(limits, "FILE_UPLOAD_LIFETIME", lifetime)
+    clock = SimulatedClock()
+    store = SimulatedStore(clock)
+    writer = SimulatedGateway(SimulatedBucket(store), 1, tmp_path)
+    reader = SimulatedGateway(SimulatedBucket(store), 2, tmp_path)
+    for number in range(3):
+        await writer.log.append([entry(file(number))])
+    uploading, go_on, listed, read_on = (asyncio.Event() for _ in range(4))
+
+    async def hold_upload(call: Call, phase: Phase) -> None:
+        if call.operation == "upload_file" and phase is Phase.REQUEST:
+            uploading.set()
+            await go_on.wait()
+
+    async def hold_reader(call: Call, phase: Phase) -> None:
+        if call.operation == "list" and phase is Phase.ANSWER:
+            listed.set()
+            await read_on.wait()
+
+    writer.bucket.gate, reader.bucket.gate = hold_upload, hold_reader
+    upload = asyncio.create_task(writer.log.checkpoint())
+    await uploading.wait()
+    clock.now += 25 * HOUR
+    load = asyncio.create_task(reader.log.load())
+    await listed.wait()
+    go_on.set()
+    (refusal,) = await asyncio.gather(upload, return_exceptions=True)
+    await trim(SimulatedBucket(store), KEYS, 0.0)
+    read_on.set()
+    await load
+    assert isinstance(refusal, StoreError) == (contents(reader.state) == contents(writer.state)) == (lifetime < 1e9)
