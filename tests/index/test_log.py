@@ -415,10 +415,9 @@ async def test_another_gateways_checkpoint_makes_ours_needless(
     monkeypatch.setattr(limits, "CHECKPOINT_COST", 3 * limits.SEGMENT_COST)
     first = await filled(store, tmp_path, 4)
     second = await opened(store, 2, tmp_path)
-    assert first.log.checkpoint_due and second.log.checkpoint_due
-    assert await first.log.checkpoint_where_due()
-    assert not await second.log.checkpoint_where_due()
-    assert not second.log.checkpoint_due
+    assert [gateway.log.checkpoint_due for gateway in (first, second)] == [True, True]
+    assert [await gateway.log.checkpoint_where_due() for gateway in (first, second)] == [True, False]
+    assert [gateway.log.checkpoint_due for gateway in (first, second)] == [False, False]
     assert store.keys(KEYS.checkpoints) == [KEYS.checkpoint(4)]
 
 

@@ -43,7 +43,9 @@ def test_nothing_moves_again_after_a_restart(
     original, copy = tmp_path / "original", tmp_path / "copy"
     build_awkward_tree(original)
     random_file(original / "large", 9 << 20, seed=9)
-    gateway = Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix, limits={"CHECKPOINT_COST": 3 * limits.SEGMENT_COST})
+    gateway = Gateway(
+        tmp_path / "gateway", seaweedfs, bucket_prefix, limits={"CHECKPOINT_COST": 3 * limits.SEGMENT_COST}
+    )
     with gateway:
         with Syncthing(syncthing_binary, tmp_path / "first", "first") as first:
             share_folder(first, gateway, FOLDER, original)

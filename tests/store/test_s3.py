@@ -178,7 +178,8 @@ async def test_a_file_whose_upload_takes_too_long_is_refused_by_the_store(
 async def test_a_completion_whose_answer_was_lost(
     bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    http, lost = S3Bucket._http, []
+    http = S3Bucket._http
+    lost: list[Any] = []
 
     async def lose_the_first(*arguments: Any, **parameters: Any) -> Any:
         answer = await http(*arguments, **parameters)

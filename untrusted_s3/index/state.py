@@ -111,7 +111,9 @@ class FolderState:
     @property
     def file_size(self) -> int:
         """Bytes of the SQLite file, about those of a checkpoint."""
-        pages, page_size = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        pages, page_size = (
+            self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+        )
         return int(pages * page_size)
 
     @property
