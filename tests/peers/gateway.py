@@ -78,7 +78,7 @@ class Gateway:
                 preexec_fn=die_with_parent(),
             )
         try:
-            self.wait_for("readiness", lambda: self._http("/readyz", 200, 503)[0] == 200, _START_SECONDS)
+            self.wait_for("readiness", lambda: self.http_status("/readyz") == 200, _START_SECONDS)
         except BaseException:
             self.kill()
             raise
@@ -244,6 +244,10 @@ class Gateway:
             for name, value in self.metrics().items()
             if name.startswith(start)
         }
+
+    def http_status(self, path: str) -> int:
+        """The status code of the answer, whichever it is."""
+        return self._http(path, 200, 503)[0]
 
     def _http(self, path: str, *expected: int) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=30)

@@ -20,6 +20,7 @@ from untrusted_s3 import limits
 from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreError, StoreRefused, StoreUnreachable
 
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired"}
+_FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "StorageFull"}  # Ceph, MinIO and others
 _RETRYABLE = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -52,6 +53,8 @@ def refusal(status: int, code: str, what: str) -> StoreError:
         return StoreRefused("the bucket does not exist: check --store, or create it with --create-bucket")
     if status == 404:
         return NoSuchKey(f"{what}: no such object")
+    if status == 507 or code in _FULL:
+        return StoreRefused(f"the store is full ({code or status}, at {what}): make room, or raise its quota")
     if code == "RequestTimeTooSkewed":
         return StoreRefused("the store refuses our clock: set this machine's clock (NTP), it differs too much")
     if code in _CREDENTIALS or status == 401:

@@ -1,0 +1,230 @@
+"""The store in bad weather: slow, throttling, resetting connections, full, hanging, or away.
+
+Peers get errors that they retry, nothing that a peer has been told is stored is lost, and all recovers by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.interop.sharing import PASSWORD, rescan
+from tests.peers.debian import SyncthingVersion
+from tests.peers.fault_proxy import (
+    INTERNAL_ERROR,
+    SLOW_DOWN,
+    Answer,
+    Delay,
+    FaultProxy,
+    Moment,
+    Reset,
+    Script,
+    no_fault,
+    random_faults,
+    store_full,
+)
+from tests.peers.gateway import Gateway
+from tests.peers.syncthing import Syncthing
+from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
+from untrusted_s3.limits import MIB
+from untrusted_s3.store.embedded import EmbeddedStore
+
+pytestmark = pytest.mark.interop
+
+FOLDER = "weather"
+# All that waits, waits less, so that minutes become seconds.
+HURRIED = {
+    "PULL_RETRY_INTERVAL": 0.5,
+    "MAX_PULL_RETRY_INTERVAL": 2.0,
+    "LOG_POLL_INTERVAL": 0.5,
+    "MAX_APPEND_DELAY": 1.0,
+    "HEARTBEAT_INTERVAL": 1.0,
+    "STORE_TIMEOUT": 2.0,
+}
+# `WEATHER_AWAY_SECONDS=600` plays it with all times as they are.
+AWAY_SECONDS = float(os.environ.get("WEATHER_AWAY_SECONDS", "8"))
+
+
+@pytest.fixture
+def proxy(seaweedfs: EmbeddedStore) -> Iterator[FaultProxy]:
+    with FaultProxy(seaweedfs.endpoint_url) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def gateway_behind(
+    proxy: FaultProxy, seaweedfs: EmbeddedStore, prefix: str, home: Path, limits: dict[str, float]
+) -> Iterator[Gateway]:
+    """A running gateway that reaches its store through the proxy; the test itself looks into the store directly."""
+    with Gateway(home, seaweedfs, prefix, options=["--endpoint-url", proxy.url], limits=limits) as gateway:
+        yield gateway
+
+
+def share_impatiently(device: Syncthing, gateway: Gateway, path: Path) -> None:
+    """As `share_folder`; failed pulls are tried again after a second instead of a minute."""
+    gateway.add_peer(device.device_id)
+    device.add_device(gateway.device_id, "gateway", [gateway.listen_address], untrusted=True)
+    device.add_folder(FOLDER, path, {gateway.device_id: PASSWORD}, pullerPauseS=1)
+    device.scan(FOLDER)
+    device.wait_connected(gateway.device_id)
+
+
+def is_ready(gateway: Gateway) -> bool:
+    return gateway.http_status("/readyz") == 200
+
+
+def test_every_kind_of_request_fails_at_random(
+    seaweedfs: EmbeddedStore,
+    bucket_prefix: str,
+    proxy: FaultProxy,
+    syncthing_binaries: dict[SyncthingVersion, Path],
+    tmp_path: Path,
+) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    build_awkward_tree(original)
+    random_file(original / "large", 20 * MIB, seed=20)
+    with (
+        gateway_behind(proxy, seaweedfs, bucket_prefix, tmp_path / "gateway", HURRIED) as gateway,
+        Syncthing(syncthing_binaries["1.19.2"], tmp_path / "first", "first") as first,
+        Syncthing(syncthing_binaries["1.29.5"], tmp_path / "second", "second") as second,
+    ):
+        proxy.script = random_faults(seed=1, probability=0.3)
+        share_impatiently(first, gateway, original)
+        first.wait_completion(gateway.device_id, FOLDER)
+        share_impatiently(second, gateway, copy)
+        second.wait_in_sync(FOLDER, count_files(original))
+        assert_same_tree(original, copy)
+
+        (original / "sizes" / "131073 bytes").unlink()
+        random_file(original / "large", 21 * MIB, seed=21)
+        rescan(first, gateway, FOLDER)
+        proxy.script = no_fault
+        second.wait_in_sync(FOLDER, count_files(original))
+        assert_same_tree(original, copy)
+        gateway.wait_folder(FOLDER, files=count_files(original), error=None)
+        assert proxy.faults.total() > 30, proxy.faults
+
+
+WEATHERS: dict[str, Script] = {
+    "slow": lambda request: Delay(0.2),
+    "throttling": random_faults(1, 0.7, [SLOW_DOWN]),
+    "resetting": random_faults(2, 0.5, [Reset(moment) for moment in Moment]),
+    "full, as Ceph says it": store_full(Answer(403, "QuotaExceeded")),
+    "full, as MinIO says it": store_full(Answer(507, "XMinioStorageFull")),
+    "full, as SeaweedFS says it": store_full(INTERNAL_ERROR),
+    "hanging": lambda request: Delay(3600),
+}
+# In these, nothing can be stored.
+SHUT = {name for name in WEATHERS if name.startswith(("full", "hanging"))}
+
+
+def test_one_weather_after_the_other(
+    seaweedfs: EmbeddedStore,
+    bucket_prefix: str,
+    proxy: FaultProxy,
+    syncthing_binaries: dict[SyncthingVersion, Path],
+    tmp_path: Path,
+) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    for number in range(20):
+        random_file(original / f"{number}", 10_000, seed=number)
+    with (
+        gateway_behind(proxy, seaweedfs, bucket_prefix, tmp_path / "gateway", HURRIED) as gateway,
+        Syncthing(syncthing_binaries["1.29.5"], tmp_path / "first", "first") as first,
+        Syncthing(syncthing_binaries["1.19.2"], tmp_path / "second", "second") as second,
+    ):
+        share_impatiently(first, gateway, original)
+        share_impatiently(second, gateway, copy)
+        second.wait_in_sync(FOLDER, count_files(original))
+        for number, (name, script) in enumerate(WEATHERS.items()):
+            before = gateway.wait_folder(FOLDER, error=None)
+            proxy.script = script
+            random_file(original / f"new in {name}", 10_000, seed=100 + number)
+            random_file(original / "changing", 9 * MIB, seed=100 + number)
+            (original / f"{number}").unlink()
+            first.scan(FOLDER)
+            if name in SHUT:
+                gateway.wait_for(
+                    f"an error while the store is {name}", lambda: gateway.folder(FOLDER)["state"] == "error"
+                )
+                shown = gateway.folder(FOLDER)
+                assert name[:4] != "full" or name.endswith("SeaweedFS says it") or "full" in shown["error"], shown
+                assert shown["files"] >= before["files"] - 1
+                assert first.completion(gateway.device_id, FOLDER)["completion"] < 100
+                assert is_ready(gateway) is not (name == "hanging")
+                proxy.script = no_fault
+                if name == "hanging":
+                    proxy.drop_connections()
+            first.wait_completion(gateway.device_id, FOLDER)
+            second.wait_in_sync(FOLDER, count_files(original))
+            proxy.script = no_fault
+            assert_same_tree(original, copy)
+            gateway.wait_folder(FOLDER, files=count_files(original), error=None)
+            assert is_ready(gateway)
+            for device in (first, second):
+                assert gateway.peer(device.device_id)["connected"]
+
+
+def test_the_store_is_away_for_long(
+    seaweedfs: EmbeddedStore,
+    bucket_prefix: str,
+    proxy: FaultProxy,
+    syncthing_binary: Path,
+    tmp_path: Path,
+) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    build_awkward_tree(original)
+    limits = HURRIED if AWAY_SECONDS < 60 else {}
+    with (
+        gateway_behind(proxy, seaweedfs, bucket_prefix, tmp_path / "gateway", limits) as gateway,
+        Syncthing(syncthing_binary, tmp_path / "first", "first") as first,
+        Syncthing(syncthing_binary, tmp_path / "second", "second") as second,
+    ):
+        share_impatiently(first, gateway, original)
+        first.wait_completion(gateway.device_id, FOLDER)
+        acknowledged = gateway.wait_folder(FOLDER, files=count_files(original))
+        assert is_ready(gateway)
+
+        proxy.go_away()
+        left = time.monotonic()
+        # A fresh device learns the index of a store that is away, and cannot have one block of it.
+        share_impatiently(second, gateway, copy)
+        for number in range(300):
+            random_file(original / "while it was away" / f"{number}", 5000, seed=number)
+        random_file(original / "large", 40 * MIB, seed=40)
+        (original / "sizes" / "1024 bytes").unlink()
+        first.scan(FOLDER)
+        gateway.wait_for("the error", lambda: gateway.folder(FOLDER)["state"] == "error")
+        gateway.wait_for("blocks asked for in vain", lambda: gateway.logged("cannot read from the store"))
+        received = 0
+        while time.monotonic() - left < AWAY_SECONDS:
+            time.sleep(0.5)
+            shown = gateway.folder(FOLDER)
+            assert (shown["state"], shown["files"]) == ("error", acknowledged["files"])
+            assert shown["pending_files"] > 0
+            assert not is_ready(gateway)
+            assert gateway.http_status("/healthz") == 200
+            assert first.completion(gateway.device_id, FOLDER)["completion"] < 100
+            for device in (first, second):
+                assert gateway.peer(device.device_id)["connected"]
+            received = gateway.counter("block_bytes_received")
+        lines = len(gateway.log())
+        proxy.come_back()
+
+        back = time.monotonic()
+        gateway.wait_for("readiness", lambda: is_ready(gateway))
+        first.wait_completion(gateway.device_id, FOLDER)
+        took = time.monotonic() - back
+        second.wait_in_sync(FOLDER, count_files(original))
+        assert_same_tree(original, copy)
+        gateway.wait_folder(FOLDER, files=count_files(original), error=None)
+        print(
+            f"away for {AWAY_SECONDS:.0f} s, all stored {took:.1f} s after; meanwhile {received / MIB:.0f} MiB fetched,"
+            f" {lines} lines logged; peak memory {gateway.peak_memory() / MIB:.0f} MiB"
+        )
+        assert gateway.peak_memory() < 400 * MIB

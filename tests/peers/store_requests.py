@@ -1,0 +1,79 @@
+"""What an HTTP request to an S3 server asks for, read off its method, URL and headers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+# What lies under a key of ours (docs/format.md, "Keys"), most telling first.
+_KINDS = {
+    "object": re.compile(r"(^|/)folders/[^/]+/objects/"),
+    "segment": re.compile(r"(^|/)folders/[^/]+/log/"),
+    "checkpoint": re.compile(r"(^|/)folders/[^/]+/checkpoints/"),
+    "folder record": re.compile(r"(^|/)folders/[^/]+/folder\.json$"),
+    "folders": re.compile(r"(^|/)folders/$"),
+    "peer record": re.compile(r"(^|/)peers/"),
+    "heartbeat": re.compile(r"(^|/)nodes/"),
+    "store record": re.compile(r"(^|/)store\.json$"),
+    "probe": re.compile(r"(^|/)probe/"),
+}
+_PLAIN = {"GET": "GetObject", "PUT": "PutObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """One request: S3's name of the operation, the key (of a listing: its prefix), and what lies under such keys."""
+
+    operation: str
+    key: str
+    kind: str
+
+    @property
+    def request_class(self) -> str:
+        """Operation and kind, which tell requests apart that matter differently."""
+        return f"{self.operation} {self.kind}"
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes what is in the store."""
+        return not self.operation.startswith(("Get", "Head", "List"))
+
+
+def read_request(method: str, target: str, headers: Mapping[str, str]) -> StoreRequest:
+    """The request of a path-style URL; names of `headers` are in lower case."""
+    url = urlsplit(target)
+    query = parse_qs(url.query, keep_blank_values=True)
+    key = unquote(url.path).lstrip("/").partition("/")[2]
+    if not key:
+        key = query.get("prefix", [""])[0]
+        operation = _bucket_operation(method, query.keys())
+    else:
+        operation = _object_operation(method, query.keys(), headers)
+    kind = next((kind for kind, pattern in _KINDS.items() if pattern.search(key)), "bucket")
+    return StoreRequest(operation, key, kind)
+
+
+def _bucket_operation(method: str, query: Collection[str]) -> str:
+    if method == "GET":
+        return "ListMultipartUploads" if "uploads" in query else "ListObjects" if "list-type" in query else "GetBucket"
+    return {"HEAD": "HeadBucket", "PUT": "CreateBucket", "POST": "DeleteObjects"}.get(method, f"{method} bucket")
+
+
+def _object_operation(method: str, query: Collection[str], headers: Mapping[str, str]) -> str:
+    if "uploads" in query:
+        return "CreateMultipartUpload"
+    if "uploadId" in query:
+        if method == "PUT" and "x-amz-copy-source" in headers:
+            return "UploadPartCopy"
+        names = {
+            "PUT": "UploadPart",
+            "POST": "CompleteMultipartUpload",
+            "DELETE": "AbortMultipartUpload",
+            "GET": "ListParts",
+        }
+        return names[method]
+    if method == "PUT" and "x-amz-copy-source" in headers:
+        return "CopyObject"
+    return _PLAIN[method]

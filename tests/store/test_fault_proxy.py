@@ -1,0 +1,173 @@
+"""The real client and the real server with the fault proxy between them: what passes, and what faults come to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.peers.fault_proxy import (
+    PASSING,
+    SLOW_DOWN,
+    Answer,
+    Fault,
+    FaultProxy,
+    Moment,
+    Reset,
+    Script,
+    store_full,
+)
+from tests.peers.store_requests import StoreRequest
+from untrusted_s3.errors import PreconditionFailed, StoreRefused, StoreUnreachable
+from untrusted_s3.limits import MIB
+from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+
+pytestmark = pytest.mark.store
+
+OBJECT = "folders/f/objects/ab/abc/def"
+BODY = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+def proxy(seaweedfs: EmbeddedStore) -> Iterator[FaultProxy]:
+    with FaultProxy(seaweedfs.endpoint_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def bucket(seaweedfs: EmbeddedStore, bucket_prefix: str, proxy: FaultProxy) -> AsyncIterator[S3Bucket]:
+    opened = await S3Bucket.open(
+        StoreLocation(seaweedfs.bucket, f"{bucket_prefix}/"),
+        proxy.url,
+        S3Credentials(seaweedfs.access_key, seaweedfs.secret_key),
+    )
+    yield opened
+    await opened.close()
+
+
+def once(fault: Fault, operation: str) -> Script:
+    """The first request of the operation meets the fault."""
+    left = [fault]
+    return lambda request: left.pop() if left and request.operation == operation else None
+
+
+def always(fault: Fault) -> Script:
+    return lambda request: fault
+
+
+async def _put_and_get(bucket: S3Bucket) -> None:
+    await bucket.put(OBJECT, [BODY[:1000], BODY[1000:]])
+    assert await bucket.get(OBJECT) == BODY
+    assert await bucket.get(OBJECT, 1000, 5000) == BODY[1000:6000]
+
+
+async def test_what_passes_is_unchanged_and_known_by_name(
+    bucket: S3Bucket, proxy: FaultProxy, bucket_prefix: str, tmp_path: Path
+) -> None:
+    await _put_and_get(bucket)
+    await bucket.put("folders/f/log/1", [b"segment"], if_none_match=True)
+    with pytest.raises(PreconditionFailed):
+        await bucket.put("folders/f/log/1", [b"segment"], if_none_match=True)
+    (tmp_path / "file").write_bytes(BODY * 4)
+    await bucket.upload_file("folders/f/checkpoints/1", tmp_path / "file")
+    await bucket.download_file("folders/f/checkpoints/1", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == BODY * 4
+    other, part = OBJECT + "2", bytes(5 * MIB)  # the least that S3 takes for any part but the last
+    upload = await bucket.create_multipart_upload(other)
+    etags = [
+        await bucket.upload_part(other, upload, 1, [part]),
+        await bucket.upload_part_copy(other, upload, 2, OBJECT, 0, 1000),
+    ]
+    await bucket.complete_multipart_upload(other, upload, etags)
+    assert await bucket.get(other) == part + BODY[:1000]
+    await bucket.abort_multipart_upload(other, await bucket.create_multipart_upload(other))
+    assert await bucket.size(other) == len(part) + 1000
+    assert len([item async for item in bucket.list("folders/f/")]) == 4
+    assert [name async for name in bucket.list_directories("folders/")] == ["folders/f/"]
+    await bucket.delete(other)
+
+    assert proxy.counts.keys() >= {
+        "PutObject object",
+        "GetObject object",
+        "PutObject segment",
+        "PutObject checkpoint",
+        "HeadObject object",
+        "CreateMultipartUpload object",
+        "UploadPart object",
+        "UploadPartCopy object",
+        "CompleteMultipartUpload object",
+        "AbortMultipartUpload object",
+        "ListObjects folders",
+        "DeleteObject object",
+    }
+    assert proxy.requests[-1] == StoreRequest("DeleteObject", f"{bucket_prefix}/{other}", "object")
+    assert not proxy.faults
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=str)
+async def test_one_fault_is_got_over(bucket: S3Bucket, proxy: FaultProxy, fault: Fault) -> None:
+    proxy.script = once(fault, "PutObject")
+    await bucket.put(OBJECT, [BODY])
+    proxy.script = once(fault, "GetObject")
+    assert await bucket.get(OBJECT) == BODY
+    proxy.script = once(fault, "HeadObject")
+    assert await bucket.size(OBJECT) == len(BODY)
+    proxy.script = once(fault, "ListObjects")
+    assert [item.size async for item in bucket.list("folders/")] == [len(BODY)]
+    assert proxy.faults.total() == 4
+
+
+@pytest.mark.parametrize("moment", Moment)
+async def test_a_conditional_write_whose_answer_is_lost_may_meet_itself(
+    bucket: S3Bucket, proxy: FaultProxy, moment: Moment
+) -> None:
+    proxy.script = once(Reset(moment), "PutObject")
+    if moment in (Moment.BEFORE, Moment.BODY):
+        await bucket.put(OBJECT, [BODY], if_none_match=True)
+    else:
+        with pytest.raises(PreconditionFailed):
+            await bucket.put(OBJECT, [BODY], if_none_match=True)
+    assert await bucket.get(OBJECT) == BODY
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        _put_and_get,
+        lambda bucket: bucket.delete(OBJECT),
+        lambda bucket: bucket.create_multipart_upload(OBJECT),
+    ],
+)
+async def test_a_store_that_is_away_cannot_be_reached_and_serves_when_it_is_back(
+    bucket: S3Bucket, proxy: FaultProxy, work: Callable[[S3Bucket], Awaitable[object]]
+) -> None:
+    proxy.go_away()
+    with pytest.raises(StoreUnreachable):
+        await work(bucket)
+    proxy.come_back()
+    await work(bucket)
+
+
+async def test_lasting_faults(bucket: S3Bucket, proxy: FaultProxy) -> None:
+    await bucket.put(OBJECT, [BODY])
+    proxy.script = always(SLOW_DOWN)
+    with pytest.raises(StoreUnreachable, match="503 SlowDown"):
+        await bucket.get(OBJECT)
+    proxy.script = store_full(Answer(403, "QuotaExceeded"))
+    with pytest.raises(StoreRefused, match="full"):
+        await bucket.put(OBJECT + "2", [BODY])
+    with pytest.raises(StoreRefused, match="full"):
+        await bucket.create_multipart_upload(OBJECT + "2")
+    assert await bucket.get(OBJECT) == BODY
+    proxy.script = always(Answer(507, "XMinioStorageFull"))
+    with pytest.raises(StoreRefused, match="full"):
+        await bucket.put(OBJECT + "2", [BODY])
+
+
+async def test_throttled(bucket: S3Bucket, proxy: FaultProxy) -> None:
+    proxy.bandwidth = 10 * len(BODY)
+    await _put_and_get(bucket)
+    assert proxy.counts["PutObject object"] == 1
