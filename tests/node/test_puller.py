@@ -356,6 +356,47 @@ async def test_a_failure_of_the_store_is_told_and_tried_again(folder: Folder, fa
     assert versions(folder, "a") == [1]
 
 
+async def test_a_store_in_trouble_is_tried_less_and_less(folder: Folder) -> None:
+    """Blocks are not fetched again and again for a store that cannot take them."""
+    source = FakeSource()
+    folder.puller.add_source(A, source)
+    folder.bucket.fault = lambda call: Fault.UNREACHABLE
+    count = 3 * limits.CONCURRENT_SMALL_FILES
+    folder.announce(A, *(file(number, sequence=number + 1) for number in range(count)))
+    delays = []
+    for tries in range(1, 7):
+        await settle()
+        assert len(source.asked) <= tries * limits.CONCURRENT_SMALL_FILES
+        delays += [timer.delay for timer in folder.timers]
+        folder.time_passes()
+    assert delays == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    await settle()
+    folder.bucket.fault = fail_once("put", Fault.UNREACHABLE, number=2)
+    folder.time_passes()
+    await settle()
+    # One of the files succeeds, and with it the store's troubles are over.
+    assert len(folder.committed) == count - 1
+    assert [timer.delay for timer in folder.timers] == [limits.PULL_RETRY_INTERVAL]
+    folder.time_passes()
+    await settle()
+    assert len(folder.committed) == count
+    assert folder.puller.error is None
+
+
+async def test_the_error_of_a_file_that_is_not_wanted_any_more_is_forgotten(folder: Folder) -> None:
+    folder.bucket.fault = lambda call: Fault.UNREACHABLE
+    folder.puller.add_source(A, FakeSource())
+    folder.announce(A, file("a", sequence=1))
+    await settle()
+    assert folder.puller.error
+    folder.announce(A, deleted("a", 2, sequence=2))
+    await settle()
+    folder.time_passes()
+    await settle()
+    assert versions(folder, "a") == [2]
+    assert folder.puller.error is None
+
+
 async def test_without_a_source_nothing_is_tried(folder: Folder) -> None:
     folder.announce(A, file("a", sequence=1), directory("d", sequence=2))
     await settle()

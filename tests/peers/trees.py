@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sysconfig
@@ -16,6 +17,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 _PRIVATE = {".stfolder", ".stversions"}  # Syncthing's own, at the top of a folder
+_TEMPORARY = re.compile(r"\.syncthing\..*\.tmp")  # its files in the making, kept for a day where it gave up
 _OLD = 631_152_000_123_456_789  # 1990-01-01, in nanoseconds
 _RECENT = 1_767_225_600_987_654_321  # 2026-01-01
 _CHUNK = 1 << 20
@@ -137,7 +139,7 @@ def _walk(root: Path) -> Iterator[Path]:
     for folder, directories, files in os.walk(root):
         if Path(folder) == root:
             directories[:] = [name for name in directories if name not in _PRIVATE]
-        yield from (Path(folder, name) for name in directories + files)
+        yield from (Path(folder, name) for name in directories + files if not _TEMPORARY.fullmatch(name))
 
 
 def _entry(path: Path, contents: bool) -> Entry:

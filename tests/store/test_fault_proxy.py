@@ -11,6 +11,7 @@ from tests.peers.fault_proxy import (
     PASSING,
     SLOW_DOWN,
     Answer,
+    Delay,
     Fault,
     FaultProxy,
     Moment,
@@ -19,6 +20,7 @@ from tests.peers.fault_proxy import (
     store_full,
 )
 from tests.peers.store_requests import StoreRequest
+from untrusted_s3 import limits
 from untrusted_s3.errors import PreconditionFailed, StoreRefused, StoreUnreachable
 from untrusted_s3.limits import MIB
 from untrusted_s3.store.embedded import EmbeddedStore
@@ -171,3 +173,20 @@ async def test_throttled(bucket: S3Bucket, proxy: FaultProxy) -> None:
     proxy.bandwidth = 10 * len(BODY)
     await _put_and_get(bucket)
     assert proxy.counts["PutObject object"] == 1
+
+
+async def test_a_store_that_hangs_is_given_up_after_one_timeout(
+    seaweedfs: EmbeddedStore, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STORE_TIMEOUT", 0.3)
+    location = StoreLocation(seaweedfs.bucket, "")
+    impatient = await S3Bucket.open(location, proxy.url, S3Credentials(seaweedfs.access_key, seaweedfs.secret_key))
+    proxy.script = always(Delay(3600))
+    try:
+        with pytest.raises(StoreUnreachable):
+            await impatient.get(OBJECT)
+        with pytest.raises(StoreUnreachable):
+            await impatient.put(OBJECT, [b"small"])
+    finally:
+        await impatient.close()
+    assert (proxy.counts["GetObject object"], proxy.counts["PutObject object"]) == (1, 1)

@@ -134,7 +134,7 @@ class Folder:
             try:
                 await self._append_some()
                 delay = limits.SEGMENT_INTERVAL
-            except StoreError as error:
+            except (StoreError, DataError) as error:
                 self.error = f"the log cannot be written: {error}"
                 _logger.error("cannot append to the log, trying again", folder=self.record.folder_id, error=str(error))
                 delay = min(2 * delay, limits.MAX_APPEND_DELAY)
@@ -207,9 +207,11 @@ class Folder:
                 if not self.syncing and time.monotonic() - last_cursors > limits.CURSOR_INTERVAL:
                     last_cursors = time.monotonic()
                     await self._append_cursors()
+                if not self._ready:  # else it is for the next append to tell
+                    self.error = None
             except (StoreError, DataError) as error:
-                self.error = f"the log cannot be read: {error}"
-                _logger.warning("cannot read the log", folder=self.record.folder_id, error=str(error))
+                self.error = f"the log cannot be followed: {error}"
+                _logger.warning("cannot follow the log", folder=self.record.folder_id, error=str(error))
 
     async def _write_checkpoints(self) -> None:
         while True:

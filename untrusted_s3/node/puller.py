@@ -19,7 +19,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import BlockUnavailable, DataError, StoreError
+from untrusted_s3.errors import BlockUnavailable, DataError, StoreError, StoreRefused, StoreUnreachable
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment import Entry
 from untrusted_s3.index.state import FolderState
@@ -68,6 +68,9 @@ class Puller:
         self._scanned: dict[DeviceID, int] = {}
         self._wake = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
+        # How often in a row the store has failed us; while it is in trouble nothing is begun before the next try.
+        self._store_failures = 0
+        self._store_in_trouble = False
 
     @property
     def idle(self) -> bool:
@@ -119,14 +122,17 @@ class Puller:
             if self._retry is not None:
                 self._retry.cancel()
                 self._retry = None
+            self._store_in_trouble = False
 
     def _start_some(self) -> None:
         """Takes some of each source's pending entries into work, and wakes itself where there may be more at once."""
-        while self._large and self._active_large < limits.CONCURRENT_LARGE_FILES:
+        while self._large and self._active_large < limits.CONCURRENT_LARGE_FILES and not self._store_in_trouble:
             self._start(self._large.popleft(), large=True)
         for device_id in list(self.sources):
             if self._start_some_of(device_id):
                 self._wake.set()
+        if self.idle and self._retry is None:
+            self.error = None  # whatever failed is not wanted any more, or its source is gone
 
     def _start_some_of(self, device_id: DeviceID) -> bool:
         queue = self._queues.setdefault(device_id, deque())
@@ -148,7 +154,8 @@ class Puller:
     @property
     def _has_room(self) -> bool:
         return (
-            self._active_small < limits.CONCURRENT_SMALL_FILES
+            not self._store_in_trouble
+            and self._active_small < limits.CONCURRENT_SMALL_FILES
             and len(self._large) < limits.QUEUED_LARGE_FILES
             and len(self._in_work) < limits.ENTRIES_IN_WORK
         )
@@ -198,13 +205,20 @@ class Puller:
                 stored = current.stored
             else:
                 stored = await self._files.pull(file_info, self._fetcher(file_info))
-            self.error = None
+            self._succeeded()
             self._commit(Entry(file_info, stored))
         except (BlockUnavailable, StoreError, DataError) as error:
             self._failed(file_info, error)
         except Exception as error:
             _logger.exception("a fault of our own while pulling", folder=self._folder_id, name=file_info.name[:40])
             self._failed(file_info, error)
+
+    def _succeeded(self) -> None:
+        self.error = None
+        self._store_failures = 0
+        if self._store_in_trouble:
+            self._store_in_trouble = False
+            self._wake.set()
 
     def _failed(self, file_info: FileInfo, error: Exception) -> None:
         self._in_work.discard(file_info.name)
@@ -215,10 +229,16 @@ class Puller:
             # Changed while it was under way: the newer version is due, not this one.
             self.rescan()
             return
-        if self.sources:
+        if self.sources and not self._store_in_trouble:
             _logger.warning("pull failed", folder=self._folder_id, name=file_info.name[:40], error=str(error))
+        delay = limits.PULL_RETRY_INTERVAL
+        if isinstance(error, StoreUnreachable | StoreRefused):
+            # Other files would fare no better, and peers would send their blocks in vain.
+            self._store_in_trouble = True
+            delay = min(delay * 2**self._store_failures, limits.MAX_PULL_RETRY_INTERVAL)
         if self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(limits.PULL_RETRY_INTERVAL, self._try_again)
+            self._store_failures += self._store_in_trouble
+            self._retry = asyncio.get_running_loop().call_later(delay, self._try_again)
 
     def _is_outdated(self, file_info: FileInfo) -> bool:
         """Whether a connected peer announces a newer version of the file."""
@@ -229,6 +249,7 @@ class Puller:
 
     def _try_again(self) -> None:
         self._retry = None
+        self._store_in_trouble = False
         self.rescan()
 
     def _fetcher(self, file_info: FileInfo) -> FetchBlock:

@@ -61,6 +61,7 @@ class Responder:
         self._waiting: OrderedDict[str, dict[int, list[_Waiting]]] = OrderedDict()
         self._reading: Counter[str] = Counter()
         self._active = 0
+        self._store_in_trouble = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, key: str, offset: int, size: int, answer: Answer) -> None:
@@ -118,12 +119,15 @@ class Responder:
         try:
             self._counters.range_requests.inc()
             data = memoryview(await self._bucket.get(key, start, size))
+            self._store_in_trouble = False
         except NoSuchKey:
             code = pb.NO_SUCH_FILE
             _logger.error("an object that the log names is missing; run check", key=key)
         except StoreError as error:
             code = pb.GENERIC
-            _logger.warning("cannot read from the store", key=key, error=str(error))
+            if not self._store_in_trouble:  # once is enough: peers ask again and again
+                _logger.warning("cannot read from the store", key=key, error=str(error))
+            self._store_in_trouble = True
         except BaseException:
             self._budget.release(size)
             raise

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,11 +226,13 @@ class S3Bucket:
         raise refusal(response.status, code[1].decode() if code else "", what)
 
     async def _retry(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        began = time.monotonic()
         for number in range(_TRIES):
             try:
                 return await attempt()
             except StoreUnreachable:
-                if number == _TRIES - 1:
+                # A store that hangs has had patience enough in one try; whoever waits for it shall hear so.
+                if number == _TRIES - 1 or time.monotonic() - began >= limits.STORE_TIMEOUT:
                     raise
                 # Full jitter: many writers that failed together must not come back together.
                 await asyncio.sleep(random.uniform(0, 0.2 * 2**number))  # noqa: S311
