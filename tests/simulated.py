@@ -24,7 +24,7 @@ from unittest import mock
 
 from untrusted_s3 import limits
 from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreRefused, StoreUnreachable
-from untrusted_s3.store.bucket import Bucket, Buffer, ObjectSummary
+from untrusted_s3.store.bucket import Bucket, Buffer, MultipartUpload, ObjectSummary, UploadedPart
 
 Result = TypeVar("Result")
 
@@ -72,6 +72,7 @@ class _Object:
 @dataclass(slots=True)
 class _Upload:
     key: str
+    begun: float
     parts: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -135,7 +136,7 @@ class SimulatedStore:
         """A new multipart upload's id."""
         self._uploads_begun += 1
         upload_id = f"upload-{self._uploads_begun}"
-        self.uploads[upload_id] = _Upload(key)
+        self.uploads[upload_id] = _Upload(key, self.clock())
         return upload_id
 
     def add_part(self, upload_id: str, number: int, body: bytes) -> str:
@@ -144,6 +145,16 @@ class SimulatedStore:
             raise NoSuchKey(f"{upload_id}: no such upload")
         self.uploads[upload_id].parts[number] = body
         return hashlib.md5(body).hexdigest()
+
+    def parts(self, key: str, upload_id: str) -> list[UploadedPart]:
+        """What an upload has. Raises NoSuchKey."""
+        upload = self.uploads.get(upload_id)
+        if upload is None or upload.key != key:
+            raise NoSuchKey(f"{upload_id}: no such upload")
+        return [
+            UploadedPart(number, len(body), hashlib.md5(body).hexdigest())
+            for number, body in sorted(upload.parts.items())
+        ]
 
     def complete_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         """Puts the parts together, if all are there as stated and the key is free."""
@@ -269,6 +280,30 @@ class SimulatedBucket:
         return await self._call(
             Call("upload_part", key), lambda: self.store.add_part(upload_id, number, b"".join(body))
         )
+
+    async def upload_part_copy(
+        self, key: str, upload_id: str, number: int, source_key: str, start: int, end: int
+    ) -> str:
+        return await self._call(
+            Call("upload_part_copy", key, start, end - start),
+            lambda: self.store.add_part(upload_id, number, self.store.get(source_key)[start:end]),
+        )
+
+    async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
+        uploads = await self._call(
+            Call("list_multipart_uploads", prefix),
+            lambda: [
+                MultipartUpload(upload.key, upload_id, self.store.clock() - upload.begun)
+                for upload_id, upload in self.store.uploads.items()
+                if upload.key.startswith(prefix)
+            ],
+        )
+        for upload in reversed(uploads):
+            yield upload
+
+    async def list_parts(self, key: str, upload_id: str) -> AsyncIterator[UploadedPart]:
+        for part in await self._call(Call("list_parts", key), lambda: self.store.parts(key, upload_id)):
+            yield part
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         await self._call(

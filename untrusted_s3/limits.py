@@ -26,7 +26,7 @@ INDEX_BATCH_SIZE: Final = 250 * KIB
 # Names: an encrypted name is base32hex of a path plus 16 bytes, with slashes; Windows allows 32,767 characters
 MAX_NAME_SIZE: Final = 64 * KIB
 MAX_FILE_BLOCKS: Final = 8_000_000
-MAX_FILE_SIZE: Final = 9000 * 5 * 1024 * MIB
+MAX_FILE_SIZE: Final = 9000 * 4 * 1024 * MIB
 
 # Objects
 SINGLE_PUT_SIZE: Final = 8 * MIB

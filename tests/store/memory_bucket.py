@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreRefused, StoreUnreachable
-from untrusted_s3.store.bucket import Buffer, ObjectSummary
+from untrusted_s3.store.bucket import Buffer, MultipartUpload, ObjectSummary, UploadedPart
 
 
 class MemoryBucket:
@@ -65,6 +65,19 @@ class MemoryBucket:
 
     async def upload_part(self, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> str:
         raise StoreUnreachable("no multipart uploads here")
+
+    async def upload_part_copy(
+        self, key: str, upload_id: str, number: int, source_key: str, start: int, end: int
+    ) -> str:
+        raise StoreUnreachable("no multipart uploads here")
+
+    async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
+        return
+        yield
+
+    async def list_parts(self, key: str, upload_id: str) -> AsyncIterator[UploadedPart]:
+        raise StoreUnreachable("no multipart uploads here")
+        yield
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         raise StoreUnreachable("no multipart uploads here")

@@ -16,32 +16,38 @@ S3_MIN_PART, S3_MAX_PART, S3_MAX_PARTS = 5 * MIB, 5 * 1024 * MIB, 10_000
 MAX_TRAILER = 500_000_000
 
 
-@given(st.integers(0, limits.MAX_FILE_SIZE))
-def test_every_size_fits_into_what_s3_allows(data_size: int) -> None:
-    size = part_size(data_size)
+@given(st.integers(0, limits.MAX_FILE_SIZE), st.integers(1, limits.MAX_ENCRYPTED_BLOCK_SIZE))
+def test_every_size_fits_into_what_s3_allows(data_size: int, block_size: int) -> None:
+    size = part_size(data_size, block_size)
     if size == 0:
         assert data_size <= limits.SINGLE_PUT_SIZE
         return
     assert data_size > limits.SINGLE_PUT_SIZE
-    assert size.bit_count() == 1 and size >= limits.MIN_PART_SIZE
-    assert S3_MIN_PART <= size <= 8 * 1024 * MIB
+    assert size % block_size == 0 and size >= limits.MIN_PART_SIZE
+    assert S3_MIN_PART <= size <= S3_MAX_PART
     assert -(-data_size // size) <= limits.MAX_PARTS
-    assert size == limits.MIN_PART_SIZE or -(-data_size // (size // 2)) > limits.MAX_PARTS  # the smallest that does
+    smallest = size - block_size < limits.MIN_PART_SIZE
+    assert smallest or -(-data_size // (size // 2)) > limits.MAX_PARTS  # the smallest that does
     assert -(-(data_size + MAX_TRAILER) // size) <= S3_MAX_PARTS
 
 
+BLOCK = 128 * 1024 + limits.BLOCK_OVERHEAD
+
+
 @pytest.mark.parametrize(
-    ("data_size", "size"),
+    ("data_size", "block_size", "size"),
     [
-        (0, 0),
-        (8 * MIB, 0),
-        (8 * MIB + 1, 8 * MIB),
-        (9000 * 8 * MIB, 8 * MIB),
-        (9000 * 8 * MIB + 1, 16 * MIB),
+        (0, 1, 0),
+        (8 * MIB, BLOCK, 0),
+        (8 * MIB + 1, BLOCK, 64 * BLOCK),
+        (8 * MIB + 1, 1, 8 * MIB),
+        (9000 * 64 * BLOCK, BLOCK, 64 * BLOCK),
+        (9000 * 64 * BLOCK + 1, BLOCK, 128 * BLOCK),
+        (64 * 1024 * MIB, limits.MAX_ENCRYPTED_BLOCK_SIZE, limits.MAX_ENCRYPTED_BLOCK_SIZE),
     ],
 )
-def test_the_edges(data_size: int, size: int) -> None:
-    assert part_size(data_size) == size
+def test_the_edges(data_size: int, block_size: int, size: int) -> None:
+    assert part_size(data_size, block_size) == size
 
 
 @given(object_size=st.integers(1, 200 * MIB), size=st.sampled_from([0, 8 * MIB, 16 * MIB]))

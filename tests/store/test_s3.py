@@ -24,6 +24,7 @@ from untrusted_s3.errors import (
 )
 from untrusted_s3.limits import MIB
 from untrusted_s3.store import s3
+from untrusted_s3.store.bucket import UploadedPart
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.s3 import S3Bucket, S3Credentials, connect
 
@@ -126,6 +127,69 @@ async def test_a_multipart_upload(bucket: S3Bucket) -> None:
     assert await bucket.size("large") is None
     await bucket.complete_multipart_upload("large", upload_id, etags)
     assert await bucket.get("large") == sent + source[10 : 10 + 5 * MIB] + last
+
+
+@pytest.mark.store
+@on_each_s3_server
+async def test_unfinished_uploads_and_their_parts_are_found(bucket: S3Bucket) -> None:
+    begun = {await bucket.create_multipart_upload("below/large"), await bucket.create_multipart_upload("below/large")}
+    other = await bucket.create_multipart_upload("below/large-too")
+    upload_id = min(begun)
+    etags = {
+        number: await bucket.upload_part("below/large", upload_id, number, [bytes(5 * MIB + number)])
+        for number in (3, 1, 12)
+    }
+    found = [upload async for upload in bucket.list_multipart_uploads("below/large")]
+    assert {(upload.key, upload.upload_id) for upload in found} == {
+        *(("below/large", one) for one in begun),
+        ("below/large-too", other),
+    }
+    assert all(-5 <= upload.age < 60 for upload in found)
+    parts = [part async for part in bucket.list_parts("below/large", upload_id)]
+    assert parts == [UploadedPart(number, 5 * MIB + number, etags[number]) for number in (1, 3, 12)]
+    assert [part async for part in bucket.list_parts("below/large", max(begun))] == []
+
+    for upload in found:
+        await bucket.abort_multipart_upload(upload.key, upload.upload_id)
+    assert [upload async for upload in bucket.list_multipart_uploads("below/")] == []
+    with pytest.raises(NoSuchKey):
+        [part async for part in bucket.list_parts("below/large", upload_id)]
+
+
+@pytest.mark.store
+@on_each_s3_server
+async def test_a_part_that_was_replaced_is_not_taken_for_the_one_before(bucket: S3Bucket) -> None:
+    # Where two gateways continue one upload, what is put together must be what its ETags say.
+    upload_id = await bucket.create_multipart_upload("large")
+    before = await bucket.upload_part("large", upload_id, 1, [b"of the first"])
+    after = await bucket.upload_part("large", upload_id, 1, [b"of the second"])
+    assert before != after
+    try:
+        await bucket.complete_multipart_upload("large", upload_id, [before])
+    except StoreError:
+        assert await bucket.size("large") is None
+    else:  # SeaweedFS keeps both
+        assert await bucket.get("large") == b"of the first"
+
+
+@pytest.mark.store
+@on_each_s3_server
+async def test_many_uploads_and_parts_are_listed_whole(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = bucket._call
+
+    async def small_pages(operation: str, **parameters: object) -> object:
+        page = {"list_multipart_uploads": "MaxUploads", "list_parts": "MaxParts"}.get(operation)
+        return await call(operation, **parameters, **({page: 2} if page else {}))
+
+    monkeypatch.setattr(bucket, "_call", small_pages)
+    uploads = {await bucket.create_multipart_upload(f"large-{number // 2}") for number in range(5)}
+    assert {upload.upload_id async for upload in bucket.list_multipart_uploads("")} == uploads
+    upload_id = await bucket.create_multipart_upload("parts")
+    for number in range(1, 6):
+        await bucket.upload_part("parts", upload_id, number, [b"x" * number])
+    assert [part.size async for part in bucket.list_parts("parts", upload_id)] == [1, 2, 3, 4, 5]
+    async for upload in bucket.list_multipart_uploads(""):
+        await bucket.abort_multipart_upload(upload.key, upload.upload_id)
 
 
 @pytest.mark.store

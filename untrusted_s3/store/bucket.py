@@ -23,6 +23,25 @@ class ObjectSummary:
     age: float
 
 
+@dataclass(frozen=True, slots=True)
+class MultipartUpload:
+    """A multipart upload that is not complete: its key (relative to the store's prefix), its id, and its age in seconds
+    since it was begun, by the store's clock."""
+
+    key: str
+    upload_id: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedPart:
+    """A part that an upload has already: its number (from 1), its size in bytes, and its ETag."""
+
+    number: int
+    size: int
+    etag: str
+
+
 class Bucket(Protocol):
     """Objects under keys that are relative to the store's prefix.
 
@@ -75,6 +94,21 @@ class Bucket(Protocol):
 
     async def upload_part(self, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> str:
         """Uploads part `number` (from 1) and gives its ETag."""
+        ...
+
+    async def upload_part_copy(
+        self, key: str, upload_id: str, number: int, source_key: str, start: int, end: int
+    ) -> str:
+        """Copies bytes `start` to `end` (not included) of another object as part `number`, inside the store; gives the
+        part's ETag. Raises NoSuchKey where the source, or the upload, is not there."""
+        ...
+
+    def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
+        """All uploads that are not complete and whose keys begin with `prefix`, in no order to rely on."""
+        ...
+
+    def list_parts(self, key: str, upload_id: str) -> AsyncIterator[UploadedPart]:
+        """The parts that an upload has. Raises NoSuchKey where there is no such upload."""
         ...
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:

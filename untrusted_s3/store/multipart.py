@@ -1,7 +1,8 @@
 """The fixed grid of parts on which large objects are uploaded (docs/format.md, "Objects").
 
-All parts but the last are of equal size (Cloudflare R2 demands it), and the size depends on the file's encrypted size
-alone, so that every upload of the same content has the same part boundaries.
+All parts but the last are of equal size (Cloudflare R2 demands it), and each holds whole blocks. So every upload of the
+same content has the same part boundaries, and a part that was uploaded once fits between parts that are fetched
+later, though the ciphertext of a block is another one each time a peer sends it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 from untrusted_s3 import limits
 
 
-def part_size(data_size: int) -> int:
-    """The part size for a file of `data_size` encrypted bytes (without the trailer): 0 for a single PUT, else the
-    smallest power of two from 8 MiB that keeps the number of parts at or below 9,000."""
+def part_size(data_size: int, block_size: int = 1) -> int:
+    """The part size for `data_size` bytes (a file's without the trailer) in blocks of `block_size` bytes.
+
+    0 for a single PUT, else the smallest whole number of blocks that has at least 8 MiB, doubled until 9,000 parts
+    hold the data.
+    """
     if data_size <= limits.SINGLE_PUT_SIZE:
         return 0
-    size = limits.MIN_PART_SIZE
+    size = -(-limits.MIN_PART_SIZE // block_size) * block_size
     while size * limits.MAX_PARTS < data_size:
         size *= 2
     return size

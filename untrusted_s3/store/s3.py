@@ -25,7 +25,7 @@ from yarl import URL
 
 from untrusted_s3 import limits
 from untrusted_s3.errors import NoSuchKey, StoreError, StoreRefused, StoreUnreachable, UsageError
-from untrusted_s3.store.bucket import Buffer, ObjectSummary
+from untrusted_s3.store.bucket import Buffer, MultipartUpload, ObjectSummary, UploadedPart
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.multipart import part_ranges, part_size
 from untrusted_s3.store.presign import Presigner, S3Connection
@@ -327,8 +327,6 @@ class S3Bucket:
     async def upload_part_copy(
         self, key: str, upload_id: str, number: int, source_key: str, start: int, end: int
     ) -> str:
-        """Copies bytes `start` to `end` (not included) of another object as part `number`, inside the store; gives the
-        part's ETag. Raises NoSuchKey where the source, or the upload, is not there."""
         answer = await self._call(
             "upload_part_copy",
             Key=self.location.prefix + key,
@@ -338,6 +336,30 @@ class S3Bucket:
             CopySourceRange=f"bytes={start}-{end - 1}",
         )
         return _required(answer.get("CopyPartResult", {}), "ETag", f"upload_part_copy {key}")
+
+    async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
+        marker: dict[str, str] = {}
+        while True:
+            answer = await self._call("list_multipart_uploads", Prefix=self.location.prefix + prefix, **marker)
+            date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+            for upload in answer.get("Uploads", []):
+                key = upload["Key"][len(self.location.prefix) :]
+                yield MultipartUpload(key, upload["UploadId"], age_of(upload.get("Initiated"), date))
+            if not answer.get("IsTruncated"):
+                return
+            # SeaweedFS gives only the second, and needs only that.
+            markers = {"KeyMarker": answer.get("NextKeyMarker"), "UploadIdMarker": answer.get("NextUploadIdMarker")}
+            marker = {name: value for name, value in markers.items() if value}
+
+    async def list_parts(self, key: str, upload_id: str) -> AsyncIterator[UploadedPart]:
+        marker: dict[str, int] = {}
+        while True:
+            answer = await self._call("list_parts", Key=self.location.prefix + key, UploadId=upload_id, **marker)
+            for part in answer.get("Parts", []):
+                yield UploadedPart(part["PartNumber"], part["Size"], part["ETag"])
+            if not answer.get("IsTruncated"):
+                return
+            marker = {"PartNumberMarker": answer["NextPartNumberMarker"]}
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
