@@ -14,7 +14,7 @@ import structlog
 from untrusted_s3 import __version__
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.output import size_text
-from untrusted_s3.cli.terminal import LiveLine, can_ask, qr_code, read_answer
+from untrusted_s3.cli.terminal import LiveLine, can_ask, forget_typed, qr_code, read_answer
 from untrusted_s3.errors import StoreError
 from untrusted_s3.node.gateway import Gateway
 from untrusted_s3.structured_logging import printable
@@ -75,6 +75,7 @@ class Console:
             log_unknown(device, self._accept_command(device_id))
             return
         name = printable(device["name"])[:_MAX_NAME]
+        forget_typed()
         self._live_line.show(f'Accept device "{name}" ({device_id.short}...)? [y/N] ')
         answer = await read_answer()
         self._live_line.leave()

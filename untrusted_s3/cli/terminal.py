@@ -74,11 +74,15 @@ def can_ask() -> bool:
         return False
 
 
+def forget_typed() -> None:
+    """What was typed on standard input until now answers nothing. To be called before a question is shown."""
+    termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+
+
 async def read_answer() -> str | None:
-    """The next line that is typed on standard input, or None at its end. What was typed before does not count."""
+    """The next line that is typed on standard input, or None at its end."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
-    termios.tcflush(descriptor, termios.TCIFLUSH)
     ready = asyncio.Event()
     loop.add_reader(descriptor, ready.set)
     try:
