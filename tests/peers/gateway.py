@@ -35,7 +35,8 @@ class GatewayFailed(AssertionError):
 
 
 class Gateway:
-    """One gateway. `home` holds identity, state and log, and survives `stop` and another `start`."""
+    """One gateway. `home` holds state, log and, if nothing else is said, the identity, and survives `stop` and another
+    `start`."""
 
     def __init__(
         self,
@@ -45,10 +46,13 @@ class Gateway:
         *,
         options: Sequence[str] = (),
         limits: Mapping[str, float] | None = None,
+        identity: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """A gateway on a prefix of `store`, or, with None, on an embedded store of its own below `home`.
 
-        `options` are more options of `serve`, `limits` other values for names in untrusted_s3.limits.
+        `options` are more options of `serve`, `limits` other values for names in untrusted_s3.limits. `identity` are
+        the options that say where its identity comes from, `environment` more variables of its environment.
         """
         self.home = home
         self.store = store
@@ -61,7 +65,13 @@ class Gateway:
         self.process: subprocess.Popen[bytes] | None = None
         self.prefix = f"{prefix}/" if prefix else ""
         home.mkdir(parents=True, exist_ok=True)
-        self.device_id = str(load_or_create(home / "identity").device_id)
+        self.environment = dict(environment or {})
+        if identity is None:
+            self.identity = ["--identity", str(home / "identity")]
+            self.device_id = str(load_or_create(home / "identity").device_id)
+        else:
+            self.identity = list(identity)
+            self.device_id = self.command("id", *self.identity).stdout.strip()
 
     # The process
 
@@ -96,8 +106,7 @@ class Gateway:
             *program,
             "serve",
             *self._store_options(),
-            "--identity",
-            str(self.home / "identity"),
+            *self.identity,
             "--state",
             str(self.state),
             "--listen",
@@ -206,7 +215,7 @@ class Gateway:
         own = {"UNTRUSTED_S3_LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
         if self.store is not None:
             own |= {"AWS_ACCESS_KEY_ID": self.store.access_key, "AWS_SECRET_ACCESS_KEY": self.store.secret_key}
-        return inherited | own
+        return inherited | own | self.environment
 
     # HTTP
 
