@@ -53,6 +53,7 @@ def assert_nothing_moves_but_a_change(first: Syncthing, gateway: Gateway, origin
     assert len(stored_objects(gateway, FOLDER)) == len(objects) + 1
 
 
+@pytest.mark.parametrize("syncthing_version", ["1.29.5"], indirect=True)  # both, in part: test_restart.py
 def test_a_container_that_moves(
     s3_server: S3Server, bucket_prefix: str, first: Syncthing, original: Path, tmp_path: Path
 ) -> None:
