@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import manifest
+from untrusted_s3.bep.file_info import name_hash
+from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.s3 import S3Credentials, connect
 
@@ -109,3 +111,26 @@ def regular_files(tree: Path, mtimes: bool = True) -> dict[str, tuple[object, ..
         for name, entry in manifest(tree).items()
         if entry.kind == "file"
     }
+
+
+def assert_history_is_whole(gateway: Gateway, folder: str) -> None:
+    """Fail if an entry that the log ever had lacks its object, or that is not as the entry says.
+
+    So no entry was written before its object was complete, and what was replaced is still there.
+    """
+    store, client, keys = gateway.store, s3_client(gateway), FolderKeys.of(folder)
+    assert store is not None
+    stored = stored_keys(gateway)
+    segments = sorted(key for key in stored if key.startswith(f"{keys.base}log/"))
+    assert segments == [keys.segment(position) for position in range(1, len(segments) + 1)]
+    sequence = 0
+    for key in segments:
+        segment = decode_segment(client.get_object(Bucket=store.bucket, Key=gateway.prefix + key)["Body"].read(), key)
+        assert segment.first_sequence == sequence + 1, key
+        sequence += len(segment.entries)
+        for entry in segment.entries:
+            assert (entry.stored is not None) is entry.file_info.has_data, (key, entry)
+            if entry.stored is not None:
+                name = keys.object(name_hash(entry.file_info.name), entry.stored.content_hash)
+                assert stored.get(name) == entry.stored.size, (key, name)
+    assert sequence == gateway.folder(folder)["sequence"]

@@ -12,10 +12,10 @@ import pytest
 
 from tests.interop.sharing import fetched_folder, rescan, share_folder, stored_keys, stored_objects
 from tests.peers.gateway import Gateway
+from tests.peers.s3_server import S3Server, on_each_peer
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
 from untrusted_s3 import limits
-from untrusted_s3.store.embedded import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys
 
 pytestmark = pytest.mark.interop
@@ -37,14 +37,15 @@ def _kill_and_delete_state(gateway: Gateway) -> None:
     shutil.rmtree(gateway.state)
 
 
+@on_each_peer
 def test_nothing_moves_again_after_a_restart(
-    seaweedfs: EmbeddedStore, bucket_prefix: str, syncthing_binary: Path, tmp_path: Path
+    s3_server: S3Server, bucket_prefix: str, syncthing_binary: Path, tmp_path: Path
 ) -> None:
     original, copy = tmp_path / "original", tmp_path / "copy"
     build_awkward_tree(original)
     random_file(original / "large", 9 << 20, seed=9)
     gateway = Gateway(
-        tmp_path / "gateway", seaweedfs, bucket_prefix, limits={"CHECKPOINT_COST": 3 * limits.SEGMENT_COST}
+        tmp_path / "gateway", s3_server, bucket_prefix, limits={"CHECKPOINT_COST": 3 * limits.SEGMENT_COST}
     )
     with gateway:
         with Syncthing(syncthing_binary, tmp_path / "first", "first") as first:

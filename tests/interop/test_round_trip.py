@@ -22,11 +22,11 @@ from tests.interop.sharing import (
 )
 from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion
 from tests.peers.gateway import Gateway
+from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, manifest, random_file
-from untrusted_s3.store.embedded import EmbeddedStore
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, on_each_s3_server]
 
 FOLDER = "Grüße & more"  # no plain key segment
 
@@ -44,14 +44,14 @@ class RoundTrip:
 
 @pytest.fixture(scope="module")
 def round_trip(
-    syncthing_binary: Path, seaweedfs: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory
+    syncthing_binary: Path, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RoundTrip]:
     home = tmp_path_factory.mktemp("round trip")
     original, copy = home / "original", home / "copy"
     build_awkward_tree(original)
     random_file(original / "large" / "20 MiB and some", (20 << 20) + 12_345, seed=20)
     files = count_files(original)
-    with Gateway(home / "gateway", seaweedfs, f"test-{uuid.uuid4().hex}") as gateway:
+    with Gateway(home / "gateway", s3_server, f"test-{uuid.uuid4().hex}") as gateway:
         with Syncthing(syncthing_binary, home / "first", "first") as first:
             share_folder(first, gateway, FOLDER, original)
             first.wait_connected(gateway.device_id)

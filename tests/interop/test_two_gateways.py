@@ -8,17 +8,18 @@ import pytest
 
 from tests.interop.sharing import PASSWORD, fetched_folder, share_folder, stored_objects
 from tests.peers.gateway import Gateway
+from tests.peers.s3_server import S3Server, on_each_peer
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
-from untrusted_s3.store.embedded import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 
 FOLDER = "shared twice"
 
 
+@on_each_peer
 def test_two_gateways_on_one_store(
-    seaweedfs: EmbeddedStore, bucket_prefix: str, syncthing_binary: Path, tmp_path: Path
+    s3_server: S3Server, bucket_prefix: str, syncthing_binary: Path, tmp_path: Path
 ) -> None:
     original = tmp_path / "original"
     build_awkward_tree(original)
@@ -27,8 +28,8 @@ def test_two_gateways_on_one_store(
     random_file(original / "large", 20 << 20, seed=20)
     often = {"LOG_POLL_INTERVAL": 1.0}
     with (
-        Gateway(tmp_path / "one", seaweedfs, bucket_prefix, limits=often) as one,
-        Gateway(tmp_path / "other", seaweedfs, bucket_prefix, limits=often) as other,
+        Gateway(tmp_path / "one", s3_server, bucket_prefix, limits=often) as one,
+        Gateway(tmp_path / "other", s3_server, bucket_prefix, limits=often) as other,
         Syncthing(syncthing_binary, tmp_path / "first", "first") as first,
     ):
         assert one.device_id != other.device_id

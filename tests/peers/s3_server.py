@@ -6,6 +6,8 @@ from typing import Protocol
 
 import pytest
 
+from tests.peers.debian import SYNCTHING_VERSIONS
+
 
 class S3Server(Protocol):
     """A running S3 server with path-style addresses, and a bucket in it that is there."""
@@ -23,10 +25,20 @@ class S3Server(Protocol):
     def secret_key(self) -> str: ...
 
 
-_CEPH_RGW = pytest.param(
-    "ceph_rgw",
-    # One worker of pytest-xdist gets all of them: only one can run on a machine.
-    marks=[pytest.mark.ceph, pytest.mark.xdist_group("ceph")],
+# One worker of pytest-xdist gets all of them: only one RGW can run on a machine.
+_CEPH = [pytest.mark.ceph, pytest.mark.xdist_group("ceph")]
+on_each_s3_server = pytest.mark.parametrize(
+    "s3_server", ["seaweedfs", pytest.param("ceph_rgw", marks=_CEPH)], indirect=True
 )
-on_each_s3_server = pytest.mark.parametrize("s3_server", ["seaweedfs", _CEPH_RGW], indirect=True)
 """For a test that uses the fixture `s3_server`, perhaps by way of others: runs it on SeaweedFS and on Ceph RGW."""
+
+on_each_peer = pytest.mark.parametrize(
+    ("syncthing_version", "s3_server"),
+    [
+        *((version, "seaweedfs") for version in SYNCTHING_VERSIONS),
+        pytest.param(SYNCTHING_VERSIONS[-1], "ceph_rgw", marks=_CEPH),
+    ],
+    indirect=True,
+)
+"""For a test that uses `syncthing_binary` as well: runs it with all versions of Syncthing on SeaweedFS, and with the
+newest on Ceph RGW."""
