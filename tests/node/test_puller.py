@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from tests.file_infos import deleted, device, directory, encrypted_name, entry, file
 from tests.simulated import Fault, SimulatedBucket, fail_once
@@ -302,6 +303,39 @@ async def test_a_failure_is_tried_again_after_a_while(folder: Folder) -> None:
     assert sorted(folder.names) == sorted(map(encrypted_name, "abc"))
     assert folder.pending.handled(A) == IndexState(7, 3)
     assert folder.puller.error is None
+
+
+async def test_a_failure_waits_whatever_happens_to_others(folder: Folder) -> None:
+    source = FakeSource()
+    source.go_on.clear()
+    source.lacks = {encrypted_name("a"), encrypted_name("b")}
+    folder.puller.add_source(A, source)
+    folder.announce(A, file("a", sequence=1), file("b", sequence=2))
+    await settle()
+    folder.announce(A, file("b", 2, sequence=3, content=1))  # due at once
+    source.go_on.set()
+    await settle()
+    assert source.asked_for("b") == [0, 0]
+    assert source.asked_for("a") == [0]
+    # A new version of it, or somebody else who may have it, is no repetition.
+    folder.announce(A, file("a", 2, sequence=4, content=1))
+    await settle()
+    assert source.asked_for("a") == [0, 0]
+    folder.puller.add_source(B, FakeSource())
+    await settle()
+    assert source.asked_for("a") == [0, 0, 0]
+
+
+async def test_many_failures_are_told_once(folder: Folder) -> None:
+    source = FakeSource()
+    source.lacks = {encrypted_name(number) for number in range(50)}
+    folder.puller.add_source(A, source)
+    with structlog.testing.capture_logs() as logs:
+        folder.announce(A, *(file(number, sequence=number + 1) for number in range(50)))
+        await settle()
+        folder.time_passes()
+    assert [line["event"] for line in logs] == ["pull failed", "trying again what failed"]
+    assert logs[1]["files"] == folder.counters.pull_failures._value.get() == 50
 
 
 @pytest.mark.parametrize("newer_is_connected", [False, True])

@@ -59,6 +59,8 @@ class Puller:
         self._commit = commit
         self._counters = counters
         self._in_work: set[str] = set()
+        # By name, the version that failed last; it has to wait until everything that failed is tried again.
+        self._failures: dict[str, pb.Vector] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._large: deque[FileInfo] = deque()
         self._active_small = 0
@@ -80,6 +82,7 @@ class Puller:
     def add_source(self, device_id: DeviceID, source: Source) -> None:
         """A peer that shares the folder is there."""
         self.sources[device_id] = source
+        self._failures.clear()  # it may have what others lack
         self.rescan()
 
     def remove_source(self, device_id: DeviceID, source: Source) -> None:
@@ -122,6 +125,7 @@ class Puller:
             if self._retry is not None:
                 self._retry.cancel()
                 self._retry = None
+                self._failures.clear()
             self._store_in_trouble = False
 
     def _start_some(self) -> None:
@@ -165,7 +169,9 @@ class Puller:
         file_info = entry.file_info
         if not self._state.wants(file_info):
             return False
-        if file_info.name in self._in_work or (len(self.sources) > 1 and self._is_outdated(file_info)):
+        if file_info.name in self._in_work or self._failures.get(file_info.name) == file_info.message.version:
+            return True
+        if len(self.sources) > 1 and self._is_outdated(file_info):
             return True
         self._in_work.add(file_info.name)
         if not file_info.has_data:
@@ -229,10 +235,13 @@ class Puller:
             # Changed while it was under way: the newer version is due, not this one.
             self.rescan()
             return
-        if self.sources and not self._store_in_trouble:
+        self._failures[file_info.name] = file_info.message.version
+        store_failed = isinstance(error, StoreUnreachable | StoreRefused)
+        # Of many that fail together, as when a directory was deleted at the peer, one is told.
+        if self.sources and (self._retry is None or store_failed) and not self._store_in_trouble:
             _logger.warning("pull failed", folder=self._folder_id, name=file_info.name[:40], error=str(error))
         delay = limits.PULL_RETRY_INTERVAL
-        if isinstance(error, StoreUnreachable | StoreRefused):
+        if store_failed:
             # Other files would fare no better, and peers would send their blocks in vain.
             self._store_in_trouble = True
             delay = min(delay * 2**self._store_failures, limits.MAX_PULL_RETRY_INTERVAL)
@@ -250,6 +259,9 @@ class Puller:
     def _try_again(self) -> None:
         self._retry = None
         self._store_in_trouble = False
+        if self.sources:
+            _logger.info("trying again what failed", folder=self._folder_id, files=len(self._failures))
+        self._failures.clear()
         self.rescan()
 
     def _fetcher(self, file_info: FileInfo) -> FetchBlock:
