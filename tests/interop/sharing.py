@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 PASSWORD = "correct horse battery staple"
 
 
-def share_folder(device: Syncthing, gateway: Gateway, folder: str, path: Path, password: str = PASSWORD) -> None:
-    """Let a trusted device dial the gateway and share a folder with it, all of which is scanned on return."""
+def share_folder(
+    device: Syncthing, gateway: Gateway, folder: str, path: Path, password: str = PASSWORD, **settings: object
+) -> None:
+    """Let a trusted device dial the gateway and share a folder with it, all of which is scanned on return.
+
+    `settings` are those of the gateway in Syncthing's configuration.
+    """
     gateway.add_peer(device.device_id)
     device.add_device(gateway.device_id, "gateway", [gateway.listen_address], untrusted=True)
+    if settings:
+        device.set_device(gateway.device_id, **settings)
     device.add_folder(folder, path, {gateway.device_id: password})
     device.scan(folder)
 
