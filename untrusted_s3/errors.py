@@ -98,6 +98,10 @@ class TLSFailed(RemoteProtocolError):
     """TLS could not be set up with the peer, or broke."""
 
 
+class TooManyConnections(ProtocolError):
+    """A connection of a device that is not accepted (yet) made room for a newer one."""
+
+
 class FolderRefused(ProtocolError):
     """A folder cannot be shared with this peer, though the connection may go on."""
 

@@ -11,6 +11,10 @@ MIB: Final = 1024 * KIB
 MAX_HELLO_SIZE: Final = 32_767
 MAX_HEADER_SIZE: Final = 32_767
 MAX_MESSAGE_SIZE: Final = 500_000_000
+# What we take of them. An index batch is about a megabyte, but holds at least one file, however many blocks it has
+# (lib/model/fileinfobatch.go): 64 MiB are 580,000 blocks, a file of 8 TiB. Of the others a response is the largest.
+MAX_INDEX_SIZE: Final = 64 * MIB
+MAX_OTHER_MESSAGE_SIZE: Final = 17 * MIB
 MAX_BLOCK_SIZE: Final = 16 * MIB
 BLOCK_OVERHEAD: Final = 40
 MIN_ENCRYPTED_BLOCK_SIZE: Final = 1024 + BLOCK_OVERHEAD
@@ -19,13 +23,18 @@ MAX_REQUEST_SIZE: Final = 2 * MAX_BLOCK_SIZE
 LZ4_MAX_RATIO: Final = 255
 PING_INTERVAL: Final = 90.0
 RECEIVE_TIMEOUT: Final = 300.0
-HANDSHAKE_TIMEOUT: Final = 20.0
+HANDSHAKE_TIMEOUT: Final = 20.0  # TLS and Hello together
+STALL_TIMEOUT: Final = 120.0
+SLOWEST_PEER: Final = 1.0 * KIB  # bytes a second, over STALL_TIMEOUT
 INDEX_BATCH_FILES: Final = 1000
 INDEX_BATCH_SIZE: Final = 250 * KIB
 
 # Names: an encrypted name is base32hex of a path plus 16 bytes, with slashes; Windows allows 32,767 characters
 MAX_NAME_SIZE: Final = 64 * KIB
 MAX_FILE_BLOCKS: Final = 8_000_000
+# A file info is as long as its blocks make it, twice 60 bytes each, and what else is in it.
+MAX_FILE_INFO_SIZE: Final = 1 * MIB
+MAX_FILE_INFO_SIZE_PER_BLOCK: Final = 256
 MAX_FILE_SIZE: Final = 9000 * 4 * 1024 * MIB
 
 # Objects
@@ -61,7 +70,14 @@ SEGMENT_READ_AHEAD: Final = 16
 # The gateway
 DEFAULT_BUFFER_MEMORY: Final = 256 * MIB
 MIN_BUFFER_MEMORY: Final = 64 * MIB
-QUEUED_MESSAGES: Final = 64
+MESSAGE_MEMORY: Final = 128 * MIB
+QUEUED_MESSAGE_MEMORY: Final = 4 * MIB
+INDEX_PIECE_FILES: Final = 1000
+INDEX_PIECE_SIZE: Final = 1 * MIB
+MAX_UNADMITTED_CONNECTIONS: Final = 1024
+MAX_OPEN_FILES: Final = 65_536
+EVICTION_LOG_INTERVAL: Final = 10.0
+CONCURRENT_DEVICE_LOOKUPS: Final = 4
 REQUEST_WINDOW: Final = 32 * MIB
 CONCURRENT_SMALL_FILES: Final = 64
 CONCURRENT_LARGE_FILES: Final = 2

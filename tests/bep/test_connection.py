@@ -577,13 +577,58 @@ def test_give_up_after_300_seconds_of_their_silence(state: OurState) -> None:
 
 def test_anything_received_puts_giving_up_off() -> None:
     connection = ready(0.0)
-    large = encode_frame(pb.RESPONSE, pb.Response(data=bytes(1000)).SerializeToString())
-    for position in range(10):
-        # One byte of a message is a sign of life.
-        receive(connection, large[position : position + 1], 299.0 * (position + 1))
-        connection.handle_timer(299.0 * (position + 1))
+    for number in range(1, 10):
+        receive(connection, encode_frame(pb.PING, b""), 299.0 * number)
+        connection.handle_timer(299.0 * number)
     with pytest.raises(RemoteProtocolError, match="nothing received"):
-        connection.handle_timer(2990.0 + 300.0)
+        connection.handle_timer(299.0 * 9 + 300.0)
+
+
+LARGE = encode_frame(pb.INDEX, pb.Index(folder="f" * 1_000_000).SerializeToString())
+
+
+def test_a_message_that_comes_byte_by_byte_is_given_up() -> None:
+    connection = ready(0.0)
+    for second in range(1, 120):
+        receive(connection, LARGE[second - 1 : second], float(second))
+        connection.handle_timer(float(second))
+    assert connection.next_timer() == 121.0
+    with pytest.raises(RemoteProtocolError, match="too slowly: 111 bytes in 120 s"):
+        connection.handle_timer(121.0)
+    assert receive(connection, LARGE, 122.0) == []
+
+
+def test_a_message_over_a_slow_line_is_waited_for() -> None:
+    connection = ready(0.0)
+    for second in range(len(LARGE) // 1100):
+        receive(connection, LARGE[second * 1100 : second * 1100 + 1100], float(second))
+        connection.handle_timer(float(second))
+    assert connection.buffered > 900_000
+
+
+def test_while_we_do_not_read_the_peer_is_not_slow() -> None:
+    connection = ready(0.0)
+    receive(connection, LARGE[:100], 1.0)
+    connection.pause_receiving(2.0)
+    connection.pause_receiving(100.0)
+    for now in (90.0, 1000.0):
+        assert connection.handle_timer(now), "our pings go on"
+    connection.resume_receiving(1000.0)
+    connection.resume_receiving(1001.0)
+    connection.handle_timer(1118.0)
+    with pytest.raises(RemoteProtocolError, match="too slowly"):
+        connection.handle_timer(1119.0)
+
+
+def test_what_is_buffered_of_messages_that_nobody_asked_for() -> None:
+    connection = ready(0.0)
+    receive(connection, LARGE[:1000], 1.0)
+    assert connection.buffered == 992
+    receive(connection, LARGE[1000:], 1.0)
+    assert connection.buffered == 0
+    response = encode_frame(pb.RESPONSE, bytes(1000))
+    receive(connection, response[:500], 1.0)
+    assert connection.buffered == 0
 
 
 def test_our_pings_do_not_put_giving_up_off() -> None:

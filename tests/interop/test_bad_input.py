@@ -151,15 +151,26 @@ def test_garbage_instead_of_tls(gateway: Gateway, garbage: bytes) -> None:
     [
         (struct.pack(">HI", 0, 500_000_001), "over the cap"),
         (struct.pack(">HI", 0, 0xFFFF_FFFF), "over the cap"),
+        (struct.pack(">HI", 0, 17 << 20 | 1), "over the cap"),
         (struct.pack(">H", 0x8000), "over the cap"),
-        # LZ4 messages that state 500 million bytes and more
-        (b"\x00\x02\x10\x01" + struct.pack(">II", 8, 500_000_000) + bytes(4), "cannot hold"),
+        # LZ4 messages that state more than they can hold
+        (b"\x00\x02\x10\x01" + struct.pack(">II", 8, 17_000_000) + bytes(4), "cannot hold"),
         (b"\x00\x02\x10\x01" + struct.pack(">II", 8, 0xFFFF_FFFF) + bytes(4), "over the cap"),
         (b"\x00\x02\x10\x01" + struct.pack(">II", 24, 1000) + secrets.token_bytes(20), "LZ4"),
         (encode_frame(pb.CLUSTER_CONFIG, b"\xff" * 20), "ClusterConfig"),
         (encode_frame(pb.REQUEST, b""), "before the first cluster config"),
     ],
-    ids=["frame", "frame max", "header", "lz4 size", "lz4 size max", "lz4 data", "protobuf", "order"],
+    ids=[
+        "frame",
+        "frame max",
+        "frame of its type",
+        "header",
+        "lz4 size",
+        "lz4 size max",
+        "lz4 data",
+        "protobuf",
+        "order",
+    ],
 )
 def test_a_broken_message_closes_the_connection(
     gateway: Gateway, identity: Identity, message: bytes, reason: str

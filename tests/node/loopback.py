@@ -32,6 +32,7 @@ class Recorder:
         self.transport.handler = self
         self.heard: list[events.Event] = []
         self.is_secured = False
+        self.is_buffered = 0
         self.ends: list[Exception | None] = []
         self.polite = polite
 
@@ -44,6 +45,9 @@ class Recorder:
         self.heard.append(event)
         if self.polite and isinstance(event, events.HelloReceived):
             asyncio.get_running_loop().call_soon(self.transport.admit)
+
+    def buffered(self, size: int) -> None:
+        self.is_buffered = size
 
     def closed(self, error: Exception | None) -> None:
         self.ends.append(error)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from untrusted_s3.node.byte_budget import ByteBudget
+from untrusted_s3.node.byte_budget import ByteBudget, SharedBudget
 
 TOTAL = 10
 # What to do, to which demand, and how many turns the loop gets before the next.
@@ -107,3 +107,60 @@ async def test_cancelled_just_when_it_is_granted(turns: int) -> None:
         budget.release(10)
     await second
     assert budget.used == 10
+
+
+async def granted(task: asyncio.Task[None]) -> bool:
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task.done()
+
+
+async def test_a_share_gets_no_more_than_half() -> None:
+    budget = SharedBudget(10)
+    share = budget.share()
+    await share.acquire(3)
+    more = asyncio.ensure_future(share.acquire(3))
+    assert not await granted(more)
+    share.release(3)
+    assert await granted(more)
+    assert (share.used, budget.used) == (3, 3)
+
+
+async def test_whoever_has_nothing_out_goes_on_whatever_others_hold() -> None:
+    budget = SharedBudget(10)
+    hogs = [budget.share() for _ in range(3)]
+    for hog in hogs:
+        await hog.acquire(5)
+    late = budget.share()
+    for _ in range(3):
+        await late.acquire(4)
+        second = asyncio.ensure_future(late.acquire(4))
+        assert not await granted(second)
+        late.release(4)
+        assert await granted(second)
+        late.release(4)
+    hogs[0].release(5)
+    hogs[1].release(5)
+    await late.acquire(2)
+    assert await granted(asyncio.ensure_future(late.acquire(2)))
+    assert budget.used == 9
+
+
+async def test_a_share_whose_wait_is_cancelled() -> None:
+    budget = SharedBudget(10)
+    share, other = budget.share(), budget.share()
+    await share.acquire(5)
+    waiting = asyncio.ensure_future(share.acquire(5))
+    behind = asyncio.ensure_future(share.acquire(1))
+    assert not await granted(waiting)
+    waiting.cancel()
+    share.release(5)
+    assert await granted(behind)
+    await other.acquire(5)
+    assert (share.used, budget.used) == (1, 6)
+
+
+async def test_a_demand_above_the_half_is_met_alone() -> None:
+    share = SharedBudget(10).share()
+    await share.acquire(100)
+    assert not await granted(asyncio.ensure_future(share.acquire(1)))

@@ -22,10 +22,11 @@ from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, check_token
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import BlockUnavailable, RemoteProtocolError, StoreUnreachable
-from untrusted_s3.node.byte_budget import ByteBudget
+from untrusted_s3.node.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.folder import Folder
 from untrusted_s3.node.identity import Identity
+from untrusted_s3.node.message_memory import MessageMemory
 from untrusted_s3.node.responder import Responder
 from untrusted_s3.node.session import Refusal, Session
 from untrusted_s3.node.tls import make_context
@@ -44,7 +45,8 @@ class FakeHost:
         self.device_name = "gateway"
         self.counters = Counters()
         self.bucket = bucket
-        self.responder = Responder(bucket, ByteBudget(1 << 20), self.counters)
+        self.responder = Responder(bucket, SharedBudget(1 << 20), self.counters)
+        self.message_memory = MessageMemory(1 << 30)
         self.folders: dict[str, Folder] = {}
         self.accepts: PeerRecord | None = None
         self.refusals: dict[str, str] = {}
@@ -572,14 +574,14 @@ async def test_invalid_entries_are_never_pulled(connect: Connect) -> None:
 
 
 async def test_a_flood_of_messages_is_held_back(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "QUEUED_MESSAGES", 4)
+    monkeypatch.setattr(limits, "QUEUED_MESSAGE_MEMORY", 4000)
     talk = await connect()
     await talk.shared()
     pauses = []
     pause_reading = talk.session.transport.pause_reading
 
     def counted() -> None:
-        pauses.append(talk.session._queue.qsize())
+        pauses.append(1)
         pause_reading()
 
     talk.session.transport.pause_reading = counted  # type: ignore[method-assign]

@@ -13,8 +13,11 @@ from tests.node.loopback import OURS, THEIRS, Recorder, connected, until
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
-from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError, TLSFailed
+from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError, TLSFailed, TooManyConnections
 from untrusted_s3.node.identity import Identity
+from untrusted_s3.node.tls import make_context
+from untrusted_s3.node.transport import BEPTransport
+from untrusted_s3.node.unadmitted import UnadmittedConnections
 
 
 @asynccontextmanager
@@ -291,3 +294,73 @@ async def test_an_index_arrives_as_it_was_sent() -> None:
         for byte in message:
             theirs.transport.write(bytes([byte]))
         assert (await ours.hear(events.IndexReceived)).files == (raw,)
+
+
+async def test_a_trickle_does_not_put_the_end_of_the_handshake_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT", 0.1)
+    ours, peer = Recorder(OURS, server_side=True), RawPeer()
+    async with connected(ours.transport, peer):
+        # The start of a TLS record of 16 KiB, then one byte after the other
+        peer.transport.write(b"\x16\x03\x01\x40\x00")
+        started = time.monotonic()
+        while not ours.ends and time.monotonic() < started + 5:
+            peer.transport.write(b"\x01")
+            await asyncio.sleep(0.005)
+    assert "no Hello within" in str(ours.ends[0])
+
+
+async def test_who_stops_to_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STALL_TIMEOUT", 0.2)
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        theirs.transport.pause_reading()
+        ours.transport.write(bytes(32 << 20))
+        assert "reads too slowly" in str(await ours.end())
+
+
+async def test_who_reads_slowly_but_reads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        ours.transport.pause_writing()
+        now = time.monotonic()
+        ours.transport.bytes_sent += 10 << 20
+        for seconds in (0, 119, 121, 10_000):
+            ours.transport._check_stalled(now + seconds)
+        with pytest.raises(RemoteProtocolError, match="too slowly"):
+            ours.transport._check_stalled(now + 10 * 1024 + 10)
+        ours.transport.resume_writing()
+        ours.transport._check_stalled(now + 10**9)
+
+
+async def test_what_the_handler_hears_of_a_message_that_is_not_complete() -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        theirs.transport.write(b"\x00\x02\x08\x06\x00\x00\x10\x00" + bytes(4000))
+        await until(lambda: ours.is_buffered == 4000)
+        theirs.transport.write(bytes(96))
+        await until(lambda: ours.is_buffered == 0)
+
+
+async def test_a_connection_is_unadmitted_until_it_is_admitted_and_again_while_it_closes() -> None:
+    table = UnadmittedConnections(10)
+    ours = Recorder(OURS, server_side=True, polite=False)
+    ours.transport = BEPTransport(make_context(OURS), server_side=True, unadmitted=table)
+    ours.transport.handler = ours
+    theirs = Recorder(THEIRS, server_side=False)
+    async with connected(ours.transport, theirs.transport):
+        await ours.hear(events.HelloReceived)
+        assert len(table) == 1
+        ours.transport.admit()
+        assert len(table) == 0
+        ours.transport.close("bye")
+        assert len(table) == 1
+        await ours.end()
+        assert len(table) == 0
+
+
+async def test_one_that_is_cut() -> None:
+    error = TooManyConnections("too many")
+    async with a_pair(theirs_polite=False) as (ours, _):
+        await until(lambda: ours.is_secured)
+        ours.transport.evict(error)
+        assert await ours.end() is error

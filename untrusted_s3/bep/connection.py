@@ -57,6 +57,8 @@ class Connection:
         self._frame_decoder = FrameDecoder()
         self._last_received = now
         self._last_sent = now
+        self._message_began = now
+        self._paused_at: float | None = None
         self._next_request_id = 0
 
     # Receiving
@@ -70,7 +72,7 @@ class Connection:
             return
         self._last_received = now
         try:
-            yield from self._receive(data)
+            yield from self._receive(data, now)
         except RemoteProtocolError:
             self.their_state = TheirState.CLOSED
             raise
@@ -84,7 +86,24 @@ class Connection:
         if state is not TheirState.CLOSED and self._frame_decoder.in_message:
             raise RemoteProtocolError("the peer closed the connection in the middle of a message")
 
-    def _receive(self, data: Buffer) -> Iterator[events.Event]:
+    @property
+    def buffered(self) -> int:
+        """Bytes held of a message that is not complete, unless it is a Response: those we asked for."""
+        return self._frame_decoder.buffered
+
+    def pause_receiving(self, now: float) -> None:
+        """From now on it is our doing that nothing comes."""
+        if self._paused_at is None:
+            self._paused_at = now
+
+    def resume_receiving(self, now: float) -> None:
+        """From now on it is the peer's turn again."""
+        if self._paused_at is not None:
+            self._last_received = now
+            self._message_began += now - self._paused_at
+            self._paused_at = None
+
+    def _receive(self, data: Buffer, now: float) -> Iterator[events.Event]:
         if self.their_state is TheirState.EXPECT_HELLO:
             received = self._hello_decoder.receive_data(data)
             if received is None:
@@ -94,7 +113,10 @@ class Connection:
             yield events.HelloReceived(
                 hello.device_name, hello.client_name, hello.client_version, hello.num_connections
             )
+        if not self._frame_decoder.in_message:
+            self._message_began = now
         for frame in self._frame_decoder.receive_data(data):
+            self._message_began = now
             yield self._event(frame)
             if self.their_state is TheirState.CLOSED:
                 return
@@ -107,7 +129,7 @@ class Connection:
             raise RemoteProtocolError(f"{pb.MessageType.Name(kind)} before the first cluster config")
         if kind == pb.RESPONSE:
             return decode_response(frame.body)
-        body = bytes(frame.body)
+        body = frame.body
         if kind == pb.REQUEST:
             return self._request_received(parse(pb.Request, body))
         if kind in (pb.INDEX, pb.INDEX_UPDATE):
@@ -234,16 +256,32 @@ class Connection:
 
     def next_timer(self) -> float:
         """When `handle_timer` wants to be called next."""
-        deadline = self._last_received + limits.RECEIVE_TIMEOUT
+        due = []
+        if self._paused_at is None:
+            due.append(self._last_received + limits.RECEIVE_TIMEOUT)
+            if self._frame_decoder.in_message:
+                due.append(self._message_due())
         if self.our_state is OurState.READY:
-            return min(deadline, self._last_sent + limits.PING_INTERVAL)
-        return deadline
+            due.append(self._last_sent + limits.PING_INTERVAL)
+        return min(due, default=self._last_received + limits.RECEIVE_TIMEOUT)
 
     def handle_timer(self, now: float) -> bytes:
-        """A Ping if one is due, or nothing. Raises RemoteProtocolError after 300 s of silence."""
-        if now >= self._last_received + limits.RECEIVE_TIMEOUT:
-            self.their_state = TheirState.CLOSED
-            raise RemoteProtocolError(f"nothing received for {limits.RECEIVE_TIMEOUT:.0f} s")
+        """A Ping if one is due, or nothing. Raises RemoteProtocolError after 300 s of silence, and where a message has
+        begun and comes more slowly than any line."""
+        if self._paused_at is None:
+            if now >= self._last_received + limits.RECEIVE_TIMEOUT:
+                self.their_state = TheirState.CLOSED
+                raise RemoteProtocolError(f"nothing received for {limits.RECEIVE_TIMEOUT:.0f} s")
+            if self._frame_decoder.in_message and now >= self._message_due():
+                self.their_state = TheirState.CLOSED
+                raise RemoteProtocolError(
+                    f"a message comes too slowly: {self._frame_decoder.received} bytes "
+                    f"in {now - self._message_began:.0f} s"
+                )
         if self.our_state is OurState.READY and now >= self._last_sent + limits.PING_INTERVAL:
             return self._frame(pb.PING, b"", now)
         return b""
+
+    def _message_due(self) -> float:
+        """When more of the message that has begun must have come."""
+        return self._message_began + max(limits.STALL_TIMEOUT, self._frame_decoder.received / limits.SLOWEST_PEER)

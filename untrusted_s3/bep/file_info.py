@@ -80,6 +80,9 @@ def parse_file_info(raw: bytes) -> FileInfo:
     info = FileInfo(raw, parse(pb.FileInfo, raw))
     check_name(info.name)
     _check_encrypted(info.message)
+    cap = limits.MAX_FILE_INFO_SIZE + limits.MAX_FILE_INFO_SIZE_PER_BLOCK * len(info.message.blocks)
+    if len(raw) > cap:
+        raise RemoteProtocolError(f"{info.name}: a file info of {len(raw)} bytes, at most {cap} are sensible")
     _check_blocks(info.message)
     return info
 
@@ -89,7 +92,7 @@ def check_name(name: str) -> None:
     if len(name) > limits.MAX_NAME_SIZE:
         raise RemoteProtocolError(f"a name of {len(name)} characters is too long")
     if "\0" in name or any(component in ("", ".", "..") for component in name.split("/")):
-        raise RemoteProtocolError(f"not a clean relative path: {name!r}")
+        raise RemoteProtocolError(f"not a clean relative path: {name[:100]!r}")
 
 
 def is_encrypted_name(name: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import lz4.block
 from google.protobuf.message import DecodeError, Message
@@ -103,6 +103,16 @@ class FrameDecoder:
         self._compressed = False
 
     @property
+    def received(self) -> int:
+        """Bytes held of a message that is not complete."""
+        return len(self._buffer)
+
+    @property
+    def buffered(self) -> int:
+        """The same, but 0 for a Response: those we asked for, and so there is memory for them."""
+        return 0 if self._type == pb.RESPONSE else len(self._buffer)
+
+    @property
     def in_message(self) -> bool:
         """Whether a message has begun and is not complete."""
         return bool(self._buffer) or self._step != self._header_length
@@ -143,22 +153,29 @@ class FrameDecoder:
 
     def _message_length(self, data: bytearray) -> None:
         size = int.from_bytes(data, "big")
-        if size > limits.MAX_MESSAGE_SIZE:
-            raise RemoteProtocolError(f"a message of {size} bytes is over the cap of {limits.MAX_MESSAGE_SIZE}")
+        cap = size_cap(self._type)
+        if size > cap:
+            raise RemoteProtocolError(f"a message of {size} bytes is over the cap of {cap}")
         self._needed, self._step = size, self._message
 
     def _message(self, data: bytearray) -> Frame:
         self._needed, self._step = 2, self._header_length
-        return Frame(self._type, decompress(data) if self._compressed else data)
+        return Frame(self._type, decompress(data, size_cap(self._type)) if self._compressed else data)
 
 
-def decompress(data: bytes | bytearray) -> bytes:
-    """The body of an LZ4 message. Raises RemoteProtocolError where the stated size is impossible or not met."""
+def size_cap(message_type: int) -> int:
+    """The most bytes that we take of a message of this type."""
+    return limits.MAX_INDEX_SIZE if message_type in (pb.INDEX, pb.INDEX_UPDATE) else limits.MAX_OTHER_MESSAGE_SIZE
+
+
+def decompress(data: bytes | bytearray, cap: int) -> bytes:
+    """The body of an LZ4 message of at most `cap` bytes. Raises RemoteProtocolError where the stated size is over it,
+    impossible, or not met."""
     if len(data) < 4:
         raise RemoteProtocolError("an LZ4 message without its size")
     size = int.from_bytes(data[:4], "big")
-    if size > limits.MAX_MESSAGE_SIZE:
-        raise RemoteProtocolError(f"an LZ4 message of {size} bytes is over the cap of {limits.MAX_MESSAGE_SIZE}")
+    if size > cap:
+        raise RemoteProtocolError(f"an LZ4 message of {size} bytes is over the cap of {cap}")
     if size > (len(data) - 4) * limits.LZ4_MAX_RATIO + 16:
         raise RemoteProtocolError(f"an LZ4 message of {len(data)} bytes cannot hold the {size} that it states")
     try:
@@ -170,9 +187,10 @@ def decompress(data: bytes | bytearray) -> bytes:
     return body
 
 
-def parse(kind: type[MessageType], data: bytes) -> MessageType:
+def parse(kind: type[MessageType], data: bytes | bytearray) -> MessageType:
     """The protobuf message in `data`. Raises RemoteProtocolError where there is none."""
     try:
-        return kind.FromString(data)
+        # A bytearray does as well, though the stubs do not know, and a copy of an index may be large.
+        return kind.FromString(cast(bytes, data))
     except DecodeError as error:
         raise RemoteProtocolError(f"a {kind.DESCRIPTOR.name} that is none: {error}") from error

@@ -16,7 +16,7 @@ from untrusted_s3 import __version__, limits
 from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, StoreError
-from untrusted_s3.node.byte_budget import ByteBudget
+from untrusted_s3.node.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.dialer import Dialer
 from untrusted_s3.node.folder import Folder
@@ -24,12 +24,14 @@ from untrusted_s3.node.heartbeat import Heartbeat
 from untrusted_s3.node.http import HTTPServer
 from untrusted_s3.node.identity import Identity
 from untrusted_s3.node.listener import Listener
+from untrusted_s3.node.message_memory import MessageMemory
 from untrusted_s3.node.peers import Peers
 from untrusted_s3.node.responder import Responder
 from untrusted_s3.node.session import Refusal, Session
 from untrusted_s3.node.status import folder_status, peer_status, unknown_status
 from untrusted_s3.node.tls import make_context
 from untrusted_s3.node.transport import BEPTransport
+from untrusted_s3.node.unadmitted import UnadmittedConnections, raise_file_limit, unadmitted_capacity
 from untrusted_s3.store import layout
 from untrusted_s3.store.records import (
     FolderRecord,
@@ -72,7 +74,9 @@ class Gateway:
         self._context: SSL.Context = make_context(identity)
         # Half for what comes in and half for what goes out, so that neither can starve the other.
         self._incoming = ByteBudget(settings.buffer_memory // 2)
-        self.responder = Responder(bucket, ByteBudget(settings.buffer_memory // 2), self.counters)
+        self.responder = Responder(bucket, SharedBudget(settings.buffer_memory // 2), self.counters)
+        self.message_memory = MessageMemory(limits.MESSAGE_MEMORY)
+        self._unadmitted = UnadmittedConnections(unadmitted_capacity(raise_file_limit()))
         self._uploads = asyncio.Semaphore(limits.CONCURRENT_UPLOADS)
         self._listener = Listener(settings.listen, self._new_transport)
         self._heart = Heartbeat(bucket, self.device_id, settings.name)
@@ -221,7 +225,9 @@ class Gateway:
     # Peers
 
     def _new_transport(self, server_side: bool) -> BEPTransport:
-        transport = BEPTransport(self._context, server_side=server_side)
+        transport = BEPTransport(
+            self._context, server_side=server_side, unadmitted=self._unadmitted if server_side else None
+        )
         self._sessions.add(Session(self, transport))
         return transport
 

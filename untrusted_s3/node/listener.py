@@ -37,7 +37,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         for host, port in self._parsed:
             try:
-                server = await loop.create_server(lambda: self._new_transport(True), host or None, port, backlog=256)
+                server = await loop.create_server(lambda: self._new_transport(True), host or None, port, backlog=1024)
             except OSError as error:
                 await self.stop()
                 raise UsageError(

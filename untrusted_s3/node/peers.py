@@ -12,7 +12,7 @@ import structlog
 
 from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.errors import DataError, StoreError, TooManyConnections
 from untrusted_s3.node.session import CLIENT_NAME, Refusal, Session
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
@@ -51,6 +51,7 @@ class Peers:
         self.unknown: OrderedDict[DeviceID, UnknownDevice] = OrderedDict()
         self._bucket = bucket
         self._own_id = own_id
+        self._lookups = 0
 
     async def load(self) -> None:
         """Reads the records of all accepted devices, and ends the sessions of those that are not accepted any more or
@@ -174,7 +175,8 @@ class Peers:
         if peer is not None and peer.session in (session, None):
             peer.session = None
             peer.error = str(error) if error is not None else None
-        _logger.info(
+        log = _logger.debug if isinstance(error, TooManyConnections) else _logger.info
+        log(
             "connection ended",
             device=str(device_id) if device_id else None,
             address=session.transport.address,
@@ -193,11 +195,17 @@ class Peers:
         now = time.monotonic()
         if unknown is not None and now - unknown.looked_up < limits.UNKNOWN_DEVICE_LOOKUP_INTERVAL:
             return None
+        if self._lookups >= limits.CONCURRENT_DEVICE_LOOKUPS:
+            # Anybody can come with many devices; an accepted one is found by the next `load`.
+            return None
+        self._lookups += 1
         try:
             record = await read_record(self._bucket, layout.peer_key(device_id), PeerRecord.from_json)
         except (StoreError, DataError) as error:
             _logger.warning("cannot look up a device", device=str(device_id), error=str(error))
             return None
+        finally:
+            self._lookups -= 1
         if record is None:
             if unknown is not None:
                 unknown.looked_up = now

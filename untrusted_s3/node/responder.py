@@ -19,7 +19,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.events import RequestReceived
 from untrusted_s3.errors import NoSuchKey, StoreError
 from untrusted_s3.index.segment import Entry
-from untrusted_s3.node.byte_budget import ByteBudget
+from untrusted_s3.node.byte_budget import SharedBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.store.bucket import Bucket
 
@@ -51,11 +51,14 @@ class _Waiting:
 
 
 class Responder:
-    """Reads blocks for all peers, `limits.CONCURRENT_DOWNLOADS` GETs at a time, within a budget of memory."""
+    """Reads blocks for all peers, `limits.CONCURRENT_DOWNLOADS` GETs at a time.
 
-    def __init__(self, bucket: Bucket, budget: ByteBudget, counters: Counters) -> None:
+    Who submits must have taken the memory from a share of `budget` before, and gives it back after the answer.
+    """
+
+    def __init__(self, bucket: Bucket, budget: SharedBudget, counters: Counters) -> None:
+        self.budget = budget
         self._bucket = bucket
-        self._budget = budget
         self._counters = counters
         # By object and offset, in the order in which objects have their turn.
         self._waiting: OrderedDict[str, dict[int, list[_Waiting]]] = OrderedDict()
@@ -114,7 +117,6 @@ class Responder:
     async def _read(self, key: str, batch: list[tuple[int, list[_Waiting]]]) -> None:
         start = batch[0][0]
         size = sum(same[0].size for _, same in batch)
-        await self._budget.acquire(size)
         code, data = pb.NO_ERROR, memoryview(b"")
         try:
             self._counters.range_requests.inc()
@@ -128,20 +130,14 @@ class Responder:
             if not self._store_in_trouble:  # once is enough: peers ask again and again
                 _logger.warning("cannot read from the store", key=key, error=str(error))
             self._store_in_trouble = True
-        except BaseException:
-            self._budget.release(size)
-            raise
-        answers = [
-            request.answer(data[offset - start : offset - start + request.size], code)
-            for offset, same in batch
-            for request in same
-        ]
         # A peer that reads slowly must not hold up this place.
-        self._keep(asyncio.create_task(self._send(answers, size)))
+        for offset, same in batch:
+            for request in same:
+                block = data[offset - start : offset - start + request.size]
+                self._keep(asyncio.create_task(self._send(request.answer, block, code)))
 
-    async def _send(self, answers: list[Awaitable[None]], size: int) -> None:
-        await asyncio.gather(*answers, return_exceptions=True)
-        self._budget.release(size)
+    async def _send(self, answer: Answer, block: memoryview, code: int) -> None:
+        await answer(block, code)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

@@ -19,7 +19,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, folder_message, index_start, read_offer
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import FileInfo, parse_file_info, with_sequence
+from untrusted_s3.bep.file_info import with_sequence
 from untrusted_s3.errors import (
     BlockUnavailable,
     DataError,
@@ -31,6 +31,8 @@ from untrusted_s3.errors import (
 from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.folder import Folder
+from untrusted_s3.node.index_intake import take_index
+from untrusted_s3.node.message_memory import MessageMemory, MessageQueue
 from untrusted_s3.node.responder import Responder, matches
 from untrusted_s3.node.transport import BEPTransport
 from untrusted_s3.store.records import PeerRecord
@@ -46,6 +48,7 @@ class Host(Protocol):
     device_name: str
     counters: Counters
     responder: Responder
+    message_memory: MessageMemory
 
     async def admit(self, session: Session) -> PeerRecord | None:
         """The record of the session's device if it is an accepted one; None makes the session end."""
@@ -99,15 +102,15 @@ class Session:
         self.peer: PeerRecord | None = None
         self.transport = transport
         self._host = host
-        self._queue: asyncio.Queue[events.Event] = asyncio.Queue()
-        self._paused = False
+        self._messages = MessageQueue(host.message_memory, transport)
         self._shares: dict[str, _Share] = {}
         self._refusals: dict[str, Refusal] = {}
         self._confirmed = False
         self._ended = False
         self._requests: dict[int, asyncio.Future[events.ResponseReceived]] = {}
         self._window = ByteBudget(limits.REQUEST_WINDOW)
-        self._outgoing = ByteBudget(limits.REQUEST_WINDOW)
+        self._outgoing = host.responder.budget.share()
+        self._sending = asyncio.Lock()
         self._announced: dict[str, int] | None = None
         self._task: asyncio.Task[None] | None = None
         transport.handler = self
@@ -135,10 +138,10 @@ class Session:
             if future is not None and not future.done():
                 future.set_result(event)
             return
-        self._queue.put_nowait(event)
-        if self._queue.qsize() > limits.QUEUED_MESSAGES and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
+        self._messages.put(event)
+
+    def buffered(self, size: int) -> None:
+        self._messages.buffered(size)
 
     def closed(self, error: Exception | None) -> None:
         self._stop()
@@ -151,6 +154,7 @@ class Session:
 
     def _stop(self) -> None:
         self._ended = True
+        self._messages.drop()
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         for future in self._requests.values():
@@ -173,7 +177,7 @@ class Session:
             self.transport.fail(error)
 
     async def _converse(self) -> None:
-        hello = await self._queue.get()
+        hello = await self._messages.get()
         assert isinstance(hello, events.HelloReceived)
         self.hello = hello
         self.peer = await self._host.admit(self)
@@ -183,22 +187,20 @@ class Session:
         self.transport.admit()
         self._send_cluster_config()
         while not self._ended:
-            event = await self._queue.get()
-            if self._paused and self._queue.qsize() < limits.QUEUED_MESSAGES // 2:
-                self._paused = False
-                self.transport.resume_reading()
-            await self._handle(event)
+            await self._handle(await self._messages.get())
+            # What a peer makes us say must not pile up where it does not listen.
+            await self.transport.drained()
 
     async def _handle(self, event: events.Event) -> None:
         match event:
             case events.RequestReceived():
                 await self._answer(event)
             case events.IndexReceived():
-                self._take_index(event)
+                await self._take_index(event)
             case events.ClusterConfigReceived(folders):
                 await self._take_cluster_config(folders)
             case events.CloseReceived(reason):
-                raise RemoteProtocolError(f"closed by the peer: {reason}")
+                raise RemoteProtocolError(f"closed by the peer: {_shown(reason)}")
             case _:
                 pass
 
@@ -288,34 +290,19 @@ class Session:
 
     # Indexes
 
-    def _take_index(self, event: events.IndexReceived) -> None:
+    async def _take_index(self, event: events.IndexReceived) -> None:
         share = self._shares.get(event.folder)
         if share is None:
             # On its way while we refused or dropped the folder, or a peer that does not care: nothing to store.
             return
         try:
-            self._store_index(share, event)
+            await take_index(share.folder, self._device_id, share.peer_index_id, event)
+            self._host.counters.index_entries_received.inc(len(event.files))
         except FolderRefused as error:
             self._refusals[event.folder] = Refusal(share.folder.record.label, str(error))
             self._host.refused(self._device_id, self._refusals)
             self._unshare(event.folder)
         share.folder.puller.wake()
-
-    def _store_index(self, share: _Share, event: events.IndexReceived) -> None:
-        folder, device_id = share.folder, self._device_id
-        infos = [parse_file_info(raw) for raw in event.files]
-        sequences = [info.message.sequence for info in infos]
-        if any(later <= earlier for earlier, later in zip([0, *sequences], sequences, strict=False)):
-            raise RemoteProtocolError("the sequence numbers of an index do not rise")
-        if not event.update:
-            folder.pending.start(device_id, IndexState(share.peer_index_id, 0))
-        reached = max([folder.pending.received(device_id).max_sequence, event.last_sequence, *sequences])
-        wanted: list[FileInfo] = []
-        unwanted: list[FileInfo] = []
-        for info in infos:
-            (wanted if not info.message.invalid and folder.state.wants(info) else unwanted).append(info)
-        folder.pending.add(device_id, IndexState(share.peer_index_id, reached), wanted, unwanted)
-        self._host.counters.index_entries_received.inc(len(infos))
 
     async def _send_index(self, folder: Folder, start: int) -> None:
         """Sends our index from a sequence number on, and then every change, until cancelled."""
@@ -366,13 +353,15 @@ class Session:
         self._host.responder.submit(share.folder.object_key(entry), request.offset, request.size, answer)
 
     async def _send_response(self, request_id: int, data: memoryview, code: int) -> None:
-        if not self.transport.is_open:
-            return
-        self.transport.write(*self.transport.bep.response(request_id, data, code, time.monotonic()))
+        # One at a time: what is encrypted for a peer that does not read is a second copy.
+        async with self._sending:
+            if not self.transport.is_open:
+                return
+            self.transport.write(*self.transport.bep.response(request_id, data, code, time.monotonic()))
+            await self.transport.drained()
         if len(data):
             self._host.counters.blocks_sent.inc()
             self._host.counters.block_bytes_sent.inc(len(data))
-        await self.transport.drained()
 
     # Blocks that we want
 
@@ -386,10 +375,12 @@ class Session:
             self._requests[request_id] = future
             self.transport.write(message)
             try:
-                async with asyncio.timeout(limits.REQUEST_TIMEOUT):
+                # What was asked for before comes first, and the line may be slow.
+                patience = limits.REQUEST_TIMEOUT + self._window.used / limits.SLOWEST_UPLOAD
+                async with asyncio.timeout(patience):
                     response = await future
             except TimeoutError:
-                raise BlockUnavailable(f"no answer within {limits.REQUEST_TIMEOUT:.0f} s") from None
+                raise BlockUnavailable(f"no answer within {patience:.0f} s") from None
             finally:
                 self._requests.pop(request_id, None)
         finally:
@@ -410,3 +401,8 @@ class Session:
 
 def _error_name(code: int) -> str:
     return pb.ErrorCode.Name(code) if code in pb.ErrorCode.values() else f"error {code}"
+
+
+def _shown(text: str) -> str:
+    """What somebody else says, fit for a log and a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text[:200])
