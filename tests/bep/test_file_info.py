@@ -438,3 +438,28 @@ def test_with_sequence(message: pb.FileInfo, received: int, sequence: int, unkno
 def test_with_sequence_twice(first: int, second: int) -> None:
     raw = with_sequence(with_sequence(encrypted_file(5000).SerializeToString(), first), second)
     assert parse_file_info(raw).message.sequence == second
+
+
+def inflated(excess: int) -> bytes:
+    message = encrypted_file(5000, 5000, 5000)
+    message.size += excess
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize("trailers", [1, 2, 3])
+def test_a_size_that_counts_the_trailers_of_old_syncthings_is_put_right(trailers: int) -> None:
+    """As a receive-encrypted Syncthing 1.19.2 announces its files (Syncthing issue 8556)."""
+    expected = parse_file_info(inflated(0))
+    raw = inflated(trailers * (len(expected.raw) + 4))
+    info = parse_file_info(raw)
+    assert info.message == expected.message
+    assert info.raw.startswith(raw)
+    assert pb.FileInfo.FromString(info.raw) == expected.message
+    assert parse_file_info(info.raw).raw == info.raw
+
+
+def test_a_size_that_counts_more_than_trailers_is_refused() -> None:
+    raw = inflated(0)
+    for excess in (1, 9 * (len(raw) + 4)):
+        with pytest.raises(RemoteProtocolError, match="do not add up"):
+            parse_file_info(inflated(excess))

@@ -22,12 +22,17 @@ TOKEN_SIZE = 48
 # X.syncthing-enc/YY/ then components of 200 characters, the last one perhaps shorter.
 _ENCRYPTED_NAME = re.compile(r"[0-9A-V]\.syncthing-enc/[0-9A-V]{2}((?:/[0-9A-V]{200})*(?:/[0-9A-V]{1,200})?)")
 _SHORTEST_ENCRYPTED_NAME = 17  # bytes before base32: an AES-SIV tag and one byte of path
+_SIZE_TAG = b"\x18"
 _SEQUENCE_TAG = b"\x50"
+_MOST_TRAILERS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One checked file info: `raw` is the serialized message exactly as received, `message` what it says."""
+    """One checked file info: `raw` is the serialized message as received, `message` what it says.
+
+    Only a size that counts a trailer is put right, by appending the field again.
+    """
 
     raw: bytes
     message: pb.FileInfo
@@ -77,7 +82,7 @@ def parse_file_info(raw: bytes) -> FileInfo:
     Raises RemoteProtocolError for what the protocol forbids (then the connection must go), and FolderRefused for a
     file info that is not encrypted (then the folder must not be taken from this peer).
     """
-    info = FileInfo(raw, parse(pb.FileInfo, raw))
+    info = _without_trailer_in_size(FileInfo(raw, parse(pb.FileInfo, raw)))
     check_name(info.name)
     _check_encrypted(info.message)
     cap = limits.MAX_FILE_INFO_SIZE + limits.MAX_FILE_INFO_SIZE_PER_BLOCK * len(info.message.blocks)
@@ -85,6 +90,20 @@ def parse_file_info(raw: bytes) -> FileInfo:
         raise RemoteProtocolError(f"{info.name}: a file info of {len(raw)} bytes, at most {cap} are sensible")
     _check_blocks(info.message)
     return info
+
+
+def _without_trailer_in_size(info: FileInfo) -> FileInfo:
+    """A receive-encrypted Syncthing before 1.23.5 counts the trailer that it keeps behind the blocks as part of the
+    size, and one that got the file from such a one counts another (Syncthing issue 8556). Trusted devices never look
+    at this size."""
+    message = info.message
+    if not info.has_data or not message.blocks or not message.encrypted:
+        return info
+    end = message.blocks[-1].offset + message.blocks[-1].size
+    if not len(message.encrypted) < message.size - end <= _MOST_TRAILERS * (len(info.raw) + 4):
+        return info
+    message.size = end
+    return FileInfo(info.raw + _SIZE_TAG + encode_varint(end), message)
 
 
 def check_name(name: str) -> None:
