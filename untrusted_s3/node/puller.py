@@ -23,8 +23,9 @@ from untrusted_s3.errors import BlockUnavailable, DataError, StoreError, StoreRe
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment import Entry
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.node.assembly import FetchBlock
 from untrusted_s3.node.counters import Counters
-from untrusted_s3.node.file_pull import FetchBlock, FilePuller
+from untrusted_s3.node.file_pull import FilePuller
 
 _logger = structlog.get_logger()
 _SCAN_BATCH = 200
@@ -210,7 +211,7 @@ class Puller:
                 # Only metadata changed: the data stays where it is.
                 stored = current.stored
             else:
-                stored = await self._files.pull(file_info, self._fetcher(file_info))
+                stored = await self._files.pull(file_info, self._fetcher(file_info), current)
             self._succeeded()
             self._commit(Entry(file_info, stored))
         except (BlockUnavailable, StoreError, DataError) as error:

@@ -15,8 +15,8 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class ObjectSummary:
-    """One object of a listing: its key (relative to the store's prefix), its size in bytes, and its age: seconds since it
-    was written, or since its upload was begun, by the store's clock; 0 where the store does not say."""
+    """One object of a listing: its key (relative to the store's prefix), its size in bytes, and its age: seconds since
+    it was written, or since its upload was begun, by the store's clock; 0 where the store does not say."""
 
     key: str
     size: int
