@@ -79,6 +79,13 @@ class DataError(UntrustedS3Error):
     """Something in the bucket is not what the format says."""
 
 
+# Local state
+
+
+class StateDamaged(UntrustedS3Error):
+    """A file of the local state cannot be used any more; what it held is in the store."""
+
+
 # The protocol
 
 

@@ -1,19 +1,62 @@
-"""Opening the local SQLite files. They are caches: one that cannot be used is thrown away and made anew."""
+"""The local SQLite files. They are caches: one that cannot be used is thrown away and made anew."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-from untrusted_s3.errors import UsageError
+from untrusted_s3.errors import StateDamaged, UsageError
+
+Result = TypeVar("Result")
+
+# Our own statements meet no constraint; an index that does not fit its table does.
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT}
 
 
-def open_database(path: Path, schema: str, version: int) -> sqlite3.Connection:
+def _noticing(method: Callable[..., Result]) -> Callable[..., Result]:
+    def call(cursor: _Cursor, *arguments: Any) -> Result:
+        try:
+            return method(cursor, *arguments)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+                raise cursor.connection.damaged(str(error)) from error
+            raise
+
+    return call
+
+
+class _Cursor(sqlite3.Cursor):
+    connection: Database
+
+    execute = _noticing(sqlite3.Cursor.execute)
+    executemany = _noticing(sqlite3.Cursor.executemany)
+    fetchone = _noticing(sqlite3.Cursor.fetchone)
+    fetchall = _noticing(sqlite3.Cursor.fetchall)
+    __next__ = _noticing(sqlite3.Cursor.__next__)
+
+
+class Database(sqlite3.Connection):
+    """A connection that raises StateDamaged where the file turns out to be damaged. `on_damage` is called before."""
+
+    on_damage: Callable[[], None] = staticmethod(lambda: None)
+
+    def cursor(self, factory: Any = _Cursor) -> Any:
+        return super().cursor(factory)
+
+    def damaged(self, what: str) -> StateDamaged:
+        """Tells `on_damage`, and gives the error to raise."""
+        self.on_damage()
+        return StateDamaged(f"the local state is damaged ({what}); it is made anew from the store")
+
+
+def open_database(path: Path, schema: str, version: int) -> Database:
     """The database at `path` with this schema, in autocommit mode; use `with connection:` around a transaction begun
     by `BEGIN`.
 
-    A damaged file, or one of another `version`, is replaced by an empty one. Raises UsageError where the folder
-    cannot be written to.
+    A file that is seen at once to be damaged, or one of another `version`, is replaced by an empty one. Raises
+    UsageError where the folder cannot be written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -35,8 +78,8 @@ def remove_database(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _try_open(path: Path, schema: str, version: int) -> sqlite3.Connection | None:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+def _try_open(path: Path, schema: str, version: int) -> Database | None:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Database)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -51,7 +94,7 @@ def _try_open(path: Path, schema: str, version: int) -> sqlite3.Connection | Non
     except sqlite3.OperationalError:
         connection.close()
         raise
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, StateDamaged):
         connection.close()
         return None
     return connection

@@ -82,22 +82,23 @@ class FolderLog:
             await self._look()
             return self.state.position != before
 
-    async def append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor] = ()) -> None:
-        """Extends the log by those of `entries` that are newer than what it has, and by `cursors`.
+    async def append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor] = ()) -> bool:
+        """Extends the log by those of `entries` that are newer than what it has, and by `cursors`. False where nothing
+        was left to write.
 
         After it returns, the state reflects every entry or something newer of the same name. Where it raises, the
         segment may have been written all the same; appending again is harmless.
         """
         async with self._lock:
-            await self._append(entries, cursors)
+            return await self._append(entries, cursors)
 
-    async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor]) -> None:
+    async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor]) -> bool:
         while True:
             while self._is_behind or not self._looked_within(limits.APPEND_LIFETIME):
                 await self._look()
             entries = [entry for entry in entries if self.state.wants(entry.file_info)]
             if not entries and not cursors:
-                return
+                return False
             position = self.state.position + 1
             signed = self._clock()
             segment = Segment(
@@ -121,7 +122,7 @@ class FolderLog:
             self._last_look = signed
             self.state.apply(position, segment)
             self._bytes_since_checkpoint += len(body)
-            return
+            return True
 
     def _looked_within(self, seconds: float) -> bool:
         return 0 <= self._clock() - self._last_look <= seconds

@@ -6,7 +6,7 @@ what lies beyond their cursors in the log.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,9 +48,14 @@ class Pending:
 class PendingIndex:
     """The pending entries of one folder."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens the file, or an empty one. Raises UsageError where it cannot be used."""
+    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None) -> None:
+        """Opens the file, or an empty one. Raises UsageError where it cannot be used.
+
+        All methods raise StateDamaged, after a call of `on_damage`, where the file turns out to be damaged.
+        """
+        self.path = path
         self._connection = open_database(path, _SCHEMA, _PENDING_VERSION)
+        self._connection.on_damage = on_damage
         self._files = self._bytes = 0
         self._count()
 

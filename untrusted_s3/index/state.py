@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
@@ -71,14 +73,19 @@ class FolderTotals:
 class FolderState:
     """The state of one folder after the log segment at `position`."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens the state, or an empty one at position 0. Raises UsageError where the file cannot be used."""
+    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None) -> None:
+        """Opens the state, or an empty one at position 0. Raises UsageError where the file cannot be used.
+
+        All methods raise StateDamaged, after a call of `on_damage`, where the file turns out to be damaged.
+        """
         self.path = path
+        self._on_damage = on_damage
         self._open()
 
     def _open(self) -> None:
         self._connection = open_database(self.path, _SCHEMA, STATE_VERSION)
-        self._meta: dict[str, int] = dict(self._connection.execute("SELECT key, value FROM meta"))
+        self._connection.on_damage = self._on_damage
+        self._meta: dict[str, int] = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
         # Peers ask for one block after the other of a file; a sequence number never names anything else later.
         self._entry_at = lru_cache(_CACHED_ENTRIES)(self._read_entry)
 
@@ -139,7 +146,8 @@ class FolderState:
             self._connection.executemany("UPDATE meta SET value = ?2 WHERE key = ?1", meta.items())
             self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             raise
         self._meta = meta
 
@@ -185,14 +193,20 @@ class FolderState:
         return self._entry_at(row[0]) if row else None
 
     def _read_entry(self, sequence: int) -> Entry:
-        raw, content_hash, object_size, part_size, crcs = self._connection.execute(
+        row = self._connection.execute(
             "SELECT file_info, content_hash, object_size, part_size, part_crc32c FROM files WHERE sequence = ?",
             (sequence,),
         ).fetchone()
+        if row is None:
+            raise self._connection.damaged(f"sequence {sequence} is missing")
+        raw, content_hash, object_size, part_size, crcs = row
         stored = None
-        if content_hash is not None:
-            stored = StoredObject(content_hash, object_size, part_size, struct.unpack(f">{len(crcs) // 4}I", crcs))
-        return Entry(FileInfo(raw, pb.FileInfo.FromString(raw)), stored)
+        try:
+            if content_hash is not None:
+                stored = StoredObject(content_hash, object_size, part_size, struct.unpack(f">{len(crcs) // 4}I", crcs))
+            return Entry(FileInfo(raw, pb.FileInfo.FromString(raw)), stored)
+        except (DecodeError, struct.error) as error:
+            raise self._connection.damaged(f"sequence {sequence} cannot be read") from error
 
     def file_infos_after(self, sequence: int, limit: int) -> Iterator[tuple[int, bytes]]:
         """Sequence numbers above `sequence`, rising, with their serialized file infos; at most `limit`."""

@@ -15,11 +15,13 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import name_hash
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.errors import DataError, StateDamaged, StoreError
+from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment import Entry, PeerCursor
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.index.trimming import Trimmed, trim
 from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.file_pull import FilePuller
@@ -47,9 +49,11 @@ class Folder:
         self.record = record
         self.keys = FolderKeys.of(record.folder_id)
         self.error: str | None = None
+        self._bucket = bucket
         directory = state_directory / folder_segment(record.folder_id)
-        self.state = FolderState(directory / "state.sqlite")
-        self.pending = PendingIndex(directory / "pending.sqlite")
+        self._damage = asyncio.Event()
+        self.state = FolderState(directory / "state.sqlite", self._damage.set)
+        self.pending = PendingIndex(directory / "pending.sqlite", self._damage.set)
         self._log = FolderLog(bucket, self.keys, self.state, own_id)
         files = FilePuller(bucket, self.keys, budget, uploads, counters)
         self.puller = Puller(record.folder_id, self.state, self.pending, files, self._commit, counters)
@@ -63,13 +67,24 @@ class Folder:
         self._changed = asyncio.Condition()
 
     async def open(self) -> None:
-        """Brings the state up to the end of the log. Raises StoreError or DataError."""
+        """Brings the state up to the end of the log. Raises StoreError, DataError or StateDamaged."""
         await self._log.load()
 
     def close(self) -> None:
         """Closes the local files."""
         self.state.close()
         self.pending.close()
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the local files cannot be used any more; then `discard` them and open the folder anew."""
+        return self._damage.is_set()
+
+    def discard(self) -> None:
+        """Deletes the local files. Sessions may still hold the folder, so the files are not closed: what is deleted
+        disappears with the last of them."""
+        remove_database(self.state.path)
+        remove_database(self.pending.path)
 
     @property
     def own_index(self) -> IndexState:
@@ -112,12 +127,18 @@ class Folder:
         self._commit_wanted.set()
 
     async def run(self) -> None:
-        """Pulls, appends to the log, follows what other gateways append, and writes checkpoints; until cancelled."""
+        """Pulls, appends to the log, follows what other gateways append, and writes checkpoints; until cancelled, or
+        until a local file is `damaged`."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._end_when_damaged())
             group.create_task(self.puller.run())
             group.create_task(self._append_entries())
             group.create_task(self._follow_log())
             group.create_task(self._write_checkpoints())
+
+    async def _end_when_damaged(self) -> None:
+        await self._damage.wait()
+        raise StateDamaged("a file of the local state is damaged")
 
     async def drain(self) -> None:
         """Writes down what is ready, and how far each peer's index is handled, before a stop."""
@@ -144,7 +165,8 @@ class Folder:
         self._committing = True
         try:
             handled = self._handled_by(entries)
-            await self._log.append(entries, self._moved_cursors(handled))
+            if await self._log.append(entries, self._moved_cursors(handled)):
+                self._counters.segments_appended.inc()
         except BaseException:
             self._ready.extendleft(reversed(entries))
             raise
@@ -153,7 +175,6 @@ class Folder:
             if self._ready:
                 self._commit_wanted.set()
         self.error = None
-        self._counters.segments_appended.inc()
         self.pending.remove(handled)
         for entry in entries:
             self.puller.committed(entry.file_info.name)
@@ -194,8 +215,8 @@ class Folder:
 
     async def _append_cursors(self) -> None:
         cursors = self._moved_cursors([])
-        if cursors:
-            await self._log.append([], cursors)
+        if cursors and await self._log.append([], cursors):
+            self._counters.segments_appended.inc()
 
     async def _follow_log(self) -> None:
         last_cursors = time.monotonic()
@@ -218,10 +239,16 @@ class Folder:
             await self._checkpoint_wanted.wait()
             self._checkpoint_wanted.clear()
             try:
-                await self._log.checkpoint()
+                await self._log.checkpoint_where_due()
             except (StoreError, sqlite3.Error) as error:
                 # SQLite's where the state was loaded anew under our hands; the next checkpoint will do.
                 _logger.warning("cannot write a checkpoint", folder=self.record.folder_id, error=str(error))
+                if not self.state.path.exists():
+                    self._damage.set()  # somebody has deleted it: it serves on, but cannot be copied
+
+    async def trim(self, history: float) -> Trimmed:
+        """Deletes checkpoints and segments that `history` (seconds) does not need. Raises StoreError."""
+        return await trim(self._bucket, self.keys, history)
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from untrusted_s3 import __version__, limits
 from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.errors import DataError, StateDamaged, StoreError
 from untrusted_s3.node.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.dialer import Dialer
@@ -122,7 +122,7 @@ class Gateway:
                 for folder in self.folders.values():
                     await folder.drain()
                 await self._heart.end()
-        except (TimeoutError, StoreError) as error:
+        except (TimeoutError, StoreError, StateDamaged) as error:
             _logger.warning(
                 "could not write everything down before the stop; peers will send it again", error=str(error)
             )
@@ -173,6 +173,18 @@ class Gateway:
     # Folders
 
     async def _open_folder(self, record: FolderRecord) -> Folder:
+        try:
+            folder = await self._load_folder(record)
+        except StateDamaged as error:
+            _logger.error("making the local state anew", folder=record.folder_id, error=str(error))
+            folder = await self._load_folder(record)
+        self.folders[record.folder_id] = folder
+        self._run(self._run_folder(folder))
+        for session in self._sessions:
+            session.folder_opened()
+        return folder
+
+    async def _load_folder(self, record: FolderRecord) -> Folder:
         folder = Folder(
             record,
             self.bucket,
@@ -186,11 +198,9 @@ class Gateway:
             await folder.open()
         except BaseException:
             folder.close()
+            if folder.damaged:
+                folder.discard()
             raise
-        self.folders[record.folder_id] = folder
-        self._run(self._run_folder(folder))
-        for session in self._sessions:
-            session.folder_opened()
         return folder
 
     async def _run_folder(self, folder: Folder) -> None:
@@ -198,9 +208,29 @@ class Gateway:
             try:
                 await folder.run()
             except Exception as error:
+                if folder.damaged:
+                    await self._renew_folder(folder)
+                    return
                 # One folder's trouble must not end the others; peers keep what is not in the log.
                 _logger.critical("a fault of our own", folder=folder.record.folder_id, exc_info=error)
                 folder.error = f"a fault of this program, see its log: {error}"
+            await asyncio.sleep(limits.FOLDER_RESTART_DELAY)
+
+    async def _renew_folder(self, folder: Folder) -> None:
+        """Opens a folder anew whose local state is damaged. All sessions end, and the peers come back."""
+        folder_id = folder.record.folder_id
+        folder.error = "the local state is damaged and is made anew"
+        while True:
+            _logger.error("the local state is damaged, making it anew from the store", folder=folder_id)
+            async with self._folder_lock:
+                for session in list(self._sessions):
+                    session.end("a folder is opened anew")
+                folder.discard()
+                try:
+                    await self._open_folder(folder.record)
+                    return
+                except (StoreError, DataError) as error:
+                    folder.error = f"the local state is damaged, and cannot be made anew: {error}"
             await asyncio.sleep(limits.FOLDER_RESTART_DELAY)
 
     def folder(self, folder_id: str) -> Folder | None:

@@ -19,7 +19,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import BlockUnavailable, DataError, StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.errors import BlockUnavailable, DataError, StateDamaged, StoreError, StoreRefused, StoreUnreachable
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment import Entry
 from untrusted_s3.index.state import FolderState
@@ -214,7 +214,7 @@ class Puller:
                 stored = await self._files.pull(file_info, self._fetcher(file_info), current)
             self._succeeded()
             self._commit(Entry(file_info, stored))
-        except (BlockUnavailable, StoreError, DataError) as error:
+        except (BlockUnavailable, StoreError, DataError, StateDamaged) as error:
             self._failed(file_info, error)
         except Exception as error:
             _logger.exception("a fault of our own while pulling", folder=self._folder_id, name=file_info.name[:40])

@@ -26,6 +26,7 @@ from untrusted_s3.errors import (
     FolderRefused,
     ProtocolError,
     RemoteProtocolError,
+    StateDamaged,
     StoreError,
 )
 from untrusted_s3.node.byte_budget import ByteBudget
@@ -169,7 +170,7 @@ class Session:
         """Lets an error in a part of the conversation end the connection."""
         try:
             await conversation()
-        except (ProtocolError, StoreError, DataError) as error:
+        except (ProtocolError, StoreError, DataError, StateDamaged) as error:
             # Store trouble too: the peer comes back, and then the store may serve again.
             self.transport.fail(error)
         except Exception as error:
