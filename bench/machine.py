@@ -13,8 +13,8 @@ from untrusted_s3 import __version__
 from untrusted_s3.store.embedded import find_weed
 
 
-def describe(syncthing_version: str) -> str:
-    """One line: processor, cores, memory, load, kernel, date and versions."""
+def describe(syncthing_version: str | None = None) -> str:
+    """One line: processor, cores, memory, load, kernel, date and versions; of Syncthing's only where it takes part."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     parts = [
         f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.2f}",
@@ -22,7 +22,7 @@ def describe(syncthing_version: str) -> str:
         datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         f"untrusted_s3 {__version__}",
         f"Python {platform.python_version()}",
-        f"Syncthing {syncthing_version}",
+        *([f"Syncthing {syncthing_version}"] if syncthing_version else []),
         f"SeaweedFS {_version_in([str(find_weed()), 'version'], 2)}",
     ]
     if shutil.which("s3fs") is not None:

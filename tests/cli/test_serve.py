@@ -177,6 +177,7 @@ def test_a_port_in_use(option: str) -> None:
         (["--listen", "127.0.0.1:1"], "tcp://HOST:PORT"),
         (["--http", "8385x"], "--http"),
         (["--buffer-memory", "1"], "--buffer-memory"),
+        (["--history", "0"], "--history"),
     ],
 )
 def test_settings_that_cannot_be(arguments: list[str], message: str) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from tests.file_infos import deleted, device, directory, encrypted_name, entry, 
 from tests.simulated import fast_directory
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.errors import DataError, UsageError
+from untrusted_s3.errors import DataError, StateDamaged, UsageError
 from untrusted_s3.index.database import open_database
 from untrusted_s3.index.segment import Entry, PeerCursor, Segment, StoredObject
 from untrusted_s3.index.state import STATE_VERSION, FolderState, FolderTotals, check_copy
@@ -241,3 +241,67 @@ def test_file_infos_are_given_as_they_were(state: FolderState) -> None:
     raw = info.raw + b"\xfa\x7c\x01z"
     state.apply(1, segment(1, dataclasses.replace(info, raw=raw)))
     assert list(state.file_infos_after(0, 1)) == [(1, raw)]
+
+
+def spoiled(path: Path) -> None:
+    """Overwrites all but the first pages of a file, as a bad disk does."""
+    size = path.stat().st_size
+    with path.open("r+b") as opened:
+        opened.seek(8 * 4096)
+        opened.write(b"\xa5" * (size - 8 * 4096))
+
+
+READS: list[Callable[[FolderState], object]] = [
+    lambda state: list(state.file_infos_after(0, 10_000)),
+    lambda state: [state.entry(encrypted_name(number)) for number in range(2000)],
+    lambda state: [state.wants(file(number)) for number in range(2000)],
+    lambda state: state.apply(2, segment(2001, *(file(number, 2) for number in range(2000)))),
+]
+
+
+@pytest.mark.parametrize("use", READS)
+def test_damage_is_noticed_in_use(use: Callable[[FolderState], object], path: Path) -> None:
+    state = FolderState(path)
+    state.apply(1, segment(1, *map(file, range(2000))))
+    state.close()
+    spoiled(path)
+    noticed: list[bool] = []
+    state = FolderState(path, lambda: noticed.append(True))
+    assert not noticed, "not when it is opened"
+    with pytest.raises(StateDamaged):
+        use(state)
+    assert noticed
+    state.close()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "DELETE FROM files WHERE sequence = 1",
+        "UPDATE files SET file_info = x'ffff'",
+        "UPDATE files SET part_crc32c = x'ffffff'",
+    ],
+)
+def test_an_entry_that_does_not_fit_together_is_damage(spoil: str, path: Path) -> None:
+    state = FolderState(path)
+    state.apply(1, segment(1, file("a")))
+    state.close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    if spoil.startswith("DELETE"):
+        # As if only the index of names still had it.
+        page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'files'").fetchone()[0]
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        with path.open("r+b") as opened:
+            opened.seek((page - 1) * page_size)
+            opened.write(b"\x0d" + bytes(4) + (page_size % 65536).to_bytes(2, "big") + bytes(1))
+    else:
+        connection.execute(spoil)
+        connection.close()
+    noticed: list[bool] = []
+    state = FolderState(path, lambda: noticed.append(True))
+    with pytest.raises(StateDamaged):
+        state.entry(encrypted_name("a"))
+    assert noticed
+    state.close()

@@ -38,6 +38,7 @@ _logger = structlog.get_logger()
 
 # 22000 is the port of the user's own Syncthing on the same machine.
 DEFAULT_LISTEN = "tcp://0.0.0.0:22001"
+_DAY = 86_400.0
 _SAME_SIGNAL = 0.5  # seconds
 
 
@@ -59,6 +60,14 @@ _SAME_SIGNAL = 0.5  # seconds
     show_default=True,
     metavar="MIB",
     help="Memory for blocks on their way.",
+)
+@option(
+    "--history",
+    type=click.IntRange(min=int(limits.MIN_HISTORY_RETENTION // _DAY)),
+    default=int(limits.HISTORY_RETENTION // _DAY),
+    show_default=True,
+    metavar="DAYS",
+    help="How long the log and checkpoints are kept that tell what folders were.",
 )
 @option(
     "--single-writer",
@@ -86,6 +95,7 @@ def serve(
     http: str,
     name: str,
     buffer_memory: int,
+    history: int,
     single_writer: bool,
     always_welcome: bool,
     state: Path | None,
@@ -103,6 +113,7 @@ def serve(
         name=name,
         state_directory=state or store.data / "state",
         buffer_memory=buffer_memory * limits.MIB,
+        history=history * _DAY,
     )
     try:
         uvloop.run(_serve(store, identity, settings, single_writer, _watcher(context, always_welcome)))

@@ -45,6 +45,13 @@ class Database(sqlite3.Connection):
     def cursor(self, factory: Any = _Cursor) -> Any:
         return super().cursor(factory)
 
+    # sqlite3's own would not come by the cursor's methods.
+    def execute(self, *arguments: Any) -> Any:
+        return self.cursor().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> Any:
+        return self.cursor().executemany(*arguments)
+
     def damaged(self, what: str) -> StateDamaged:
         """Tells `on_damage`, and gives the error to raise."""
         self.on_damage()

@@ -26,6 +26,11 @@ class Counters:
         self.parts_resumed = self._counter("parts_resumed", "Parts of large objects found in unfinished uploads")
         self.range_requests = self._counter("range_requests", "Ranged GETs sent to the store for block requests")
         self.segments_appended = self._counter("segments_appended", "Segments appended to folder logs")
+        self.segments_deleted = self._counter(
+            "segments_deleted", "Log segments deleted because history ends after them"
+        )
+        self.checkpoints_deleted = self._counter("checkpoints_deleted", "Checkpoints deleted because others do")
+        self.uploads_aborted = self._counter("uploads_aborted", "Unfinished multipart uploads ended after a week")
         self.pull_failures = self._counter("pull_failures", "Files that could not be pulled and are tried again")
 
     def _counter(self, name: str, description: str) -> Counter:

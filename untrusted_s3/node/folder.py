@@ -21,7 +21,6 @@ from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment import Entry, PeerCursor
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.index.trimming import Trimmed, trim
 from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.file_pull import FilePuller
@@ -49,7 +48,6 @@ class Folder:
         self.record = record
         self.keys = FolderKeys.of(record.folder_id)
         self.error: str | None = None
-        self._bucket = bucket
         directory = state_directory / folder_segment(record.folder_id)
         self._damage = asyncio.Event()
         self.state = FolderState(directory / "state.sqlite", self._damage.set)
@@ -245,10 +243,6 @@ class Folder:
                 _logger.warning("cannot write a checkpoint", folder=self.record.folder_id, error=str(error))
                 if not self.state.path.exists():
                     self._damage.set()  # somebody has deleted it: it serves on, but cannot be copied
-
-    async def trim(self, history: float) -> Trimmed:
-        """Deletes checkpoints and segments that `history` (seconds) does not need. Raises StoreError."""
-        return await trim(self._bucket, self.keys, history)
 
     async def _notify(self) -> None:
         async with self._changed:

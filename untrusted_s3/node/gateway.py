@@ -24,6 +24,7 @@ from untrusted_s3.node.heartbeat import Heartbeat
 from untrusted_s3.node.http import HTTPServer
 from untrusted_s3.node.identity import Identity
 from untrusted_s3.node.listener import Listener
+from untrusted_s3.node.maintenance import Maintenance
 from untrusted_s3.node.message_memory import MessageMemory
 from untrusted_s3.node.peers import Peers
 from untrusted_s3.node.responder import Responder
@@ -50,13 +51,15 @@ _logger = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """What the operator decides: addresses to listen on (tcp://HOST:PORT), the HTTP address (HOST:PORT or None), the
-    device name that peers see, the folder of the local cache, and bytes of memory for blocks on their way."""
+    device name that peers see, the folder of the local cache, bytes of memory for blocks on their way, and seconds for
+    which the history of folders is kept."""
 
     listen: tuple[str, ...]
     http: str | None
     name: str
     state_directory: Path
     buffer_memory: int = limits.DEFAULT_BUFFER_MEMORY
+    history: float = limits.HISTORY_RETENTION
 
 
 class Gateway:
@@ -80,6 +83,7 @@ class Gateway:
         self._uploads = asyncio.Semaphore(limits.CONCURRENT_UPLOADS)
         self._listener = Listener(settings.listen, self._new_transport)
         self._heart = Heartbeat(bucket, self.device_id, settings.name)
+        self._maintenance = Maintenance(bucket, self.folders.keys, settings.history, self.counters)
         self._dialer = Dialer(self.peers, self._new_transport)
         self._http = HTTPServer(self, settings.http) if settings.http else None
         self._sessions: set[Session] = set()
@@ -105,6 +109,7 @@ class Gateway:
         await self._listener.start()
         self._run(self._dialer.run())
         self._run(self._heartbeat())
+        self._run(self._maintenance.run())
         self.ready = True
         _logger.info("ready", device_id=str(self.device_id), store=str(self.bucket.location), folders=len(self.folders))
 

@@ -1,0 +1,116 @@
+"""A gateway with nothing but its identity, on a store with thousands of files: it begins from a checkpoint and the
+segments after it, mends a damaged local state from the same, and cleans up behind itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.interop.sharing import s3_client, stored_keys
+from tests.peers.filled_store import FOLDER, FetchingPeer, FilledStore, fill
+from tests.peers.gateway import Gateway
+from untrusted_s3 import limits
+from untrusted_s3.node.identity import Identity, generate
+from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.layout import FolderKeys
+
+pytestmark = [pytest.mark.interop, pytest.mark.store]
+
+FILES = 6000
+SEGMENT_ENTRIES = 200
+
+
+@pytest.fixture
+def identity() -> Identity:
+    return generate()
+
+
+@pytest.fixture
+def gateway(seaweedfs: EmbeddedStore, bucket_prefix: str, tmp_path: Path) -> Gateway:
+    """One that does not run yet."""
+    return Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix)
+
+
+@pytest.fixture
+def store(gateway: Gateway, identity: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FilledStore:
+    """Checkpoints at 12 and 24 of 30 segments."""
+    monkeypatch.setattr(limits, "SEGMENT_ENTRIES", SEGMENT_ENTRIES)
+    monkeypatch.setattr(limits, "SEGMENT_COST", 0)
+    monkeypatch.setattr(limits, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(limits, "CHECKPOINT_COST", 12 * 120_000)
+    return fill(gateway, FILES, identity.device_id, tmp_path)
+
+
+def test_a_cold_start_reads_a_checkpoint_and_the_segments_after_it(
+    gateway: Gateway, store: FilledStore, identity: Identity
+) -> None:
+    assert store.checkpoints[0] == 2 and store.segments[0] == FILES // SEGMENT_ENTRIES
+    with gateway:
+        peer = FetchingPeer(gateway, identity, store, FILES)
+        assert peer.fetch_blocks(store) == store.content
+        peer.vanish()
+        assert gateway.folder(FOLDER)["files"] == FILES
+        (loaded,) = gateway.logged("checkpoint loaded")
+        requests = gateway.store_requests()
+        assert loaded["position"] > store.segments[0] / 2
+        assert requests["GET"] < store.segments[0] - loaded["position"] + limits.SEGMENT_READ_AHEAD + 12
+
+
+def damage(path: Path) -> None:
+    """Overwrites a file from its second tenth on, as a bad disk does."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 10)
+        file.write(b"\xa5" * (size - size // 10))
+
+
+def test_a_state_that_is_damaged_in_its_middle_is_made_anew(
+    gateway: Gateway, store: FilledStore, identity: Identity
+) -> None:
+    """Opening it shows nothing, so the gateway finds out when a peer asks for the index."""
+    with gateway:
+        pass
+    (state,) = gateway.state.rglob("state.sqlite")
+    damage(state)
+    with gateway:
+        loaded = len(gateway.logged("checkpoint loaded"))
+        peer = FetchingPeer(gateway, identity, store, 0)
+        assert "local state is damaged" in peer.closing_reason()
+        gateway.wait_for("a new state", lambda: len(gateway.logged("checkpoint loaded")) > loaded)
+        peer = FetchingPeer(gateway, identity, store, 0)
+        assert len(peer.receive_index(FILES)) == FILES
+        assert peer.fetch_blocks(store) == store.content
+        peer.vanish()
+        assert gateway.folder(FOLDER)["error"] is None
+
+
+def test_a_gateway_cleans_up_behind_itself(
+    gateway: Gateway, store: FilledStore, identity: Identity, bucket_prefix: str
+) -> None:
+    keys = FolderKeys.of(FOLDER)
+    assert gateway.store is not None
+    gateway.limits = {
+        "HISTORY_RETENTION": 0,
+        "MIN_HISTORY_RETENTION": 0,
+        "SEGMENT_RETENTION": 2,
+        "UPLOAD_RETENTION": 2,
+        "FIRST_MAINTENANCE_DELAY": 0.5,
+        "MAINTENANCE_INTERVAL": 0.5,
+    }
+    client, bucket = s3_client(gateway), gateway.store.bucket
+    ours, other = f"{bucket_prefix}/{keys.base}objects/aa/unfinished", f"{bucket_prefix}/other/unfinished"
+    for key in (ours, other):
+        client.create_multipart_upload(Bucket=bucket, Key=key)
+
+    with gateway:
+        gateway.wait_for("the trim", lambda: gateway.counter("segments_deleted"))
+        gateway.wait_for("the abort", lambda: gateway.counter("uploads_aborted"))
+    unfinished = client.list_multipart_uploads(Bucket=bucket, Prefix=f"{bucket_prefix}/").get("Uploads", [])
+    assert [upload["Key"] for upload in unfinished] == [other]
+    assert not set(stored_keys(gateway)) & {keys.segment(1), keys.checkpoint(12)}
+    assert keys.segment(store.segments[0]) in stored_keys(gateway)
+    with gateway:
+        peer = FetchingPeer(gateway, identity, store, 0)
+        assert len(peer.receive_index(FILES)) == FILES
+        peer.vanish()

@@ -1,0 +1,161 @@
+"""A store with many files in it, put there through the real log without any peer: the file infos look like Syncthing's,
+and one of the files has an object."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.peers.gateway import Gateway
+from tests.peers.scripted_peer import RawPeer
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import events
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.file_info import TOKEN_SIZE, FileInfo, name_hash
+from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.segment import Entry, StoredObject
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.index.stored_object import crc32c_of
+from untrusted_s3.node.identity import Identity
+from untrusted_s3.store import layout
+from untrusted_s3.store.layout import FolderKeys, StoreLocation
+from untrusted_s3.store.records import FolderRecord, PeerRecord, open_store, write_record
+from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+
+FOLDER = "filled"
+_TOKEN = bytes(50)
+_PATH_SIZES = (20, 110)  # bytes of a path in the folder
+_BLOCKS = (1, 4)
+
+
+@dataclass(frozen=True)
+class FilledStore:
+    """What was put there: the folder's record, the last file, which has an object with this content, and how many
+    checkpoints and segments there are and their bytes."""
+
+    record: FolderRecord
+    file_info: FileInfo
+    content: bytes
+    checkpoints: tuple[int, int]
+    segments: tuple[int, int]
+
+
+def fill(gateway: Gateway, files: int, peer: DeviceID, directory: Path) -> FilledStore:
+    """Fills the store of a gateway that does not run yet, and accepts `peer`. `directory` is for temporary files."""
+    return asyncio.run(_fill(gateway, files, peer, directory))
+
+
+async def _fill(gateway: Gateway, files: int, peer: DeviceID, directory: Path) -> FilledStore:
+    store = gateway.store
+    assert store is not None
+    location = StoreLocation(store.bucket, gateway.prefix)
+    bucket = await S3Bucket.open(location, store.endpoint_url, S3Credentials(store.access_key, store.secret_key))
+    state = FolderState(directory / "filling.sqlite")
+    try:
+        await open_store(bucket)
+        await write_record(bucket, layout.peer_key(peer), PeerRecord(peer).to_json())
+        record, keys = FolderRecord(FOLDER, "", _TOKEN), FolderKeys.of(FOLDER)
+        await write_record(bucket, keys.record, record.to_json(), create=True)
+        log = FolderLog(bucket, keys, state, DeviceID.parse(gateway.device_id))
+        await log.load()
+        chance = random.Random(files)
+        last = _made_up(chance)
+        content = chance.randbytes(last.message.size)
+        await bucket.put(keys.object(name_hash(last.name), last.content_hash()), [content, last.trailer()])
+        for start in range(0, files, limits.SEGMENT_ENTRIES):
+            infos = [_made_up(chance) for _ in range(min(limits.SEGMENT_ENTRIES, files - start))]
+            if start + limits.SEGMENT_ENTRIES >= files:
+                infos[-1] = last
+            await log.append([_entry(info) for info in infos])
+            if log.checkpoint_due:
+                await log.checkpoint_where_due()
+        return FilledStore(
+            record,
+            last,
+            content,
+            await _count(bucket, keys.checkpoints),
+            await _count(bucket, keys.segments),
+        )
+    finally:
+        state.close()
+        await bucket.close()
+
+
+async def _count(bucket: S3Bucket, prefix: str) -> tuple[int, int]:
+    sizes = [item.size async for item in bucket.list(prefix)]
+    return len(sizes), sum(sizes)
+
+
+def _made_up(chance: random.Random) -> FileInfo:
+    path_size, blocks = chance.randint(*_PATH_SIZES), chance.randint(*_BLOCKS)
+    digits = base64.b32hexencode(chance.randbytes(path_size + 16)).decode().rstrip("=")
+    rest = "/".join(digits[start : start + 200] for start in range(3, len(digits), 200))
+    message = pb.FileInfo(
+        name=f"{digits[0]}.syncthing-enc/{digits[1:3]}/{rest}",
+        type=pb.FILE,
+        permissions=0o644,
+        modified_s=1234567890,
+        version=pb.Vector(counters=[pb.Counter(id=chance.getrandbits(63), value=1_700_000_000)]),
+        # nonce and tag, the file info, and its blocks
+        encrypted=chance.randbytes(40 + path_size + 60 + 44 * blocks),
+    )
+    for _ in range(blocks):
+        size = limits.MIN_ENCRYPTED_BLOCK_SIZE
+        message.blocks.append(pb.BlockInfo(offset=message.size, size=size, hash=chance.randbytes(TOKEN_SIZE)))
+        message.size += size
+    return FileInfo(message.SerializeToString(), message)
+
+
+def _entry(info: FileInfo) -> Entry:
+    trailer = info.trailer()
+    return Entry(info, StoredObject(info.content_hash(), info.message.size + len(trailer), 0, (crc32c_of([trailer]),)))
+
+
+class FetchingPeer(RawPeer):
+    """A device that shares the folder of a filled store and knows the gateway's index already."""
+
+    def __init__(self, gateway: Gateway, identity: Identity, store: FilledStore, known: int) -> None:
+        """Connects; `known` is the sequence number up to which it knows the index."""
+        super().__init__(gateway, identity)
+        own_id = DeviceID.parse(gateway.device_id)
+        theirs = pb.Device(
+            id=own_id.raw, encryption_password_token=_TOKEN, index_id=store.record.index_id, max_sequence=known
+        )
+        ours = pb.Device(id=identity.device_id.raw, index_id=1)
+        self.wait_accepted()
+        self.send(self._bep.cluster_config([pb.Folder(id=FOLDER, devices=[theirs, ours])], 0))
+
+    def fetch_blocks(self, store: FilledStore) -> bytes:
+        """All blocks of the one file that has an object, one after the other."""
+        content = b""
+        for number, block in enumerate(store.file_info.message.blocks):
+            request_id, message = self._bep.request(FOLDER, store.file_info.name, number, block, 0)
+            self.send(message)
+            content += self._response(request_id)
+        return content
+
+    def receive_index(self, count: int) -> list[bytes]:
+        """Waits for this many file infos of the gateway's index."""
+        while True:
+            files = [raw for event in self._events if isinstance(event, events.IndexReceived) for raw in event.files]
+            if len(files) >= count:
+                return files
+            assert self._exchange(), "the gateway closed the connection"
+
+    def _response(self, request_id: int) -> bytes:
+        while True:
+            for event in self._events:
+                if isinstance(event, events.ResponseReceived) and event.id == request_id:
+                    assert event.code == pb.NO_ERROR, event
+                    return bytes(event.data)
+            assert self._exchange(), "the gateway closed the connection"
+
+
+def digest(files: list[bytes]) -> str:
+    """For comparison of indexes."""
+    return hashlib.sha256(b"".join(sorted(files))).hexdigest()
