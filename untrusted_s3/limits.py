@@ -14,6 +14,8 @@ MAX_MESSAGE_SIZE: Final = 500_000_000
 # What we take of them. An index batch is about a megabyte, but holds at least one file, however many blocks it has
 # (lib/model/fileinfobatch.go): 64 MiB are 580,000 blocks, a file of 8 TiB. Of the others a response is the largest.
 MAX_INDEX_SIZE: Final = 64 * MIB
+MAX_INDEX_FILES: Final = 20_000  # Syncthing sends 1000
+MAX_CLUSTER_CONFIG_SIZE: Final = 4 * MIB
 MAX_OTHER_MESSAGE_SIZE: Final = 17 * MIB
 MAX_BLOCK_SIZE: Final = 16 * MIB
 BLOCK_OVERHEAD: Final = 40

@@ -22,6 +22,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.file_info import TOKEN_SIZE, check_name
 from untrusted_s3.bep.framing import Buffer, Frame, FrameDecoder, HelloDecoder, encode_frame, encode_hello, parse
+from untrusted_s3.bep.index_message import decode_index
 from untrusted_s3.bep.response import decode_response, encode_response
 from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError
 
@@ -133,14 +134,9 @@ class Connection:
         if kind == pb.REQUEST:
             return self._request_received(parse(pb.Request, body))
         if kind in (pb.INDEX, pb.INDEX_UPDATE):
-            index = parse(pb.Index, body)
-            return events.IndexReceived(
-                index.folder,
-                tuple(index.files),
-                kind == pb.INDEX_UPDATE,
-                index.last_sequence,
-                index.prev_sequence if kind == pb.INDEX_UPDATE else 0,
-            )
+            update = kind == pb.INDEX_UPDATE
+            folder, files, last_sequence, prev_sequence = decode_index(body)
+            return events.IndexReceived(folder, files, update, last_sequence, prev_sequence if update else 0)
         if kind == pb.CLUSTER_CONFIG:
             self.their_state = TheirState.READY
             return events.ClusterConfigReceived(tuple(parse(pb.ClusterConfig, body).folders))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.framing import parse
+from untrusted_s3.bep.index_message import check_shape
 from untrusted_s3.bep.response import encode_varint
 from untrusted_s3.errors import FolderRefused, RemoteProtocolError
 
@@ -82,6 +83,7 @@ def parse_file_info(raw: bytes) -> FileInfo:
     Raises RemoteProtocolError for what the protocol forbids (then the connection must go), and FolderRefused for a
     file info that is not encrypted (then the folder must not be taken from this peer).
     """
+    check_shape(raw)
     info = _without_trailer_in_size(FileInfo(raw, parse(pb.FileInfo, raw)))
     check_name(info.name)
     _check_encrypted(info.message)

@@ -165,7 +165,9 @@ class FrameDecoder:
 
 def size_cap(message_type: int) -> int:
     """The most bytes that we take of a message of this type."""
-    return limits.MAX_INDEX_SIZE if message_type in (pb.INDEX, pb.INDEX_UPDATE) else limits.MAX_OTHER_MESSAGE_SIZE
+    if message_type in (pb.INDEX, pb.INDEX_UPDATE):
+        return limits.MAX_INDEX_SIZE
+    return limits.MAX_CLUSTER_CONFIG_SIZE if message_type == pb.CLUSTER_CONFIG else limits.MAX_OTHER_MESSAGE_SIZE
 
 
 def decompress(data: bytes | bytearray, cap: int) -> bytes:

@@ -138,6 +138,8 @@ class BEPTransport(asyncio.BufferedProtocol):
             self._unadmitted.remove(self)
         self._can_write.set()
         self._transport = None
+        # Some 50 KB, which would wait for the collector of cycles.
+        del self._tls
         self.handler.closed(self._error or exc)
 
     def pause_writing(self) -> None:
@@ -212,10 +214,10 @@ class BEPTransport(asyncio.BufferedProtocol):
         self.abort()
 
     def _end(self) -> None:
-        self._tls.close()
-        self._flush()
         if self._transport is None:
             return
+        self._tls.close()
+        self._flush()
         self._transport.close()
         if self._stalled is not None:
             # It would not read our Close either.
@@ -227,8 +229,10 @@ class BEPTransport(asyncio.BufferedProtocol):
                 self._unadmitted.add(self, self._host)
 
     def _flush(self) -> None:
+        if self._transport is None:
+            return
         data = self._tls.data_to_send()
-        if data and self._transport is not None:
+        if data:
             self.bytes_sent += len(data)
             self._transport.write(data)
 
