@@ -50,6 +50,22 @@ def test_offers_we_can_accept(own_token: bytes, peer_token: bytes) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "changes", [{"id": ""}, {"id": "f" * 257}, {"label": "f" * 5000}], ids=["no ID", "long ID", "long label"]
+)
+def test_names_that_nobody_gives(changes: dict[str, str]) -> None:
+    folder = offered(TOKEN)
+    for name, value in changes.items():
+        setattr(folder, name, value)
+    with pytest.raises(FolderRefused, match="too long"):
+        read_offer(folder, OWN, PEER)
+
+
+def test_a_token_that_is_none() -> None:
+    with pytest.raises(FolderRefused, match="token of 1025 bytes"):
+        read_offer(offered(bytes(1025)), OWN, PEER)
+
+
 def test_token_on_neither_entry_is_plaintext() -> None:
     with pytest.raises(FolderRefused, match="without an encryption password: in Syncthing, edit the folder"):
         read_offer(offered(), OWN, PEER)

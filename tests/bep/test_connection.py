@@ -649,3 +649,9 @@ def test_the_timer_never_comes_for_nothing(start: float) -> None:
         assert connection.handle_timer(connection.next_timer())
     with pytest.raises(RemoteProtocolError):
         connection.handle_timer(connection.next_timer())
+
+
+def test_a_cluster_config_of_thousands_of_folders() -> None:
+    config = pb.ClusterConfig(folders=[pb.Folder()] * (limits.MAX_FOLDERS + 1))
+    with pytest.raises(RemoteProtocolError, match="1001 folders"):
+        receive(ready(), encode_frame(pb.CLUSTER_CONFIG, config.SerializeToString()))

@@ -84,5 +84,5 @@ def test_real_file_infos_of_every_size_pass() -> None:
     "end", [b"\x08", b"\x12\x05ab", b"\x0f", b"\x03", b"\x00\x00", b"\x0a\x01\xff", b"\x18" + b"\xff" * 11, b"\x0d\x00"]
 )
 def test_what_is_no_message(end: bytes) -> None:
-    with pytest.raises(RemoteProtocolError, match="an index message that is none"):
+    with pytest.raises(RemoteProtocolError, match="an Index that is none"):
         decode_index(b"\x18\x01" + end)

@@ -72,7 +72,7 @@ class Flood:
 
 
 def open_files(gateway: Gateway) -> int:
-    return len(os.listdir(f"/proc/{gateway.pid}/fd"))
+    return sum(1 for _ in Path(f"/proc/{gateway.pid}/fd").iterdir())
 
 
 def test_ten_thousand_connections_of_strangers(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
+from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import FolderRefused
@@ -45,6 +46,8 @@ class FolderOffer:
 
 def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> FolderOffer:
     """The offer in one folder of the peer's cluster config. Raises FolderRefused with the reason."""
+    if not 0 < len(folder.id.encode()) <= limits.MAX_FOLDER_ID_SIZE or len(folder.label) > limits.MAX_FOLDER_LABEL_SIZE:
+        raise FolderRefused("its ID is missing, or ID or label are too long")
     devices = {bytes(device.id): device for device in folder.devices}
     own = devices.get(own_id.raw)
     peer = devices.get(peer_id.raw)
@@ -58,6 +61,8 @@ def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> Folder
             "shared without an encryption password: in Syncthing, edit the folder, open Sharing and set a password "
             "for this device"
         )
+    if len(token) > limits.MAX_TOKEN_SIZE:
+        raise FolderRefused(f"a password token of {len(token)} bytes is none")
     return FolderOffer(
         folder_id=folder.id,
         label=folder.label,

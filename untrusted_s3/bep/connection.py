@@ -138,8 +138,11 @@ class Connection:
             folder, files, last_sequence, prev_sequence = decode_index(body)
             return events.IndexReceived(folder, files, update, last_sequence, prev_sequence if update else 0)
         if kind == pb.CLUSTER_CONFIG:
+            config = parse(pb.ClusterConfig, body)
+            if len(config.folders) > limits.MAX_FOLDERS:
+                raise RemoteProtocolError(f"{len(config.folders)} folders in a cluster config are too many")
             self.their_state = TheirState.READY
-            return events.ClusterConfigReceived(tuple(parse(pb.ClusterConfig, body).folders))
+            return events.ClusterConfigReceived(tuple(config.folders))
         if kind == pb.CLOSE:
             self.their_state = TheirState.CLOSED
             return events.CloseReceived(parse(pb.Close, body).reason)

@@ -35,7 +35,7 @@ def decode_index(body: bytes | bytearray) -> tuple[str, tuple[bytes, ...], int, 
             elif field in numbers and wire_type == 0:
                 numbers[field] = value - (1 << 64) if value >> 63 else value
     except ValueError as error:  # UnicodeDecodeError is one
-        raise RemoteProtocolError(f"an index message that is none: {error}") from error
+        raise RemoteProtocolError(f"an Index that is none: {error}") from error
     return folder, tuple(files), numbers[_LAST_SEQUENCE], numbers[_PREV_SEQUENCE]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
@@ -119,12 +120,19 @@ class PendingIndex:
                 self._delete(entry.device_id, name_hash(entry.file_info.name), entry.sequence)
 
     def after(self, device_id: DeviceID, sequence: int, limit: int) -> list[Pending]:
-        """Pending entries of a device beyond a sequence number, in order."""
-        rows = self._connection.execute(
+        """Pending entries of a device beyond a sequence number, in order: at most `limit`, and fewer where they are
+        large."""
+        entries: list[Pending] = []
+        size = 0
+        for row in self._connection.execute(
             "SELECT sequence, file_info FROM pending WHERE device_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",
             (device_id.raw, sequence, limit),
-        ).fetchall()
-        return [Pending(device_id, row[0], _file_info(row[1])) for row in rows]
+        ):
+            entries.append(Pending(device_id, row[0], _file_info(row[1])))
+            size += len(row[1])
+            if size >= limits.PENDING_BATCH_SIZE:
+                break
+        return entries
 
     def of_name(self, name: str) -> list[Pending]:
         """What all devices have announced under one encrypted name."""

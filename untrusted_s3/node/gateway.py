@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from untrusted_s3 import __version__, limits
 from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, StateDamaged, StoreError
+from untrusted_s3.errors import DataError, FolderRefused, StateDamaged, StoreError
 from untrusted_s3.node.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.dialer import Dialer
@@ -251,6 +251,8 @@ class Gateway:
         return folder
 
     async def _create_folder(self, offer: FolderOffer) -> Folder:
+        if len(self.folders) >= limits.MAX_FOLDERS:
+            raise FolderRefused(f"this store has {len(self.folders)} folders already, and takes no more")
         fresh = FolderRecord(offer.folder_id, offer.label, offer.token)
         key = layout.FolderKeys.of(offer.folder_id).record
         record = await create_or_read(self.bucket, key, fresh.to_json(), FolderRecord.from_json)

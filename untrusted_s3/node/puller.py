@@ -59,7 +59,9 @@ class Puller:
         self._files = files
         self._commit = commit
         self._counters = counters
-        self._in_work: set[str] = set()
+        # By name: the size of the file info, for these are in memory.
+        self._in_work: dict[str, int] = {}
+        self._bytes_in_work = 0
         # By name, the version that failed last; it has to wait until everything that failed is tried again.
         self._failures: dict[str, pb.Vector] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,7 +106,7 @@ class Puller:
 
     def committed(self, name: str) -> None:
         """What was under way for this name is in the log; if something newer is pending, it can begin."""
-        self._in_work.discard(name)
+        self._leave(name)
         if any(self._state.wants(other.file_info) for other in self._pending.of_name(name)):
             self.rescan()
         self._wake.set()
@@ -163,7 +165,11 @@ class Puller:
             and self._active_small < limits.CONCURRENT_SMALL_FILES
             and len(self._large) < limits.QUEUED_LARGE_FILES
             and len(self._in_work) < limits.ENTRIES_IN_WORK
+            and self._bytes_in_work < limits.FILE_INFOS_IN_WORK
         )
+
+    def _leave(self, name: str) -> None:
+        self._bytes_in_work -= self._in_work.pop(name, 0)
 
     def _take(self, entry: Pending) -> bool:
         """Takes a pending entry into work. False where the folder has it, or something newer."""
@@ -174,7 +180,8 @@ class Puller:
             return True
         if len(self.sources) > 1 and self._is_outdated(file_info):
             return True
-        self._in_work.add(file_info.name)
+        self._in_work[file_info.name] = len(file_info.raw)
+        self._bytes_in_work += len(file_info.raw)
         if not file_info.has_data:
             self._commit(Entry(file_info, None))
         elif file_info.message.size > limits.SINGLE_PUT_SIZE:
@@ -201,7 +208,7 @@ class Puller:
         else:
             self._active_small -= 1
         if task.cancelled():
-            self._in_work.discard(name)
+            self._leave(name)
         self._wake.set()
 
     async def _pull(self, file_info: FileInfo) -> None:
@@ -228,7 +235,7 @@ class Puller:
             self._wake.set()
 
     def _failed(self, file_info: FileInfo, error: Exception) -> None:
-        self._in_work.discard(file_info.name)
+        self._leave(file_info.name)
         self._counters.pull_failures.inc()
         if isinstance(error, StoreError | DataError):
             self.error = str(error)
