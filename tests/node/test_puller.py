@@ -173,7 +173,7 @@ async def test_few_large_file_infos_are_in_work_at_a_time(folder: Folder, monkey
     infos = [directory(number, sequence=number + 1) for number in range(50)]
     monkeypatch.setattr(limits, "FILE_INFOS_IN_WORK", 3 * len(infos[0].raw))
     monkeypatch.setattr(limits, "PENDING_BATCH_SIZE", 5 * len(infos[0].raw))
-    write_down, waiting = folder.write_down, []
+    waiting: list[Entry] = []
     monkeypatch.setattr(folder.puller, "_commit", waiting.append)
     folder.announce(A, *infos)
     folder.puller.add_source(A, FakeSource())
@@ -181,7 +181,7 @@ async def test_few_large_file_infos_are_in_work_at_a_time(folder: Folder, monkey
     for _ in infos:
         await settle(50)
         most = max(most, len(waiting))
-        write_down(waiting.pop(0))
+        folder.write_down(waiting.pop(0))
     assert 3 <= most <= 4
     assert folder.state.totals.directories == 50
     assert folder.puller._bytes_in_work == 0
