@@ -7,7 +7,7 @@ import sys
 import click
 import uvloop
 
-from untrusted_s3.cli.options import StoreOptions, common_options, json_option, store_options
+from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
 from untrusted_s3.cli.output import print_json, print_table
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.errors import UsageError
@@ -43,7 +43,7 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
 
 @folders.command("remove")
 @click.argument("folder_id", metavar="FOLDER")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@option("--yes", key="folders-remove-yes", is_flag=True, help="Do not ask.")
 @store_options
 @common_options
 def remove(folder_id: str, yes: bool, store: StoreOptions) -> None:

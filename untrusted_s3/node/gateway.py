@@ -189,7 +189,7 @@ class Gateway:
             folder = await self._load_folder(record)
         self.folders[record.folder_id] = folder
         self._run(self._run_folder(folder))
-        for session in self._sessions:
+        for session in list(self._sessions):
             session.folder_opened()
         return folder
 
