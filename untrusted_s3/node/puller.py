@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -274,23 +274,37 @@ class Puller:
 
     def _fetcher(self, file_info: FileInfo) -> FetchBlock:
         """Gets blocks of one version of a file from whoever announces that version, in turn."""
-        version = file_info.message.version
-        announcing = [
-            other.device_id
-            for other in self._pending.of_name(file_info.name)
-            if other.file_info.message.version == version
-        ]
+        announcing = self._announcing(file_info)
 
         async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
+            nonlocal announcing
             reason = "no connected peer has it"
-            for turn in range(len(announcing)):
-                source = self.sources.get(announcing[(number + turn) % len(announcing)])
-                if source is None:
-                    continue
+            tried: list[Source] = []
+            while True:
+                untried = self._connected(announcing, tried)
+                if not untried:
+                    # One may have announced it, or have come back, since this pull began.
+                    announcing = self._announcing(file_info)
+                    untried = self._connected(announcing, tried)
+                if not untried:
+                    raise BlockUnavailable(f"block {number}: {reason}")
+                source = untried[number % len(untried)]
+                tried.append(source)
                 try:
                     return await source.request_block(self._folder_id, file_info.name, number, block)
                 except BlockUnavailable as error:
                     reason = str(error)
-            raise BlockUnavailable(f"block {number}: {reason}")
 
         return fetch_block
+
+    def _announcing(self, file_info: FileInfo) -> list[DeviceID]:
+        """Who has announced just this version of the file."""
+        return [
+            other.device_id
+            for other in self._pending.of_name(file_info.name)
+            if other.file_info.message.version == file_info.message.version
+        ]
+
+    def _connected(self, devices: Iterable[DeviceID], tried: Sequence[Source]) -> list[Source]:
+        sources = (self.sources.get(device_id) for device_id in devices)
+        return [source for source in sources if source is not None and source not in tried]
