@@ -267,7 +267,7 @@ class Puller:
     def _try_again(self) -> None:
         self._retry = None
         self._store_in_trouble = False
-        if self.sources:
+        if self.sources and self._failures:
             _logger.info("trying again what failed", folder=self._folder_id, files=len(self._failures))
         self._failures.clear()
         self.rescan()
