@@ -76,7 +76,7 @@ def share_impatiently(device: Syncthing, gateway: Gateway, path: Path) -> None:
     """Share a folder between two that know each other; Syncthing tries failed files again after a second, not a
     minute."""
     device.add_folder(FOLDER, path, {gateway.device_id: PASSWORD}, pullerPauseS=1)
-    device.scan(FOLDER)
+    device.rest("POST", "db/scan", folder=FOLDER)  # pulls may have failed by now
 
 
 def is_ready(gateway: Gateway) -> bool:

@@ -25,7 +25,8 @@ class S3Server(Protocol):
     def secret_key(self) -> str: ...
 
 
-_CEPH = pytest.mark.ceph
+# One worker of pytest-xdist gets all of them: only one RGW can run on a machine.
+_CEPH = [pytest.mark.ceph, pytest.mark.xdist_group("ceph")]
 on_each_s3_server = pytest.mark.parametrize(
     "s3_server", ["seaweedfs", pytest.param("ceph_rgw", marks=_CEPH)], indirect=True
 )

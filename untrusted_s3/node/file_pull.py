@@ -1,26 +1,24 @@
-"""Brings one file from peers into the store, as one object that is complete or not there."""
+"""Brings one file from peers into the store: in a single PUT where it is small, else as a multipart upload."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from untrusted_s3.bep.file_info import FileInfo, name_hash
-from untrusted_s3.errors import PreconditionFailed, PreviousObjectGone
+from untrusted_s3.errors import NoSuchKey, PreconditionFailed
 from untrusted_s3.index.segment import Entry, StoredObject
-from untrusted_s3.index.stored_object import crc32c_of, object_part_size, read_stored_object
+from untrusted_s3.index.stored_object import PreviousObject, crc32c_of, object_part_size, read_stored_object
 from untrusted_s3.node.assembly import Assembly, FetchBlock
 from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
-from untrusted_s3.node.multipart_pull import MultipartPull, PartWorkers
-from untrusted_s3.node.previous_object import PreviousObject
+from untrusted_s3.node.multipart_pull import MultipartPull, PartSlots, abort_uploads
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 
 
 class FilePuller:
     """Pulls files of one folder. `budget` bounds the bytes of blocks in memory, `uploads` the PUTs of small files at
-    a time."""
+    a time; of large parts only a few are sent at once, for more would not be faster."""
 
     def __init__(
         self, bucket: Bucket, keys: FolderKeys, budget: ByteBudget, uploads: asyncio.Semaphore, counters: Counters
@@ -29,35 +27,23 @@ class FilePuller:
         self._keys = keys
         self._budget = budget
         self._uploads = uploads
-        self._part_workers = PartWorkers(bucket, budget, counters)
+        self._part_slots = PartSlots()
         self._counters = counters
 
-    def drain(self) -> None:
-        """From now on no part of a large file is begun; pulls of such end with PullStopped when the parts under way
-        have ended."""
-        self._part_workers.draining = True
+    async def pull(self, file_info: FileInfo, fetch_block: FetchBlock, before: Entry | None = None) -> StoredObject:
+        """Brings the object in; what is in the store already is not fetched again. `before` is the folder's present
+        entry of the same name: where the file is large, what has not changed since is taken from its object.
 
-    async def pull(
-        self,
-        file_info: FileInfo,
-        fetch_block: FetchBlock,
-        previous: Entry | None = None,
-        superseded: Callable[[], bool] = lambda: False,
-    ) -> StoredObject:
-        """Writes the object. What is complete in the store already is not fetched again, nor are parts that an
-        interrupted pull has left; what did not change since `previous`, the folder's entry of the same name, is taken
-        from its object. `superseded` says whether the content is not wanted any more.
-
-        Raises PullStopped, BlockUnavailable, StoreError or DataError. An upload in parts then stays for the next try.
+        Raises BlockUnavailable or StoreError. What is half done then stays for the next call (see `abandon`).
         """
-        key = self._keys.object(name_hash(file_info.name), file_info.content_hash())
-        size = object_part_size(file_info)
+        content_hash = file_info.content_hash()
+        key = self._keys.object(name_hash(file_info.name), content_hash)
+        part_size = object_part_size(file_info)
         try:
-            if size == 0:
-                stored = await self._single_put(key, file_info, fetch_block)
+            if part_size == 0:
+                stored = await self._single_put(key, file_info, content_hash, fetch_block)
             elif await self._bucket.size(key) is None:
-                source = self._previous_object(previous, file_info)
-                stored = await self._multipart(key, size, file_info, fetch_block, source, superseded)
+                stored = await self._multipart(key, part_size, file_info, content_hash, fetch_block, before)
             else:
                 return await read_stored_object(self._bucket, key, file_info)
         except PreconditionFailed:
@@ -66,41 +52,60 @@ class FilePuller:
         self._counters.objects_written.inc()
         return stored
 
-    async def _single_put(self, key: str, file_info: FileInfo, fetch_block: FetchBlock) -> StoredObject:
-        assembly = Assembly(file_info, fetch_block)
-        await self._budget.acquire(assembly.size)
+    async def abandon(self, file_info: FileInfo) -> None:
+        """Drops what is half done of a version that nobody wants any more. Raises StoreError."""
+        if object_part_size(file_info):
+            key = self._keys.object(name_hash(file_info.name), file_info.content_hash())
+            await abort_uploads(self._bucket, key)
+
+    def stop(self) -> None:
+        """Lets no more parts of large files begin; what has begun goes on."""
+        self._part_slots.stopping = True
+
+    async def _single_put(
+        self, key: str, file_info: FileInfo, content_hash: str, fetch_block: FetchBlock
+    ) -> StoredObject:
+        assembly = Assembly(self._bucket, file_info, fetch_block)
+        size = assembly.size
+        await self._budget.acquire(size)
         try:
-            requested = assembly.request(0, assembly.size)
-            try:
-                pieces = await requested.pieces()
-                async with self._uploads:
-                    await self._bucket.put(key, pieces, if_none_match=True)
-            finally:
-                requested.cancel()
+            assembly.request(0, size)
+            pieces = await assembly.pieces(0, size)
+            async with self._uploads:
+                await self._bucket.put(key, pieces, if_none_match=True)
         finally:
-            self._budget.release(assembly.size)
-        self._counters.object_bytes_written.inc(assembly.size)
-        return StoredObject(file_info.content_hash(), assembly.size, 0, (crc32c_of(pieces),))
+            assembly.cancel()
+            self._budget.release(size)
+        self._counters.object_bytes_written.inc(size)
+        return StoredObject(content_hash, size, 0, (crc32c_of(pieces),))
 
     async def _multipart(
         self,
         key: str,
-        size: int,
+        part_size: int,
         file_info: FileInfo,
+        content_hash: str,
         fetch_block: FetchBlock,
-        source: PreviousObject | None,
-        superseded: Callable[[], bool],
+        before: Entry | None,
     ) -> StoredObject:
-        assembly = Assembly(file_info, fetch_block, source)
+        previous = self._previous_object(file_info, before)
+        assembly = Assembly(self._bucket, file_info, fetch_block, previous)
+        pull = MultipartPull(
+            self._bucket, key, part_size, assembly, previous, self._budget, self._part_slots, self._counters
+        )
         try:
-            checksums = await MultipartPull(self._part_workers, key, size, assembly, source, superseded).run()
-        except PreviousObjectGone:
-            # What was copied so far is good, and is found again.
-            return await self._multipart(key, size, file_info, fetch_block, None, superseded)
-        return StoredObject(file_info.content_hash(), assembly.size, size, checksums)
+            checksums = await pull.run()
+        except NoSuchKey:
+            if previous is None:
+                raise
+            # Perhaps the object of the version before is gone; peers have all of this one.
+            return await self._multipart(key, part_size, file_info, content_hash, fetch_block, None)
+        finally:
+            assembly.cancel()
+        return StoredObject(content_hash, assembly.size, part_size, checksums)
 
-    def _previous_object(self, previous: Entry | None, file_info: FileInfo) -> PreviousObject | None:
-        if previous is None or previous.stored is None:
+    def _previous_object(self, file_info: FileInfo, before: Entry | None) -> PreviousObject | None:
+        if before is None or before.stored is None:
             return None
-        key = self._keys.object(name_hash(file_info.name), previous.stored.content_hash)
-        return PreviousObject(self._bucket, key, previous.stored, previous.file_info, file_info)
+        key = self._keys.object(name_hash(file_info.name), before.stored.content_hash)
+        return PreviousObject.of(key, before.file_info, before.stored, file_info)
