@@ -336,6 +336,15 @@ def test_doctor_finds_a_good_store_good(run_cli: RunCLI, store_arguments: list[s
 
 
 @pytest.mark.store
+@on_each_s3_server
+def test_doctor_sets_the_lifecycle_rule_that_is_missing(run_cli: RunCLI, store_arguments: list[str]) -> None:
+    outcome = run_cli("doctor", "--set-lifecycle", *store_arguments)
+    assert outcome.exit_code == 0 and "by a rule that was added" in outcome.stdout.splitlines()[-1]
+    outcome = run_cli("doctor", *store_arguments)
+    assert [line.split()[0] for line in outcome.stdout.splitlines()] == ["ok"] * 9
+
+
+@pytest.mark.store
 def test_doctor_tells_a_machine_what_is_wrong(run_cli: RunCLI, store_arguments: list[str]) -> None:
     outcome = run_cli("doctor", "--json", *store_arguments, "--store", "s3://no-such-bucket")
     assert outcome.exit_code == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,19 +34,6 @@ async def test_a_real_store_passes_and_nothing_stays(run: Any, bucket: S3Bucket)
     assert [item.key async for item in bucket.list("")] == []
     answer = bucket.client.list_multipart_uploads(Bucket=bucket.location.bucket)
     assert [item for item in answer.get("Uploads", []) if item["Key"].startswith(bucket.location.prefix)] == []
-
-
-@pytest.mark.store
-@on_each_s3_server
-async def test_the_lifecycle_rule_that_is_missing_can_be_set(bucket: S3Bucket) -> None:
-    with pytest.raises(StoreRefused) as missing:
-        await probe.probe_lifecycle(bucket)
-    rule = json.loads(str(missing.value).partition("this one: ")[2])
-    bucket.client.put_bucket_lifecycle_configuration(Bucket=bucket.location.bucket, LifecycleConfiguration=rule)
-    try:
-        assert await probe.probe_lifecycle(bucket) == "unfinished uploads end after 7 days"
-    finally:
-        bucket.client.delete_bucket_lifecycle(Bucket=bucket.location.bucket)
 
 
 @pytest.mark.parametrize("conditional", ["ignored", "racing", "refused"])

@@ -218,6 +218,7 @@ async def test_files(bucket: S3Bucket, tmp_path: Path) -> None:
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_a_file_whose_upload_takes_too_long_is_refused_by_the_store(
     bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +240,7 @@ async def test_a_file_whose_upload_takes_too_long_is_refused_by_the_store(
 
 
 @pytest.mark.store
+@on_each_s3_server
 async def test_a_completion_whose_answer_was_lost(
     bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import click
@@ -12,7 +12,7 @@ from untrusted_s3.cli.options import StoreOptions, common_options, json_option, 
 from untrusted_s3.cli.output import print_json
 from untrusted_s3.cli.store import open_bucket
 from untrusted_s3.errors import StoreError
-from untrusted_s3.store import probe
+from untrusted_s3.store import lifecycle, probe
 from untrusted_s3.store.s3 import S3Bucket
 
 Check = tuple[str, bool, Callable[[S3Bucket], Awaitable[str]]]
@@ -26,29 +26,40 @@ _CHECKS: tuple[Check, ...] = (
     ("presigned expiry", True, probe.probe_presigned_expiry),
     ("multipart copy", True, probe.probe_multipart),
     ("conditional completion", False, probe.probe_conditional_completion),
-    ("lifecycle", False, probe.probe_lifecycle),
+    ("lifecycle", False, lifecycle.probe_lifecycle),
 )
 _NAME_WIDTH = max(len(name) for name, _, _ in _CHECKS)
 
 
 @click.command()
 @option("--single-writer", is_flag=True, help="Only one gateway uses the bucket: do without conditional writes.")
+@option(
+    "--set-lifecycle",
+    is_flag=True,
+    help="Add a rule to the bucket that ends unfinished uploads; its other rules stay.",
+)
 @json_option
 @store_options
 @common_options
 @click.pass_context
-def doctor(context: click.Context, store: StoreOptions, single_writer: bool, as_json: bool) -> None:
+def doctor(
+    context: click.Context, store: StoreOptions, single_writer: bool, set_lifecycle: bool, as_json: bool
+) -> None:
     """Try whether the store does what a gateway relies on; exit code 3 if not."""
-    context.exit(0 if uvloop.run(_examine(store, single_writer, as_json)) else StoreError.exit_code)
+    checks = list(_CHECKS)
+    if single_writer:
+        checks = [(name, needed and name != "conditional writes", check) for name, needed, check in checks]
+    if set_lifecycle:
+        checks[-1] = ("lifecycle", True, lifecycle.set_lifecycle)
+    context.exit(0 if uvloop.run(_examine(store, checks, as_json)) else StoreError.exit_code)
 
 
-async def _examine(store: StoreOptions, single_writer: bool, as_json: bool) -> bool:
+async def _examine(store: StoreOptions, checks: Sequence[Check], as_json: bool) -> bool:
     report = _Report(as_json)
     try:
         async with open_bucket(store) as bucket:
             report.add("bucket", "ok", str(bucket.location))
-            for name, needed, check in _CHECKS:
-                needed = needed and not (single_writer and check is probe.probe_conditional_writes)
+            for name, needed, check in checks:
                 try:
                     report.add(name, "ok", await check(bucket))
                 except StoreError as error:

@@ -7,13 +7,10 @@ what is wrong. `untrusted-s3 doctor` runs them all; a gateway runs `probe_condit
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
-from typing import Any
 
 import aiohttp
-from botocore.exceptions import ClientError
 
 from untrusted_s3.errors import (
     ConditionalWritesUnsupported,
@@ -30,7 +27,6 @@ _WRITERS = 4
 _ATTEMPTS = 3
 _MIN_PART_SIZE = 5 * MIB  # Amazon's, for all parts but the last
 _MAX_SKEW_WAITED_FOR = 10.0
-_ABORT_DAYS = 7
 
 
 def _fresh_key() -> str:
@@ -179,31 +175,6 @@ async def probe_conditional_completion(bucket: Bucket) -> str:
         "a completion replaces an object that is there: no data is lost, but where two gateways finish the same large"
         " file at once, the log's checksums may be those of the other upload"
     )
-
-
-async def probe_lifecycle(bucket: S3Bucket) -> str:
-    """The bucket has a rule that ends unfinished multipart uploads, which cost money and are in no listing."""
-    try:
-        answer: Any = await asyncio.to_thread(
-            bucket.client.get_bucket_lifecycle_configuration, Bucket=bucket.location.bucket
-        )
-        rules = answer.get("Rules", [])
-    except ClientError as error:
-        if error.response.get("Error", {}).get("Code") != "NoSuchLifecycleConfiguration":
-            raise translate(error, "get_bucket_lifecycle_configuration") from error
-        rules = []
-    for rule in rules:
-        days = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
-        prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
-        if rule.get("Status") == "Enabled" and days is not None and bucket.location.prefix.startswith(prefix):
-            return f"unfinished uploads end after {days} days"
-    wanted = {
-        "ID": "unfinished-uploads",
-        "Status": "Enabled",
-        "Filter": {"Prefix": bucket.location.prefix},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _ABORT_DAYS},
-    }
-    raise StoreRefused(f"no rule ends unfinished uploads; set this one: {json.dumps({'Rules': [wanted]})}")
 
 
 async def _measure_skew(bucket: S3Bucket) -> float:
