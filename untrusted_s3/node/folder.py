@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections import deque
@@ -25,6 +26,7 @@ from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.file_pull import FilePuller
 from untrusted_s3.node.puller import Puller
+from untrusted_s3.node.segment_pace import SegmentPace
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, folder_segment
 from untrusted_s3.store.records import FolderRecord
@@ -56,6 +58,7 @@ class Folder:
         files = FilePuller(bucket, self.keys, budget, uploads, counters)
         self.puller = Puller(record.folder_id, self.state, self.pending, files, self._commit, counters)
         self._counters = counters
+        self._pace = SegmentPace()
         self._ready: deque[Entry] = deque()
         # Devices whose index we know from themselves, in this run; of others our memory may be out of date.
         self._heard: set[DeviceID] = set()
@@ -145,18 +148,33 @@ class Folder:
         await self._append_cursors()
 
     async def _append_entries(self) -> None:
-        delay = limits.SEGMENT_INTERVAL
+        delay = 0.0
         while True:
             await self._commit_wanted.wait()
-            # Some patience makes few large segments of many small ones.
             await asyncio.sleep(delay)
+            await self._gather_entries()
             try:
                 await self._append_some()
-                delay = limits.SEGMENT_INTERVAL
+                delay = 0.0
             except (StoreError, DataError) as error:
                 self.error = f"the log cannot be written: {error}"
                 _logger.error("cannot append to the log, trying again", folder=self.record.folder_id, error=str(error))
-                delay = min(2 * delay, limits.MAX_APPEND_DELAY)
+                delay = min(max(2 * delay, limits.SEGMENT_INTERVAL), limits.MAX_APPEND_DELAY)
+
+    async def _gather_entries(self) -> None:
+        """Waits for more entries, which makes few large segments of many small ones; not longer than until a segment is
+        full or nothing more is under way, if it is not too soon after the segments before."""
+        now = asyncio.get_running_loop().time
+        earliest = now() + self._pace.delay
+        latest = max(earliest, now() + limits.SEGMENT_INTERVAL)
+        while len(self._ready) < limits.SEGMENT_ENTRIES:
+            until = latest if self.puller.in_work > len(self._ready) else earliest
+            if now() >= until:
+                return
+            self._commit_wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._commit_wanted.wait()
 
     async def _append_some(self) -> None:
         entries = self._take_batch()
@@ -165,6 +183,7 @@ class Folder:
             handled = self._handled_by(entries)
             if await self._log.append(entries, self._moved_cursors(handled)):
                 self._counters.segments_appended.inc()
+                self._pace.appended()
         except BaseException:
             self._ready.extendleft(reversed(entries))
             raise

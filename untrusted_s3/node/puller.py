@@ -82,6 +82,11 @@ class Puller:
         """Whether nothing is under way."""
         return not self._in_work
 
+    @property
+    def in_work(self) -> int:
+        """How many entries are under way and not in the log yet."""
+        return len(self._in_work)
+
     def add_source(self, device_id: DeviceID, source: Source) -> None:
         """A peer that shares the folder is there."""
         self.sources[device_id] = source
