@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from untrusted_s3 import limits
-from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreRefused, StoreUnreachable
+from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreRefused, StoreUnreachable, UploadLost
 from untrusted_s3.store.bucket import Bucket, Buffer, MultipartUpload, ObjectSummary, UploadedPart
 
 Result = TypeVar("Result")
@@ -74,6 +74,10 @@ class _Upload:
     key: str
     begun: float
     parts: dict[int, bytes] = field(default_factory=dict)
+
+
+def _etag(body: bytes) -> str:
+    return hashlib.md5(body).hexdigest()
 
 
 class SimulatedClock:
@@ -139,31 +143,27 @@ class SimulatedStore:
         self.uploads[upload_id] = _Upload(key, self.clock())
         return upload_id
 
-    def add_part(self, upload_id: str, number: int, body: bytes) -> str:
-        """Keeps a part and gives its ETag."""
+    def _upload(self, upload_id: str) -> _Upload:
         if upload_id not in self.uploads:
-            raise NoSuchKey(f"{upload_id}: no such upload")
-        self.uploads[upload_id].parts[number] = body
-        return hashlib.md5(body).hexdigest()
+            raise UploadLost(f"{upload_id}: no such upload")
+        return self.uploads[upload_id]
 
-    def parts(self, key: str, upload_id: str) -> list[UploadedPart]:
-        """What an upload has. Raises NoSuchKey."""
-        upload = self.uploads.get(upload_id)
-        if upload is None or upload.key != key:
-            raise NoSuchKey(f"{upload_id}: no such upload")
-        return [
-            UploadedPart(number, len(body), hashlib.md5(body).hexdigest())
-            for number, body in sorted(upload.parts.items())
-        ]
+    def add_part(self, upload_id: str, number: int, body: bytes) -> str:
+        """Keeps a part and gives its ETag. Raises UploadLost."""
+        self._upload(upload_id).parts[number] = body
+        return _etag(body)
+
+    def parts(self, upload_id: str) -> list[UploadedPart]:
+        """What an upload has. Raises UploadLost."""
+        parts = sorted(self._upload(upload_id).parts.items())
+        return [UploadedPart(number, len(body), _etag(body)) for number, body in parts]
 
     def complete_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         """Puts the parts together, if all are there as stated and the key is free."""
-        upload = self.uploads.get(upload_id)
-        if upload is None or upload.key != key:
-            raise NoSuchKey(f"{upload_id}: no such upload")
+        upload = self._upload(upload_id)
         bodies = [upload.parts.get(number, b"") for number in range(1, len(etags) + 1)]
-        if [hashlib.md5(body).hexdigest() for body in bodies] != list(etags):
-            raise StoreRefused(f"{key}: a part is missing or another")
+        if [_etag(body) for body in bodies] != list(etags):
+            raise UploadLost(f"{key}: a part is missing or another")
         if len({len(body) for body in bodies[:-1]}) > 1:
             raise StoreRefused(f"{key}: all parts but the last must be of one size")
         self.put(key, b"".join(bodies), if_none_match=True)
@@ -302,7 +302,7 @@ class SimulatedBucket:
             yield upload
 
     async def list_parts(self, key: str, upload_id: str) -> AsyncIterator[UploadedPart]:
-        for part in await self._call(Call("list_parts", key), lambda: self.store.parts(key, upload_id)):
+        for part in await self._call(Call("list_parts", key), lambda: self.store.parts(upload_id)):
             yield part
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:

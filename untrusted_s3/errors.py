@@ -72,6 +72,14 @@ class PreconditionFailed(StoreError):
     """A conditional PUT found the key taken (HTTP 412, or 409 in a race)."""
 
 
+class UploadLost(StoreError):
+    """A multipart upload is gone, or a part of it is another: somebody else was there. Worth another try."""
+
+
+class PreviousObjectGone(StoreError):
+    """The object that unchanged data was to come from is not there any more."""
+
+
 # The bucket's contents
 
 
@@ -115,3 +123,7 @@ class FolderRefused(ProtocolError):
 
 class BlockUnavailable(ProtocolError):
     """No connected peer gives us a block now; worth another try later."""
+
+
+class PullStopped(UntrustedS3Error):
+    """A file was given up in order: its content is not wanted any more, or the gateway stops."""

@@ -16,6 +16,8 @@ from tests.peers.trees import assert_same_tree, random_file
 from untrusted_s3.node.identity import load
 
 pytestmark = pytest.mark.interop
+# Where the identity lies is no matter to Syncthing; test_restart.py tries both.
+one_version = pytest.mark.parametrize("syncthing_version", ["1.29.5"], indirect=True)
 
 FOLDER = "kept"
 FILES = 20
@@ -53,7 +55,7 @@ def assert_nothing_moves_but_a_change(first: Syncthing, gateway: Gateway, origin
     assert len(stored_objects(gateway, FOLDER)) == len(objects) + 1
 
 
-@pytest.mark.parametrize("syncthing_version", ["1.29.5"], indirect=True)  # both, in part: test_restart.py
+@one_version
 def test_a_container_that_moves(
     s3_server: S3Server, bucket_prefix: str, first: Syncthing, original: Path, tmp_path: Path
 ) -> None:
@@ -87,6 +89,7 @@ def test_a_container_that_moves(
         assert {path.name for path in home.iterdir()} == {"state", "gateway.log"}
 
 
+@one_version
 def test_an_identity_in_the_bucket_needs_no_volume(
     s3_server: S3Server, bucket_prefix: str, first: Syncthing, original: Path, tmp_path: Path
 ) -> None:

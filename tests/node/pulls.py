@@ -49,6 +49,7 @@ class Pull:
         self.missing: set[int] = set()
         self.before_block: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
         self.most_used = 0
+        self.superseded = False
         self.counters = Counters()
         self.puller = FilePuller(self.bucket, KEYS, self.budget, self.uploads, self.counters)
 
@@ -62,7 +63,7 @@ class Pull:
                 raise BlockUnavailable(f"block {number}")
             return memoryview(block_data(file_info, number))
 
-        return await self.puller.pull(file_info, fetch_block, before)
+        return await self.puller.pull(file_info, fetch_block, before, lambda: self.superseded)
 
     async def check_all_is_given_back(self) -> None:
         for _ in range(5):

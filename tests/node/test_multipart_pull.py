@@ -18,11 +18,18 @@ from hypothesis import strategies as st
 
 from tests.file_infos import block_token, file
 from tests.node.pulls import PART, Pull, object_key
-from tests.simulated import Call, Crash, Fault, SimulatedBucket, SimulatedStore, fail_on, fail_once
+from tests.simulated import Call, Crash, Fault, Phase, SimulatedBucket, SimulatedStore, fail_on, fail_once
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
-from untrusted_s3.errors import BlockUnavailable, StoreError
+from untrusted_s3.errors import (
+    BlockUnavailable,
+    PullStopped,
+    StoreError,
+    StoreRefused,
+    StoreUnreachable,
+    UploadLost,
+)
 from untrusted_s3.index.segment import Entry, StoredObject
 
 BLOCK = 2048
@@ -73,7 +80,7 @@ class EncryptingPull(Pull):
                 raise BlockUnavailable(f"block {number}")
             return memoryview(encrypt(block))
 
-        return await self.puller.pull(file_info, fetch_block, before)
+        return await self.puller.pull(file_info, fetch_block, before, lambda: self.superseded)
 
     def counter(self, name: str) -> int:
         value = self.counters.registry.get_sample_value(f"untrusted_s3_{name}_total")
@@ -210,34 +217,175 @@ async def test_parts_that_cut_a_block_are_sent_again() -> None:
     assert pull.fetched == Counter(range(2, 7)), "only the first part ends with a block"
 
 
-async def test_an_upload_that_the_store_will_not_complete_is_dropped() -> None:
+async def test_an_upload_that_lost_a_part_is_mended() -> None:
     pull = EncryptingPull()
     file_info = version([0] * 10)
+    bodies = iter([b"of another gateway"])
 
-    async def spoil(call: Call, phase: object) -> None:
+    async def spoil(call: Call, phase: Phase) -> None:
         if call.operation == "complete_multipart_upload":
             for upload in pull.bucket.store.uploads.values():
-                upload.parts.pop(3, None)
+                upload.parts[3] = next(bodies, upload.parts[3])
 
     pull.bucket.gate = spoil
-    with pytest.raises(StoreError):
+    with pytest.raises(UploadLost):
         await pull(file_info)
+    pull.fetched.clear()
+    check_object(pull.bucket.store, file_info, await pull(file_info))
+    assert pull.fetched == Counter([4, 5, 8, 9])
     assert not pull.bucket.store.uploads
 
 
-async def test_abandoning_drops_all_uploads_of_that_content_only() -> None:
+async def test_an_upload_that_is_gone_is_begun_anew() -> None:
+    pull = EncryptingPull(SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE)))
+    file_info = version([0] * 10)
+    with pytest.raises(StoreUnreachable):
+        await pull(file_info)
+
+    async def spoil(call: Call, phase: Phase) -> None:
+        if call.operation == "upload_part":
+            pull.bucket.store.uploads.clear()
+
+    pull.bucket.gate = spoil
+    with pytest.raises(UploadLost):
+        await pull(file_info)
+    await pull.check_all_is_given_back()
+    pull.bucket.gate = Pull().bucket.gate
+    check_object(pull.bucket.store, file_info, await pull(file_info))
+
+
+async def test_an_upload_that_the_store_will_not_complete_is_dropped() -> None:
     pull = EncryptingPull()
-    pull.missing = {9}
-    first, second = version([0] * 10), version([1] * 10, number=2)
-    for file_info in (first, second):
-        with pytest.raises(BlockUnavailable):
-            await pull(file_info)
-    pull.bucket.store.begin_upload(object_key(first) + "-2")
-    await pull.puller.abandon(first)
-    assert {upload.key for upload in pull.bucket.store.uploads.values()} == {
-        object_key(second),
-        object_key(first) + "-2",
-    }
+
+    async def refuse(call: Call, phase: Phase) -> None:
+        if call.operation == "complete_multipart_upload":
+            raise StoreRefused("no")
+
+    pull.bucket.gate = refuse
+    with pytest.raises(StoreRefused):
+        await pull(version([0] * 10))
+    assert not pull.bucket.store.uploads
+
+
+async def test_what_is_not_wanted_any_more_is_dropped_at_once() -> None:
+    pull = EncryptingPull(budget=2 * BLOCK)  # one part at a time
+    pull.bucket.store.begin_upload(object_key(version([0] * 10)) + "-2")
+    seen = itertools.count(1)
+
+    async def change_at_the_third_block() -> None:
+        pull.superseded = next(seen) >= 3
+
+    pull.before_block = change_at_the_third_block
+    with pytest.raises(PullStopped, match="changed"):
+        await pull(version([0] * 10))
+    assert pull.fetched == Counter(range(4))
+    assert [upload.key for upload in pull.bucket.store.uploads.values()] == [object_key(version([0] * 10)) + "-2"]
+    await pull.check_all_is_given_back()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_what_fails_or_is_cancelled_after_it_changed_is_dropped(cancelled: bool) -> None:
+    pull = EncryptingPull()
+    never = asyncio.Event()
+
+    async def change() -> None:
+        pull.superseded = True
+        if cancelled:
+            await never.wait()
+
+    pull.before_block = change
+    pull.missing = set(range(10))
+    task = asyncio.ensure_future(pull(version([0] * 10)))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises((PullStopped, BlockUnavailable, asyncio.CancelledError)):
+        await task
+    assert pull.bucket.count("create_multipart_upload") == 1
+    assert not pull.bucket.store.uploads
+    await pull.check_all_is_given_back()
+
+
+async def test_after_a_failure_no_part_is_begun_but_those_under_way_end() -> None:
+    pull = EncryptingPull(budget=4 * BLOCK)  # two parts at a time
+    go_on = asyncio.Event()
+    fetch_order = itertools.count()
+
+    async def wait_behind_the_first_part() -> None:
+        if next(fetch_order) >= 2:
+            await go_on.wait()
+
+    pull.before_block = wait_behind_the_first_part
+    pull.missing = {1}
+    task = asyncio.ensure_future(pull(version([0] * 10)))
+    await asyncio.sleep(0.01)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(BlockUnavailable, match="block 1"):
+        await task
+    assert pull.fetched == Counter(range(4))
+    (upload,) = pull.bucket.store.uploads.values()
+    assert set(upload.parts) == {2}
+    await pull.check_all_is_given_back()
+
+
+async def test_copies_run_a_few_at_a_time_and_end_with_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONCURRENT_PART_COPIES", 2)
+    sizes = (BLOCK,) * 40
+    pull = EncryptingPull()
+    before = await pulled(pull, version([0] * 40, sizes))
+    pull.bucket.fault = fail_once("upload_part_copy", Fault.UNREACHABLE, number=3)
+
+    async def take_time(call: Call, phase: Phase) -> None:
+        await asyncio.sleep(0)
+
+    pull.bucket.gate = take_time
+    changed = version([0] * 39 + [1], sizes, number=2)
+    with pytest.raises(StoreUnreachable):
+        await pull(changed, before)
+    assert pull.bucket.count("upload_part_copy") <= 6
+    await pull.check_all_is_given_back()
+    pull.bucket.calls.clear()
+    check_object(pull.bucket.store, changed, await pull(changed, before))
+    assert pull.bucket.count("upload_part_copy") >= 15
+    assert pull.counter("parts_copied") == 19
+    assert pull.counter("part_bytes_copied") == 19 * 2 * BLOCK
+
+
+async def test_an_old_object_that_vanishes_in_between_does_not_matter() -> None:
+    pull = EncryptingPull()
+    before = await pulled(pull, version([0] * 10))
+
+    async def vanish(call: Call, phase: Phase) -> None:
+        if pull.bucket.count("upload_part_copy") == 3:
+            pull.bucket.store.objects.pop(object_key(before.file_info), None)
+
+    pull.bucket.gate = vanish
+    changed = version([1] + [0] * 9, number=2)
+    check_object(pull.bucket.store, changed, await pull(changed, before))
+    assert pull.counter("parts_copied") >= 1
+    assert not pull.bucket.store.uploads
+    await pull.check_all_is_given_back()
+
+
+async def test_two_gateways_on_one_upload_come_to_an_end() -> None:
+    """The second finds the first one's upload and goes on with it, while that one is at work."""
+    file_info = version([0] * 10)
+    first = EncryptingPull(SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE)))
+    with pytest.raises(StoreUnreachable):
+        await first(file_info)
+    gateways = [EncryptingPull(SimulatedBucket(first.bucket.store)) for _ in range(2)]
+
+    async def try_until_it_is_there(pull: EncryptingPull) -> StoredObject:
+        while True:
+            try:
+                return await pull(file_info)
+            except StoreError:
+                await asyncio.sleep(0)
+
+    for stored in await asyncio.gather(*map(try_until_it_is_there, gateways)):
+        check_object(first.bucket.store, file_info, stored)
+    assert not first.bucket.store.uploads
+    assert first.bucket.count("create_multipart_upload") == 1
 
 
 async def test_no_part_begins_once_it_is_stopping() -> None:
@@ -247,10 +395,10 @@ async def test_no_part_begins_once_it_is_stopping() -> None:
 
     async def stop_at_the_third_block() -> None:
         if next(seen) == 3:
-            pull.puller.stop()
+            pull.puller.drain()
 
     pull.before_block = stop_at_the_third_block
-    with pytest.raises(BlockUnavailable, match="stopping"):
+    with pytest.raises(PullStopped, match="stops"):
         await pull(file_info)
     assert pull.fetched == Counter(range(4))
     (upload,) = pull.bucket.store.uploads.values()

@@ -303,6 +303,27 @@ async def test_a_block_that_one_lacks_comes_from_the_other(folder: Folder) -> No
     assert folder.timers == []
 
 
+@pytest.mark.parametrize("who", [A, B])
+async def test_who_comes_in_the_middle_of_a_pull_is_asked_for_the_rest(folder: Folder, who: DeviceID) -> None:
+    """Another peer that has announced the version meanwhile, or the same one over a new connection."""
+    info = file("a", sizes=(1064,) * 4, sequence=5)
+    gone, come = FakeSource(), FakeSource()
+    gone.go_on.clear()
+    folder.puller.add_source(A, gone)
+    folder.announce(A, info)
+    await settle()
+    assert gone.asked_for("a") == [0, 1, 2, 3]
+    if who == B:
+        folder.announce(B, info)
+    folder.puller.add_source(who, come)
+    gone.lacks = {encrypted_name("a")}
+    gone.go_on.set()
+    await settle()
+    assert come.asked_for("a") == [0, 1, 2, 3]
+    assert versions(folder, "a") == [1]
+    assert folder.timers == [], "nothing has failed"
+
+
 async def test_a_failure_is_tried_again_after_a_while(folder: Folder) -> None:
     source = FakeSource()
     source.lacks = {encrypted_name("a"), encrypted_name("b")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -188,6 +189,22 @@ async def test_it_is_bound_to_its_name_and_its_store() -> None:
         bucket_.objects[key] = json.dumps(record.to_json()).encode()
         with pytest.raises(WrongPassword):
             await open_or_create(bucket_, name, PASSPHRASE)
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("plain", [b"", b"[]", b"{}", b'{"certificate": 5, "private_key": ""}', b"\xff", None])
+def test_what_opens_and_is_no_identity(plain: bytes | None) -> None:
+    """None: that of another device."""
+    own, other = generate(), generate()
+    if plain is None:
+        texts = {"certificate": other.certificate_pem.decode(), "private_key": other.private_key_pem.decode()}
+        plain = json.dumps(texts).encode()
+    record = SealedIdentity.seal(own, "0" * 32, NAME, PASSPHRASE)
+    assert record.open(PASSPHRASE).device_id == own.device_id
+    bound = f"untrusted_s3 identity 1\n{'0' * 32}\n{NAME}\n{own.device_id}\n16 8 1".encode()
+    key = Scrypt(record.salt, 32, 16, 8, 1).derive(PASSPHRASE.encode())
+    with pytest.raises(DataError, match="sealed identity 'one'"):
+        replace(record, sealed=AESGCM(key).encrypt(record.nonce, plain, bound)).open(PASSPHRASE)
 
 
 @pytest.mark.usefixtures("_quick")

@@ -25,8 +25,7 @@ class S3Server(Protocol):
     def secret_key(self) -> str: ...
 
 
-# One worker of pytest-xdist gets all of them: only one RGW can run on a machine.
-_CEPH = [pytest.mark.ceph, pytest.mark.xdist_group("ceph")]
+_CEPH = pytest.mark.ceph
 on_each_s3_server = pytest.mark.parametrize(
     "s3_server", ["seaweedfs", pytest.param("ceph_rgw", marks=_CEPH)], indirect=True
 )

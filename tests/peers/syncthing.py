@@ -99,6 +99,13 @@ class Syncthing:
             process.kill()
             process.wait()
 
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
     def __enter__(self) -> Self:
         return self.start() if self.process is None else self
 

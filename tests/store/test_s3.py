@@ -20,6 +20,7 @@ from untrusted_s3.errors import (
     StoreError,
     StoreRefused,
     StoreUnreachable,
+    UploadLost,
     UsageError,
 )
 from untrusted_s3.limits import MIB
@@ -152,7 +153,7 @@ async def test_unfinished_uploads_and_their_parts_are_found(bucket: S3Bucket) ->
     for upload in found:
         await bucket.abort_multipart_upload(upload.key, upload.upload_id)
     assert [upload async for upload in bucket.list_multipart_uploads("below/")] == []
-    with pytest.raises(NoSuchKey):
+    with pytest.raises(UploadLost):
         [part async for part in bucket.list_parts("below/large", upload_id)]
 
 
@@ -196,10 +197,19 @@ async def test_many_uploads_and_parts_are_listed_whole(bucket: S3Bucket, monkeyp
 @on_each_s3_server
 async def test_an_aborted_multipart_upload_is_gone(bucket: S3Bucket) -> None:
     upload_id = await bucket.create_multipart_upload("large")
+    await bucket.put("source", [bytes(100)])
+    with pytest.raises(NoSuchKey):
+        await bucket.upload_part_copy("large", upload_id, 1, "missing", 0, 10)
     etag = await bucket.upload_part("large", upload_id, 1, [b"part"])
+    with pytest.raises(UploadLost):
+        await bucket.complete_multipart_upload("large", upload_id, ['"' + 32 * "0" + '"'])
     await bucket.abort_multipart_upload("large", upload_id)
     await bucket.abort_multipart_upload("large", upload_id)
-    with pytest.raises(StoreError):
+    with pytest.raises(UploadLost):
+        await bucket.upload_part("large", upload_id, 1, [b"late"])
+    with pytest.raises(UploadLost):
+        await bucket.upload_part_copy("large", upload_id, 1, "source", 0, 10)
+    with pytest.raises(UploadLost):
         await bucket.complete_multipart_upload("large", upload_id, [etag])
     assert await bucket.size("large") is None
 

@@ -9,7 +9,14 @@ import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ParamValidationError
 
-from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.errors import (
+    NoSuchKey,
+    PreconditionFailed,
+    StoreError,
+    StoreRefused,
+    StoreUnreachable,
+    UploadLost,
+)
 from untrusted_s3.store.s3_errors import check_clock, clock_skew, refusal, translate
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -21,6 +28,8 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         (404, "NoSuchBucket", StoreRefused, "--create-bucket"),
         (404, "NoSuchKey", NoSuchKey, "no such object"),
         (404, "", NoSuchKey, "no such object"),
+        (404, "NoSuchUpload", UploadLost, "another writer"),
+        (400, "InvalidPart", UploadLost, "another writer"),
         (412, "PreconditionFailed", PreconditionFailed, "taken"),
         (409, "ConditionalRequestConflict", PreconditionFailed, "taken"),
         (409, "BucketNotEmpty", StoreRefused, "409"),

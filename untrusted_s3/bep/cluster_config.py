@@ -78,7 +78,8 @@ def check_token(offered: bytes, stored: bytes) -> None:
     if not hmac.compare_digest(offered, stored):
         raise FolderRefused(
             "password changed: the peer uses another encryption password than the stored data. Nothing was touched. "
-            "Set the old password again, or share the folder under a new folder ID"
+            "Set the old password again, or share the folder under a new folder ID, or delete what is stored with "
+            "untrusted-s3 folders remove"
         )
 
 

@@ -1,14 +1,18 @@
-"""`untrusted-s3 folders`: what the store holds."""
+"""`untrusted-s3 folders`: what the store holds, and its removal."""
 
 from __future__ import annotations
+
+import sys
 
 import click
 import uvloop
 
-from untrusted_s3.cli.options import StoreOptions, common_options, json_option, store_options
+from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
 from untrusted_s3.cli.output import print_json, print_table
 from untrusted_s3.cli.store import open_store
+from untrusted_s3.errors import UsageError
 from untrusted_s3.store import records
+from untrusted_s3.store.folder_removal import check_no_gateway_runs, remove_folder
 from untrusted_s3.store.layout import FolderKeys
 
 
@@ -35,3 +39,24 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
         print_json([dict(zip(("id", "label", "prefix"), row, strict=True)) for row in rows])
     else:
         print_table(("FOLDER", "LABEL", "KEY PREFIX"), rows)
+
+
+@folders.command("remove")
+@click.argument("folder_id", metavar="FOLDER")
+@option("--yes", key="folders-remove-yes", is_flag=True, help="Do not ask.")
+@store_options
+@common_options
+def remove(folder_id: str, yes: bool, store: StoreOptions) -> None:
+    """Delete a folder with all its data and history from the store. No gateway may run."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"folders remove deletes all data of {folder_id!r} for good: add --yes if you mean it")
+        click.confirm(f"Delete all data of the folder {folder_id!r} for good?", abort=True)
+    uvloop.run(_remove(store, folder_id))
+
+
+async def _remove(store: StoreOptions, folder_id: str) -> None:
+    async with open_store(store) as bucket:
+        await check_no_gateway_runs(bucket)
+        count = await remove_folder(bucket, folder_id)
+    click.echo(f"removed {folder_id}: {count} objects deleted", err=True)

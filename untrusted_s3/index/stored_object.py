@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import crc32c
 
+from untrusted_s3 import limits
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.errors import DataError, NoSuchKey, ProtocolError
 from untrusted_s3.index.segment import StoredObject
@@ -27,48 +26,16 @@ def crc32c_of(pieces: Sequence[Buffer]) -> int:
 
 def object_part_size(file_info: FileInfo) -> int:
     """The part size of a file's object: whole blocks of the size of its first one; 0 for a single PUT."""
-    blocks = file_info.message.blocks
-    return part_size(file_info.message.size, blocks[0].size if blocks else 1)
+    return part_size(file_info.message.size, file_info.message.blocks[0].size)
 
 
-@dataclass(frozen=True, slots=True)
-class PreviousObject:
-    """The object of the version before, for a file that has changed: which of its bytes are those of the new one.
-
-    A block has not changed where number, offset, size and token are equal; its old ciphertext then serves.
-    """
-
-    key: str
-    stored: StoredObject
-    new_data_size: int
-    offsets: tuple[int, ...]
-    unchanged: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, key: str, before: FileInfo, stored: StoredObject, file_info: FileInfo) -> PreviousObject | None:
-        """What the object of `before` under `key` has of `file_info`; None where that is nothing."""
-        old, new = before.message.blocks, file_info.message.blocks
-        unchanged = [one == other for one, other in zip(old, new, strict=False)]
-        unchanged += [False] * (len(new) - len(unchanged))
-        if not any(unchanged):
-            return None
-        return cls(key, stored, file_info.message.size, tuple(block.offset for block in new), tuple(unchanged))
-
-    def has_block(self, number: int) -> bool:
-        """Whether it has this block of the new version."""
-        return self.unchanged[number]
-
-    def has_range(self, start: int, end: int) -> bool:
-        """Whether it has all bytes from `start` to `end` of the new object: these are blocks that have not changed, and
-        nothing of the trailer."""
-        first, last = bisect.bisect_right(self.offsets, start) - 1, bisect.bisect_left(self.offsets, end)
-        return end <= self.new_data_size and all(self.unchanged[first:last])
-
-    def checksum(self, start: int, end: int) -> int | None:
-        """The CRC-32C of the range where it was a part of this object too."""
-        number, rest = divmod(start, self.stored.part_size) if self.stored.part_size else (0, start)
-        ranges = part_ranges(self.stored.size, self.stored.part_size)
-        return self.stored.part_crc32c[number] if not rest and ranges[number] == (start, end) else None
+async def crc32c_of_range(bucket: Bucket, key: str, start: int, end: int) -> int:
+    """The CRC-32C of a range of an object, read piece by piece. Raises StoreError."""
+    checksum = 0
+    for position in range(start, end, limits.READ_BACK_SIZE):
+        size = min(limits.READ_BACK_SIZE, end - position)
+        checksum = crc32c.crc32c(await bucket.get(key, position, size), checksum)
+    return checksum
 
 
 async def read_stored_object(bucket: Bucket, key: str, file_info: FileInfo) -> StoredObject:
@@ -80,10 +47,9 @@ async def read_stored_object(bucket: Bucket, key: str, file_info: FileInfo) -> S
     if object_size is None:
         raise NoSuchKey(f"{key}: no such object")
     await _check_trailer(bucket, key, object_size, file_info)
+    # The rule's grid, whatever parts it was uploaded in: checksums need no other.
     size = object_part_size(file_info)
-    checksums = [
-        crc32c_of([await bucket.get(key, start, end - start)]) for start, end in part_ranges(object_size, size)
-    ]
+    checksums = [await crc32c_of_range(bucket, key, start, end) for start, end in part_ranges(object_size, size)]
     return StoredObject(key.rpartition("/")[2], object_size, size, tuple(checksums))
 
 

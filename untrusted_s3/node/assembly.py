@@ -1,104 +1,125 @@
-"""The bytes of one object as they come in: blocks from peers, unchanged ones from the object of the version before."""
+"""The bytes of one object as they come in: blocks from peers, or from the object of the version before, and the
+trailer."""
 
 from __future__ import annotations
 
 import asyncio
 import bisect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 
+from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.index.stored_object import PreviousObject
-from untrusted_s3.store.bucket import Bucket, Buffer
+from untrusted_s3.node.previous_object import PreviousObject
+from untrusted_s3.store.bucket import Buffer
 
 # Gets one block, given its number; raises BlockUnavailable where no peer has it.
 FetchBlock = Callable[[int, pb.BlockInfo], Awaitable[memoryview]]
 
 
-class Assembly:
-    """Puts together what `docs/format.md` says of an object: the blocks in order, then the trailer.
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Bytes of the object that come in together: one block, or a run of unchanged ones."""
 
-    Each block is fetched from peers once, though two parts may share it: it would be another ciphertext the second
-    time. `size` is that of the whole object in bytes.
-    """
+    start: int
+    end: int
+    data: asyncio.Task[memoryview]
 
-    def __init__(
-        self, bucket: Bucket, file_info: FileInfo, fetch_block: FetchBlock, previous: PreviousObject | None = None
-    ) -> None:
-        self._bucket = bucket
-        self._blocks = file_info.message.blocks
-        self._offsets = [block.offset for block in self._blocks]
-        self._trailer = memoryview(file_info.trailer())
-        self._fetch_block = fetch_block
-        self._previous = previous
-        self._fetches: dict[int, asyncio.Task[memoryview]] = {}
-        self._taken: dict[int, int] = {}
-        self.data_size = file_info.message.size
-        self.size = self.data_size + len(self._trailer)
 
-    def request(self, start: int, end: int) -> None:
-        """Begins to fetch what peers must give of the range; ranges must come in order."""
-        for number in self._numbers(start, end):
-            if number not in self._fetches and not self._unchanged(number):
-                self._fetches[number] = asyncio.create_task(self._fetch(number))
+@dataclass(frozen=True, slots=True)
+class RequestedRange:
+    """A range of the object that was asked for."""
 
-    async def pieces(self, start: int, end: int) -> list[Buffer]:
-        """The bytes of the range, in order; it must have been requested, and may be taken once."""
+    start: int
+    end: int
+    chunks: tuple[_Chunk, ...]
+    trailer: memoryview
+
+    async def pieces(self) -> list[Buffer]:
+        """The bytes, in order. Raises BlockUnavailable, StoreError, or PreviousObjectGone."""
         pieces: list[Buffer] = []
-        unchanged_from = None
-        for number in self._numbers(start, end):
-            block = self._blocks[number]
-            first, last = max(start, block.offset), min(end, block.offset + block.size)
-            if self._unchanged(number):
-                unchanged_from = first if unchanged_from is None else unchanged_from
-                continue
-            if unchanged_from is not None:
-                pieces.append(await self._read_previous(unchanged_from, first))
-                unchanged_from = None
-            data = await self._fetches[number]
-            pieces.append(data[first - block.offset : last - block.offset])
-            self._forget_when_taken(number, last - first)
-        if unchanged_from is not None:
-            pieces.append(await self._read_previous(unchanged_from, min(end, self.data_size)))
-        if end > self.data_size:
-            pieces.append(self._trailer[max(start - self.data_size, 0) : end - self.data_size])
+        for chunk in self.chunks:
+            data = await chunk.data
+            pieces.append(data[max(self.start - chunk.start, 0) : self.end - chunk.start])
+        if self.trailer:
+            pieces.append(self.trailer)
         return pieces
-
-    def begins_with_a_block(self, offset: int) -> bool:
-        """Whether no block lies on both sides of the offset."""
-        number = bisect.bisect_left(self._offsets, offset)
-        return offset >= self.data_size or (number < len(self._offsets) and self._offsets[number] == offset)
 
     def cancel(self) -> None:
         """Gives up what is still under way."""
-        for fetch in self._fetches.values():
-            fetch.cancel()
-            fetch.add_done_callback(_retrieve)
+        for chunk in self.chunks:
+            chunk.data.cancel()
 
-    def _numbers(self, start: int, end: int) -> range:
-        """The blocks that the range touches."""
-        if start >= self.data_size:
-            return range(0)
-        return range(bisect.bisect_right(self._offsets, start) - 1, bisect.bisect_left(self._offsets, end))
 
-    def _unchanged(self, number: int) -> bool:
-        return self._previous is not None and self._previous.has_block(number)
+class Assembly:
+    """The object of `file_info`. Each block is asked for once, though two ranges may share it; those that `previous`
+    has too are read there."""
 
-    async def _read_previous(self, start: int, end: int) -> bytes:
-        assert self._previous is not None
-        return await self._bucket.get(self._previous.key, start, end - start)
+    def __init__(self, file_info: FileInfo, fetch_block: FetchBlock, previous: PreviousObject | None = None) -> None:
+        self._blocks = file_info.message.blocks
+        self._offsets = [block.offset for block in self._blocks]
+        self._data_size = file_info.message.size
+        self._trailer = memoryview(file_info.trailer())
+        self._fetch_block = fetch_block
+        self._previous = previous
+        self._last: _Chunk | None = None
+        self.size = self._data_size + len(self._trailer)
+
+    def whole_blocks(self, start: int, end: int) -> range | None:
+        """The numbers of the blocks that make up a range; None where it cuts a block, or has bytes of the trailer."""
+        first, last = (bisect.bisect_left(self._offsets, offset) for offset in (start, end))
+        is_whole = start < end <= self._data_size and self._offset(first) == start and self._offset(last) == end
+        return range(first, last) if is_whole else None
+
+    def request(self, start: int, end: int) -> RequestedRange:
+        """Asks for the bytes of a range. Ranges must come in order; where one is left out, the next must begin with a
+        block of its own."""
+        chunks = []
+        position = start
+        if self._last is not None and self._last.end > start:
+            chunks.append(self._last)
+            position = self._last.end
+        for chunk in self._chunks(bisect.bisect_left(self._offsets, position), end):
+            chunk.data.add_done_callback(_retrieve)
+            chunks.append(chunk)
+        self._last = chunks[-1] if chunks and chunks[-1].end > end else None
+        trailer = self._trailer[max(start - self._data_size, 0) : max(end - self._data_size, 0)]
+        return RequestedRange(start, end, tuple(chunks), trailer)
+
+    def _chunks(self, number: int, end: int) -> Iterator[_Chunk]:
+        """Asks for the blocks from `number` on that begin before `end`."""
+        while number < len(self._offsets) and self._offsets[number] < end:
+            first, number = number, self._end_of_run(number, end)
+            start, stop = self._offset(first), self._offset(number)
+            if self._previous is not None and self._previous.has(first):
+                data = asyncio.create_task(self._previous.get(start, stop))
+            else:
+                data = asyncio.create_task(self._fetch(first))
+            yield _Chunk(start, stop, data)
+
+    def _end_of_run(self, first: int, end: int) -> int:
+        """The number after the last of the blocks from `first` on that are read in one piece."""
+        number = first + 1
+        if self._previous is None or not self._previous.has(first):
+            return number
+        while (
+            number < len(self._offsets)
+            and self._offsets[number] < end
+            and self._offset(number + 1) - self._offsets[first] <= limits.COALESCED_GET_SIZE
+            and self._previous.has(number)
+        ):
+            number += 1
+        return number
 
     async def _fetch(self, number: int) -> memoryview:
         return await self._fetch_block(number, self._blocks[number])
 
-    def _forget_when_taken(self, number: int, size: int) -> None:
-        taken = self._taken.pop(number, 0) + size
-        if taken < self._blocks[number].size:
-            self._taken[number] = taken
-        else:
-            del self._fetches[number]
+    def _offset(self, number: int) -> int:
+        """Where a block begins; for the number after the last one, the end of the data."""
+        return self._offsets[number] if number < len(self._offsets) else self._data_size
 
 
 def _retrieve(task: asyncio.Task[memoryview]) -> None:
     if not task.cancelled():
-        task.exception()
+        task.exception()  # told by whoever waits for the range, or wanted by nobody any more

@@ -1,24 +1,26 @@
-"""Brings one file from peers into the store: in a single PUT where it is small, else as a multipart upload."""
+"""Brings one file from peers into the store, as one object that is complete or not there."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from untrusted_s3.bep.file_info import FileInfo, name_hash
-from untrusted_s3.errors import NoSuchKey, PreconditionFailed
+from untrusted_s3.errors import PreconditionFailed, PreviousObjectGone
 from untrusted_s3.index.segment import Entry, StoredObject
-from untrusted_s3.index.stored_object import PreviousObject, crc32c_of, object_part_size, read_stored_object
+from untrusted_s3.index.stored_object import crc32c_of, object_part_size, read_stored_object
 from untrusted_s3.node.assembly import Assembly, FetchBlock
 from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
-from untrusted_s3.node.multipart_pull import MultipartPull, PartSlots, abort_uploads
+from untrusted_s3.node.multipart_pull import MultipartPull, PartWorkers
+from untrusted_s3.node.previous_object import PreviousObject
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 
 
 class FilePuller:
     """Pulls files of one folder. `budget` bounds the bytes of blocks in memory, `uploads` the PUTs of small files at
-    a time; of large parts only a few are sent at once, for more would not be faster."""
+    a time."""
 
     def __init__(
         self, bucket: Bucket, keys: FolderKeys, budget: ByteBudget, uploads: asyncio.Semaphore, counters: Counters
@@ -27,23 +29,35 @@ class FilePuller:
         self._keys = keys
         self._budget = budget
         self._uploads = uploads
-        self._part_slots = PartSlots()
+        self._part_workers = PartWorkers(bucket, budget, counters)
         self._counters = counters
 
-    async def pull(self, file_info: FileInfo, fetch_block: FetchBlock, before: Entry | None = None) -> StoredObject:
-        """Brings the object in; what is in the store already is not fetched again. `before` is the folder's present
-        entry of the same name: where the file is large, what has not changed since is taken from its object.
+    def drain(self) -> None:
+        """From now on no part of a large file is begun; pulls of such end with PullStopped when the parts under way
+        have ended."""
+        self._part_workers.draining = True
 
-        Raises BlockUnavailable or StoreError. What is half done then stays for the next call (see `abandon`).
+    async def pull(
+        self,
+        file_info: FileInfo,
+        fetch_block: FetchBlock,
+        previous: Entry | None = None,
+        superseded: Callable[[], bool] = lambda: False,
+    ) -> StoredObject:
+        """Writes the object. What is complete in the store already is not fetched again, nor are parts that an
+        interrupted pull has left; what did not change since `previous`, the folder's entry of the same name, is taken
+        from its object. `superseded` says whether the content is not wanted any more.
+
+        Raises PullStopped, BlockUnavailable, StoreError or DataError. An upload in parts then stays for the next try.
         """
-        content_hash = file_info.content_hash()
-        key = self._keys.object(name_hash(file_info.name), content_hash)
-        part_size = object_part_size(file_info)
+        key = self._keys.object(name_hash(file_info.name), file_info.content_hash())
+        size = object_part_size(file_info)
         try:
-            if part_size == 0:
-                stored = await self._single_put(key, file_info, content_hash, fetch_block)
+            if size == 0:
+                stored = await self._single_put(key, file_info, fetch_block)
             elif await self._bucket.size(key) is None:
-                stored = await self._multipart(key, part_size, file_info, content_hash, fetch_block, before)
+                source = self._previous_object(previous, file_info)
+                stored = await self._multipart(key, size, file_info, fetch_block, source, superseded)
             else:
                 return await read_stored_object(self._bucket, key, file_info)
         except PreconditionFailed:
@@ -52,60 +66,41 @@ class FilePuller:
         self._counters.objects_written.inc()
         return stored
 
-    async def abandon(self, file_info: FileInfo) -> None:
-        """Drops what is half done of a version that nobody wants any more. Raises StoreError."""
-        if object_part_size(file_info):
-            key = self._keys.object(name_hash(file_info.name), file_info.content_hash())
-            await abort_uploads(self._bucket, key)
-
-    def stop(self) -> None:
-        """Lets no more parts of large files begin; what has begun goes on."""
-        self._part_slots.stopping = True
-
-    async def _single_put(
-        self, key: str, file_info: FileInfo, content_hash: str, fetch_block: FetchBlock
-    ) -> StoredObject:
-        assembly = Assembly(self._bucket, file_info, fetch_block)
-        size = assembly.size
-        await self._budget.acquire(size)
+    async def _single_put(self, key: str, file_info: FileInfo, fetch_block: FetchBlock) -> StoredObject:
+        assembly = Assembly(file_info, fetch_block)
+        await self._budget.acquire(assembly.size)
         try:
-            assembly.request(0, size)
-            pieces = await assembly.pieces(0, size)
-            async with self._uploads:
-                await self._bucket.put(key, pieces, if_none_match=True)
+            requested = assembly.request(0, assembly.size)
+            try:
+                pieces = await requested.pieces()
+                async with self._uploads:
+                    await self._bucket.put(key, pieces, if_none_match=True)
+            finally:
+                requested.cancel()
         finally:
-            assembly.cancel()
-            self._budget.release(size)
-        self._counters.object_bytes_written.inc(size)
-        return StoredObject(content_hash, size, 0, (crc32c_of(pieces),))
+            self._budget.release(assembly.size)
+        self._counters.object_bytes_written.inc(assembly.size)
+        return StoredObject(file_info.content_hash(), assembly.size, 0, (crc32c_of(pieces),))
 
     async def _multipart(
         self,
         key: str,
-        part_size: int,
+        size: int,
         file_info: FileInfo,
-        content_hash: str,
         fetch_block: FetchBlock,
-        before: Entry | None,
+        source: PreviousObject | None,
+        superseded: Callable[[], bool],
     ) -> StoredObject:
-        previous = self._previous_object(file_info, before)
-        assembly = Assembly(self._bucket, file_info, fetch_block, previous)
-        pull = MultipartPull(
-            self._bucket, key, part_size, assembly, previous, self._budget, self._part_slots, self._counters
-        )
+        assembly = Assembly(file_info, fetch_block, source)
         try:
-            checksums = await pull.run()
-        except NoSuchKey:
-            if previous is None:
-                raise
-            # Perhaps the object of the version before is gone; peers have all of this one.
-            return await self._multipart(key, part_size, file_info, content_hash, fetch_block, None)
-        finally:
-            assembly.cancel()
-        return StoredObject(content_hash, assembly.size, part_size, checksums)
+            checksums = await MultipartPull(self._part_workers, key, size, assembly, source, superseded).run()
+        except PreviousObjectGone:
+            # What was copied so far is good, and is found again.
+            return await self._multipart(key, size, file_info, fetch_block, None, superseded)
+        return StoredObject(file_info.content_hash(), assembly.size, size, checksums)
 
-    def _previous_object(self, file_info: FileInfo, before: Entry | None) -> PreviousObject | None:
-        if before is None or before.stored is None:
+    def _previous_object(self, previous: Entry | None, file_info: FileInfo) -> PreviousObject | None:
+        if previous is None or previous.stored is None:
             return None
-        key = self._keys.object(name_hash(file_info.name), before.stored.content_hash)
-        return PreviousObject.of(key, before.file_info, before.stored, file_info)
+        key = self._keys.object(name_hash(file_info.name), previous.stored.content_hash)
+        return PreviousObject(self._bucket, key, previous.stored, previous.file_info, file_info)

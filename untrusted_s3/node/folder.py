@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 import time
 from collections import deque
@@ -34,6 +35,16 @@ from untrusted_s3.store.records import FolderRecord
 _logger = structlog.get_logger()
 
 
+def _local_directory(state_directory: Path, record: FolderRecord) -> Path:
+    """Where the local files of a folder lie. What is kept of a removed folder with the same ID goes."""
+    base = state_directory / folder_segment(record.folder_id)
+    own = base / f"{record.index_id:016x}"
+    for other in base.glob("*"):
+        if other != own:
+            shutil.rmtree(other, ignore_errors=True)
+    return own
+
+
 class Folder:
     """A folder that is open: `await open()` first, then `run()` for as long as the gateway lives."""
 
@@ -50,7 +61,7 @@ class Folder:
         self.record = record
         self.keys = FolderKeys.of(record.folder_id)
         self.error: str | None = None
-        directory = state_directory / folder_segment(record.folder_id)
+        directory = _local_directory(state_directory, record)
         self._damage = asyncio.Event()
         self.state = FolderState(directory / "state.sqlite", self._damage.set)
         self.pending = PendingIndex(directory / "pending.sqlite", self._damage.set)

@@ -42,6 +42,7 @@ from untrusted_s3.store.records import (
     open_store,
     read_folders,
     read_record,
+    removal_unfinished,
 )
 from untrusted_s3.store.s3 import S3Bucket
 
@@ -105,7 +106,10 @@ class Gateway:
         self._state_directory = self.settings.state_directory / store.store_id
         await self.peers.load()
         for record in await read_folders(self.bucket):
-            await self._open_folder(record)
+            if record.removed:
+                _logger.warning("folder not opened", folder=record.folder_id, reason=removal_unfinished(record))
+            else:
+                await self._open_folder(record)
         await self._listener.start()
         self._run(self._dialer.run())
         self._run(self._heartbeat())
@@ -185,7 +189,7 @@ class Gateway:
             folder = await self._load_folder(record)
         self.folders[record.folder_id] = folder
         self._run(self._run_folder(folder))
-        for session in self._sessions:
+        for session in list(self._sessions):
             session.folder_opened()
         return folder
 
@@ -243,8 +247,8 @@ class Gateway:
         return self.folders.get(folder_id)
 
     async def folder_for(self, offer: FolderOffer) -> Folder:
-        """The folder of an offer, created where it is new. Raises FolderRefused for another password, StoreError or
-        DataError where the store does not serve."""
+        """The folder of an offer, created where it is new. Raises FolderRefused for another password or a folder
+        that is being removed, StoreError or DataError where the store does not serve."""
         async with self._folder_lock:
             folder = self.folders.get(offer.folder_id) or await self._create_folder(offer)
         check_token(offer.token, folder.record.token)
@@ -256,6 +260,8 @@ class Gateway:
         fresh = FolderRecord(offer.folder_id, offer.label, offer.token)
         key = layout.FolderKeys.of(offer.folder_id).record
         record = await create_or_read(self.bucket, key, fresh.to_json(), FolderRecord.from_json)
+        if record.removed:
+            raise FolderRefused(removal_unfinished(record))
         _logger.info("folder opened", folder=record.folder_id, label=record.label)
         return await self._open_folder(record)
 

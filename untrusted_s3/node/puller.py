@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -19,7 +19,15 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import BlockUnavailable, DataError, StateDamaged, StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.errors import (
+    BlockUnavailable,
+    DataError,
+    PullStopped,
+    StateDamaged,
+    StoreError,
+    StoreRefused,
+    StoreUnreachable,
+)
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment import Entry
 from untrusted_s3.index.state import FolderState
@@ -76,6 +84,7 @@ class Puller:
         # How often in a row the store has failed us; while it is in trouble nothing is begun before the next try.
         self._store_failures = 0
         self._store_in_trouble = False
+        self._draining = False
 
     @property
     def idle(self) -> bool:
@@ -116,6 +125,16 @@ class Puller:
             self.rescan()
         self._wake.set()
 
+    async def drain(self) -> None:
+        """Begins nothing any more and waits until what is under way has ended, of large files the parts that are.
+
+        Not for longer than limits.DRAIN_PULLS_TIMEOUT.
+        """
+        self._draining = True
+        self._files.drain()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=limits.DRAIN_PULLS_TIMEOUT)
+
     async def run(self) -> None:
         """Works until cancelled; then running pulls are cancelled as well."""
         self.rescan()
@@ -138,6 +157,8 @@ class Puller:
 
     def _start_some(self) -> None:
         """Takes some of each source's pending entries into work, and wakes itself where there may be more at once."""
+        if self._draining:
+            return
         while self._large and self._active_large < limits.CONCURRENT_LARGE_FILES and not self._store_in_trouble:
             self._start(self._large.popleft(), large=True)
         for device_id in list(self.sources):
@@ -223,9 +244,14 @@ class Puller:
                 # Only metadata changed: the data stays where it is.
                 stored = current.stored
             else:
-                stored = await self._files.pull(file_info, self._fetcher(file_info), current)
+                stored = await self._files.pull(
+                    file_info, self._fetcher(file_info), current, partial(self._is_superseded, file_info)
+                )
             self._succeeded()
             self._commit(Entry(file_info, stored))
+        except PullStopped:
+            self._leave(file_info.name)
+            self.rescan()
         except (BlockUnavailable, StoreError, DataError, StateDamaged) as error:
             self._failed(file_info, error)
         except Exception as error:
@@ -264,38 +290,62 @@ class Puller:
 
     def _is_outdated(self, file_info: FileInfo) -> bool:
         """Whether a connected peer announces a newer version of the file."""
-        return any(
-            other.device_id in self.sources and is_newer(other.file_info.message.version, file_info.message.version)
-            for other in self._pending.of_name(file_info.name)
-        )
+        return any(True for _ in self._newer(file_info))
+
+    def _newer(self, file_info: FileInfo) -> Iterator[Pending]:
+        """The newer versions of the file that connected peers announce."""
+        for other in self._pending.of_name(file_info.name):
+            if other.device_id in self.sources and is_newer(other.file_info.message.version, file_info.message.version):
+                yield other
+
+    def _is_superseded(self, file_info: FileInfo) -> bool:
+        """Whether the content of the file is not wanted any more: another gateway has brought in that or something
+        newer, or a connected peer announces newer content."""
+        if not self._state.wants(file_info):
+            return True
+        return any(other.file_info.content_hash() != file_info.content_hash() for other in self._newer(file_info))
 
     def _try_again(self) -> None:
         self._retry = None
         self._store_in_trouble = False
-        if self.sources:
+        if self.sources and self._failures:
             _logger.info("trying again what failed", folder=self._folder_id, files=len(self._failures))
         self._failures.clear()
         self.rescan()
 
     def _fetcher(self, file_info: FileInfo) -> FetchBlock:
         """Gets blocks of one version of a file from whoever announces that version, in turn."""
-        version = file_info.message.version
-        announcing = [
-            other.device_id
-            for other in self._pending.of_name(file_info.name)
-            if other.file_info.message.version == version
-        ]
+        announcing = self._announcing(file_info)
 
         async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
+            nonlocal announcing
             reason = "no connected peer has it"
-            for turn in range(len(announcing)):
-                source = self.sources.get(announcing[(number + turn) % len(announcing)])
-                if source is None:
-                    continue
+            tried: list[Source] = []
+            while True:
+                untried = self._connected(announcing, tried)
+                if not untried:
+                    # One may have announced it, or have come back, since this pull began.
+                    announcing = self._announcing(file_info)
+                    untried = self._connected(announcing, tried)
+                if not untried:
+                    raise BlockUnavailable(f"block {number}: {reason}")
+                source = untried[number % len(untried)]
+                tried.append(source)
                 try:
                     return await source.request_block(self._folder_id, file_info.name, number, block)
                 except BlockUnavailable as error:
                     reason = str(error)
-            raise BlockUnavailable(f"block {number}: {reason}")
 
         return fetch_block
+
+    def _announcing(self, file_info: FileInfo) -> list[DeviceID]:
+        """Who has announced just this version of the file."""
+        return [
+            other.device_id
+            for other in self._pending.of_name(file_info.name)
+            if other.file_info.message.version == file_info.message.version
+        ]
+
+    def _connected(self, devices: Iterable[DeviceID], tried: Sequence[Source]) -> list[Source]:
+        sources = (self.sources.get(device_id) for device_id in devices)
+        return [source for source in sources if source is not None and source not in tried]

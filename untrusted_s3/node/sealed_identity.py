@@ -53,15 +53,15 @@ class SealedIdentity:
     def seal(cls, identity: Identity, store_id: str, name: str, passphrase: str) -> SealedIdentity:
         """Seals an identity for one store and one name. Takes scrypt's time and memory."""
         salt, nonce = secrets.token_bytes(SALT_SIZE), secrets.token_bytes(NONCE_SIZE)
-        empty = cls(store_id, name, identity.device_id, SCRYPT_N, SCRYPT_R, SCRYPT_P, salt, nonce, b"")
+        record = cls(store_id, name, identity.device_id, SCRYPT_N, SCRYPT_R, SCRYPT_P, salt, nonce, b"")
         texts = {"certificate": identity.certificate_pem.decode(), "private_key": identity.private_key_pem.decode()}
-        sealed = AESGCM(empty._key(passphrase)).encrypt(nonce, json.dumps(texts).encode(), empty._bound)
-        return replace(empty, sealed=sealed)
+        sealed = AESGCM(record._key(passphrase)).encrypt(nonce, json.dumps(texts).encode(), record._bound)
+        return replace(record, sealed=sealed)
 
     def open(self, passphrase: str) -> Identity:
         """The identity. Takes scrypt's time and memory. Raises WrongPassword, or DataError for what is no identity."""
         try:
-            texts = json.loads(AESGCM(self._key(passphrase)).decrypt(self.nonce, self.sealed, self._bound))
+            plain = AESGCM(self._key(passphrase)).decrypt(self.nonce, self.sealed, self._bound)
         except InvalidTag:
             raise WrongPassword(
                 f"the passphrase does not open the identity {self.name!r}: give the one that it was made with; without"
@@ -69,6 +69,7 @@ class SealedIdentity:
             ) from None
         names = (f"the certificate in the identity {self.name!r}", f"the key in the identity {self.name!r}")
         try:
+            texts = json.loads(plain)
             identity = parse(texts["certificate"].encode(), texts["private_key"].encode(), names, "choose another name")
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise DataError(f"the sealed identity {self.name!r} holds no identity: {error}") from error

@@ -93,14 +93,14 @@ class Bucket(Protocol):
         ...
 
     async def upload_part(self, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> str:
-        """Uploads part `number` (from 1) and gives its ETag."""
+        """Uploads part `number` (from 1) and gives its ETag. Raises UploadLost."""
         ...
 
     async def upload_part_copy(
         self, key: str, upload_id: str, number: int, source_key: str, start: int, end: int
     ) -> str:
         """Copies bytes `start` to `end` (not included) of another object as part `number`, inside the store; gives the
-        part's ETag. Raises NoSuchKey where the source, or the upload, is not there."""
+        part's ETag. Raises NoSuchKey where the source is not there, UploadLost."""
         ...
 
     def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
@@ -108,13 +108,17 @@ class Bucket(Protocol):
         ...
 
     def list_parts(self, key: str, upload_id: str) -> AsyncIterator[UploadedPart]:
-        """The parts that an upload has. Raises NoSuchKey where there is no such upload."""
+        """The parts that an upload has. Raises UploadLost.
+
+        One that was sent twice may be there twice, with different ETags (SeaweedFS, which completes with either).
+        """
         ...
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         """Makes the parts, given by their ETags in order, one object.
 
         Where the key is taken: PreconditionFailed from a store that can tell, else the object is replaced.
+        Raises UploadLost where the upload is gone, or a part is not the one that its ETag names.
         """
         ...
 

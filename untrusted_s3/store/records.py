@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import secrets
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -102,27 +103,40 @@ class NodeRecord:
 @dataclass(frozen=True, slots=True)
 class FolderRecord:
     """A folder: its Syncthing ID and label, the encryption password's token, and the id of the index that all
-    gateways announce for it."""
+    gateways announce for it. `removed` where the folder is being removed: nobody may open it."""
 
     folder_id: str
     label: str
     token: bytes
     index_id: int = field(default_factory=lambda: secrets.randbits(63) | 1)
+    removed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object; the token in base64, the index id as 16 hex digits."""
-        return {
+        value = {
             "id": self.folder_id,
             "label": self.label,
             "password_token": base64.b64encode(self.token).decode(),
             "index_id": f"{self.index_id:016x}",
         }
+        return {**value, "removed": True} if self.removed else value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> FolderRecord:
         """From the JSON object."""
         token = base64.b64decode(value["password_token"], validate=True)
-        return cls(str(value["id"]), str(value.get("label", "")), token, int(value["index_id"], 16))
+        return cls(
+            str(value["id"]),
+            str(value.get("label", "")),
+            token,
+            int(value["index_id"], 16),
+            value.get("removed") is True,
+        )
+
+
+def removal_unfinished(record: FolderRecord) -> str:
+    """Why a folder that is being removed is not opened."""
+    return f"its removal was not finished: run untrusted-s3 folders remove {shlex.quote(record.folder_id)} again"
 
 
 async def read_record(bucket: Bucket, key: str, from_json: Callable[[dict[str, Any]], Record]) -> Record | None:

@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from yarl import URL
 
 from untrusted_s3 import limits
-from untrusted_s3.errors import NoSuchKey, StoreError, StoreRefused, StoreUnreachable, UsageError
+from untrusted_s3.errors import NoSuchKey, StoreError, StoreRefused, StoreUnreachable, UploadLost, UsageError
 from untrusted_s3.store.bucket import Buffer, MultipartUpload, ObjectSummary, UploadedPart
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.multipart import part_ranges, part_size
@@ -308,7 +308,7 @@ class S3Bucket:
         async def attempt() -> None:
             try:
                 _, answer = await self._http("POST", url, key, body=[body])
-            except NoSuchKey:
+            except (NoSuchKey, UploadLost):
                 if await self.size(key) != size:  # else an earlier try succeeded, and its answer was lost
                     raise
                 return
@@ -374,7 +374,7 @@ class S3Bucket:
     async def abort_multipart_upload(self, key: str, upload_id: str) -> None:
         try:
             await self._call("abort_multipart_upload", Key=self.location.prefix + key, UploadId=upload_id)
-        except NoSuchKey:
+        except (NoSuchKey, UploadLost):
             pass
 
     async def _call(self, operation: str, **parameters: Any) -> Any:

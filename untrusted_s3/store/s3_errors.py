@@ -17,10 +17,11 @@ from botocore.exceptions import (
 )
 
 from untrusted_s3 import limits
-from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreError, StoreRefused, StoreUnreachable, UploadLost
 
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired"}
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "StorageFull"}  # Ceph, MinIO and others
+_UPLOAD_LOST = {"NoSuchUpload", "InvalidPart", "InvalidPartOrder"}
 _RETRYABLE = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -51,6 +52,8 @@ def refusal(status: int, code: str, what: str) -> StoreError:
         return PreconditionFailed(f"{what}: the key is taken")
     if code == "NoSuchBucket":
         return StoreRefused("the bucket does not exist: check --store, or create it with --create-bucket")
+    if code in _UPLOAD_LOST:
+        return UploadLost(f"{what}: the multipart upload is gone, or was changed by another writer ({code})")
     if status == 404:
         return NoSuchKey(f"{what}: no such object")
     if status == 507 or code in _FULL:

@@ -1,0 +1,131 @@
+"""What is fuzzed: each target takes any bytes from a peer and fails where anything but a refusal comes out of them.
+
+The normal test run gives the targets the corpus and what hypothesis thinks of; `python -m tests.fuzz` runs them under
+atheris.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from google.protobuf.message import DecodeError
+
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import events
+from untrusted_s3.bep.cluster_config import read_offer
+from untrusted_s3.bep.connection import Connection, TheirState
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.file_info import parse_file_info, with_sequence
+from untrusted_s3.bep.framing import encode_frame, encode_hello
+from untrusted_s3.bep.index_message import decode_index
+from untrusted_s3.bep.response import decode_response
+from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+from untrusted_s3.node.message_memory import held_size
+
+OWN, PEER = DeviceID(b"\x01" * 32), DeviceID(b"\x02" * 32)
+OPENING = encode_hello(pb.Hello(timestamp=1)) + encode_frame(pb.CLUSTER_CONFIG, b"")
+
+
+def connection(data: bytes) -> None:
+    """A stream from its first byte; what it says must not depend on how it is cut into pieces."""
+    _conversation(b"", data)
+
+
+def messages(data: bytes) -> None:
+    """A stream after Hello and the first cluster config."""
+    _conversation(OPENING, data)
+
+
+def file_info(data: bytes) -> None:
+    """One file info: what is taken has only blocks that can be stored and asked for."""
+    try:
+        info = parse_file_info(data)
+    except (RemoteProtocolError, FolderRefused):
+        return
+    if info.has_data:
+        assert sum(block.size for block in info.message.blocks) == info.message.size > 0
+        assert all(block.offset >= 0 and block.size > 0 for block in info.message.blocks)
+    assert len(info.content_hash()) == 32
+    assert info.trailer().startswith(info.raw)
+    assert pb.FileInfo.FromString(with_sequence(info.raw, 77)).sequence == 77
+
+
+def index(data: bytes) -> None:
+    """The body of an Index: what is taken is what a general decoder takes."""
+    try:
+        folder, files, last_sequence, prev_sequence = decode_index(data)
+    except RemoteProtocolError:
+        return
+    try:
+        message = pb.Index.FromString(data)
+    except DecodeError:
+        return
+    assert (folder, list(files)) == (message.folder, list(message.files))
+    assert (last_sequence, prev_sequence) == (message.last_sequence, message.prev_sequence)
+
+
+def response(data: bytes) -> None:
+    """The body of a Response: what is taken is what a general decoder takes."""
+    try:
+        taken = decode_response(data)
+    except RemoteProtocolError:
+        return
+    try:
+        message = pb.Response.FromString(data)
+    except DecodeError:
+        return
+    assert (taken.id, bytes(taken.data), taken.code) == (message.id, message.data, message.code)
+
+
+def cluster_config(data: bytes) -> None:
+    """A folder of a cluster config."""
+    try:
+        folder = pb.Folder.FromString(data)
+    except DecodeError:
+        return
+    try:
+        offer = read_offer(folder, OWN, PEER)
+    except FolderRefused:
+        return
+    assert offer.folder_id and offer.token
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target for target in (connection, messages, file_info, index, response, cluster_config)
+}
+
+
+def _conversation(opening: bytes, data: bytes) -> None:
+    whole = _heard([opening, data])
+    assert whole == _heard([opening, *_pieces(data)])
+    for event in whole:
+        if isinstance(event, events.IndexReceived):
+            for raw in event.files:
+                file_info(raw)
+
+
+def _heard(pieces: list[bytes]) -> list[events.Event | str]:
+    """The events of a new connection, and the peer's fault if there is one."""
+    fresh = Connection(0)
+    heard: list[events.Event | str] = []
+    try:
+        for piece in pieces:
+            for event in fresh.receive_data(piece, 0):
+                assert held_size(event) > 0
+                heard.append(event)
+            assert 0 <= fresh.buffered <= sum(map(len, pieces))
+        fresh.next_timer()
+        fresh.receive_eof()
+    except RemoteProtocolError as error:
+        heard.append(str(error))
+    assert fresh.their_state is TheirState.CLOSED
+    return heard
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """`data` in pieces of lengths that its own bytes give."""
+    position = 0
+    while position < len(data):
+        size = 1 + data[position] % 23
+        yield data[position : position + size]
+        position += size

@@ -1,0 +1,59 @@
+"""Removal of a folder with all that the store has of it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from untrusted_s3 import limits
+from untrusted_s3.errors import UsageError
+from untrusted_s3.store import layout
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.records import FolderRecord, read_record, write_record
+
+
+async def check_no_gateway_runs(bucket: Bucket) -> None:
+    """Raises UsageError where a gateway has told the store a moment ago that it runs: it would go on with what it knows
+    of a removed folder."""
+    async for item in bucket.list(layout.NODES):
+        if item.age < limits.HEARTBEAT_LIFETIME:
+            name = item.key.removeprefix(layout.NODES).removesuffix(".json")
+            raise UsageError(
+                f"the gateway {name} runs, or ran {item.age:.0f} s ago: stop all gateways on this store first. After a "
+                f"crash, wait until {limits.HEARTBEAT_LIFETIME:.0f} s have passed"
+            )
+
+
+async def remove_folder(bucket: Bucket, folder_id: str) -> int:
+    """Deletes the record, the log, the checkpoints and the objects of a folder, and gives the number of keys deleted.
+    No gateway may run.
+
+    The record goes last and says meanwhile that the folder is being removed, so that nobody opens what is left if this
+    is broken off. Then it can be called again. Raises UsageError where there is no such folder.
+    """
+    keys = layout.FolderKeys.of(folder_id)
+    record = await read_record(bucket, keys.record, FolderRecord.from_json)
+    if record is None:
+        raise UsageError(f"there is no folder {folder_id!r} in this store (untrusted-s3 folders list)")
+    await write_record(bucket, keys.record, dataclasses.replace(record, removed=True).to_json())
+    async for upload in bucket.list_multipart_uploads(keys.base):
+        await bucket.abort_multipart_upload(upload.key, upload.upload_id)
+    count = 0
+    deletions: set[asyncio.Task[None]] = set()
+    try:
+        async for item in bucket.list(keys.base):
+            if item.key == keys.record:
+                continue
+            deletions.add(asyncio.create_task(bucket.delete(item.key)))
+            count += 1
+            if len(deletions) >= limits.CONCURRENT_DELETIONS:
+                done, deletions = await asyncio.wait(deletions, return_when=asyncio.FIRST_COMPLETED)
+                for deletion in done:
+                    deletion.result()
+        await asyncio.gather(*deletions)
+    finally:
+        for deletion in deletions:
+            deletion.cancel()
+        await asyncio.gather(*deletions, return_exceptions=True)
+    await bucket.delete(keys.record)
+    return count + 1
