@@ -29,7 +29,7 @@ unit: $(VENV)/.dev
 # Real Syncthing programs are fetched into a cache; UNTRUSTED_S3_REQUIRE_PEERS=1 makes their absence a failure.
 interop: $(VENV)/.dev
 	-$(BIN)/python -m tests.peers.debian
-	$(BIN)/python -m pytest -q -m "interop and not ceph" --numprocesses $(JOBS) --durations=10
+	$(BIN)/python -m pytest -q -m "interop and not ceph" --numprocesses $(JOBS) --dist loadfile --durations=10
 
 # The core set on a second S3 server, which the script named by UNTRUSTED_S3_RGW starts; only one runs on a machine.
 ceph: $(VENV)/.dev

@@ -28,8 +28,7 @@ from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, copy_stdlib, count_files, random_file
 from untrusted_s3.store.embedded import EmbeddedStore
 
-# One process for all of them, for they share what went in and out.
-pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("large folders")]
+pytestmark = pytest.mark.interop
 
 MIB = 1 << 20
 PART = 8 * MIB
