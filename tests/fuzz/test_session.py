@@ -1,0 +1,131 @@
+"""A session, with real folders on a simulated bucket, that hears anything."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.file_infos import directory, file, plaintext
+from tests.fuzz.test_targets import BODIES, HELLO, mutated
+from tests.node.loopback import OURS, THEIRS
+from tests.node.test_session import FakeHost, offered
+from tests.simulated import SimulatedBucket, fast_directory
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.connection import Connection
+from untrusted_s3.bep.framing import encode_frame
+from untrusted_s3.errors import ProtocolError
+from untrusted_s3.node.session import Session
+from untrusted_s3.node.transport import BEPTransport
+from untrusted_s3.store.records import PeerRecord
+
+
+class Wire(BEPTransport):
+    """A transport without TLS and without a socket."""
+
+    def __init__(self) -> None:
+        self.bep = Connection(time.monotonic())
+        self.opened = time.monotonic()
+        self.server_side = True
+        self.address = "tcp://192.0.2.1:1"
+        self.error: Exception | None = None
+        self.open = True
+        self.paused = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.open
+
+    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
+        pass
+
+    async def drained(self) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def admit(self) -> None:
+        pass
+
+    def close(self, reason: str) -> None:
+        self.open = False
+
+    def fail(self, error: Exception) -> None:
+        self.error = self.error or error
+        self.open = False
+
+    def abort(self) -> None:
+        self.open = False
+
+
+async def listen(data: bytes) -> tuple[FakeHost, Wire]:
+    """Lets a session hear Hello, a shared folder, and then `data`."""
+    with fast_directory() as directory:
+        host, wire = FakeHost(OURS, SimulatedBucket(), directory), Wire()
+        host.accepts = PeerRecord(THEIRS.device_id, "peer")
+        session = Session(host, wire)
+        session.device_id = THEIRS.device_id
+        wire.bep.hello("us", "untrusted-s3", "v1", 1, time.monotonic())
+        conversation = asyncio.create_task(session._guarded(session._converse))
+        config = encode_frame(pb.CLUSTER_CONFIG, pb.ClusterConfig(folders=[offered()]).SerializeToString())
+        try:
+            for piece in (HELLO, config, data):
+                for event in wire.bep.receive_data(piece, time.monotonic()):
+                    session.received(event)
+                for _ in range(30):
+                    await asyncio.sleep(0)
+        except ProtocolError as error:
+            wire.fail(error)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        session.closed(wire.error)
+        conversation.cancel()
+        await asyncio.gather(conversation, return_exceptions=True)
+        await host.stop()
+        assert host.message_memory.used == 0
+        return host, wire
+
+
+INFOS = [file("a", sequence=1), file("b", sizes=(2000, 3000), sequence=2), directory("c", sequence=3)]
+
+
+def index_frame(*raw: bytes) -> bytes:
+    return encode_frame(pb.INDEX_UPDATE, pb.Index(folder="f", files=raw).SerializeToString())
+
+
+frames = st.one_of(
+    st.sampled_from(BODIES).map(lambda body: encode_frame(*body)),
+    st.sampled_from(INFOS).flatmap(lambda info: mutated(st.just(info.raw))).map(index_frame),
+    st.permutations([info.raw for info in INFOS]).map(lambda raw: index_frame(*raw)),
+    st.just(index_frame(plaintext("secret", sequence=9))),
+    st.just(encode_frame(pb.CLUSTER_CONFIG, b"")),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(frames, max_size=8).map(b"".join))
+def test_a_session_that_hears_anything(data: bytes) -> None:
+    with structlog.testing.capture_logs() as lines:
+        host, wire = asyncio.run(listen(data))
+    assert not [line for line in lines if line.get("exc_info")], "a fault of our own"
+    assert wire.error is None or isinstance(wire.error, ProtocolError)
+    for key in host.bucket.store.objects:
+        assert "secret" not in key and "/objects/" not in key, "no block was ever given"
+
+
+async def test_it_does_take_what_is_right() -> None:
+    host, wire = await listen(index_frame(INFOS[2].raw))
+    assert wire.error is None
+    assert host.counters.index_entries_received._value.get() == 1
+
+
+async def test_it_does_end_for_what_is_wrong() -> None:
+    _, wire = await listen(index_frame(INFOS[2].raw, INFOS[0].raw))
+    assert "do not rise" in str(wire.error)
