@@ -497,6 +497,24 @@ async def test_a_block_that_never_comes(connect: Connect, monkeypatch: pytest.Mo
     assert talk.session._requests == {}
 
 
+async def test_over_a_slow_line_later_blocks_wait_for_earlier_ones(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REQUEST_TIMEOUT", 0.2)
+    monkeypatch.setattr(limits, "SLOWEST_UPLOAD", 10.0 * SMALLEST_BLOCK)
+    talk = await connect()
+    await talk.shared()
+    tasks = [await asked(talk) for _ in range(8)]
+    for request in talk.peer.all(events.RequestReceived):
+        await asyncio.sleep(0.1)
+        talk.peer.respond(request.id, block_data(request.hash, request.size))
+    for task in tasks:
+        assert len(await task) == SMALLEST_BLOCK
+    never = await asked(talk)
+    with pytest.raises(BlockUnavailable, match="no answer"):
+        await never
+
+
 async def test_who_waits_for_a_block_learns_of_the_end(connect: Connect) -> None:
     talk = await connect()
     await talk.shared()

@@ -109,6 +109,7 @@ class Session:
         self._confirmed = False
         self._ended = False
         self._requests: dict[int, asyncio.Future[events.ResponseReceived]] = {}
+        self._answered_at = float("-inf")
         self._window = ByteBudget(limits.REQUEST_WINDOW)
         self._outgoing = host.responder.budget.share()
         self._sending = asyncio.Lock()
@@ -137,6 +138,7 @@ class Session:
         if isinstance(event, events.ResponseReceived):
             future = self._requests.pop(event.id, None)
             if future is not None and not future.done():
+                self._answered_at = time.monotonic()
                 future.set_result(event)
             return
         self._messages.put(event)
@@ -376,12 +378,7 @@ class Session:
             self._requests[request_id] = future
             self.transport.write(message)
             try:
-                # What was asked for before comes first, and the line may be slow.
-                patience = limits.REQUEST_TIMEOUT + self._window.used / limits.SLOWEST_UPLOAD
-                async with asyncio.timeout(patience):
-                    response = await future
-            except TimeoutError:
-                raise BlockUnavailable(f"no answer within {patience:.0f} s") from None
+                response = await self._answer_to(future, block.size)
             finally:
                 self._requests.pop(request_id, None)
         finally:
@@ -393,6 +390,18 @@ class Session:
         self._host.counters.blocks_received.inc()
         self._host.counters.block_bytes_received.inc(block.size)
         return response.data
+
+    async def _answer_to(self, future: asyncio.Future[events.ResponseReceived], size: int) -> events.ResponseReceived:
+        """Waits for a block of `size` bytes while others that were asked for before it come in, for lines are slow."""
+        asked = time.monotonic()
+        last = asked + limits.REQUEST_TIMEOUT + self._window.used / limits.SLOWEST_UPLOAD
+        while not future.done():
+            next_one = max(asked, self._answered_at) + limits.REQUEST_TIMEOUT + size / limits.SLOWEST_UPLOAD
+            now = time.monotonic()
+            if now >= min(next_one, last):
+                raise BlockUnavailable(f"no answer within {now - asked:.0f} s")
+            await asyncio.wait([future], timeout=min(next_one, last) - now)
+        return future.result()
 
     @property
     def _device_id(self) -> DeviceID:
