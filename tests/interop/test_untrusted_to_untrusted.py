@@ -23,11 +23,14 @@ pytestmark = pytest.mark.interop
 FOLDER = "untrusted"
 
 
-def share_encrypted(native: Syncthing, folder: str, path: Path, *gateways: Gateway) -> None:
-    """What a user of a native untrusted Syncthing does for a folder that the gateways are to have as well."""
-    for gateway in gateways:
-        native.add_device(gateway.device_id, "gateway", [gateway.listen_address])
-    native.add_folder(folder, path, {gateway.device_id: "" for gateway in gateways}, type="receiveencrypted")
+def wait_offered(native: Syncthing, gateway: Gateway) -> None:
+    """Wait until Syncthing would ask its user whether to add the folder that the gateway offers."""
+
+    def offered() -> bool:
+        pending = native.rest("GET", "cluster/pending/folders")
+        return gateway.device_id in pending.get(FOLDER, {}).get("offeredBy", {})
+
+    gateway.wait_for("the offer", offered)
 
 
 @contextmanager
@@ -68,8 +71,9 @@ def test_a_native_untrusted_device(
     with Syncthing(native_binary, tmp_path / "native home", "native") as native:
         # The gateway has everything, the native one nothing.
         gateway.add_peer(native.device_id, share=[FOLDER])
-        share_encrypted(native, FOLDER, tmp_path / "encrypted", gateway)
-        native.wait_connected(gateway.device_id)
+        native.add_device(gateway.device_id, "gateway", [gateway.listen_address])
+        wait_offered(native, gateway)
+        native.add_folder(FOLDER, tmp_path / "encrypted", {gateway.device_id: ""}, type="receiveencrypted")
         native.wait_in_sync(FOLDER, files)
         with trusted_at(native, trusted_binary, second, files) as device:
             assert_same_tree(original, second)

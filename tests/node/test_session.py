@@ -557,6 +557,10 @@ async def test_a_folder_that_the_operator_offers(connect: Connect) -> None:
     talk.session.folder_opened()
     config = await talk.peer.hear(events.ClusterConfigReceived, 3)
     assert [folder.id for folder in config.folders] == ["f", "later"]
+    # The peer adds the folder, which it cannot tell us before it knows the token.
+    talk.peer.share()
+    config = await talk.peer.hear(events.ClusterConfigReceived, 4)
+    assert [folder.id for folder in config.folders] == ["f", "later"]
 
 
 async def test_a_folder_with_another_password_is_not_offered(connect: Connect) -> None:

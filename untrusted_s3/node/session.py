@@ -226,7 +226,18 @@ class Session:
             self._unshare(folder_id)
         for offer, folder in offers.values():
             self._share(offer, folder)
+        self._offer_again({message.id for message in folders})
         self._send_cluster_config()
+
+    def _offer_again(self, listed: set[str]) -> None:
+        """Forgets what was announced to a peer that does not list all that we offer.
+
+        Its user may have added the folder only now. Where it is to receive encrypted data it cannot say so, for it
+        learns the token from our offer. A gateway takes an offer at once or never, and might offer something to us.
+        """
+        assert self.hello is not None and self.peer is not None
+        if set(self.peer.share) - listed and self.hello.client_name != CLIENT_NAME:
+            self._announced = None
 
     async def _consider(self, message: pb.Folder) -> tuple[FolderOffer, Folder] | None:
         try:
