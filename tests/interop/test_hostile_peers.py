@@ -331,4 +331,5 @@ def test_the_largest_index_messages_of_several_at_once(gateway: Gateway, connect
         with contextlib.suppress(OSError):
             peer.send(encode_frame(pb.CLUSTER_CONFIG, b"") + encode_frame(pb.INDEX, bytes(64 * _MIB))[: 50 * _MIB])
     gateway.wait_for("one to be dropped", lambda: any("memory is short" in peer.error() for peer in peers))
-    assert gateway.peak_memory() < before + 500 * _MIB
+    # What waits, one message being decoded (twice), what is in work, a checkpoint; all messages would be 1.4 GB.
+    assert gateway.peak_memory() < before + 640 * _MIB
