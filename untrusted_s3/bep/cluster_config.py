@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.text import printable
 from untrusted_s3.errors import FolderRefused
 
 
@@ -65,7 +66,7 @@ def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> Folder
         raise FolderRefused(f"a password token of {len(token)} bytes is none")
     return FolderOffer(
         folder_id=folder.id,
-        label=folder.label,
+        label=printable(folder.label),
         token=token,
         paused=folder.stop_reason != pb.RUNNING,
         peer=IndexState(peer.index_id, peer.max_sequence),
