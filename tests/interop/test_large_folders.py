@@ -26,12 +26,12 @@ from tests.peers.debian import SyncthingVersion
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, copy_stdlib, count_files, random_file
+from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.store.embedded import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 
 MIB = 1 << 20
-PART = 8 * MIB
 
 
 @dataclass
@@ -100,7 +100,7 @@ def small_files(syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
 def large_files(syncthing_version: SyncthingVersion, syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
     """Files around the size from which on they go up in parts, one over 100 MiB, and for one version one over 1 GiB."""
     original = home / "original large"
-    sizes = [PART - 4096, PART + 1, 2 * PART + 12_345, 100 * MIB + 1]
+    sizes = [8 * MIB - 4096, 8 * MIB + 1, 16 * MIB + 12_345, 100 * MIB + 1]
     if syncthing_version == "1.29.5":
         sizes.append(1024 * MIB + 1)
     for size in sizes:
@@ -134,7 +134,7 @@ def test_large_files_come_back_equal(large_files: Stored) -> None:
     assert_same_tree(large_files.original, large_files.copy)
 
 
-def test_large_files_are_multipart_uploads_on_the_fixed_grid(large_files: Stored) -> None:
+def test_large_files_are_multipart_uploads_in_parts_of_whole_blocks(large_files: Stored) -> None:
     gateway, client = large_files.gateway, s3_client(large_files.gateway)
     assert gateway.store is not None
     parts = 0
@@ -145,16 +145,19 @@ def test_large_files_are_multipart_uploads_on_the_fixed_grid(large_files: Stored
         # The trailer ends with the length of what is before it.
         end = client.get_object(Bucket=bucket, Key=full_key, Range="bytes=-4")["Body"].read()
         data_size = size - int.from_bytes(end, "big") - 4
+        trailer = client.get_object(Bucket=bucket, Key=full_key, Range=f"bytes={data_size}-")["Body"].read()
+        block_size = parse_file_info(trailer[:-4]).message.blocks[0].size
         head = client.head_object(Bucket=bucket, Key=full_key)
         _, _, count = head["ETag"].strip('"').partition("-")
-        if data_size <= PART:
+        if data_size <= 8 * MIB:
             assert count == "", "a single PUT"
             parts += 1
             continue
-        assert int(count) == -(-size // PART)
+        part_size = -(-8 * MIB // block_size) * block_size
+        assert int(count) == -(-size // part_size)
         for number in (1, int(count)):
             part = client.head_object(Bucket=bucket, Key=full_key, PartNumber=number)
-            assert part["ContentLength"] == min(PART, size - (number - 1) * PART)
+            assert part["ContentLength"] == min(part_size, size - (number - 1) * part_size)
         parts += int(count)
     # The segments of the log are small beside the parts.
     assert parts <= large_files.requests["PUT"] <= parts + 50, large_files.requests

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +65,22 @@ class FakeTimer:
 class Folder:
     """A puller with all that it needs; what it commits is in the log at once unless `hold` is set."""
 
-    def __init__(self, tmp_path: Path, bucket: SimulatedBucket) -> None:
+    def __init__(self, tmp_path: Path, bucket: SimulatedBucket, budget: int = 1_000_000) -> None:
+        self.budget = budget
         self.bucket = bucket
         self.state = FolderState(tmp_path / "state.sqlite")
         self.pending = PendingIndex(tmp_path / "pending.sqlite")
         self.counters = Counters()
-        files = FilePuller(
-            self.bucket, FolderKeys.of("folder"), ByteBudget(1_000_000), asyncio.Semaphore(16), self.counters
-        )
-        self.puller = Puller("folder", self.state, self.pending, files, self._commit, self.counters)
+        self.puller = Puller("folder", self.state, self.pending, self.new_files(), self._commit, self.counters)
         self.committed: list[Entry] = []
         self.hold = False
         self.timers: list[FakeTimer] = []
         self.task: asyncio.Task[None]
+
+    def new_files(self) -> FilePuller:
+        return FilePuller(
+            self.bucket, FolderKeys.of("folder"), ByteBudget(self.budget), asyncio.Semaphore(16), self.counters
+        )
 
     def _commit(self, change: Entry) -> None:
         self.committed.append(change)
@@ -101,7 +106,7 @@ class Folder:
         return [change.file_info.name for change in self.committed]
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> FakeTimer:
-        self.timers.append(FakeTimer(delay, callback))
+        self.timers.append(FakeTimer(delay, partial(callback, *args)))
         return self.timers[-1]
 
     def time_passes(self) -> None:
@@ -111,9 +116,9 @@ class Folder:
                 timer.callback()
 
 
-@pytest.fixture
-async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Folder]:
-    opened = Folder(tmp_path, SimulatedBucket())
+@contextlib.asynccontextmanager
+async def running(opened: Folder, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Folder]:
+    """Works until the test has ended; timers run when the test says so."""
     monkeypatch.setattr(asyncio.get_running_loop(), "call_later", opened.call_later)
     opened.task = asyncio.ensure_future(opened.puller.run())
     yield opened
@@ -122,6 +127,12 @@ async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     assert asyncio.all_tasks() == {asyncio.current_task()}, "running pulls end with it"
     opened.state.close()
     opened.pending.close()
+
+
+@pytest.fixture
+async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Folder]:
+    async with running(Folder(tmp_path, SimulatedBucket()), monkeypatch) as opened:
+        yield opened
 
 
 async def settle(turns: int = 300) -> None:

@@ -88,6 +88,28 @@ async def test_an_orderly_close() -> None:
     assert (len(ours.ends), len(theirs.ends)) == (1, 1)
 
 
+async def test_a_close_after_which_the_peer_ends_the_connection() -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        ours.transport.say_close("going home")
+        assert (await theirs.hear(events.CloseReceived)).reason == "going home"
+        assert not ours.transport.is_open
+        ours.transport.write(b"dropped")
+        await asyncio.sleep(0.01)
+        assert not ours.ends and not theirs.ends
+        theirs.transport.close("")
+        assert await ours.end() is None
+        assert await theirs.end() is None
+
+
+async def test_a_close_that_the_peer_would_not_understand_yet_is_the_end() -> None:
+    async with a_pair(theirs_polite=False) as (ours, theirs):
+        await until(lambda: theirs.is_secured)
+        ours.transport.say_close("going home")
+        await ours.end()
+        await theirs.end()
+
+
 async def test_a_failure_is_told_to_the_peer() -> None:
     async with a_pair() as (ours, theirs):
         await in_conversation(ours, theirs)

@@ -88,6 +88,7 @@ class Gateway:
         self._dialer = Dialer(self.peers, self._new_transport)
         self._http = HTTPServer(self, settings.http) if settings.http else None
         self._sessions: set[Session] = set()
+        self._session_ended = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._folder_lock = asyncio.Lock()
         self._state_directory = settings.state_directory
@@ -118,16 +119,19 @@ class Gateway:
         _logger.info("ready", device_id=str(self.device_id), store=str(self.bucket.location), folders=len(self.folders))
 
     async def stop(self) -> None:
-        """Stops taking work, writes down what is ready, says Close to every peer; within limits.DRAIN_TIMEOUT."""
+        """Takes no more work, lets what is under way come to an end, writes it down, and says Close to every peer.
+
+        All within limits.DRAIN_TIMEOUT. What does not come to an end by then, peers send again; parts of large files
+        that are in the store by then are not needed again.
+        """
+        deadline = asyncio.get_running_loop().time() + limits.DRAIN_TIMEOUT
         self.ready = False
         await self._listener.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for session in list(self._sessions):
-            session.transport.close("shutting down")
         try:
-            async with asyncio.timeout(limits.DRAIN_TIMEOUT):
+            async with asyncio.timeout_at(deadline - limits.DRAIN_CLOSE_TIMEOUT):
+                # Peers stay connected meanwhile, for blocks are still to come from them.
+                await asyncio.gather(*(folder.puller.drain() for folder in self.folders.values()))
+                await self._cancel_tasks()
                 for folder in self.folders.values():
                     await folder.drain()
                 await self._heart.end()
@@ -135,6 +139,15 @@ class Gateway:
             _logger.warning(
                 "could not write everything down before the stop; peers will send it again", error=str(error)
             )
+        finally:
+            await self._cancel_tasks()
+        for session in list(self._sessions):
+            session.say_close("shutting down")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline), asyncio.timeout(limits.DRAIN_CLOSE_TIMEOUT):
+                await self._sessions_ended()
+        for session in list(self._sessions):
+            session.transport.abort()
         for folder in self.folders.values():
             folder.close()
         if self._http is not None:
@@ -158,6 +171,17 @@ class Gateway:
                 unknown_status(device_id, unknown) for device_id, unknown in self.peers.unknown.items()
             ],
         }
+
+    async def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _sessions_ended(self) -> None:
+        """Waits until every peer has ended its connection."""
+        while self._sessions:
+            self._session_ended.clear()
+            await self._session_ended.wait()
 
     def _run(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -293,6 +317,7 @@ class Gateway:
     def ended(self, session: Session, error: Exception | None) -> None:
         """A session is over."""
         self._sessions.discard(session)
+        self._session_ended.set()
         self.peers.ended(session, error)
 
     async def check_store(self) -> None:

@@ -156,6 +156,11 @@ class Session:
         self.transport.close(reason)
         self._stop()
 
+    def say_close(self, reason: str) -> None:
+        """Says Close and takes part in nothing any more, and lets the peer end the connection."""
+        self.transport.say_close(reason)
+        self._stop()
+
     def _stop(self) -> None:
         self._ended = True
         self._messages.drop()

@@ -63,6 +63,7 @@ class BEPTransport(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._unadmitted = unadmitted
         self._secured = False
+        self._said_close = False
         self._buffered = 0
         # What comes after the Hello of a peer that is not accepted yet; None before and after.
         self._held: list[bytes] | None = None
@@ -160,7 +161,8 @@ class BEPTransport(asyncio.BufferedProtocol):
     @property
     def is_open(self) -> bool:
         """Whether anything can still be sent."""
-        return self._transport is not None and not self._transport.is_closing() and not self._tls.closed
+        can_send = self._transport is not None and not self._transport.is_closing() and not self._tls.closed
+        return can_send and not self._said_close
 
     def write(self, *pieces: bytes | bytearray | memoryview) -> None:
         """Sends bytes that `bep` made; dropped where the connection is closing."""
@@ -197,6 +199,15 @@ class BEPTransport(asyncio.BufferedProtocol):
         """Says Close and ends the connection in order."""
         self.write(self.bep.close(reason, time.monotonic()))
         self._end()
+
+    def say_close(self, reason: str) -> None:
+        """Says Close, and leaves it to the peer to end the connection: one that notices the end first may not read what
+        comes before it (lib/protocol/protocol.go, readerLoop beside dispatcherLoop)."""
+        message = self.bep.close(reason, time.monotonic())
+        self.write(message)
+        self._said_close = True
+        if not message:
+            self._end()
 
     def fail(self, error: Exception) -> None:
         """Ends the connection because of `error`, which the peer is told."""
