@@ -91,6 +91,9 @@ def _try_open(path: Path, schema: str, version: int) -> Database | None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cache_size = -16384")
+        # Pages. A segment changes an index of hashes all over; 1000, the default, are less than one segment of a large
+        # folder touches, and each checkpoint of the WAL waits for the disk.
+        connection.execute("PRAGMA wal_autocheckpoint = 8192")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
             # All or nothing: half a schema, left by a crash, would be in the way for ever.
