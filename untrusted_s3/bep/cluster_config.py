@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.text import printable
 from untrusted_s3.errors import FolderRefused
 
 
@@ -66,7 +65,7 @@ def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> Folder
         raise FolderRefused(f"a password token of {len(token)} bytes is none")
     return FolderOffer(
         folder_id=folder.id,
-        label=printable(folder.label),
+        label=folder.label,
         token=token,
         paused=folder.stop_reason != pb.RUNNING,
         peer=IndexState(peer.index_id, peer.max_sequence),

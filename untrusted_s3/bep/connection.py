@@ -24,7 +24,6 @@ from untrusted_s3.bep.file_info import TOKEN_SIZE, check_name
 from untrusted_s3.bep.framing import Buffer, Frame, FrameDecoder, HelloDecoder, encode_frame, encode_hello, parse
 from untrusted_s3.bep.index_message import decode_index
 from untrusted_s3.bep.response import decode_response, encode_response
-from untrusted_s3.bep.text import printable
 from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError
 
 
@@ -113,10 +112,7 @@ class Connection:
             hello, data = received
             self.their_state = TheirState.EXPECT_CLUSTER_CONFIG
             yield events.HelloReceived(
-                printable(hello.device_name),
-                printable(hello.client_name),
-                printable(hello.client_version),
-                hello.num_connections,
+                hello.device_name, hello.client_name, hello.client_version, hello.num_connections
             )
         if not self._frame_decoder.in_message:
             self._message_began = now
@@ -149,7 +145,7 @@ class Connection:
             return events.ClusterConfigReceived(tuple(config.folders))
         if kind == pb.CLOSE:
             self.their_state = TheirState.CLOSED
-            return events.CloseReceived(printable(parse(pb.Close, body).reason))
+            return events.CloseReceived(parse(pb.Close, body).reason)
         if kind == pb.DOWNLOAD_PROGRESS:
             return events.DownloadProgressReceived()
         return events.PingReceived()

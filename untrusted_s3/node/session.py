@@ -20,7 +20,6 @@ from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, folder_message, index_start, read_offer
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import with_sequence
-from untrusted_s3.bep.text import printable
 from untrusted_s3.errors import (
     BlockUnavailable,
     DataError,
@@ -209,7 +208,7 @@ class Session:
             case events.ClusterConfigReceived(folders):
                 await self._take_cluster_config(folders)
             case events.CloseReceived(reason):
-                raise RemoteProtocolError(f"closed by the peer: {printable(reason)}")
+                raise RemoteProtocolError(f"closed by the peer: {_shown(reason)}")
             case _:
                 pass
 
@@ -428,3 +427,8 @@ class Session:
 
 def _error_name(code: int) -> str:
     return pb.ErrorCode.Name(code) if code in pb.ErrorCode.values() else f"error {code}"
+
+
+def _shown(text: str) -> str:
+    """What somebody else says, fit for a log and a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text[:200])
