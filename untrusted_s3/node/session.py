@@ -37,8 +37,10 @@ from untrusted_s3.node.message_memory import MessageMemory, MessageQueue
 from untrusted_s3.node.responder import Responder, matches
 from untrusted_s3.node.transport import BEPTransport
 from untrusted_s3.store.records import PeerRecord
+from untrusted_s3.structured_logging import printable
 
 CLIENT_NAME = "untrusted-s3"
+_LONGEST_REASON = 200
 _logger = structlog.get_logger()
 
 
@@ -208,7 +210,7 @@ class Session:
             case events.ClusterConfigReceived(folders):
                 await self._take_cluster_config(folders)
             case events.CloseReceived(reason):
-                raise RemoteProtocolError(f"closed by the peer: {_shown(reason)}")
+                raise RemoteProtocolError(f"closed by the peer: {printable(reason[:_LONGEST_REASON])}")
             case _:
                 pass
 
@@ -427,8 +429,3 @@ class Session:
 
 def _error_name(code: int) -> str:
     return pb.ErrorCode.Name(code) if code in pb.ErrorCode.values() else f"error {code}"
-
-
-def _shown(text: str) -> str:
-    """What somebody else says, fit for a log and a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text[:200])
