@@ -132,6 +132,7 @@ class FaultProxy:
 
     def go_away(self) -> None:
         """Refuse all connections, and reset those that are there, until `come_back`."""
+        assert self._placeholder is None
         self._run(self._close())
         # Bound and not listening: nobody else gets the port.
         self._placeholder = socket.socket()
@@ -139,8 +140,9 @@ class FaultProxy:
         self._placeholder.bind(("127.0.0.1", self.port))
 
     def come_back(self) -> None:
-        """Serve again."""
-        self._run(self._listen())
+        """Serve again, if it is away."""
+        if self._placeholder is not None:
+            self._run(self._listen())
 
     def drop_connections(self) -> None:
         """Reset all connections, and with them what is under way."""

@@ -1,0 +1,233 @@
+"""The soak: two trusted devices that know only the gateway change a folder at random, the store is in bad weather, and
+the gateway is killed or stopped now and then, sometimes with its state lost. At the end all must be equal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import shutil
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.interop.sharing import PASSWORD
+from tests.interop.stored_log import check_log
+from tests.peers.fault_proxy import FaultProxy, no_fault, random_faults
+from tests.peers.gateway import Gateway, GatewayFailed
+from tests.peers.syncthing import Syncthing, SyncthingFailed
+from tests.peers.trees import assert_same_tree, count_files, manifest
+from tests.soak.changes import RandomChanges
+from untrusted_s3 import limits
+from untrusted_s3.limits import MIB
+from untrusted_s3.store.embedded import EmbeddedStore
+
+FOLDER = "soak"
+LIMITS = {
+    # So that large files, checkpoints and recoveries are not rare.
+    "SINGLE_PUT_SIZE": 5 * MIB,
+    "MIN_PART_SIZE": 5 * MIB,
+    "CHECKPOINT_COST": 10 * limits.SEGMENT_COST,
+    "PULL_RETRY_INTERVAL": 1.0,
+    "MAX_PULL_RETRY_INTERVAL": 5.0,
+    "LOG_POLL_INTERVAL": 2.0,
+    "CURSOR_INTERVAL": 5.0,
+    "MAX_APPEND_DELAY": 2.0,
+    "HEARTBEAT_INTERVAL": 5.0,
+    "STORE_TIMEOUT": 10.0,
+}
+_START_TRIES = 20
+_YOUNG = 15.0  # seconds that a gateway's memory may still grow
+_SETTLE_SECONDS = 240.0
+
+
+@dataclass
+class Outcome:
+    """What a soak was made of. `memory` holds, by seconds since the beginning, the resident bytes of each gateway
+    that had been up for a while."""
+
+    changes: Counter[str] = field(default_factory=Counter)
+    faults: int = 0
+    requests: int = 0
+    restarts: Counter[str] = field(default_factory=Counter)
+    memory: list[tuple[float, int]] = field(default_factory=list)
+    files: int = 0
+    conflicts: int = 0
+    settled_after: float = 0.0
+
+    def memory_of_thirds(self) -> list[float]:
+        """The median of each third of the run."""
+        third = max(len(self.memory) // 3, 1)
+        parts = [self.memory[:third], self.memory[third : 2 * third], self.memory[2 * third :]]
+        return [statistics.median(size for _, size in part) for part in parts if part]
+
+
+class Soak:
+    """One soak below `home`, with a gateway on the prefix of the store."""
+
+    def __init__(self, store: EmbeddedStore, prefix: str, home: Path, binaries: tuple[Path, Path], seed: int) -> None:
+        self.outcome = Outcome()
+        self._random = random.Random(seed)
+        self._proxy = FaultProxy(store.endpoint_url)
+        options = ["--endpoint-url", self._proxy.url]
+        self._gateway = Gateway(home / "gateway", store, prefix, options=options, limits=LIMITS)
+        self._devices = [Syncthing(binary, home / name, name) for binary, name in zip(binaries, "AB", strict=True)]
+        self._trees = [home / "tree A", home / "tree B"]
+        self._changes = [RandomChanges(tree, seed + number) for number, tree in enumerate(self._trees)]
+        self._began = self._started = time.monotonic()
+
+    def run(self, seconds: float, restart_interval: float, say: Callable[[str], None] = print) -> Outcome:
+        """Runs it; `restart_interval` is the mean time between two ends of the gateway, in seconds."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._proxy)
+            for device in self._devices:
+                stack.enter_context(device)
+            stack.enter_context(self._gateway)
+            self._share()
+            self._began = time.monotonic()
+            weather_until = restart_at = 0.0
+            told_at = 60.0
+            while (now := time.monotonic() - self._began) < seconds:
+                if now > weather_until:
+                    weather_until = now + self._random.uniform(3, 12)
+                    self._change_weather()
+                if restart_at == 0.0:
+                    restart_at = now + self._random.uniform(0.3, 1.7) * restart_interval
+                if now > restart_at:
+                    restart_at = 0.0
+                    self._restart()
+                if now > told_at:
+                    told_at += 60
+                    say(self._line())
+                self._step()
+            self._settle()
+            say(self._line())
+        return self.outcome
+
+    def _share(self) -> None:
+        for device, tree in zip(self._devices, self._trees, strict=True):
+            self._gateway.add_peer(device.device_id, [device.listen_address])
+            device.add_device(self._gateway.device_id, "gateway", untrusted=True)
+            device.add_folder(FOLDER, tree, {self._gateway.device_id: PASSWORD}, pullerPauseS=1, maxConflicts=-1)
+        for device in self._devices:
+            self._gateway.wait_connected(device.device_id)
+
+    def _step(self) -> None:
+        number = self._random.randrange(2)
+        self._changes[number].make(self._random.randrange(1, 12))
+        self._scan(number)
+        self._note_memory()
+        time.sleep(self._random.uniform(0, 1))
+
+    def _scan(self, number: int) -> None:
+        # Files may change or go while they are scanned, and pulls may have failed: both are as it should be.
+        with contextlib.suppress(SyncthingFailed):
+            self._devices[number].rest("POST", "db/scan", folder=FOLDER)
+
+    # The weather
+
+    def _change_weather(self) -> None:
+        numbers = self._random
+        self._proxy.come_back()
+        self._proxy.bandwidth = None
+        self._proxy.script = no_fault
+        match numbers.choices(["calm", "faults", "slow", "away"], [2, 6, 1, 1])[0]:
+            case "faults":
+                self._proxy.script = random_faults(numbers.randrange(1 << 30), numbers.choice([0.02, 0.1, 0.3]))
+            case "slow":
+                self._proxy.bandwidth = 2.0 * MIB
+            case "away":
+                self._proxy.go_away()
+
+    # The gateway's ends
+
+    def _restart(self) -> None:
+        gateway, numbers = self._gateway, self._random
+        way = numbers.choice(["killed", "stopped"])
+        if way == "killed":
+            gateway.kill()
+        else:
+            assert gateway.stop() == 0, gateway.log_tail()
+        if numbers.random() < 0.4:
+            way += ", state lost"
+            shutil.rmtree(gateway.state, ignore_errors=True)
+        self.outcome.restarts[way] += 1
+        self._start()
+
+    def _start(self) -> None:
+        """Start the gateway, again and again where the store keeps it from starting, as a service manager would."""
+        for number in itertools.count():
+            try:
+                self._gateway.start()
+                break
+            except GatewayFailed:
+                if number == _START_TRIES:
+                    raise
+                self.outcome.restarts["failed to start"] += 1
+                self._change_weather()
+        self._started = time.monotonic()
+
+    def _note_memory(self) -> None:
+        process = self._gateway.process
+        now = time.monotonic()
+        if process is None or now - self._started < _YOUNG:
+            return
+        resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        self.outcome.memory.append((now - self._began, resident))
+
+    # The end
+
+    def _settle(self) -> None:
+        """Good weather from now on: wait until all is equal, and check everything."""
+        self._proxy.come_back()
+        self._proxy.bandwidth = None
+        self._proxy.script = no_fault
+        began = time.monotonic()
+        for number in range(2):
+            self._scan(number)
+        with contextlib.suppress(GatewayFailed):
+            self._gateway.wait_for("both devices to hold the same", self._is_settled, _SETTLE_SECONDS)
+        for device in self._devices:
+            device.wait_in_sync(FOLDER, timeout=10)
+            device.wait_completion(self._gateway.device_id, FOLDER, timeout=10)
+        assert_same_tree(*self._trees)
+        outcome = self.outcome
+        outcome.settled_after = time.monotonic() - began
+        outcome.files = count_files(self._trees[0])
+        outcome.conflicts = sum("sync-conflict" in name for name in manifest(self._trees[0], contents=False))
+        outcome.faults = self._proxy.faults.total()
+        outcome.requests = self._proxy.counts.total()
+        for changes in self._changes:
+            outcome.changes += changes.made
+        self._gateway.wait_folder(FOLDER, files=outcome.files, error=None)
+        check_log(self._gateway, FOLDER, contents=True)
+
+    def _is_settled(self) -> bool:
+        for device in self._devices:
+            status: dict[str, Any] = device.folder_status(FOLDER)
+            if status["state"] != "idle" or status["needTotalItems"]:
+                return False
+            completion = device.completion(self._gateway.device_id, FOLDER)
+            if completion["completion"] != 100 or completion["needItems"] or completion["needDeletes"]:
+                return False
+        if self._gateway.folder(FOLDER).get("pending_files"):
+            return False
+        try:
+            return manifest(self._trees[0], contents=False) == manifest(self._trees[1], contents=False)
+        except FileNotFoundError:  # changed while we looked
+            return False
+
+    def _line(self) -> str:
+        changes = sum((one.made for one in self._changes), Counter[str]()).total()
+        memory = self.outcome.memory[-1][1] if self.outcome.memory else 0
+        restarts = ", ".join(f"{count} {way}" for way, count in self.outcome.restarts.items())
+        return (
+            f"{time.monotonic() - self._began:6.0f} s: {changes} changes, {self._proxy.counts.total()} requests to the"
+            f" store, {self._proxy.faults.total()} faults, {memory / MIB:.0f} MiB resident; {restarts or 'no restarts'}"
+        )
