@@ -49,6 +49,13 @@ def signature(url: str) -> str:
     return URL(url).query["X-Amz-Signature"]
 
 
+def test_what_boto3_hears_of_broken_answers_is_not_logged_as_well() -> None:
+    stream = io.StringIO()
+    configure_logging("info", "json", stream)
+    logging.getLogger("urllib3.connection").warning("Failed to parse headers", exc_info=ValueError("cut"))
+    assert stream.getvalue() == ""
+
+
 def test_json_lines_where_there_is_no_terminal() -> None:
     stream = io.StringIO()
     configure_logging("info", "auto", stream)

@@ -106,3 +106,5 @@ def configure_logging(level: str = "info", output_format: Format = "auto", strea
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    # It warns, with a traceback, of answers that break off; whoever asked hears of them as well.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)

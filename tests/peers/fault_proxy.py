@@ -35,7 +35,8 @@ class Moment(Enum):
     BEFORE = "before the store sees the request"
     BODY = "in the middle of the request's body"
     AFTER = "after the store has done it, before its answer"
-    ANSWER = "in the middle of the answer"
+    HEAD = "in the middle of the answer's head"
+    ANSWER = "in the middle of the answer's body"
 
 
 def _nothing() -> None:
@@ -233,8 +234,11 @@ class FaultProxy:
             lines.insert(1, b"Content-Length: %d" % size)
         head = b"\r\n".join(lines)
         if isinstance(fault, Reset):
-            writer.write(head if size else head[: len(head) // 2])
-            await self._copy(body, writer, size // 2)
+            if fault.moment is Moment.HEAD or not size:
+                writer.write(head[: head.index(b"\r\n") + 20])
+            else:
+                writer.write(head)
+                await self._copy(body, writer, size // 2)
             fault.then()
             return False  # an orderly end: a reset could take back what has been written
         writer.write(head)

@@ -317,8 +317,9 @@ class Gateway:
     # The log
 
     def log(self) -> list[dict[str, Any]]:
-        """All lines of the log. Fails where one is no JSON."""
+        """All lines of the log. Fails where one is no JSON, nor the last words of a start that failed."""
         lines = self.log_file.read_text(errors="replace").splitlines()
+        lines = [line for line in lines if not line.startswith("error: ")]
         try:
             return [json.loads(line) for line in lines]
         except ValueError:

@@ -19,17 +19,25 @@ _INTERNAL = (".stfolder", ".syncthing.")
 
 
 class RandomChanges:
-    """Changes the folder at `root` now and then; `made` counts the changes by their kinds."""
+    """Changes the folder at `root` now and then; `made` counts the changes by their kinds.
 
-    def __init__(self, root: Path, seed: int) -> None:
+    With `contents_only` files come and change, but nothing goes or changes its name or kind.
+    """
+
+    def __init__(self, root: Path, seed: int, *, contents_only: bool = False) -> None:
         self.made: Counter[str] = Counter()
         self._root = root
         self._random = random.Random(seed)
+        self._names = 20 if contents_only else 1000
         self._changes: list[tuple[Callable[[], None], int]] = [
             (self._create, 8),
             (self._edit, 5),
             (self._append, 3),
             (self._truncate, 2),
+        ]
+        if contents_only:
+            return
+        self._changes += [
             (self._rename, 3),
             (self._delete, 3),
             (self._set_mode, 2),
@@ -42,11 +50,12 @@ class RandomChanges:
 
     def make(self, count: int) -> None:
         """Makes some changes. One that cannot be made, because Syncthing was faster, is left out."""
+        self._root.mkdir(exist_ok=True)
         for _ in range(count):
             changes, weights = zip(*self._changes, strict=True)
             change = self._random.choices(changes, weights)[0]
             if change == self._create and self._is_full():
-                change = self._delete
+                continue
             with contextlib.suppress(
                 FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, OSError
             ):
@@ -76,7 +85,7 @@ class RandomChanges:
 
     def _new_path(self) -> Path:
         directories = [self._root, *(path for path in self._items() if path.is_dir())]
-        return self._random.choice(directories) / f"{self._random.randrange(1000)}"
+        return self._random.choice(directories) / f"{self._random.randrange(self._names)}"
 
     def _bytes(self) -> bytes:
         if self._random.random() < _LARGE_SHARE:

@@ -122,6 +122,30 @@ async def test_one_fault_is_got_over(bucket: S3Bucket, proxy: FaultProxy, fault:
     assert proxy.faults.total() == 4
 
 
+@pytest.mark.parametrize("operation", ["HeadObject", "ListObjects", "CreateMultipartUpload", "ListParts"])
+async def test_an_answer_whose_head_is_cut_short_says_nothing(
+    bucket: S3Bucket, proxy: FaultProxy, operation: str, tmp_path: Path
+) -> None:
+    """Above all not that a listing is empty, or an object not there."""
+    await bucket.put(OBJECT, [BODY])
+    upload = await bucket.create_multipart_upload(OBJECT + "2")
+    proxy.script = always(Reset(Moment.HEAD))
+    with pytest.raises(StoreUnreachable):
+        match operation:
+            case "HeadObject":
+                await bucket.size(OBJECT)
+            case "ListObjects":
+                async for _ in bucket.list("folders/"):
+                    pass
+            case "CreateMultipartUpload":
+                await bucket.create_multipart_upload(OBJECT + "3")
+            case "ListParts":
+                async for _ in bucket.list_parts(OBJECT + "2", upload):
+                    pass
+    with pytest.raises(StoreUnreachable):
+        await bucket.download_file(OBJECT, tmp_path / "file")
+
+
 @pytest.mark.parametrize("moment", Moment)
 async def test_a_conditional_write_whose_answer_is_lost_may_meet_itself(
     bucket: S3Bucket, proxy: FaultProxy, moment: Moment
