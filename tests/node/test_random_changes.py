@@ -4,7 +4,6 @@ holds what they hold, and the log names nothing that is not there."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import shutil
 from collections.abc import Callable
@@ -14,60 +13,19 @@ from typing import Any
 import pytest
 
 from tests.file_infos import deleted, device, directory, encrypted_name, file
+from tests.node.scripted_device import RECORD, Device, check_log, check_reflected, turns
 from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore, inline_threads
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
-from untrusted_s3.bep.file_info import FileInfo, name_hash, parse_file_info
-from untrusted_s3.errors import BlockUnavailable
-from untrusted_s3.index.segment import decode_segment
+from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.folder import Folder
-from untrusted_s3.store.layout import FolderKeys
-from untrusted_s3.store.records import FolderRecord
 
-RECORD = FolderRecord("folder", "", b"token", index_id=99)
-KEYS = FolderKeys.of(RECORD.folder_id)
 NAMES = 30
 BUSY_NAMES = 3
 TURNS = 400  # of the loop, after which all that can go on without a timer has
-
-
-class Device:
-    """A trusted device: it has a table of file infos, and serves the blocks of those that are current."""
-
-    def __init__(self, number: int) -> None:
-        self.device_id = device(number)
-        self.index_id = 1000 + number
-        self.sequence = 0
-        self.files: dict[str, FileInfo] = {}
-        self.answers = asyncio.Event()
-        self.answers.set()
-
-    def take(self, info: FileInfo) -> None:
-        """Puts a change into the table, made here or at the other device."""
-        self.sequence += 1
-        message = pb.FileInfo.FromString(info.raw)
-        message.sequence = self.sequence
-        self.files[info.name] = parse_file_info(message.SerializeToString())
-
-    def after(self, sequence: int) -> list[FileInfo]:
-        """What an index update would hold."""
-        infos = sorted(self.files.values(), key=lambda info: info.message.sequence)
-        return [info for info in infos if info.message.sequence > sequence]
-
-    async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
-        await asyncio.sleep(0)
-        await self.answers.wait()
-        blocks = self.files[name].message.blocks
-        if number >= len(blocks) or blocks[number].hash != block.hash:
-            raise BlockUnavailable("no such file")
-        return memoryview(data_of(block))
-
-
-def data_of(block: pb.BlockInfo) -> bytes:
-    return hashlib.shake_128(block.hash).digest(block.size)
 
 
 class World:
@@ -121,17 +79,8 @@ class World:
             self.connected.remove(number)
 
     def deliver(self, number: int, count: int) -> None:
-        """An index update of some entries arrives, as `node.session` takes it."""
-        if number not in self.connected:
-            return
-        one, folder = self.devices[number], self.folder
-        infos = one.after(folder.pending.received(one.device_id).max_sequence)[:count]
-        if infos:
-            wanted = [info for info in infos if folder.state.wants(info)]
-            unwanted = [info for info in infos if not folder.state.wants(info)]
-            reached = IndexState(one.index_id, infos[-1].message.sequence)
-            folder.pending.add(one.device_id, reached, wanted, unwanted)
-            folder.puller.wake()
+        if number in self.connected:
+            self.devices[number].announce(self.folder, count)
 
     def change(self, number: int) -> None:
         name = self.random.randrange(self.random.choice((BUSY_NAMES, NAMES)))
@@ -213,27 +162,6 @@ class World:
             self.time_passes()
 
 
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def check_log(store: SimulatedStore) -> None:
-    """Every entry that the log ever had names an object with the blocks of its file info."""
-    for key in store.keys(f"{KEYS.base}log/"):
-        for entry in decode_segment(store.body(key), key).entries:
-            if not entry.file_info.has_data:
-                assert entry.stored is None
-                continue
-            assert entry.stored is not None
-            body = store.body(KEYS.object(name_hash(entry.file_info.name), entry.stored.content_hash))
-            message = entry.file_info.message
-            assert body[: message.size] == b"".join(map(data_of, message.blocks))
-            assert len(body) == entry.stored.size
-            trailer = parse_file_info(body[message.size : -4])
-            assert trailer.content_hash() == entry.file_info.content_hash() == entry.stored.content_hash
-
-
 @pytest.mark.parametrize("seed", range(12))
 async def test_random_changes(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
@@ -256,14 +184,7 @@ async def test_random_changes(seed: int, tmp_path: Path, monkeypatch: pytest.Mon
         await world.come_to_rest()
 
         for one in world.devices:
-            for name, info in one.files.items():
-                entry = world.folder.state.entry(name)
-                assert entry is not None
-                assert entry.file_info.message.version == info.message.version
-                assert entry.file_info.content_hash() == info.content_hash()
-                assert entry.file_info.message.deleted == info.message.deleted
-        assert world.folder.pending.totals == (0, 0)
-        assert (world.folder.error, world.folder.puller.error) == (None, None)
+            check_reflected(world.folder, one)
         check_log(world.store)
 
         # Without any state the log alone tells how much of each device's index is there.
