@@ -373,7 +373,10 @@ class S3Bucket:
     async def list_parts(self, key: str, upload_id: str) -> AsyncIterator[UploadedPart]:
         marker: dict[str, int] = {}
         while True:
-            answer = await self._call("list_parts", Key=self.location.prefix + key, UploadId=upload_id, **marker)
+            try:
+                answer = await self._call("list_parts", Key=self.location.prefix + key, UploadId=upload_id, **marker)
+            except NoSuchKey as error:  # what Ceph says of an upload that is gone
+                raise UploadLost(str(error)) from error
             for part in answer.get("Parts", []):
                 yield UploadedPart(part["PartNumber"], part["Size"], part["ETag"])
             if not answer.get("IsTruncated"):
