@@ -45,6 +45,7 @@ HURRIED = {
     "MAX_APPEND_DELAY": 1.0,
     "HEARTBEAT_INTERVAL": 1.0,
     "STORE_TIMEOUT": 3.0,
+    "DRAIN_TIMEOUT": 3.0,
 }
 # `WEATHER_AWAY_SECONDS=600` plays it with all times as they are.
 AWAY_SECONDS = float(os.environ.get("WEATHER_AWAY_SECONDS", "8"))
@@ -177,6 +178,13 @@ def test_one_weather_after_the_other(
             assert is_ready(gateway)
             for device in (first, second):
                 assert gateway.peer(device.device_id)["connected"]
+
+        # It can be stopped while nothing answers.
+        proxy.script = lambda request: Delay(3600)
+        random_file(original / "changing", 9 * MIB, seed=1000)
+        first.scan(FOLDER)
+        gateway.wait_for("hanging requests", lambda: proxy.requests[-1].operation in ("HeadObject", "ListObjects"))
+        assert gateway.stop() == 0
 
 
 def test_the_store_is_away_for_long(

@@ -30,6 +30,7 @@ from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.multipart import part_ranges, part_size
 from untrusted_s3.store.presign import Presigner, S3Connection
 from untrusted_s3.store.s3_errors import age_of, check_clock, refusal, translate
+from untrusted_s3.store.threads import in_thread
 
 if TYPE_CHECKING:
     pass
@@ -410,7 +411,7 @@ class S3Bucket:
 
     async def _run(self, function: Callable[..., Any], *args: Any, **parameters: Any) -> Any:
         try:
-            return await asyncio.to_thread(function, *args, **parameters)
+            return await in_thread(function, *args, **parameters)
         except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
             what = parameters.get("Key", self.location.bucket)
             raise translate(error, f"{function.__name__} {what}") from error
