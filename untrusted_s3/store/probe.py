@@ -136,7 +136,8 @@ async def probe_presigned_expiry(bucket: S3Bucket) -> str:
 
 
 async def probe_multipart(bucket: S3Bucket) -> str:
-    """A multipart upload of a sent part and one that is copied out of another object inside the store."""
+    """A multipart upload of a sent part and one that is copied out of another object inside the store; before it is
+    complete it is found again, as an interrupted one has to be."""
     key, source_key = _fresh_key(), _fresh_key()
     source, sent = os.urandom(_MIN_PART_SIZE + MIB), os.urandom(_MIN_PART_SIZE)
     await bucket.put(source_key, [source])
@@ -147,6 +148,12 @@ async def probe_multipart(bucket: S3Bucket) -> str:
             await bucket.upload_part(key, upload_id, 1, [sent]),
             await bucket.upload_part_copy(key, upload_id, 2, source_key, start, end),
         ]
+        uploads = [upload.upload_id async for upload in bucket.list_multipart_uploads(key)]
+        if upload_id not in uploads:
+            raise StoreRefused("a listing of unfinished multipart uploads lacks one, so none can be continued")
+        found = [(part.number, part.size) async for part in bucket.list_parts(key, upload_id)]
+        if found != [(1, _MIN_PART_SIZE), (2, _MIN_PART_SIZE)]:
+            raise StoreRefused("a listing of the parts of an upload is not what was uploaded, so none can be continued")
         await bucket.complete_multipart_upload(key, upload_id, etags)
         if await bucket.get(key) != sent + source[start:end]:
             raise StoreRefused("an object of two parts, one sent and one copied, has other bytes")
@@ -154,7 +161,7 @@ async def probe_multipart(bucket: S3Bucket) -> str:
         await bucket.abort_multipart_upload(key, upload_id)
         await bucket.delete(key)
         await bucket.delete(source_key)
-    return "upload, copy of a part, completion"
+    return "upload, copy of a part, listings, completion"
 
 
 async def probe_conditional_completion(bucket: Bucket) -> str:
