@@ -97,12 +97,11 @@ def small_files(syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
 
 
 @pytest.fixture(scope="module")
-def large_files(syncthing_version: SyncthingVersion, syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
-    """Files around the size from which on they go up in parts, one over 100 MiB, and for one version one over 1 GiB."""
+def large_files(syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
+    """Files around the size from which on they go up in parts, and one over 100 MiB; test_large_files.py has one of
+    1 GiB."""
     original = home / "original large"
     sizes = [8 * MIB - 4096, 8 * MIB + 1, 16 * MIB + 12_345, 100 * MIB + 1]
-    if syncthing_version == "1.29.5":
-        sizes.append(1024 * MIB + 1)
     for size in sizes:
         random_file(original / f"{size}", size, seed=size)
     return _go_in_and_out(syncthing_binary, home, gateway, "large", original)
