@@ -21,7 +21,9 @@ _INTERNAL = (".stfolder", ".syncthing.")
 class RandomChanges:
     """Changes the folder at `root` now and then; `made` counts the changes by their kinds.
 
-    With `contents_only` files come and change, but nothing goes or changes its name or kind.
+    With `contents_only` files come and change, but nothing goes or changes its name. A name is that of a file for ever,
+    or of a directory: where a directory becomes a file that is deleted before another device has seen it, Syncthing
+    cannot delete the directory there ("encountered directory when trying to remove file").
     """
 
     def __init__(self, root: Path, seed: int, *, contents_only: bool = False) -> None:
@@ -45,7 +47,6 @@ class RandomChanges:
             (self._make_directory, 2),
             (self._rename_directory, 1),
             (self._remove_directory, 1),
-            (self._replace_by_other_kind, 1),
         ]
 
     def make(self, count: int) -> None:
@@ -83,9 +84,9 @@ class RandomChanges:
         sizes = [path.stat().st_size for path in self._items() if path.is_file()]
         return len(sizes) > _MOST_FILES or sum(sizes) > _MOST_BYTES
 
-    def _new_path(self) -> Path:
+    def _new_path(self, kind: str) -> Path:
         directories = [self._root, *(path for path in self._items() if path.is_dir())]
-        return self._random.choice(directories) / f"{self._random.randrange(self._names)}"
+        return self._random.choice(directories) / f"{kind} {self._random.randrange(self._names)}"
 
     def _bytes(self) -> bytes:
         if self._random.random() < _LARGE_SHARE:
@@ -95,9 +96,7 @@ class RandomChanges:
     # Changes
 
     def _create(self) -> None:
-        path = self._new_path()
-        if not path.is_dir():
-            path.write_bytes(self._bytes())
+        self._new_path("file").write_bytes(self._bytes())
 
     def _edit(self) -> None:
         with self._file().open("r+b") as file:
@@ -113,9 +112,7 @@ class RandomChanges:
         os.truncate(path, self._random.randrange(path.stat().st_size + 1))
 
     def _rename(self) -> None:
-        path, target = self._file(), self._new_path()
-        if not target.is_dir():
-            path.rename(target)
+        self._file().rename(self._new_path("file"))
 
     def _delete(self) -> None:
         self._file().unlink()
@@ -128,21 +125,12 @@ class RandomChanges:
         os.utime(self._file(), ns=(time_ns, time_ns))
 
     def _make_directory(self) -> None:
-        self._new_path().mkdir()
+        self._new_path("directory").mkdir()
 
     def _rename_directory(self) -> None:
-        path, target = self._directory(), self._new_path()
+        path, target = self._directory(), self._new_path("directory")
         if path not in target.parents and path != target:
             path.rename(target)
 
     def _remove_directory(self) -> None:
         shutil.rmtree(self._directory())
-
-    def _replace_by_other_kind(self) -> None:
-        path = self._choose(self._items())
-        if path.is_dir():
-            shutil.rmtree(path)
-            path.write_bytes(self._bytes())
-        else:
-            path.unlink()
-            path.mkdir()
