@@ -16,7 +16,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ class Fault(enum.Enum):
 
     UNREACHABLE = enum.auto()  # the request never arrives
     ANSWER_LOST = enum.auto()  # the server acts, and the answer never arrives
+    EMPTIED = enum.auto()  # the connection ends before a body's first byte: the server writes an object of no bytes
     CONFLICT = enum.auto()  # 409 or 412, and nothing happens
     CRASH_BEFORE = enum.auto()
     CRASH_AFTER = enum.auto()
@@ -201,7 +202,13 @@ class SimulatedBucket:
         """How many calls of one kind there were."""
         return sum(call.operation == operation for call in self.calls)
 
-    async def _call(self, call: Call, act: Callable[[], Result], lifetime: float = SIGNATURE_LIFETIME) -> Result:
+    async def _call(
+        self,
+        call: Call,
+        act: Callable[[], Result],
+        lifetime: float = SIGNATURE_LIFETIME,
+        act_without_body: Callable[[], None] = lambda: None,
+    ) -> Result:
         self.calls.append(call)
         signed = self._clock()
         fault = self.fault(call)
@@ -214,6 +221,10 @@ class SimulatedBucket:
             case Fault.CRASH_BEFORE:
                 raise Crash(f"before {call.operation} {call.key}")
         self.store.check_signature(signed, lifetime)
+        if fault is Fault.EMPTIED:
+            with suppress(PreconditionFailed):
+                act_without_body()
+            raise StoreUnreachable(f"{call.operation} {call.key}: the connection broke")
         try:
             result = act()
         finally:
@@ -233,7 +244,10 @@ class SimulatedBucket:
 
     async def put(self, key: str, body: Sequence[Buffer], *, if_none_match: bool = False, lifetime: int = 900) -> None:
         await self._call(
-            Call("put", key), lambda: self.store.put(key, b"".join(body), if_none_match=if_none_match), lifetime
+            Call("put", key),
+            lambda: self.store.put(key, b"".join(body), if_none_match=if_none_match),
+            lifetime,
+            lambda: self.store.put(key, b"", if_none_match=if_none_match),
         )
 
     async def delete(self, key: str) -> None:

@@ -36,7 +36,9 @@ from untrusted_s3.index.state import FolderState
 Batch = dict[int, int]  # the version of each name
 BATCHES = st.lists(st.dictionaries(st.integers(0, 3), st.integers(1, 6), min_size=1, max_size=3), max_size=4)
 SCHEDULES = st.lists(st.integers(0, 511), max_size=80)
-FAULTS = st.dictionaries(st.integers(1, 20), st.sampled_from([Fault.UNREACHABLE, Fault.ANSWER_LOST]), max_size=5)
+FAULTS = st.dictionaries(
+    st.integers(1, 20), st.sampled_from([Fault.UNREACHABLE, Fault.ANSWER_LOST, Fault.EMPTIED]), max_size=5
+)
 
 
 def entries(batch: Batch) -> list[Entry]:
@@ -103,7 +105,9 @@ def test_all_gateways_converge(batches: list[list[Batch]], schedule: list[int], 
         asyncio.run(play(directory))
 
 
-@pytest.mark.parametrize("fault", [Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.UNREACHABLE, Fault.ANSWER_LOST])
+@pytest.mark.parametrize(
+    "fault", [Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.UNREACHABLE, Fault.ANSWER_LOST, Fault.EMPTIED]
+)
 async def test_a_fault_at_every_call(fault: Fault, tmp_path: Path) -> None:
     """After a crash the gateway begins again with an empty disk, after another fault it just goes on."""
     batches = [{0: 1, 1: 1}, {0: 2}, {2: 1, 1: 3}]

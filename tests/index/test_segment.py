@@ -13,6 +13,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError
 from untrusted_s3.index import segment_pb2 as pb
 from untrusted_s3.index.segment import (
+    EMPTY_SEGMENT,
     MAGIC,
     Entry,
     PeerCursor,
@@ -96,7 +97,8 @@ def test_every_flipped_bit_is_found() -> None:
 
 def test_every_truncation_and_every_excess_is_found() -> None:
     body = encode_segment(SEGMENT)
-    for size in range(len(body)):
+    assert decode_segment(b"", KEY) is EMPTY_SEGMENT
+    for size in range(1, len(body)):
         with pytest.raises(DataError, match=KEY):
             decode_segment(body[:size], KEY)
     with pytest.raises(DataError, match=KEY):

@@ -9,7 +9,7 @@ import crc32c
 from tests.interop.sharing import s3_client, stored_keys
 from tests.peers.gateway import Gateway
 from untrusted_s3.bep.file_info import name_hash
-from untrusted_s3.index.segment import Entry, decode_segment
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Entry, decode_segment
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.multipart import part_ranges
 
@@ -38,6 +38,8 @@ def check_log(gateway: Gateway, folder: str, *, contents: bool = False) -> dict[
         sequence = 0
         objects: dict[str, Entry] = {}
         for segment in segments:
+            if segment is EMPTY_SEGMENT:
+                continue
             assert segment.first_sequence == sequence + 1, (segment.first_sequence, sequence)
             sequence = segment.last_sequence
             for entry in segment.entries:

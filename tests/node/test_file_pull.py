@@ -89,7 +89,7 @@ async def test_all_blocks_may_be_missing() -> None:
     await pull.check_all_is_given_back()
 
 
-@pytest.mark.parametrize("fault", [Fault.UNREACHABLE, Fault.ANSWER_LOST])
+@pytest.mark.parametrize("fault", [Fault.UNREACHABLE, Fault.ANSWER_LOST, Fault.EMPTIED])
 @pytest.mark.parametrize("file_info", [SMALL, LARGE], ids=["small", "large"])
 async def test_any_request_may_fail(file_info: FileInfo, fault: Fault) -> None:
     number = 0
@@ -106,7 +106,12 @@ async def test_any_request_may_fail(file_info: FileInfo, fault: Fault) -> None:
         if not failed:
             break
         stored = await pull(file_info)
-        check_stored(bucket.store, file_info, stored, LARGE_PART if file_info is LARGE else 0)
+        if fault is not Fault.EMPTIED:  # else it may have another key
+            check_stored(bucket.store, file_info, stored, LARGE_PART if file_info is LARGE else 0)
+        else:
+            assert bucket.store.body(object_key(file_info)[: -len(file_info.content_hash())] + stored.content_hash) == (
+                object_body(file_info)
+            )
         await pull.check_all_is_given_back()
     assert number > (1 if file_info is SMALL else 8)
 
@@ -198,24 +203,46 @@ async def test_another_gateway_completes_first() -> None:
     await pull.check_all_is_given_back()
 
 
+def _trailer_size(body: bytes) -> int:
+    return int.from_bytes(body[-4:], "big") + 4
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda body: body[:-1],
         lambda body: body + b"\0",
         lambda body: body[:-4] + b"\xff\xff\xff\xff",
-        lambda body: body[: LARGE.message.size],
+        lambda body: body[:-40],
         lambda body: b"",
-        lambda body: body[: LARGE.message.size] + file("other", sizes=(1064,)).trailer(),
-        lambda body: body[: LARGE.message.size] + file("large", sizes=(4096,), content=7).trailer(),
-        lambda body: body[: LARGE.message.size] + b"\xff" * 50 + (50).to_bytes(4, "big"),
+        lambda body: body[: -_trailer_size(body)] + file("other", sizes=(1064,)).trailer(),
+        lambda body: body[: -_trailer_size(body)] + file("large", sizes=(4096,), content=7).trailer(),
+        lambda body: body[: -_trailer_size(body)] + b"\xff" * 50 + (50).to_bytes(4, "big"),
     ],
 )
-async def test_something_else_under_the_key_is_not_adopted(damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize("file_info", [SMALL, LARGE], ids=["small", "large"])
+async def test_something_else_under_the_key_is_not_adopted(
+    file_info: FileInfo, damage: Callable[[bytes], bytes]
+) -> None:
+    """It stays as it is, and the content gets another key."""
     pull = Pull()
-    pull.bucket.store.put(object_key(LARGE), damage(object_body(LARGE)))
-    with pytest.raises(DataError, match=object_key(LARGE)):
-        await pull(LARGE)
+    store, key = pull.bucket.store, object_key(file_info)
+    damaged = damage(object_body(file_info))
+    store.put(key, damaged)
+    stored = await pull(file_info)
+    assert stored.content_hash == f"{file_info.content_hash()}-1"
+    assert (store.body(key), store.body(f"{key}-1")) == (damaged, object_body(file_info))
+    # As a gateway does that has lost its state before it named the object.
+    assert await pull(file_info) == stored
+    await pull.check_all_is_given_back()
+
+
+async def test_damage_under_every_key_is_told() -> None:
+    pull = Pull()
+    for number in range(limits.MAX_OBJECT_KEYS):
+        pull.bucket.store.put(object_key(SMALL) + (f"-{number}" if number else ""), b"")
+    with pytest.raises(DataError, match=object_key(SMALL)):
+        await pull(SMALL)
     await pull.check_all_is_given_back()
 
 

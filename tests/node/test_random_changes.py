@@ -64,7 +64,7 @@ class World:
     def _fault(self, call: Call) -> Fault | None:
         if self.random.random() >= self.trouble:
             return None
-        return self.random.choice([Fault.UNREACHABLE, Fault.ANSWER_LOST])
+        return self.random.choice([Fault.UNREACHABLE, Fault.ANSWER_LOST, Fault.EMPTIED])
 
     def connect(self, number: int) -> None:
         if number not in self.connected:

@@ -33,6 +33,7 @@ class Moment(Enum):
     """When a connection breaks."""
 
     BEFORE = "before the store sees the request"
+    UNSENT = "before the first byte of the request's body, in an orderly way towards the store"
     BODY = "in the middle of the request's body"
     AFTER = "after the store has done it, before its answer"
     HEAD = "in the middle of the answer's head"
@@ -212,7 +213,10 @@ class FaultProxy:
                 await asyncio.sleep(seconds)
         await upstream.open()
         upstream.writer.write(b"\r\n".join(line for line in lines if not line.lower().startswith(b"expect:")))
-        if isinstance(fault, Reset) and fault.moment is Moment.BODY:
+        if isinstance(fault, Reset) and fault.moment is Moment.UNSENT and size:
+            await upstream.finish()
+            return _break(writer, fault)
+        if isinstance(fault, Reset) and fault.moment in (Moment.UNSENT, Moment.BODY):
             await self._copy(reader, upstream.writer, size // 2)
             upstream.close()
             return _break(writer, fault)
@@ -281,6 +285,13 @@ class _Upstream:
     def writer(self) -> asyncio.StreamWriter:
         assert self._streams is not None
         return self._streams[1]
+
+    async def finish(self) -> None:
+        """End the connection once all has been sent, and give the server time to see it."""
+        await self.writer.drain()
+        self.writer.close()
+        await asyncio.sleep(0.05)
+        self._streams = None
 
     def close(self) -> None:
         if self._streams is not None:

@@ -54,7 +54,6 @@ def test_index_ids_are_never_zero_and_differ() -> None:
 @pytest.mark.parametrize(
     ("from_json", "body"),
     [
-        (PeerRecord.from_json, b""),
         (PeerRecord.from_json, b"[]"),
         (PeerRecord.from_json, b"{}"),
         (PeerRecord.from_json, b'{"device_id": "typo"}'),
@@ -72,6 +71,16 @@ async def test_damage_is_told_with_the_key(from_json: Callable[[dict[str, Any]],
     bucket.objects["some/key.json"] = body
     with pytest.raises(DataError, match=r"some/key\.json"):
         await read_record(bucket, "some/key.json", from_json)
+
+
+async def test_one_of_no_bytes_counts_as_none() -> None:
+    """SeaweedFS leaves such where a connection ends at a bad moment."""
+    bucket = MemoryBucket()
+    bucket.objects["key"] = b""
+    assert await read_record(bucket, "key", PeerRecord.from_json) is None
+    mine = PeerRecord(ONE, "mine")
+    assert await create_or_read(bucket, "key", mine.to_json(), PeerRecord.from_json) == mine
+    assert await create_or_read(bucket, "key", {}, PeerRecord.from_json) == mine
 
 
 async def test_what_is_not_there_is_none() -> None:

@@ -28,6 +28,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -35,7 +36,7 @@ from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed
 from untrusted_s3.index.checkpoint import list_checkpoints, read_checkpoint, write_checkpoint
-from untrusted_s3.index.segment import Entry, PeerCursor, Segment, decode_segment, encode_segment
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Entry, PeerCursor, Segment, decode_segment, encode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
@@ -156,6 +157,9 @@ class FolderLog:
                     raise DataError(f"{error}; and {self._keys.segment(position)} is not there any more") from error
                 self._last_look = looked
                 return False
+            if segment is EMPTY_SEGMENT:
+                _logger.warning("an empty log segment is passed over", position=position)
+                segment = replace(segment, first_sequence=self.state.sequence + 1, time_ms=self.state.time_ms)
             self.state.apply(position, segment)
         return True
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
+from untrusted_s3 import limits
 from untrusted_s3.bep.file_info import FileInfo, name_hash
-from untrusted_s3.errors import PreconditionFailed, PreviousObjectGone
+from untrusted_s3.errors import DataError, PreconditionFailed, PreviousObjectGone
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.index.stored_object import crc32c_of, object_part_size, read_stored_object
 from untrusted_s3.node.assembly import Assembly, FetchBlock
@@ -16,6 +19,8 @@ from untrusted_s3.node.multipart_pull import MultipartPull, PartWorkers
 from untrusted_s3.node.previous_object import PreviousObject
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+
+_logger = structlog.get_logger()
 
 
 class FilePuller:
@@ -50,7 +55,29 @@ class FilePuller:
 
         Raises PullStopped, BlockUnavailable, StoreError or DataError. An upload in parts then stays for the next try.
         """
-        key = self._keys.object(name_hash(file_info.name), file_info.content_hash())
+        content_hash = file_info.content_hash()
+        damage: DataError | None = None
+        for number in range(limits.MAX_OBJECT_KEYS):
+            # Objects are never overwritten. Where one lies under the key that holds something else, as SeaweedFS
+            # leaves one of no bytes where a connection ends at a bad moment, this content gets another key.
+            last = f"{content_hash}-{number}" if number else content_hash
+            key = self._keys.object(name_hash(file_info.name), last)
+            try:
+                return await self._pull_to(key, file_info, fetch_block, previous, superseded)
+            except DataError as error:
+                _logger.warning("an object is damaged, its content gets another key", key=key, error=str(error))
+                damage = error
+        assert damage is not None
+        raise damage
+
+    async def _pull_to(
+        self,
+        key: str,
+        file_info: FileInfo,
+        fetch_block: FetchBlock,
+        previous: Entry | None,
+        superseded: Callable[[], bool],
+    ) -> StoredObject:
         size = object_part_size(file_info)
         try:
             if size == 0:
@@ -80,7 +107,7 @@ class FilePuller:
         finally:
             self._budget.release(assembly.size)
         self._counters.object_bytes_written.inc(assembly.size)
-        return StoredObject(file_info.content_hash(), assembly.size, 0, (crc32c_of(pieces),))
+        return StoredObject(key.rpartition("/")[2], assembly.size, 0, (crc32c_of(pieces),))
 
     async def _multipart(
         self,
@@ -97,7 +124,7 @@ class FilePuller:
         except PreviousObjectGone:
             # What was copied so far is good, and is found again.
             return await self._multipart(key, size, file_info, fetch_block, None, superseded)
-        return StoredObject(file_info.content_hash(), assembly.size, size, checksums)
+        return StoredObject(key.rpartition("/")[2], assembly.size, size, checksums)
 
     def _previous_object(self, previous: Entry | None, file_info: FileInfo) -> PreviousObject | None:
         if previous is None or previous.stored is None:

@@ -140,10 +140,13 @@ def removal_unfinished(record: FolderRecord) -> str:
 
 
 async def read_record(bucket: Bucket, key: str, from_json: Callable[[dict[str, Any]], Record]) -> Record | None:
-    """The record under `key`, or None where there is none. Raises DataError where it cannot be read."""
+    """The record under `key`, or None where there is none, or one of no bytes, as some stores leave it where a
+    connection ends between the head and the body of a PUT. Raises DataError where it cannot be read."""
     try:
         body = await bucket.get(key)
     except NoSuchKey:
+        return None
+    if not body:
         return None
     try:
         value = json.loads(body)
@@ -171,6 +174,9 @@ async def create_or_read(
     except PreconditionFailed:
         pass
     created = await read_record(bucket, key, from_json)
+    if created is None:
+        await write_record(bucket, key, value)  # there is one of no bytes
+        created = await read_record(bucket, key, from_json)
     if created is None:
         raise DataError(f"{key} was written and is not there")
     return created
