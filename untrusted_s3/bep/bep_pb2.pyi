@@ -172,7 +172,7 @@ class BlockInfo(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., size: _Optional[int] = ..., hash: _Optional[bytes] = ...) -> None: ...
 
 class FileInfo(_message.Message):
-    __slots__ = ("name", "type", "size", "permissions", "modified_s", "deleted", "invalid", "no_permissions", "version", "sequence", "modified_ns", "modified_by", "block_size", "blocks", "symlink_target", "encrypted")
+    __slots__ = ("name", "type", "size", "permissions", "modified_s", "deleted", "invalid", "no_permissions", "version", "sequence", "modified_ns", "modified_by", "block_size", "platform", "blocks", "symlink_target", "blocks_hash", "encrypted", "previous_blocks_hash")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -186,9 +186,12 @@ class FileInfo(_message.Message):
     MODIFIED_NS_FIELD_NUMBER: _ClassVar[int]
     MODIFIED_BY_FIELD_NUMBER: _ClassVar[int]
     BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PLATFORM_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     SYMLINK_TARGET_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_HASH_FIELD_NUMBER: _ClassVar[int]
     ENCRYPTED_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_BLOCKS_HASH_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: FileInfoType
     size: int
@@ -202,10 +205,63 @@ class FileInfo(_message.Message):
     modified_ns: int
     modified_by: int
     block_size: int
+    platform: bytes
     blocks: _containers.RepeatedCompositeFieldContainer[BlockInfo]
     symlink_target: bytes
+    blocks_hash: bytes
     encrypted: bytes
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[FileInfoType, str]] = ..., size: _Optional[int] = ..., permissions: _Optional[int] = ..., modified_s: _Optional[int] = ..., deleted: _Optional[bool] = ..., invalid: _Optional[bool] = ..., no_permissions: _Optional[bool] = ..., version: _Optional[_Union[Vector, _Mapping]] = ..., sequence: _Optional[int] = ..., modified_ns: _Optional[int] = ..., modified_by: _Optional[int] = ..., block_size: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[BlockInfo, _Mapping]]] = ..., symlink_target: _Optional[bytes] = ..., encrypted: _Optional[bytes] = ...) -> None: ...
+    previous_blocks_hash: bytes
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[FileInfoType, str]] = ..., size: _Optional[int] = ..., permissions: _Optional[int] = ..., modified_s: _Optional[int] = ..., deleted: _Optional[bool] = ..., invalid: _Optional[bool] = ..., no_permissions: _Optional[bool] = ..., version: _Optional[_Union[Vector, _Mapping]] = ..., sequence: _Optional[int] = ..., modified_ns: _Optional[int] = ..., modified_by: _Optional[int] = ..., block_size: _Optional[int] = ..., platform: _Optional[bytes] = ..., blocks: _Optional[_Iterable[_Union[BlockInfo, _Mapping]]] = ..., symlink_target: _Optional[bytes] = ..., blocks_hash: _Optional[bytes] = ..., encrypted: _Optional[bytes] = ..., previous_blocks_hash: _Optional[bytes] = ...) -> None: ...
+
+class PlatformData(_message.Message):
+    __slots__ = ("unix", "windows", "linux", "darwin", "freebsd", "netbsd")
+    UNIX_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    LINUX_FIELD_NUMBER: _ClassVar[int]
+    DARWIN_FIELD_NUMBER: _ClassVar[int]
+    FREEBSD_FIELD_NUMBER: _ClassVar[int]
+    NETBSD_FIELD_NUMBER: _ClassVar[int]
+    unix: UnixData
+    windows: WindowsData
+    linux: XattrData
+    darwin: XattrData
+    freebsd: XattrData
+    netbsd: XattrData
+    def __init__(self, unix: _Optional[_Union[UnixData, _Mapping]] = ..., windows: _Optional[_Union[WindowsData, _Mapping]] = ..., linux: _Optional[_Union[XattrData, _Mapping]] = ..., darwin: _Optional[_Union[XattrData, _Mapping]] = ..., freebsd: _Optional[_Union[XattrData, _Mapping]] = ..., netbsd: _Optional[_Union[XattrData, _Mapping]] = ...) -> None: ...
+
+class UnixData(_message.Message):
+    __slots__ = ("owner_name", "group_name", "uid", "gid")
+    OWNER_NAME_FIELD_NUMBER: _ClassVar[int]
+    GROUP_NAME_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    owner_name: bytes
+    group_name: bytes
+    uid: int
+    gid: int
+    def __init__(self, owner_name: _Optional[bytes] = ..., group_name: _Optional[bytes] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
+
+class WindowsData(_message.Message):
+    __slots__ = ("owner_name", "owner_is_group")
+    OWNER_NAME_FIELD_NUMBER: _ClassVar[int]
+    OWNER_IS_GROUP_FIELD_NUMBER: _ClassVar[int]
+    owner_name: bytes
+    owner_is_group: bool
+    def __init__(self, owner_name: _Optional[bytes] = ..., owner_is_group: _Optional[bool] = ...) -> None: ...
+
+class XattrData(_message.Message):
+    __slots__ = ("xattrs",)
+    XATTRS_FIELD_NUMBER: _ClassVar[int]
+    xattrs: _containers.RepeatedCompositeFieldContainer[Xattr]
+    def __init__(self, xattrs: _Optional[_Iterable[_Union[Xattr, _Mapping]]] = ...) -> None: ...
+
+class Xattr(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    value: bytes
+    def __init__(self, name: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("id", "folder", "name", "offset", "size", "hash", "from_temporary", "block_no")
