@@ -87,6 +87,14 @@ class DataError(UntrustedS3Error):
     """Something in the bucket is not what the format says."""
 
 
+class DecryptionFailed(DataError):
+    """A ciphertext, name or token that the key did not make: altered, cut short, or made with another key."""
+
+
+class InconsistentFileInfo(DataError):
+    """A file info whose outside, which anybody can write, does not fit the real one that is encrypted in it."""
+
+
 # Local state
 
 

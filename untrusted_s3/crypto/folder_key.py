@@ -1,0 +1,64 @@
+"""The key of a folder, made from its password: names, and the token that tells a wrong password from a right one."""
+
+from __future__ import annotations
+
+import hmac
+
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from untrusted_s3.crypto import names, xchacha20
+from untrusted_s3.crypto.aes_siv import DeterministicCipher
+from untrusted_s3.crypto.file_key import FileKey
+from untrusted_s3.errors import DecryptionFailed, WrongPassword
+
+_PREFIX = b"syncthing"
+_SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 32_768, 8, 1
+
+
+class FolderKey:
+    """The key (32 bytes) of the folder with that ID."""
+
+    __slots__ = ("_names", "folder_id", "raw")
+
+    def __init__(self, raw: bytes, folder_id: str) -> None:
+        self.raw = raw
+        self.folder_id = folder_id
+        self._names = DeterministicCipher(raw)
+
+    @classmethod
+    def derive(cls, password: str, folder_id: str) -> FolderKey:
+        """The key that the password makes. Takes some 0.1 s and 32 MiB: that is what keeps guessers away."""
+        salt = _known_bytes(folder_id)
+        scrypt = Scrypt(salt, xchacha20.KEY_SIZE, n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P)
+        return cls(scrypt.derive(password.encode()), folder_id)
+
+    def token(self) -> bytes:
+        """The folder's *encryption_password_token*."""
+        return self._names.encrypt(_known_bytes(self.folder_id))
+
+    def check_token(self, token: bytes) -> None:
+        """Raises WrongPassword unless `token` is this key's."""
+        if not hmac.compare_digest(self.token(), token):
+            raise WrongPassword(f"wrong password for the folder {self.folder_id!r}")
+
+    def encrypt_name(self, name: str) -> str:
+        """The encrypted name of a file: always the same for the same name."""
+        return names.to_path(self._names.encrypt(name.encode()))
+
+    def decrypt_name(self, encrypted_name: str) -> str:
+        """The plain name. Only who has the key can have made it, but nothing says that it is a harmless path.
+
+        Raises DecryptionFailed.
+        """
+        try:
+            return self._names.decrypt(names.from_path(encrypted_name)).decode()
+        except UnicodeDecodeError as error:
+            raise DecryptionFailed(f"the plain name of {encrypted_name!r} is not UTF-8") from error
+
+    def file_key(self, name: str) -> FileKey:
+        """The key of the file that is called `name` in plain."""
+        return FileKey.derive(self.raw, name)
+
+
+def _known_bytes(folder_id: str) -> bytes:
+    return _PREFIX + folder_id.encode()
