@@ -19,6 +19,7 @@ FROM build AS gateway-build
 ARG EXTRAS=
 COPY pyproject.toml README.md LICENSE ./
 COPY untrusted_s3 untrusted_s3
+COPY vectors vectors
 RUN python3 -m venv --without-pip /opt/untrusted-s3 \
  && pip/bin/pip --python /opt/untrusted-s3/bin/python install --no-cache-dir --no-index --find-links wheels ".${EXTRAS}"
 

@@ -48,7 +48,7 @@ COMPILE := -m piptools compile --quiet --strip-extras --allow-unsafe --generate-
 constraints: $(VENV)/.dev
 	$(PIP) pip-tools
 	$(BIN)/python $(COMPILE) --upgrade --extra embedded --output-file constraints.txt
-	$(BIN)/python $(COMPILE) --extra embedded --extra dev --constraint constraints.txt --output-file constraints-dev.txt
+	$(BIN)/python $(COMPILE) --extra embedded --extra vectors --extra dev --constraint constraints.txt --output-file constraints-dev.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -63,6 +63,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Packages that come as source only are built with the setuptools that is pinned.
 $(VENV)/.dev: $(VENV)/.run constraints-dev.txt
-	$(PIP) --require-hashes --requirement constraints-dev.txt
+	$(PIP) --require-hashes --no-build-isolation --requirement constraints-dev.txt
 	@touch $@

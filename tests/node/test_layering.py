@@ -13,14 +13,15 @@ import pytest
 import untrusted_s3
 
 PACKAGE = Path(untrusted_s3.__file__).parent
-# Each may import those below it; `bep` and `crypto` stand side by side.
+# Each may import those below it.
 LAYERS = {
     "errors": 0,
     "limits": 0,
     "structured_logging": 1,
     "bep": 1,
-    "crypto": 1,
+    "crypto": 2,
     "store": 2,
+    "conformance": 3,
     "index": 3,
     "restore": 4,
     "node": 5,
@@ -28,7 +29,7 @@ LAYERS = {
     "__main__": 7,
 }
 ZERO_KNOWLEDGE = ("bep", "store", "index", "node")
-SECRET = ("untrusted_s3.crypto", "untrusted_s3.restore", "miscreant", "nacl")
+SECRET = ("untrusted_s3.crypto", "untrusted_s3.conformance", "untrusted_s3.restore", "miscreant", "nacl")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from tests.peers.gateway import Gateway
 from untrusted_s3.bep import events
 from untrusted_s3.bep.connection import Connection
 from untrusted_s3.errors import TLSFailed
@@ -16,11 +16,17 @@ from untrusted_s3.node.tls import TLSConnection, make_context
 _TIMEOUT = 20.0
 
 
+class Listener(Protocol):
+    """A device that can be dialed: a gateway or a real Syncthing."""
+
+    listen_address: str
+
+
 class RawPeer:
     """A device that says Hello as it should and then sends any bytes."""
 
-    def __init__(self, gateway: Gateway, identity: Identity) -> None:
-        self._socket = open_socket(gateway)
+    def __init__(self, device: Listener, identity: Identity) -> None:
+        self._socket = open_socket(device)
         self._tls = TLSConnection(make_context(identity), server_side=False)
         self._bep = Connection(0)
         self._events: list[events.Event] = []
@@ -60,7 +66,7 @@ class RawPeer:
         return bool(data) and not self._tls.closed
 
 
-def open_socket(gateway: Gateway) -> socket.socket:
-    """A TCP connection to where the gateway listens."""
-    address = urlsplit(gateway.listen_address)
+def open_socket(device: Listener) -> socket.socket:
+    """A TCP connection to where the device listens."""
+    address = urlsplit(device.listen_address)
     return socket.create_connection((address.hostname, address.port), timeout=_TIMEOUT)

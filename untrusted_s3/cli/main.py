@@ -19,6 +19,7 @@ from untrusted_s3.cli.options import Invocation
 from untrusted_s3.cli.peers import peers
 from untrusted_s3.cli.serve import serve
 from untrusted_s3.cli.status import status
+from untrusted_s3.cli.vectors import vectors
 from untrusted_s3.errors import UntrustedS3Error
 from untrusted_s3.structured_logging import redact_text
 
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, device_id, peers, folders, status, doctor):
+for _command in (serve, device_id, peers, folders, status, doctor, vectors):
     cli.add_command(_command)
 
 

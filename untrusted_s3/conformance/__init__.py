@@ -1,0 +1,1 @@
+"""Known answers, and implementations of Syncthing's folder encryption that have to give them."""
