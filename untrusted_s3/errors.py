@@ -102,6 +102,17 @@ class StateDamaged(UntrustedS3Error):
     """A file of the local state cannot be used any more; what it held is in the store."""
 
 
+# A real Syncthing beside us
+
+
+class SyncthingFailed(UntrustedS3Error):
+    """Syncthing refused, died, or did not get there in time."""
+
+
+class CheckFailed(UntrustedS3Error):
+    """Something that a real Syncthing made or kept is not as our own code makes or expects it."""
+
+
 # The protocol
 
 

@@ -124,3 +124,6 @@ HEARTBEAT_LIFETIME: Final = 90.0
 # A sealed identity
 MIN_PASSPHRASE_CHARACTERS: Final = 12
 MAX_SCRYPT_MEMORY: Final = 256 * MIB
+
+# Trying a real Syncthing
+COMPAT_TIME_LIMIT: Final = 300.0

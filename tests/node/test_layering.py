@@ -25,8 +25,9 @@ LAYERS = {
     "index": 3,
     "restore": 4,
     "node": 5,
-    "cli": 6,
-    "__main__": 7,
+    "conformance": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 ZERO_KNOWLEDGE = ("bep", "store", "index", "node")
 SECRET = ("untrusted_s3.crypto", "untrusted_s3.conformance", "untrusted_s3.restore", "miscreant", "nacl")

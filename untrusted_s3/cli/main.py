@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from untrusted_s3 import __version__
+from untrusted_s3.cli.compat import compat
 from untrusted_s3.cli.doctor import doctor
 from untrusted_s3.cli.folders import folders
 from untrusted_s3.cli.id import device_id
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, device_id, peers, folders, status, doctor, vectors):
+for _command in (serve, device_id, peers, folders, status, doctor, vectors, compat):
     cli.add_command(_command)
 
 
