@@ -21,7 +21,6 @@ LAYERS = {
     "bep": 1,
     "crypto": 2,
     "store": 2,
-    "conformance": 3,
     "index": 3,
     "restore": 4,
     "node": 5,

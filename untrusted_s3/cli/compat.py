@@ -19,7 +19,7 @@ from untrusted_s3.errors import DataError, UsageError
 from untrusted_s3.structured_logging import printable
 
 if TYPE_CHECKING:
-    from untrusted_s3.conformance.compat import CheckResult
+    from untrusted_s3.conformance.checks import CheckResult
 
 _VERDICTS = {"ok": "ok", "failed": "FAIL", "not run": "-"}
 _WIDTH = 19

@@ -14,19 +14,19 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.conformance import stored_folder, trees
 from untrusted_s3.conformance.awkward_tree import build_awkward_tree, random_file
+from untrusted_s3.conformance.checks import CannotRun, Check, CheckResult, TimeLimit, run_checks
 from untrusted_s3.conformance.gateway_process import GatewayProcess, command_environment, store_options
 from untrusted_s3.conformance.stored_folder import StoredFolder
 from untrusted_s3.conformance.syncthing import Syncthing
 from untrusted_s3.crypto.folder_key import FolderKey
-from untrusted_s3.errors import CheckFailed, SyncthingFailed, UntrustedS3Error
+from untrusted_s3.errors import CheckFailed, SyncthingFailed
 from untrusted_s3.limits import BLOCK_OVERHEAD, MIB
 from untrusted_s3.store import layout
 from untrusted_s3.store.embedded import EmbeddedStore
@@ -34,7 +34,6 @@ from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.records import PeerRecord, write_record
 from untrusted_s3.store.s3 import S3Bucket, S3Credentials
 
-Status = Literal["ok", "failed", "not run"]
 T = TypeVar("T")
 
 FOLDER = "untrusted-s3 compat: Grüße"
@@ -49,20 +48,7 @@ _DELETED_FILE = "names/with space"
 _DELETED_DIRECTORY = "empty directory"
 _WAIT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """What came of one check. `detail` says what was seen, what is wrong or why it was not run; `seconds` it took."""
-
-    name: str
-    status: Status
-    detail: str
-    seconds: float
-
-
-class _NotPossibleError(Exception):
-    """A check that this Syncthing gives no way to do."""
+_OUTPUT_LINES = 20
 
 
 class Compat:
@@ -75,8 +61,7 @@ class Compat:
     def __init__(self, binary: Path, directory: Path, time_limit: float) -> None:
         self._binary = binary
         self._directory = directory
-        self._time_limit = time_limit
-        self._deadline = time.monotonic() + time_limit
+        self._limit = TimeLimit(time_limit)
         self._stack = ExitStack()
         self._original = directory / "original"
         self._copy = directory / "copy"
@@ -96,58 +81,36 @@ class Compat:
             stack.callback(lambda: self._run(self._bucket.close()))
             home = self._directory / "gateway"
             home.mkdir()
-            self._gateway = stack.enter_context(GatewayProcess(home, self._store, self._deadline))
+            self._gateway = stack.enter_context(GatewayProcess(home, self._store))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, value, traceback)
 
     def checks(self) -> Iterator[CheckResult]:
-        """Runs the checks and gives the result of each as soon as it is there. Those that need a failed one are not
-        run, and after the time limit none is."""
-        missed: set[str] = set()
-        for name, needed, check in self._plan():
-            started = time.monotonic()
-            status: Status = "failed"
-            if needed & missed:
-                status, detail = "not run", f"needs: {', '.join(sorted(needed & missed))}"
-            elif self._is_over:
-                status, detail = "not run", self._over
-            else:
-                try:
-                    status, detail = "ok", check()
-                except _NotPossibleError as reason:
-                    status, detail = "not run", str(reason)
-                except (UntrustedS3Error, OSError, TimeoutError) as error:
-                    detail = f"{self._over}: {error}" if self._is_over else str(error)
-            if status != "ok":
-                missed.add(name)
-            yield CheckResult(name, status, detail, time.monotonic() - started)
+        """The result of each check as soon as it is there."""
+        return run_checks(self._plan(), self._limit)
 
-    def _plan(self) -> tuple[tuple[str, set[str], Callable[[], str]], ...]:
-        there, both = {"path in"}, {"path in", "path out"}
-        return (
-            ("path in", set(), self._path_in),
-            ("token", there, lambda: stored_folder.check_token(self._stored, self._key)),
-            (
-                "names",
-                there,
-                lambda: stored_folder.check_names(self._stored, self._key, trees.manifest(self._original)),
-            ),
-            ("block tokens", there, lambda: self._compare(stored_folder.check_block_tokens)),
-            ("file infos", there, lambda: self._compare(stored_folder.check_file_infos)),
-            ("path out", there, self._path_out),
-            ("metadata", both, self._change_metadata),
-            ("change of one block", both, self._change_block),
-            ("delete", both, self._delete),
-            ("syncthing decrypt", there, self._decrypt),
-            ("restore", there, self._restore),
-        )
+    def _plan(self) -> list[Check]:
+        there, both = frozenset({"path in"}), frozenset({"path in", "path out"})
+        return [
+            Check("path in", frozenset(), self._path_in),
+            Check("token", there, lambda: stored_folder.check_token(self._stored, self._key)),
+            Check("names", there, self._names),
+            Check("block tokens", there, lambda: self._compare(stored_folder.check_block_tokens)),
+            Check("file infos", there, lambda: self._compare(stored_folder.check_file_infos)),
+            Check("path out", there, self._path_out),
+            Check("metadata", both, self._change_metadata),
+            Check("change of one block", both, self._change_block),
+            Check("delete", both, self._delete),
+            Check("syncthing decrypt", there, self._decrypt),
+            Check("restore", there, self._restore),
+        ]
 
-    # The checks: each says what it has seen, or raises an error of ours
+    # The checks, in the order in which they need each other
 
     def _path_in(self) -> str:
         build_awkward_tree(self._original)
@@ -161,6 +124,9 @@ class Compat:
         items = trees.manifest(self._original, contents=False).values()
         size = sum(item.size or 0 for item in items) / MIB
         return f"{len(items)} items, {size:.1f} MiB in {time.monotonic() - started:.1f} s"
+
+    def _names(self) -> str:
+        return stored_folder.check_names(self._stored, self._key, trees.manifest(self._original, contents=False))
 
     def _path_out(self) -> str:
         started = time.monotonic()
@@ -223,7 +189,7 @@ class Compat:
         except SyncthingFailed:
             usage = ""
         if "--folder-id" not in usage:
-            raise _NotPossibleError("this Syncthing has no command `decrypt` that takes --folder-id")
+            raise CannotRun("this Syncthing has no command `decrypt` that takes --folder-id")
         encrypted, decrypted = self._directory / "objects", self._directory / "decrypted"
         self._run(stored_folder.download_objects(self._bucket, FOLDER, self._stored, encrypted))
         decrypted.mkdir()
@@ -249,13 +215,14 @@ class Compat:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=self._seconds(),
+                timeout=self._limit.left,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             raise CheckFailed("our restore does not end") from None
         if done.returncode != 0:
-            raise CheckFailed(f"our restore ended with {done.returncode}: {(done.stdout + done.stderr).strip()}")
+            said = (done.stdout + done.stderr).strip().splitlines()[-_OUTPUT_LINES:]
+            raise CheckFailed("\n".join([f"our restore ended with {done.returncode}:", *said]))
         expected, actual = trees.manifest(self._original), trees.manifest(target)
         stored_folder.fail_with(trees.differences(expected, actual))
         return f"{len(actual)} equal items, straight from the bucket"
@@ -264,7 +231,7 @@ class Compat:
 
     def _device(self, name: str, path: Path) -> Syncthing:
         """A trusted device that shares the folder at `path` with the gateway, and is connected with it."""
-        device = Syncthing(self._binary, self._directory / name, name, self._deadline)
+        device = Syncthing(self._binary, self._directory / name, name, self._limit.deadline)
         self._stack.callback(device.stop)
         record = PeerRecord(DeviceID.parse(device.device_id), name)
         self._run(write_record(self._bucket, layout.peer_key(record.device_id), record.to_json()))
@@ -289,7 +256,7 @@ class Compat:
 
     def _wait_until_same(self) -> int:
         """Waits until both devices' folders hold the same; gives the number of items."""
-        deadline = min(time.monotonic() + _WAIT_SECONDS, self._deadline)
+        deadline = min(time.monotonic() + _WAIT_SECONDS, self._limit.deadline)
         while True:
             expected, actual = (trees.manifest(folder, contents=False) for folder in (self._original, self._copy))
             if expected == actual:
@@ -306,19 +273,7 @@ class Compat:
         return self._run(stored_folder.read_stored_folder(self._bucket, FOLDER, state))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(asyncio.wait_for(work, self._seconds()))
-
-    def _seconds(self) -> float:
-        """What is left of the time, a little at least: what is asked then is whether it is there already."""
-        return max(1.0, self._deadline - time.monotonic())
-
-    @property
-    def _is_over(self) -> bool:
-        return time.monotonic() > self._deadline
-
-    @property
-    def _over(self) -> str:
-        return f"the time limit of {self._time_limit:g} s is over"
+        return self._runner.run(asyncio.wait_for(work, self._limit.left))
 
 
 def _problems_of_metadata(before: StoredFolder, after: StoredFolder, name: str) -> Iterator[str]:

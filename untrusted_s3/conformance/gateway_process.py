@@ -43,13 +43,11 @@ class GatewayProcess:
     Enter it from the main thread: on Linux it is told to end when the thread that started it does.
     """
 
-    def __init__(self, home: Path, store: EmbeddedStore, deadline: float) -> None:
-        """Past `deadline`, on the monotonic clock, its start is not waited for any more."""
+    def __init__(self, home: Path, store: EmbeddedStore) -> None:
         self.home = home
         self.device_id = load_or_create(home / "identity").device_id
         self.listen_address = f"tcp://127.0.0.1:{free_port()}"
         self._store = store
-        self._deadline = deadline
         self._http_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -80,6 +78,9 @@ class GatewayProcess:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Ends it; at once where the context ends by an exception, as nobody wants to know what it has."""
+        if kind is not None and self._process is not None:
+            self._process.kill()
         self.stop()
 
     def stop(self) -> None:
@@ -99,7 +100,7 @@ class GatewayProcess:
         return self.home / "gateway.log"
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = min(time.monotonic() + _START_SECONDS, self._deadline)
+        deadline = time.monotonic() + _START_SECONDS
         while not self._is_ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 ended = "is not ready in time" if process.returncode is None else f"ended with {process.returncode}"

@@ -142,12 +142,17 @@ class Syncthing:
         return self
 
     def stop(self) -> None:
-        """Shut it down through its API; kill it if that takes too long. May be called twice."""
+        """Shut it down through its API, or by a signal where that does not answer; kill it if that takes too long.
+
+        May be called twice.
+        """
         process, self.process = self.process, None
         if process is None:
             return
-        with contextlib.suppress(OSError, http.client.HTTPException, SyncthingFailed):
+        try:
             self.rest("POST", "system/shutdown")
+        except (OSError, http.client.HTTPException, SyncthingFailed):
+            process.terminate()
         try:
             process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
