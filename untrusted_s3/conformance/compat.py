@@ -71,14 +71,14 @@ class Compat:
         with ExitStack() as stack:
             self._store = stack.enter_context(EmbeddedStore.start(self._directory / "seaweedfs"))
             self._runner = stack.enter_context(asyncio.Runner())
-            self._bucket = self._run(
+            self._bucket = self._runner.run(
                 S3Bucket.open(
                     StoreLocation(self._store.bucket, ""),
                     self._store.endpoint_url,
                     S3Credentials(self._store.access_key, self._store.secret_key),
                 )
             )
-            stack.callback(lambda: self._run(self._bucket.close()))
+            stack.callback(lambda: self._runner.run(self._bucket.close()))
             home = self._directory / "gateway"
             home.mkdir()
             self._gateway = stack.enter_context(GatewayProcess(home, self._store))
