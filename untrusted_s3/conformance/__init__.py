@@ -1,1 +1,1 @@
-"""Known answers, and implementations of Syncthing's folder encryption that have to give them."""
+"""Known answers for Syncthing's folder encryption and implementations that have to give them; trials of a Syncthing."""
