@@ -95,6 +95,19 @@ class InconsistentFileInfo(DataError):
     """A file info whose outside, which anybody can write, does not fit the real one that is encrypted in it."""
 
 
+class BlockDamaged(DataError):
+    """A block of a file that cannot be read from the store, or is not what its file info says.
+
+    `path` is the plain name, `offset` where the block begins in the plain file, `reason` what is wrong.
+    """
+
+    def __init__(self, path: str, offset: int, reason: str) -> None:
+        super().__init__(f"{path}: damaged at {offset}: {reason}")
+        self.path = path
+        self.offset = offset
+        self.reason = reason
+
+
 # Local state
 
 

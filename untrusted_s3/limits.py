@@ -121,6 +121,13 @@ UNKNOWN_DEVICE_LOOKUP_INTERVAL: Final = 5.0
 HEARTBEAT_INTERVAL: Final = 30.0
 HEARTBEAT_LIFETIME: Final = 90.0
 
+# The key holder's side
+DEFAULT_READ_MEMORY: Final = 256 * MIB
+READ_SIZE: Final = 8 * MIB
+READ_AHEAD: Final = 8  # reads of one file
+CONCURRENT_READS: Final = 32
+SMALL_READ_SIZE: Final = 64 * KIB  # decrypted at once, for less than a change of threads costs
+
 # A sealed identity
 MIN_PASSPHRASE_CHARACTERS: Final = 12
 MAX_SCRYPT_MEMORY: Final = 256 * MIB

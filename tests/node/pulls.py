@@ -12,9 +12,9 @@ import crc32c
 from tests.simulated import SimulatedBucket, SimulatedStore
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, name_hash
+from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.segment import Entry, StoredObject
-from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.file_pull import FilePuller
 from untrusted_s3.store.layout import FolderKeys

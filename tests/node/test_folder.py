@@ -13,8 +13,8 @@ from tests.node.loopback import until
 from tests.simulated import Fault, SimulatedBucket, fail_once
 from untrusted_s3 import limits
 from untrusted_s3.bep.cluster_config import IndexState
+from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.errors import StateDamaged
-from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.folder import Folder
 from untrusted_s3.node.status import folder_status

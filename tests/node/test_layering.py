@@ -17,6 +17,7 @@ PACKAGE = Path(untrusted_s3.__file__).parent
 LAYERS = {
     "errors": 0,
     "limits": 0,
+    "byte_budget": 1,
     "structured_logging": 1,
     "bep": 1,
     "crypto": 2,

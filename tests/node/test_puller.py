@@ -18,11 +18,11 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.pending import PendingIndex
 from untrusted_s3.index.segment import Entry, Segment
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.file_pull import FilePuller
 from untrusted_s3.node.puller import Puller

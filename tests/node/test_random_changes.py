@@ -19,7 +19,7 @@ from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import parse_file_info
-from untrusted_s3.node.byte_budget import ByteBudget
+from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.folder import Folder
 

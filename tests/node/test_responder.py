@@ -11,8 +11,8 @@ from tests.simulated import Call, Fault, Phase, SimulatedBucket, fail_once
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.events import RequestReceived
+from untrusted_s3.byte_budget import SharedBudget
 from untrusted_s3.index.segment import Entry
-from untrusted_s3.node.byte_budget import SharedBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.responder import Responder, matches
 

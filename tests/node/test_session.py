@@ -21,8 +21,8 @@ from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, check_token
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.errors import BlockUnavailable, RemoteProtocolError, StoreUnreachable
-from untrusted_s3.node.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.folder import Folder
 from untrusted_s3.node.identity import Identity

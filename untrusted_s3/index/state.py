@@ -87,7 +87,7 @@ class FolderState:
         self._connection.on_damage = self._on_damage
         self._meta: dict[str, int] = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
         # Peers ask for one block after the other of a file; a sequence number never names anything else later.
-        self._entry_at = lru_cache(_CACHED_ENTRIES)(self._read_entry)
+        self._cached_entry_at = lru_cache(_CACHED_ENTRIES)(self.entry_at)
 
     def replace(self, path: Path) -> None:
         """Takes the file at `path`, which another state's `write_copy` has made, in the place of its own."""
@@ -190,9 +190,10 @@ class FolderState:
     def entry(self, name: str) -> Entry | None:
         """What the folder has under an encrypted name."""
         row = self._connection.execute("SELECT sequence FROM files WHERE name_hash = ?", (_name_key(name),)).fetchone()
-        return self._entry_at(row[0]) if row else None
+        return self._cached_entry_at(row[0]) if row else None
 
-    def _read_entry(self, sequence: int) -> Entry:
+    def entry_at(self, sequence: int) -> Entry:
+        """What the folder has under a sequence number that is in use."""
         row = self._connection.execute(
             "SELECT file_info, content_hash, object_size, part_size, part_crc32c FROM files WHERE sequence = ?",
             (sequence,),

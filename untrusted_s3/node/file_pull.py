@@ -9,11 +9,11 @@ import structlog
 
 from untrusted_s3 import limits
 from untrusted_s3.bep.file_info import FileInfo, name_hash
+from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.errors import DataError, PreconditionFailed, PreviousObjectGone
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.index.stored_object import crc32c_of, object_part_size, read_stored_object
 from untrusted_s3.node.assembly import Assembly, FetchBlock
-from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.multipart_pull import MultipartPull, PartWorkers
 from untrusted_s3.node.previous_object import PreviousObject

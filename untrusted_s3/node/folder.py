@@ -17,13 +17,13 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import name_hash
 from untrusted_s3.bep.vector import is_newer
+from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.errors import DataError, StateDamaged, StoreError
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment import Entry, PeerCursor
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.file_pull import FilePuller
 from untrusted_s3.node.puller import Puller

@@ -15,8 +15,8 @@ from OpenSSL import SSL
 from untrusted_s3 import __version__, limits
 from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.errors import DataError, FolderRefused, StateDamaged, StoreError
-from untrusted_s3.node.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.dialer import Dialer
 from untrusted_s3.node.folder import Folder

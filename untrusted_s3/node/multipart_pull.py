@@ -12,10 +12,10 @@ from functools import partial
 import structlog
 
 from untrusted_s3 import limits
+from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.errors import PreconditionFailed, PullStopped, StoreError, StoreRefused, UploadLost
 from untrusted_s3.index.stored_object import crc32c_of, crc32c_of_range
 from untrusted_s3.node.assembly import Assembly, RequestedRange
-from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.previous_object import PreviousObject
 from untrusted_s3.store.bucket import Bucket, UploadedPart

@@ -17,9 +17,9 @@ import structlog
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.events import RequestReceived
+from untrusted_s3.byte_budget import SharedBudget
 from untrusted_s3.errors import NoSuchKey, StoreError
 from untrusted_s3.index.segment import Entry
-from untrusted_s3.node.byte_budget import SharedBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.store.bucket import Bucket
 

@@ -20,6 +20,7 @@ from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, folder_message, index_start, read_offer
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import with_sequence
+from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.errors import (
     BlockUnavailable,
     DataError,
@@ -29,7 +30,6 @@ from untrusted_s3.errors import (
     StateDamaged,
     StoreError,
 )
-from untrusted_s3.node.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.folder import Folder
 from untrusted_s3.node.index_intake import take_index

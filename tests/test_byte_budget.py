@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from untrusted_s3.node.byte_budget import ByteBudget, SharedBudget
+from untrusted_s3.byte_budget import ByteBudget, SharedBudget
 
 TOTAL = 10
 # What to do, to which demand, and how many turns the loop gets before the next.

@@ -59,9 +59,9 @@ class SharedBudget:
         self.used = 0
         self._waiting: list[asyncio.Future[None]] = []
 
-    def share(self) -> BudgetShare:
-        """What one user takes from; it never gets more than half of the total."""
-        return BudgetShare(self, min(limits.REQUEST_WINDOW, self.total // 2))
+    def share(self, limit: int | None = None) -> BudgetShare:
+        """What one user takes from: at most `limit` at a time, and never more than half of the total."""
+        return BudgetShare(self, min(limit or limits.REQUEST_WINDOW, self.total // 2))
 
     def _changed(self, size: int) -> None:
         self.used += size

@@ -1,0 +1,85 @@
+"""The plain names of a folder, in memory: many times smaller than as Python's objects, and never on a disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+_SCHEMA = """
+CREATE TABLE names (
+    directory TEXT NOT NULL,
+    name TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    gone INTEGER NOT NULL,
+    PRIMARY KEY (directory, name)
+) WITHOUT ROWID;
+CREATE TABLE unnamed (sequence INTEGER PRIMARY KEY, gone INTEGER NOT NULL);
+"""
+
+
+class Names:
+    """Sequence numbers of entries by plain paths. Those that are gone (deleted) come only on demand.
+
+    All orders are by directory, then by name, as bytes of UTF-8: a directory comes before what is in it.
+    """
+
+    def __init__(self) -> None:
+        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Frees the memory."""
+        self._connection.close()
+
+    def add(self, rows: Iterable[tuple[str | None, int, bool]]) -> None:
+        """Adds paths, their sequence numbers and whether they are gone; no path where there is no harmless one."""
+        cursor = self._connection.cursor()
+        cursor.execute("BEGIN")
+        for path, sequence, gone in rows:
+            if path is None:
+                cursor.execute("INSERT INTO unnamed VALUES (?, ?)", (sequence, gone))
+            else:
+                directory, _, name = path.rpartition("/")
+                cursor.execute("INSERT INTO names VALUES (?, ?, ?, ?)", (directory, name, sequence, gone))
+        cursor.execute("COMMIT")
+
+    def unnamed(self, gone: bool) -> Iterator[int]:
+        """What has no harmless path."""
+        return self._sequences("SELECT sequence FROM unnamed WHERE gone <= ? ORDER BY sequence", gone)
+
+    def children(self, directory: str, gone: bool) -> Iterator[int]:
+        """What lies directly in a directory; the folder itself is the empty path."""
+        return self._sequences(
+            "SELECT sequence FROM names WHERE gone <= ? AND directory = ? ORDER BY name", gone, directory
+        )
+
+    def below(self, directory: str, gone: bool) -> Iterator[int]:
+        """What lies in a directory and in those below it."""
+        if not directory:
+            yield from self._sequences("SELECT sequence FROM names WHERE gone <= ? ORDER BY directory, name", gone)
+            return
+        yield from self.children(directory, gone)
+        yield from self._sequences(
+            "SELECT sequence FROM names WHERE gone <= ? AND directory >= ? AND directory < ? ORDER BY directory, name",
+            gone,
+            *_range_below(directory),
+        )
+
+    def directories(self, directory: str, gone: bool) -> Iterator[str]:
+        """Paths of the directories below one, of which each has something in it, in the same order."""
+        first, end = _range_below(directory)
+        rows = self._connection.execute(
+            "SELECT DISTINCT directory FROM names WHERE gone <= ? AND directory >= ? AND directory < ? ORDER BY 1",
+            (gone, first, end),
+        )
+        return (row[0] for row in rows)
+
+    def _sequences(self, query: str, *parameters: object) -> Iterator[int]:
+        return (row[0] for row in self._connection.execute(query, parameters))
+
+
+def _range_below(directory: str) -> tuple[str, str]:
+    """The first path below a directory, and the first after all of them."""
+    if not directory:
+        return "\x01", "\U0010ffff" * 4
+    return directory + "/", directory + chr(ord("/") + 1)
