@@ -10,7 +10,7 @@ import asyncio
 import bisect
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -59,7 +59,7 @@ class BlockReader:
         end = None if size is None else offset + size
         return b"".join([block.data async for block in self.blocks(entry, offset, end)])
 
-    async def blocks(self, entry: Entry, start: int = 0, end: int | None = None) -> AsyncIterator[Block]:
+    async def blocks(self, entry: Entry, start: int = 0, end: int | None = None) -> AsyncGenerator[Block, None]:
         """The bytes of a file from `start` to `end` (not included), block by block in order.
 
         The first and the last one may be parts of blocks. Read on, or close the iterator (`contextlib.aclosing`): it

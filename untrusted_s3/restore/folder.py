@@ -172,7 +172,9 @@ async def open_folder(
 async def _find(bucket: Bucket, folder_id: str) -> FolderRecord:
     record = await read_record(bucket, FolderKeys.of(folder_id).record, FolderRecord.from_json)
     if record is None:
-        raise UsageError(f"there is no folder {folder_id!r} in the store; {name_folders(await read_folders(bucket))}")
+        raise UsageError(
+            f"there is no folder {folder_id!r} in the store, which has {name_folders(await read_folders(bucket))}"
+        )
     if record.folder_id != folder_id:
         raise DataError(f"the record of the folder {folder_id!r} names another folder, {record.folder_id!r}")
     if record.removed:
@@ -182,6 +184,4 @@ async def _find(bucket: Bucket, folder_id: str) -> FolderRecord:
 
 def name_folders(folders: list[FolderRecord]) -> str:
     """Which folders there are, for a message."""
-    if not folders:
-        return "it has none"
-    return "it has " + ", ".join(repr(folder.folder_id) for folder in folders)
+    return ", ".join(repr(folder.folder_id) for folder in folders) or "none"
