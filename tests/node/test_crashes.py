@@ -17,7 +17,7 @@ from tests.simulated import Call, Phase, SimulatedBucket, SimulatedStore, fast_d
 from untrusted_s3 import limits
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.node.byte_budget import ByteBudget
+from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.node.counters import Counters
 from untrusted_s3.node.folder import Folder
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import click
 
 from untrusted_s3 import __version__
+from untrusted_s3.cli.cat import cat
 from untrusted_s3.cli.compat import compat
 from untrusted_s3.cli.doctor import doctor
 from untrusted_s3.cli.folders import folders
 from untrusted_s3.cli.id import device_id
+from untrusted_s3.cli.ls import ls
 from untrusted_s3.cli.options import Invocation
 from untrusted_s3.cli.peers import peers
 from untrusted_s3.cli.serve import serve
@@ -40,7 +42,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, device_id, peers, folders, status, doctor, vectors, compat):
+for _command in (serve, device_id, peers, folders, status, doctor, ls, cat, vectors, compat):
     cli.add_command(_command)
 
 

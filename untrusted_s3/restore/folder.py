@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -66,19 +66,24 @@ class Folder:
         found = self.state.entry(self.key.encrypt_name(path)) if path else None
         return self._open(found) if found is not None else None
 
-    def entries(self, directory: str = "", *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
-        """All that lies below a directory, each decrypted as it comes; the empty path is the whole folder.
+    def entries(
+        self, directory: str = "", *, deleted: bool = False, matching: Callable[[str], object] = bool
+    ) -> Iterator[Entry | DamagedEntry]:
+        """All that lies below a directory and has a matching path; the empty path is the whole folder.
 
-        By directory, then by name, as bytes of UTF-8: so a directory comes before what is in it. Where all of the
-        folder is asked for, what has no harmless path comes last.
+        Each is decrypted as it comes. By directory, then by name, as bytes of UTF-8: so a directory comes before what
+        is in it. Where all of the folder is asked for, what has no harmless path comes last, matching or not.
         """
-        yield from self._each(self._all_names().below(directory, deleted))
+        for path, sequence in self._all_names().below(directory, deleted):
+            if matching(path):
+                yield self._open(self.state.entry_at(sequence))
         if not directory:
-            yield from self._each(self._all_names().unnamed(deleted))
+            yield from self.unnamed(deleted=deleted)
 
     def children(self, directory: str = "", *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
         """What lies directly in a directory, by name."""
-        return self._each(self._all_names().children(directory, deleted))
+        for _, sequence in self._all_names().children(directory, deleted):
+            yield self._open(self.state.entry_at(sequence))
 
     def directories(self, directory: str = "", *, deleted: bool = False) -> Iterator[str]:
         """Paths of the directories below one that have something in them."""
@@ -86,7 +91,8 @@ class Folder:
 
     def unnamed(self, *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
         """What has no harmless path: names that do not decrypt, or would lead out of the folder."""
-        return self._each(self._all_names().unnamed(deleted))
+        for sequence in self._all_names().unnamed(deleted):
+            yield self._open(self.state.entry_at(sequence))
 
     async def versions(self, path: str) -> list[Version]:
         """All versions of a path within the history that the store keeps, oldest first. Reads the whole log."""
@@ -112,9 +118,6 @@ class Folder:
                 if entry.file_info.name == name
             )
         return versions
-
-    def _each(self, sequences: Iterator[int]) -> Iterator[Entry | DamagedEntry]:
-        return (self._open(self.state.entry_at(sequence)) for sequence in sequences)
 
     def _open(self, entry: LogEntry) -> Entry | DamagedEntry:
         return open_entry(entry, self.key, self.keys)

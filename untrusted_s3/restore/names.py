@@ -18,7 +18,7 @@ CREATE TABLE unnamed (sequence INTEGER PRIMARY KEY, gone INTEGER NOT NULL);
 
 
 class Names:
-    """Sequence numbers of entries by plain paths. Those that are gone (deleted) come only on demand.
+    """Plain paths of entries and their sequence numbers. Those that are gone (deleted) come only on demand.
 
     All orders are by directory, then by name, as bytes of UTF-8: a directory comes before what is in it.
     """
@@ -45,37 +45,30 @@ class Names:
 
     def unnamed(self, gone: bool) -> Iterator[int]:
         """What has no harmless path."""
-        return self._sequences("SELECT sequence FROM unnamed WHERE gone <= ? ORDER BY sequence", gone)
+        rows = self._connection.execute("SELECT sequence FROM unnamed WHERE gone <= ? ORDER BY sequence", (gone,))
+        return (row[0] for row in rows)
 
-    def children(self, directory: str, gone: bool) -> Iterator[int]:
+    def children(self, directory: str, gone: bool) -> Iterator[tuple[str, int]]:
         """What lies directly in a directory; the folder itself is the empty path."""
-        return self._sequences(
-            "SELECT sequence FROM names WHERE gone <= ? AND directory = ? ORDER BY name", gone, directory
-        )
+        return self._paths("WHERE gone <= ? AND directory = ?", gone, directory)
 
-    def below(self, directory: str, gone: bool) -> Iterator[int]:
+    def below(self, directory: str, gone: bool) -> Iterator[tuple[str, int]]:
         """What lies in a directory and in those below it."""
-        if not directory:
-            yield from self._sequences("SELECT sequence FROM names WHERE gone <= ? ORDER BY directory, name", gone)
-            return
         yield from self.children(directory, gone)
-        yield from self._sequences(
-            "SELECT sequence FROM names WHERE gone <= ? AND directory >= ? AND directory < ? ORDER BY directory, name",
-            gone,
-            *_range_below(directory),
-        )
+        yield from self._paths("WHERE gone <= ? AND directory >= ? AND directory < ?", gone, *_range_below(directory))
 
     def directories(self, directory: str, gone: bool) -> Iterator[str]:
         """Paths of the directories below one, of which each has something in it, in the same order."""
-        first, end = _range_below(directory)
         rows = self._connection.execute(
             "SELECT DISTINCT directory FROM names WHERE gone <= ? AND directory >= ? AND directory < ? ORDER BY 1",
-            (gone, first, end),
+            (gone, *_range_below(directory)),
         )
         return (row[0] for row in rows)
 
-    def _sequences(self, query: str, *parameters: object) -> Iterator[int]:
-        return (row[0] for row in self._connection.execute(query, parameters))
+    def _paths(self, condition: str, *parameters: object) -> Iterator[tuple[str, int]]:
+        query = f"SELECT directory, name, sequence FROM names {condition} ORDER BY directory, name"  # noqa: S608
+        for directory, name, sequence in self._connection.execute(query, parameters):
+            yield f"{directory}/{name}" if directory else name, sequence
 
 
 def _range_below(directory: str) -> tuple[str, str]:
