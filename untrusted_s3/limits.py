@@ -123,8 +123,8 @@ HEARTBEAT_LIFETIME: Final = 90.0
 
 # The key holder's side
 DEFAULT_READ_MEMORY: Final = 256 * MIB
-READ_SIZE: Final = 8 * MIB
-READ_AHEAD: Final = 8  # reads of one file
+READ_SIZE: Final = 16 * MIB
+READ_AHEAD: Final = 4  # reads of one file
 CONCURRENT_READS: Final = 32
 SMALL_READ_SIZE: Final = 64 * KIB  # decrypted at once, for less than a change of threads costs
 

@@ -10,7 +10,7 @@ import sys
 import click
 import uvloop
 
-from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
+from untrusted_s3.cli.key_holder import QUIET, KeyHolderOptions, key_holder_options, opened_folder
 from untrusted_s3.cli.options import StoreOptions, common_options, option, store_options
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.errors import DataError, UsageError
@@ -18,7 +18,7 @@ from untrusted_s3.errors import DataError, UsageError
 _RANGE = re.compile(r"(\d{1,18})?-(\d{1,18})?")
 
 
-@click.command()
+@click.command(context_settings=QUIET)
 @click.argument("path")
 @option(
     "--range",

@@ -23,6 +23,9 @@ from untrusted_s3.store.records import read_folders
 if TYPE_CHECKING:
     from untrusted_s3.restore.folder import Folder
 
+# The context settings of these commands: the log tells them only of trouble.
+QUIET: dict[str, Any] = {"default_map": {"log_level": "warning"}}
+
 # A secret is no option: a command line is there for all to see.
 PASSWORD_VARIABLE = ENVIRONMENT_PREFIX + "PASSWORD"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
+from untrusted_s3.cli.key_holder import QUIET, KeyHolderOptions, key_holder_options, opened_folder
 from untrusted_s3.cli.options import StoreOptions, common_options, option, store_options
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.errors import DataError, UsageError
@@ -29,7 +29,7 @@ _HUMAN_WIDTH = 5
 _SECOND = 1_000_000_000
 
 
-@click.command(context_settings={"help_option_names": ["--help"]})
+@click.command(context_settings={**QUIET, "help_option_names": ["--help"]})
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @option("-l", "--long", is_flag=True, help="Mode, size, time of modification; where symlinks point.")
 @option("-R", "--recursive", is_flag=True, help="Also what is in the directories.")

@@ -180,11 +180,12 @@ def _read_configuration(context: click.Context, parameter: click.Parameter, path
         return
     context.meta[CONFIGURATION_FILE] = path
     values = read_configuration(path, {setting.key for setting in _all_settings(context.find_root().command)})
-    context.default_map = {
+    given = {
         str(setting.name): _as_default(setting, values[setting.key], path)
         for setting in _settings(context.command)
         if setting.key in values
     }
+    context.default_map = {**(context.default_map or {}), **given}
 
 
 def read_configuration(path: Path, known: set[str]) -> dict[str, Any]:

@@ -53,6 +53,11 @@ class BlockReader:
         """Ends the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def memory_used(self) -> int:
+        """Bytes that are on their way, or wait to be taken."""
+        return self._budget.used
+
     async def read(self, entry: Entry, offset: int = 0, size: int | None = None) -> bytes:
         """`size` bytes of a file from `offset`, or all to its end; fewer where the file ends before. Raises as
         `blocks`."""
@@ -60,7 +65,7 @@ class BlockReader:
         return b"".join([block.data async for block in self.blocks(entry, offset, end)])
 
     async def blocks(self, entry: Entry, start: int = 0, end: int | None = None) -> AsyncGenerator[Block, None]:
-        """The bytes of a file from `start` to `end` (not included), block by block in order.
+        """The bytes of a file from `start` (0 or more) to `end` (not included), block by block in order.
 
         The first and the last one may be parts of blocks. Read on, or close the iterator (`contextlib.aclosing`): it
         holds memory for what it has read ahead. Raises BlockDamaged at the first damaged block, after all before it;
@@ -155,7 +160,9 @@ class _Reading:
     def ranges(self, start: int, end: int) -> Iterator[_Range]:
         """What to read for the plain bytes from `start` to `end` (not included): ranges of at most limits.READ_SIZE, or
         of one block."""
-        first = max(bisect.bisect_right(self._inner, start, key=lambda block: block.offset) - 1, 0)
+        if start >= end:
+            return
+        first = bisect.bisect_right(self._inner, start, key=lambda block: block.offset) - 1
         while first < len(self._inner) and self._inner[first].offset < end:
             begin = self._outer[first].offset
             last = first

@@ -11,7 +11,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, check_name, name_hash
 from untrusted_s3.crypto.file_info import decrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
-from untrusted_s3.errors import DataError, DecryptionFailed, InconsistentFileInfo, RemoteProtocolError
+from untrusted_s3.errors import DataError, RemoteProtocolError
 from untrusted_s3.index.segment import Entry as LogEntry
 from untrusted_s3.index.segment import StoredObject
 from untrusted_s3.store.layout import FolderKeys
@@ -99,18 +99,18 @@ class Version:
 
 def open_entry(entry: LogEntry, folder_key: FolderKey, keys: FolderKeys) -> Entry | DamagedEntry:
     """Decrypts what the log says of one name."""
-    path = None
     encrypted = entry.file_info
+    path, reason = None, ""
     try:
         path = folder_key.decrypt_name(encrypted.name)
         check_name(path)
         real = decrypt_file_info(folder_key, encrypted)
-        key = _object_key(entry, keys)
-    except (DecryptionFailed, InconsistentFileInfo, DataError) as error:
-        return DamagedEntry(path, encrypted.name, str(error), is_gone(encrypted.message))
+        return Entry(path, _KINDS.get(real.type, Kind.SYMLINK), real, encrypted, entry.stored, _object_key(entry, keys))
     except RemoteProtocolError:
-        return DamagedEntry(path, encrypted.name, "its name is not a harmless path", is_gone(encrypted.message))
-    return Entry(path, _KINDS.get(real.type, Kind.SYMLINK), real, encrypted, entry.stored, key)
+        reason = "its name is not a harmless path"
+    except DataError as error:
+        reason = str(error) if path is not None else f"its name cannot be decrypted: {error}"
+    return DamagedEntry(path, encrypted.name, reason, is_gone(encrypted.message))
 
 
 def is_gone(message: pb.FileInfo) -> bool:
