@@ -102,7 +102,7 @@ class BlockDamaged(DataError):
     """
 
     def __init__(self, path: str, offset: int, reason: str) -> None:
-        super().__init__(f"{path}: damaged at {offset}: {reason}")
+        super().__init__(f"{path!r} is damaged at byte {offset}: {reason}")
         self.path = path
         self.offset = offset
         self.reason = reason

@@ -26,8 +26,8 @@ def at(days: float) -> datetime:
 
 
 class History:
-    """A folder in which something happens every day, at midday: on day n the file `daily` gets the content "n", the file
-    `new n` comes, and the file of the day before goes."""
+    """A folder in which something happens every day, at midday: on day n the file `daily` gets the content "n", the
+    file `new n` comes, and that of the day before goes."""
 
     def __init__(self, stored: StoredFolder, clock: SimulatedClock) -> None:
         self.stored = stored

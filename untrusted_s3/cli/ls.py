@@ -206,7 +206,7 @@ def time_text(modified_ns: int, zone: tzinfo | None = None) -> str:
     """Date and time to the minute, in local time if no time zone is given; question marks for no time of a calendar."""
     moment = _moment(modified_ns)
     try:
-        return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M") if moment else "????-??-?? ??:??"
+        return moment.astimezone(zone).isoformat(" ", "minutes")[:16] if moment else "????-??-?? ??:??"
     except (OverflowError, ValueError, OSError):
         return "????-??-?? ??:??"
 
@@ -214,7 +214,7 @@ def time_text(modified_ns: int, zone: tzinfo | None = None) -> str:
 def iso_text(modified_ns: int) -> str | None:
     """Date and time in UTC to the nanosecond; None for no time of a calendar."""
     moment = _moment(modified_ns)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{modified_ns % _SECOND:09}Z" if moment else None
+    return f"{moment.replace(tzinfo=None).isoformat()}.{modified_ns % _SECOND:09}Z" if moment else None
 
 
 def _moment(modified_ns: int) -> datetime | None:

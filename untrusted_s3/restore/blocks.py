@@ -72,7 +72,8 @@ class BlockReader:
         reading may then begin again behind it. Raises StoreError, and UsageError for what is no regular file.
         """
         if not entry.encrypted.has_data:
-            raise UsageError(f"{entry.path}: {'deleted' if entry.deleted else f'a {entry.kind}'}, no data to read")
+            what = "was deleted" if entry.deleted else f"is a {entry.kind}"
+            raise UsageError(f"{entry.path!r} {what}: there is nothing to read")
         reading = _Reading(entry, self._folder.key.file_key(entry.path))
         ranges = reading.ranges(start, entry.real.size if end is None else min(end, entry.real.size))
         share = self._budget.share(self._budget.total)
