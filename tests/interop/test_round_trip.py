@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -25,6 +27,11 @@ from tests.peers.gateway import Gateway
 from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, manifest, random_file
+from untrusted_s3.restore.blocks import BlockReader
+from untrusted_s3.restore.entry import Entry, Kind
+from untrusted_s3.restore.folder import open_folder
+from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.s3 import S3Bucket, S3Credentials
 
 pytestmark = [pytest.mark.interop, on_each_s3_server]
 
@@ -136,3 +143,49 @@ def test_the_bucket_alone_is_enough(
     sets_mtimes = decrypting_version != "1.19.2"  # it leaves the time of the decryption
     expected = regular_files(round_trip.original, sets_mtimes)
     assert regular_files(tmp_path / "decrypted", sets_mtimes) == expected
+
+
+def test_ls_lists_what_the_first_device_has(round_trip: RoundTrip, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(PASSWORD)
+    options = ["--folder", FOLDER, "--password-file", str(tmp_path / "password")]
+    listed = round_trip.gateway.command("ls", "-R", "--json", *options).stdout.splitlines()
+    found = {entry["path"]: entry for entry in map(json.loads, listed)}
+    expected = manifest(round_trip.original, contents=False)
+    assert found.keys() == expected.keys()
+    for path, item in expected.items():
+        entry = found[path]
+        assert entry["kind"] == item.kind, path
+        assert item.mode is None or int(entry["mode"], 8) == item.mode, path
+        assert entry.get("target") == item.target, path
+        assert item.size is None or entry["size"] == item.size, path
+        assert item.mtime_ns is None or entry["modified"].endswith(f".{item.mtime_ns % 10**9:09}Z"), path
+    (line,) = round_trip.gateway.command("ls", "-l", "large/*", *options).stdout.splitlines()
+    assert line.startswith("-rw-") and f" {(20 << 20) + 12_345} " in line and line.endswith(" large/20 MiB and some")
+    text = round_trip.gateway.command("cat", "sizes/0 bytes", *options).stdout
+    assert text == ""
+
+
+def test_every_file_can_be_read_straight_from_the_store(round_trip: RoundTrip) -> None:
+    expected = {path: item for path, item in manifest(round_trip.original).items() if item.kind == "file"}
+    assert asyncio.run(_read_all(round_trip.gateway)) == {
+        path: (item.mtime_ns, item.sha256) for path, item in expected.items()
+    }
+
+
+async def _read_all(gateway: Gateway) -> dict[str, tuple[int, str]]:
+    """The modification time and the contents' hash of all files."""
+    store = gateway.store
+    assert store is not None
+    credentials = S3Credentials(store.access_key, store.secret_key)
+    bucket = await S3Bucket.open(StoreLocation(store.bucket, gateway.prefix), store.endpoint_url, credentials)
+    try:
+        async with open_folder(bucket, FOLDER, PASSWORD) as folder, BlockReader(folder) as reader:
+            files = [entry for entry in folder.entries() if isinstance(entry, Entry) and entry.kind is Kind.FILE]
+            contents = await asyncio.gather(*map(reader.read, files))
+        assert bucket.requests.keys() <= {"head_bucket", "list_objects_v2", "GET", "download_file"}
+    finally:
+        await bucket.close()
+    return {
+        entry.path: (entry.modified_ns, hashlib.sha256(data).hexdigest())
+        for entry, data in zip(files, contents, strict=True)
+    }
