@@ -129,7 +129,7 @@ async def test_directories_come_before_what_is_in_them(tmp_path: Path) -> None:
     bucket = SimulatedBucket()
     stored = await stored_folder(bucket, tmp_path)
     # A space and a digit stand on either side of the slash.
-    names = ["a", "a/b", "a/b/c", "a b", "a b/c", "a0", "a0/c", "ä/ö", "ä", "🦄", "\ufffd"]
+    names = ["a", "a/b", "a/b/c", "a b", "a b/c", "a0", "a0/c", "ä/ö", "ä", "🦄", "\ufffd", "\U0010ffff" * 9 + "/x"]
     await stored.append(*(stored.directory(name) for name in reversed(names)))
     async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
         found = paths(folder)
@@ -137,7 +137,7 @@ async def test_directories_come_before_what_is_in_them(tmp_path: Path) -> None:
         assert paths(folder, "a") == ["a/b", "a/b/c"]
         assert paths(folder, "a/b") == ["a/b/c"]
         assert paths(folder, "nothing") == []
-        assert list(folder.directories()) == ["a", "a b", "a/b", "a0", "ä"]
+        assert list(folder.directories()) == ["a", "a b", "a/b", "a0", "ä", "\U0010ffff" * 9]
         assert list(folder.directories("a")) == ["a/b"]
         assert [entry.path for entry in folder.entries(matching="a0/c".__eq__)] == ["a0/c"]
 

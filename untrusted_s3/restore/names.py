@@ -71,8 +71,8 @@ class Names:
             yield f"{directory}/{name}" if directory else name, sequence
 
 
-def _range_below(directory: str) -> tuple[str, str]:
+def _range_below(directory: str) -> tuple[str, str | bytes]:
     """The first path below a directory, and the first after all of them."""
     if not directory:
-        return "\x01", "\U0010ffff" * 4
+        return "\x01", b""  # to SQLite, any bytes come after all texts
     return directory + "/", directory + chr(ord("/") + 1)
