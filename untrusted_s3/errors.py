@@ -87,6 +87,10 @@ class DataError(UntrustedS3Error):
     """Something in the bucket is not what the format says."""
 
 
+class NotRestored(UntrustedS3Error):
+    """Something could not be written to the local disk; the message says why, not what."""
+
+
 class DecryptionFailed(DataError):
     """A ciphertext, name or token that the key did not make: altered, cut short, or made with another key."""
 

@@ -1,0 +1,108 @@
+"""What of a file info becomes metadata on the disk."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+
+import pytest
+
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.restore.entry import Entry, Kind
+from untrusted_s3.restore.metadata import Metadata
+
+
+def metadata(real: pb.FileInfo, *, asked: bool = False) -> Metadata:
+    real.name = "file"
+    kind = {pb.FILE: Kind.FILE, pb.DIRECTORY: Kind.DIRECTORY}.get(real.type, Kind.SYMLINK)
+    entry = Entry("file", kind, real, FileInfo(b"", pb.FileInfo()), None, "")
+    return Metadata.of(entry, owner=asked, xattrs=asked)
+
+
+def test_time_and_permissions_come_from_the_file_info() -> None:
+    real = pb.FileInfo(type=pb.FILE, permissions=0o644, modified_s=-1, modified_ns=999_999_999)
+    assert metadata(real) == Metadata(0o644, -1)
+
+
+def test_setuid_bits_do_not_come_from_a_bucket() -> None:
+    assert metadata(pb.FileInfo(type=pb.FILE, permissions=0o104_4755)).mode == 0o755
+
+
+def test_permissions_that_a_device_ignores_are_not_set() -> None:
+    assert metadata(pb.FileInfo(type=pb.DIRECTORY, permissions=0o755, no_permissions=True)).mode is None
+
+
+def test_a_symlink_has_no_permissions_and_perhaps_no_time() -> None:
+    assert metadata(pb.FileInfo(type=pb.SYMLINK, permissions=0o777)) == Metadata()
+    assert metadata(pb.FileInfo(type=pb.SYMLINK, modified_s=1)).modified_ns == 1_000_000_000
+
+
+def test_ownership_and_attributes_only_where_asked_for() -> None:
+    real = pb.FileInfo(type=pb.FILE)
+    real.platform.unix.uid, real.platform.unix.gid = 1234, 5678
+    real.platform.linux.xattrs.add(name="user.colour", value=b"red")
+    assert metadata(real) == Metadata(0, 0)
+    assert metadata(real, asked=True) == Metadata(0, 0, (1234, 5678), (("user.colour", b"red"),))
+    assert metadata(pb.FileInfo(type=pb.FILE), asked=True).owner is None
+
+
+def test_a_name_of_this_machine_counts_more_than_a_number() -> None:
+    here = pwd.getpwuid(os.getuid())
+    real = pb.FileInfo(type=pb.FILE)
+    real.platform.unix.owner_name, real.platform.unix.uid = here.pw_name, 4242
+    real.platform.unix.group_name, real.platform.unix.gid = "no such group here", 77
+    assert metadata(real, asked=True).owner == (here.pw_uid, 77)
+
+
+def test_attributes_are_set(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    try:
+        os.setxattr(file, "user.probe", b"")
+    except OSError as error:
+        pytest.skip(f"no extended attributes here: {error}")
+    with file.open("r+b") as opened:
+        assert Metadata(mode=0o444, xattrs=(("user.colour", b"red"),)).apply(opened.fileno()) == []
+    assert os.getxattr(file, "user.colour") == b"red"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o444
+
+
+def test_what_the_system_refuses_is_told_and_the_rest_is_set(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    impossible = Metadata(0o604, 5, (-7, -7), (("no.such.namespace", b""), ("user.nul\0", b"")))
+    with file.open("r+b") as opened:
+        refused = impossible.apply(opened.fileno())
+    assert [what.partition(":")[0] for what in refused] == [
+        "ownership",
+        "extended attribute no.such.namespace",
+        "extended attribute user.nul\0",
+    ]
+    assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_mtime_ns) == (0o604, 5)
+
+
+def test_a_time_that_no_clock_shows_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with file.open("r+b") as opened:
+        (refused,) = Metadata(modified_ns=(1 << 63) * 1_000_000_000).apply(opened.fileno())
+    assert refused.startswith("modification time")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_ownership_is_set_of_files_and_of_symlinks_themselves(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    with (tmp_path / "file").open("r+b") as opened:
+        assert Metadata(owner=(1234, 5678)).apply(opened.fileno()) == []
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert Metadata(owner=(1, 2), modified_ns=3).apply_to_symlink(b"link", directory) == []
+    finally:
+        os.close(directory)
+    file, link = (tmp_path / "file").stat(), (tmp_path / "link").lstat()
+    assert (file.st_uid, file.st_gid) == (1234, 5678)
+    assert (link.st_uid, link.st_gid, link.st_mtime_ns) == (1, 2, 3)

@@ -1,0 +1,327 @@
+"""Writing below a directory, whatever the names and whatever lies in the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from untrusted_s3.errors import NotRestored, UsageError
+from untrusted_s3.restore.metadata import Metadata
+from untrusted_s3.restore.target import Target, check_path, runs_of_data
+
+PLAIN = Metadata(mode=0o640, modified_ns=1_234_567_890_123_456_789)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "target"
+
+
+@pytest.fixture
+def target(root: Path) -> Iterator[Target]:
+    with Target(root) as opened:
+        yield opened
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory that nobody may touch."""
+    directory = tmp_path / "outside"
+    directory.mkdir()
+    (directory / "precious").write_bytes(b"precious")
+    return directory
+
+
+def write(target: Target, path: str, data: bytes, metadata: Metadata = PLAIN, *, overwrite: bool = False) -> list[str]:
+    with target.new_file(path, metadata, overwrite=overwrite) as file:
+        file.write(0, data)
+        return file.finish(len(data))
+
+
+def names(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*")}
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+# What is written
+
+
+def test_a_file_has_content_mode_and_time(target: Target, root: Path) -> None:
+    before = descriptors()
+    assert write(target, "a/b/file", b"content") == []
+    file = root / "a/b/file"
+    assert file.read_bytes() == b"content"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert file.stat().st_mtime_ns == PLAIN.modified_ns
+    assert names(root) == {"a", "a/b", "a/b/file"}
+    assert descriptors() == before
+
+
+def test_without_permissions_the_umask_decides(target: Target, root: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write(target, "file", b"", Metadata())
+        target.make_directory("directory")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((root / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((root / "directory").stat().st_mode) == 0o750
+
+
+def test_nobody_else_reads_a_file_in_the_making(target: Target, root: Path) -> None:
+    with target.new_file("file", Metadata(mode=0o644)) as file:
+        file.write(0, b"secret")
+        (temporary,) = root.iterdir()
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+        file.finish(6)
+    assert stat.S_IMODE((root / "file").stat().st_mode) == 0o644
+
+
+def test_a_file_that_is_not_finished_leaves_nothing(target: Target, root: Path) -> None:
+    before = descriptors()
+    with pytest.raises(KeyboardInterrupt), target.new_file("file", PLAIN) as file:
+        file.write(0, b"half")
+        raise KeyboardInterrupt
+    assert names(root) == set()
+    assert descriptors() == before
+
+
+def test_directories_get_their_metadata_afterwards(target: Target, root: Path) -> None:
+    target.make_directory("closed", 0o700)
+    write(target, "closed/file", b"1")
+    assert target.set_metadata("closed", Metadata(mode=0o500, modified_ns=5)) == []
+    status = (root / "closed").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (0o500, 5)
+    # Again, as after an interrupt: it must be possible to write there.
+    target.make_directory("closed", 0o700)
+    assert stat.S_IMODE((root / "closed").stat().st_mode) == 0o700
+
+
+def test_a_symlink_is_made_as_it_is(target: Target, root: Path) -> None:
+    for number, link_target in enumerate((b"../../outside", b"/etc/passwd", b"nowhere", b"\xff not UTF-8")):
+        assert target.make_symlink(f"links/{number}", link_target, Metadata(modified_ns=number)) == []
+        assert os.fsencode((root / f"links/{number}").readlink()) == link_target
+        assert target.link_target(f"links/{number}") == link_target
+        assert (root / f"links/{number}").lstat().st_mtime_ns == number
+
+
+def test_the_target_is_made_and_may_be_reached_by_a_symlink(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real").mkdir()
+    with Target(tmp_path / "link" / "new" / "one") as target:
+        write(target, "file", b"1")
+    assert (tmp_path / "real/new/one/file").read_bytes() == b"1"
+
+
+def test_a_target_that_is_a_file_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="nothing can be restored to"):
+        Target(tmp_path / "file")
+
+
+# Holes
+
+
+@given(st.lists(st.sampled_from([b"0" * 4096, bytes(4096), bytes(4095) + b"1"]), max_size=8), st.binary(max_size=100))
+def test_runs_of_data_leave_out_zeros_alone(pages: list[bytes], rest: bytes) -> None:
+    data = b"".join(pages) + rest
+    rebuilt = bytearray(len(data))
+    runs = list(runs_of_data(data))
+    for start, end in runs:
+        rebuilt[start:end] = data[start:end]
+    assert rebuilt == data
+    assert sum(end - start for start, end in runs) == 4096 * sum(any(page) for page in pages) + len(rest)
+
+
+def test_zeros_take_no_space(target: Target, root: Path) -> None:
+    size = 64 << 20
+    with target.new_file("sparse", PLAIN) as file:
+        for offset in range(0, size, 1 << 20):
+            file.write(offset, b"data".ljust(1 << 20, b"\0") if offset == 32 << 20 else bytes(1 << 20))
+        file.finish(size)
+    status = (root / "sparse").stat()
+    assert status.st_size == size
+    assert status.st_blocks * 512 <= 64 << 10
+    with (root / "sparse").open("rb") as opened:
+        assert opened.seek(32 << 20) and opened.read(5) == b"data\0"
+
+
+# What is there already
+
+
+def test_nothing_is_replaced_without_being_told(target: Target, root: Path) -> None:
+    write(target, "file", b"mine")
+    (root / "link").symlink_to("file")
+    for path in ("file", "link"):
+        with pytest.raises(NotRestored, match="--overwrite"):
+            write(target, path, b"theirs")
+        with pytest.raises(NotRestored, match="--overwrite"):
+            target.make_symlink(path, b"elsewhere", Metadata())
+    assert names(root) == {"file", "link"}
+    assert (root / "file").read_bytes() == b"mine"
+    assert (root / "link").readlink() == Path("file")
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(target: Target, root: Path) -> None:
+    with target.new_file("file", PLAIN) as file:
+        file.write(0, b"theirs")
+        (root / "file").write_bytes(b"mine")
+        with pytest.raises(NotRestored, match="something else is there"):
+            file.finish(6)
+    assert (root / "file").read_bytes() == b"mine"
+    assert names(root) == {"file"}
+
+
+def test_overwriting_replaces_the_name_not_what_it_leads_to(target: Target, root: Path, outside: Path) -> None:
+    (root / "hard").hardlink_to(outside / "precious")
+    (root / "soft").symlink_to(outside / "precious")
+    for path in ("hard", "soft"):
+        write(target, path, b"theirs", overwrite=True)
+        assert (root / path).read_bytes() == b"theirs"
+        assert not (root / path).is_symlink()
+    assert (outside / "precious").read_bytes() == b"precious"
+    target.make_symlink("soft", b"there", Metadata(), overwrite=True)
+    assert (root / "soft").readlink() == Path("there")
+
+
+def test_a_directory_is_never_replaced(target: Target, root: Path) -> None:
+    write(target, "directory/file", b"mine")
+    with pytest.raises(NotRestored, match="a directory is in its place"):
+        write(target, "directory", b"theirs", overwrite=True)
+    with pytest.raises(NotRestored, match="a directory is in its place"):
+        target.make_symlink("directory", b"there", Metadata(), overwrite=True)
+    assert names(root) == {"directory", "directory/file"}
+
+
+def test_a_file_never_becomes_a_directory(target: Target, root: Path) -> None:
+    write(target, "file", b"mine")
+    with pytest.raises(NotRestored, match="where a directory should be"):
+        write(target, "file/below", b"theirs", overwrite=True)
+    with pytest.raises(NotRestored, match="where a directory should be"):
+        target.make_directory("file")
+    assert (root / "file").read_bytes() == b"mine"
+
+
+def test_what_is_there_can_be_asked(target: Target, root: Path) -> None:
+    write(target, "file", b"1234")
+    (root / "link").symlink_to("file")
+    status, link = target.status("file"), target.status("link")
+    assert status is not None and (status.st_size, status.st_mtime_ns) == (4, PLAIN.modified_ns)
+    assert link is not None and stat.S_ISLNK(link.st_mode)
+    assert target.status("missing") is None
+    assert target.status("missing/below") is None
+
+
+def test_without_hard_links_a_rename_does(target: Target, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    write(target, "file", b"first")
+    with pytest.raises(NotRestored, match="something else is there"):
+        write(target, "file", b"second")
+    assert (root / "file").read_bytes() == b"first"
+    assert names(root) == {"file"}
+
+
+# Names and symlinks that lead out
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", ".", "..", "../x", "a/../../x", "/etc/x", "a//b", "a/", "/", "a/./b", "a/..", "nul\0", "a\0/../b", "a/b\0c"],
+)
+def test_a_name_that_leads_out_is_refused(target: Target, root: Path, path: str) -> None:
+    acts: list[Callable[[], object]] = [
+        lambda: check_path(path),
+        lambda: write(target, path, b"1", overwrite=True),
+        lambda: target.make_directory(path),
+        lambda: target.make_symlink(path, b"x", Metadata(), overwrite=True),
+        lambda: target.set_metadata(path, PLAIN),
+        lambda: target.status(path),
+    ]
+    for act in acts:
+        with pytest.raises(NotRestored, match="no path below the target"):
+            act()
+    assert names(root) == set()
+    assert names(root.parent) == {"target"}
+
+
+def test_a_symlink_in_the_way_is_not_followed(target: Target, root: Path, outside: Path) -> None:
+    (root / "way").symlink_to(outside)
+    (root / "nested").mkdir()
+    (root / "nested/way").symlink_to("../../outside")
+    before = outside.stat()
+    for way in ("way", "nested/way"):
+        acts: list[Callable[[str], object]] = [
+            lambda way: write(target, f"{way}/precious", b"theirs", overwrite=True),
+            lambda way: write(target, f"{way}/new/file", b"theirs"),
+            lambda way: target.make_directory(f"{way}/new"),
+            lambda way: target.make_directory(way),
+            lambda way: target.make_symlink(f"{way}/new", b"x", Metadata()),
+            lambda way: target.set_metadata(f"{way}/precious", PLAIN),
+            lambda way: target.set_metadata(way, PLAIN),
+            lambda way: target.status(f"{way}/precious"),
+        ]
+        for act in acts:
+            with pytest.raises(NotRestored, match="a symlink or a file is where a directory should be"):
+                act(way)
+    assert names(outside) == {"precious"}
+    assert (outside / "precious").read_bytes() == b"precious"
+    assert (outside.stat().st_mode, outside.stat().st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+
+
+def test_a_directory_that_becomes_a_symlink_while_a_file_is_written(target: Target, root: Path, outside: Path) -> None:
+    with target.new_file("directory/precious", PLAIN, overwrite=True) as file:
+        (root / "directory").rename(root / "moved")
+        (root / "directory").symlink_to(outside)
+        file.write(0, b"theirs")
+        file.finish(6)
+    assert (outside / "precious").read_bytes() == b"precious"
+    assert (root / "moved/precious").read_bytes() == b"theirs"
+
+
+def test_a_temporary_name_is_no_way_out(
+    target: Target, root: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda size: "guessed")
+    (root / ".untrusted-s3-guessed.tmp").symlink_to(outside / "precious")
+    with pytest.raises(NotRestored):
+        write(target, "file", b"theirs", overwrite=True)
+    assert (outside / "precious").read_bytes() == b"precious"
+
+
+def test_a_name_that_is_too_long_is_said_to_be(target: Target) -> None:
+    with pytest.raises(NotRestored, match="File name too long"):
+        write(target, "x" * 256, b"1")
+
+
+# What the system refuses
+
+
+def test_a_full_disk_is_said_to_be_full(target: Target, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(NotRestored, match="No space left on device"):
+        write(target, "file", b"1")
+    assert names(root) == set()
+
+
+def test_a_write_that_comes_up_short_goes_on(target: Target, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: pwrite(descriptor, data[:3], offset))
+    write(target, "file", b"0123456789")
+    assert (root / "file").read_bytes() == b"0123456789"
