@@ -126,6 +126,8 @@ DEFAULT_READ_MEMORY: Final = 256 * MIB
 READ_SIZE: Final = 16 * MIB
 READ_AHEAD: Final = 4  # reads of one file
 CONCURRENT_READS: Final = 32
+CONCURRENT_FILES_RESTORED: Final = 32
+CONCURRENT_LARGE_FILES_RESTORED: Final = 4
 SMALL_READ_SIZE: Final = 64 * KIB  # decrypted at once, for less than a change of threads costs
 
 # A sealed identity

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.file_infos import device
+from tests.simulated import SimulatedBucket
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, name_hash, parse_file_info
@@ -20,6 +21,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.index.stored_object import crc32c_of
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.multipart import part_ranges, part_size
 from untrusted_s3.store.records import FolderRecord, open_store, write_record
 
 FOLDER_ID = "folder"
@@ -87,7 +89,10 @@ class StoredFolder:
         key = self.key.file_key(path)
         body = [key.encrypt_block(piece) for piece in pieces] + [info.trailer()]
         await self.bucket.put(self.keys.object(name_hash(info.name), info.content_hash()), body)
-        return Entry(info, StoredObject(info.content_hash(), sum(map(len, body)), 0, (crc32c_of(body),)))
+        whole = b"".join(body)
+        size = part_size(info.message.size)
+        checksums = tuple(crc32c_of([whole[start:end]]) for start, end in part_ranges(len(whole), size))
+        return Entry(info, StoredObject(info.content_hash(), len(whole), size, checksums))
 
     def directory(
         self, path: str, *, mode: int = 0o755, modified_ns: int = MODIFIED_NS, change_real: Change = unchanged
@@ -130,6 +135,13 @@ class StoredFolder:
         fake = encrypt_file_info(self.key, real)
         change(fake)
         return parse_file_info(fake.SerializeToString())
+
+
+def flip(bucket: SimulatedBucket, key: str, offset: int) -> None:
+    """Changes one bit of an object; a negative offset counts from its end."""
+    body = bytearray(bucket.store.body(key))
+    body[offset] ^= 0x10
+    bucket.store.put(key, bytes(body))
 
 
 def random_bytes(size: int, seed: object = 0) -> bytes:
