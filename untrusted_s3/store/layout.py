@@ -116,9 +116,14 @@ class FolderKeys:
         """The prefix of all checkpoints."""
         return self.base + "checkpoints/"
 
+    @property
+    def objects(self) -> str:
+        """The prefix of all objects with data."""
+        return self.base + "objects/"
+
     def object(self, name_hash: str, content_hash: str) -> str:
         """The object that holds one content of one file; both hashes are 32 hex digits."""
-        return f"{self.base}objects/{name_hash[:2]}/{name_hash}/{content_hash}"
+        return f"{self.objects}{name_hash[:2]}/{name_hash}/{content_hash}"
 
     def segment(self, position: int) -> str:
         """The log segment at a position, counted from 1."""
