@@ -20,9 +20,11 @@ from untrusted_s3.cli.id import device_id
 from untrusted_s3.cli.ls import ls
 from untrusted_s3.cli.options import Invocation
 from untrusted_s3.cli.peers import peers
+from untrusted_s3.cli.restore import restore
 from untrusted_s3.cli.serve import serve
 from untrusted_s3.cli.status import status
 from untrusted_s3.cli.vectors import vectors
+from untrusted_s3.cli.verify import verify
 from untrusted_s3.errors import UntrustedS3Error
 from untrusted_s3.structured_logging import redact_text
 
@@ -42,7 +44,20 @@ def cli() -> None:
     """
 
 
-for _command in (serve, device_id, peers, folders, status, doctor, ls, cat, vectors, compat):
+for _command in (
+    serve,
+    device_id,
+    peers,
+    folders,
+    status,
+    doctor,
+    ls,
+    cat,
+    restore,
+    verify,
+    vectors,
+    compat,
+):
     cli.add_command(_command)
 
 
