@@ -53,7 +53,7 @@ class Meter:
         return Measurement(
             seconds,
             {part: _cpu_seconds(pid) - self._cpu[part] for part, pid in self._processes.items()},
-            {part: _peak_bytes(pid) for part, pid in self._processes.items()},
+            {part: peak_bytes(pid) for part, pid in self._processes.items()},
         )
 
 
@@ -74,7 +74,8 @@ def _cpu_seconds(pid: int) -> float:
     return (int(user) + int(system)) / _TICKS_PER_SECOND
 
 
-def _peak_bytes(pid: int) -> int:
+def peak_bytes(pid: int) -> int:
+    """The most that has been resident at a time. Raises OSError where the process has ended."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
