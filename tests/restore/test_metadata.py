@@ -41,19 +41,22 @@ def test_a_symlink_has_no_permissions_and_perhaps_no_time() -> None:
 
 
 def test_ownership_and_attributes_only_where_asked_for() -> None:
-    real = pb.FileInfo(type=pb.FILE)
-    real.platform.unix.uid, real.platform.unix.gid = 1234, 5678
-    real.platform.linux.xattrs.add(name="user.colour", value=b"red")
+    platform = pb.PlatformData(unix=pb.UnixData(uid=1234, gid=5678))
+    platform.linux.xattrs.add(name=b"user.colour", value=b"red")
+    real = pb.FileInfo(type=pb.FILE, platform=platform.SerializeToString())
     assert metadata(real) == Metadata(0, 0)
     assert metadata(real, asked=True) == Metadata(0, 0, (1234, 5678), (("user.colour", b"red"),))
     assert metadata(pb.FileInfo(type=pb.FILE), asked=True).owner is None
 
 
+def test_platform_data_that_are_none_count_as_missing() -> None:
+    assert metadata(pb.FileInfo(type=pb.FILE, platform=b"\xff\xff"), asked=True) == Metadata(0, 0)
+
+
 def test_a_name_of_this_machine_counts_more_than_a_number() -> None:
     here = pwd.getpwuid(os.getuid())
-    real = pb.FileInfo(type=pb.FILE)
-    real.platform.unix.owner_name, real.platform.unix.uid = here.pw_name, 4242
-    real.platform.unix.group_name, real.platform.unix.gid = "no such group here", 77
+    unix = pb.UnixData(owner_name=here.pw_name.encode(), uid=4242, group_name=b"no such group here", gid=77)
+    real = pb.FileInfo(type=pb.FILE, platform=pb.PlatformData(unix=unix).SerializeToString())
     assert metadata(real, asked=True).owner == (here.pw_uid, 77)
 
 

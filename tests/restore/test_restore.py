@@ -398,7 +398,7 @@ async def test_metadata_that_is_refused_is_told(
     folder: StoredFolder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def owned(real: pb.FileInfo) -> None:
-        real.platform.unix.uid, real.platform.unix.gid = 1, 2
+        real.platform = pb.PlatformData(unix=pb.UnixData(uid=1, gid=2)).SerializeToString()
 
     def refuse(*arguments: Any, **options: Any) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
+from google.protobuf.message import DecodeError
+
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.restore.entry import Entry, Kind
 
@@ -31,7 +33,7 @@ class Metadata:
     @classmethod
     def of(cls, entry: Entry, *, owner: bool = False, xattrs: bool = False) -> Metadata:
         """That of an entry of a folder; ownership and extended attributes only where asked for."""
-        platform = entry.real.platform
+        platform = _platform(entry.real)
         # Syncthing does not send the time of a symlink.
         has_time = entry.kind is not Kind.SYMLINK or entry.modified_ns != 0
         return cls(
@@ -82,9 +84,17 @@ def _noting(what: str, refused: list[str]) -> Iterator[None]:
         refused.append(f"{what}: {error}")
 
 
+def _platform(real: pb.FileInfo) -> pb.PlatformData:
+    """The platform data of a file info; none where it is no such message."""
+    try:
+        return pb.PlatformData.FromString(real.platform)
+    except DecodeError:
+        return pb.PlatformData()
+
+
 def _owner(unix: pb.UnixData) -> tuple[int, int]:
     """The IDs that the names have on this machine, or those that they had on the other."""
-    return _user_id(unix.owner_name, unix.uid), _group_id(unix.group_name, unix.gid)
+    return _user_id(os.fsdecode(unix.owner_name), unix.uid), _group_id(os.fsdecode(unix.group_name), unix.gid)
 
 
 @lru_cache
@@ -105,4 +115,4 @@ def _group_id(name: str, number: int) -> int:
 
 def _xattrs(platform: pb.PlatformData) -> tuple[tuple[str, bytes], ...]:
     """Those that were read on Linux, the only system on which Python sets any."""
-    return tuple((xattr.name, xattr.value) for xattr in platform.linux.xattrs)
+    return tuple((os.fsdecode(xattr.name), xattr.value) for xattr in platform.linux.xattrs)
