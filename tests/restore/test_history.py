@@ -16,6 +16,7 @@ from untrusted_s3.restore.blocks import BlockReader
 from untrusted_s3.restore.entry import Entry
 from untrusted_s3.restore.folder import open_folder
 from untrusted_s3.restore.history import to_datetime, to_time_ms
+from untrusted_s3.store.layout import FolderKeys
 
 DAY = 86_400.0
 
@@ -80,6 +81,18 @@ async def test_any_day_of_the_history(tmp_path: Path, checkpoint: bool) -> None:
     assert await content(bucket, "daily", at(2.5)) == b"2"
     assert await content(bucket, "daily", at(2.5) - timedelta(milliseconds=1)) == b"1"
     assert await names(bucket, at(1000)) == await names(bucket, None) == ["daily", "new 4"]
+
+
+async def test_a_segment_of_no_bytes_has_no_time(tmp_path: Path) -> None:
+    bucket, story = await history(tmp_path)
+    await story.live(2)
+    bucket.store.put(FolderKeys.of(FOLDER_ID).segment(3), b"")
+    await story.stored.log.refresh()
+    await story.stored.log.checkpoint()
+    await story.live(2, checkpoint=True)
+    assert story.stored.log.state.position == 5
+    for day in range(4):
+        assert await names(bucket, at(day + 0.75)) == ["daily", f"new {day}"]
 
 
 async def test_before_the_history_the_error_says_when_it_begins(tmp_path: Path) -> None:

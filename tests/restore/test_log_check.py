@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.file_infos import device, directory, entry
 from tests.restore.stored_folder import flip, stored_folder
 from tests.simulated import Call, Fault, SimulatedBucket
+from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import decode_segment, encode_segment
+from untrusted_s3.index.state import FolderState
 from untrusted_s3.restore.log_check import check_log
 from untrusted_s3.store.layout import FolderKeys
 
@@ -88,6 +91,20 @@ async def test_a_segment_whose_numbers_do_not_follow_is_found(bucket: SimulatedB
         key: "it begins at sequence 7, where 5 is due",
         KEYS.segment(6): "it begins at sequence 6, where 8 is due",
     }
+
+
+async def test_a_segment_of_no_bytes_says_nothing(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    bucket.store.put(KEYS.segment(7), b"")
+    log = FolderLog(bucket, KEYS, FolderState(tmp_path / "another gateway.sqlite"), device(2))
+    await log.load()
+    await log.append([entry(directory("another"))])
+    assert log.state.position == 8
+    assert await found(bucket) == {}
+
+
+async def test_a_segment_that_has_lost_its_bytes_is_found(bucket: SimulatedBucket) -> None:
+    bucket.store.put(KEYS.segment(4), b"")
+    assert (await found(bucket)).keys() == {KEYS.segment(5)}
 
 
 async def test_what_is_cleaned_up_while_it_is_read_is_no_damage(bucket: SimulatedBucket) -> None:

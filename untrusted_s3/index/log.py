@@ -28,7 +28,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import structlog
 
@@ -159,7 +158,6 @@ class FolderLog:
                 return False
             if segment is EMPTY_SEGMENT:
                 _logger.warning("an empty log segment is passed over", position=position)
-                segment = replace(segment, first_sequence=self.state.sequence + 1, time_ms=self.state.time_ms)
             self.state.apply(position, segment)
         return True
 

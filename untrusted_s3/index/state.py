@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from untrusted_s3.bep.file_info import FileInfo, name_hash
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.database import open_database, remove_database
-from untrusted_s3.index.segment import Entry, Segment, StoredObject
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Entry, Segment, StoredObject
 
 STATE_VERSION = 2
 _CACHED_ENTRIES = 64
@@ -130,6 +130,8 @@ class FolderState:
 
     def apply(self, position: int, segment: Segment) -> None:
         """Applies the segment at the next position. Raises DataError where its place or its numbers are off."""
+        if segment is EMPTY_SEGMENT:
+            segment = replace(segment, first_sequence=self.sequence + 1, time_ms=self.time_ms)
         if position != self.position + 1 or segment.first_sequence != self.sequence + 1:
             raise DataError(
                 f"log segment {position} begins at sequence {segment.first_sequence}, "

@@ -17,7 +17,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, NoSuchKey, UsageError
 from untrusted_s3.index.checkpoint import list_checkpoints, read_checkpoint
 from untrusted_s3.index.log import FolderLog
-from untrusted_s3.index.segment import Segment, decode_segment
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, decode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
@@ -53,7 +53,7 @@ async def load_as_of(bucket: Bucket, keys: FolderKeys, state: FolderState, time_
     oldest = None
     for position in sorted(await list_checkpoints(bucket, keys), reverse=True):
         try:
-            segment = await _read(bucket, keys, position)
+            segment = await _last_written(bucket, keys, position)
             if segment is None:
                 await read_checkpoint(bucket, keys, position, state)
                 written = state.time_ms
@@ -98,6 +98,15 @@ async def segments_after(bucket: Bucket, keys: FolderKeys, position: int) -> Asy
                 return
             position += 1
             yield position, segment
+
+
+async def _last_written(bucket: Bucket, keys: FolderKeys, position: int) -> Segment | None:
+    """The segment at a position or, where that has no bytes and so no time, the one before."""
+    segment = await _read(bucket, keys, position)
+    while segment is EMPTY_SEGMENT and position > 1:
+        position -= 1
+        segment = await _read(bucket, keys, position)
+    return segment
 
 
 async def _read(bucket: Bucket, keys: FolderKeys, position: int) -> Segment | None:

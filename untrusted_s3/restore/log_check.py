@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 from untrusted_s3 import limits
 from untrusted_s3.errors import DataError, NoSuchKey
 from untrusted_s3.index.checkpoint import list_checkpoints, list_positions, read_checkpoint
-from untrusted_s3.index.segment import Segment, decode_segment
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, decode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.restore.progress import Problem
 from untrusted_s3.store.bucket import Bucket
@@ -66,9 +67,11 @@ async def _check_segments(bucket: Bucket, keys: FolderKeys, positions: list[int]
             else:
                 if before is not None and before[0] == position - 1:
                     due = before[1].last_sequence + 1
+                    if segment is EMPTY_SEGMENT:
+                        segment = replace(segment, first_sequence=due)
                     if segment.first_sequence != due:
                         yield Problem(key, f"it begins at sequence {segment.first_sequence}, where {due} is due")
-                before = position, segment
+                before = (position, segment) if segment is not EMPTY_SEGMENT else None
 
 
 async def _read(bucket: Bucket, key: str) -> Segment | DataError | None:
