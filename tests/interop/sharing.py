@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.peers.gateway import Gateway
+from tests.peers.gateway import Gateway, GatewayFailed
 from tests.peers.syncthing import Syncthing
-from tests.peers.trees import manifest
+from tests.peers.trees import assert_same_tree, manifest
 from untrusted_s3.bep.file_info import name_hash
 from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.store.layout import FolderKeys
@@ -141,3 +141,19 @@ def assert_history_is_whole(gateway: Gateway, folder: str) -> None:
                 name = keys.object(name_hash(entry.file_info.name), entry.stored.content_hash)
                 assert stored.get(name) == entry.stored.size, (key, name)
     assert sequence == gateway.folder(folder)["sequence"]
+
+
+def wait_same_tree(gateway: Gateway, original: Path, copy: Path) -> None:
+    """Wait until two devices hold the same, one of which learns from the gateway what has changed at the other."""
+
+    def equal() -> bool:
+        try:
+            return manifest(original) == manifest(copy)
+        except FileNotFoundError:  # changed while we looked
+            return False
+
+    try:
+        gateway.wait_for("both devices to hold the same", equal)
+    except GatewayFailed:
+        assert_same_tree(original, copy)
+        raise

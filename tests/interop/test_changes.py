@@ -16,11 +16,12 @@ from tests.interop.sharing import (
     rescan,
     share_folder,
     stored_objects,
+    wait_same_tree,
 )
-from tests.peers.gateway import Gateway, GatewayFailed
+from tests.peers.gateway import Gateway
 from tests.peers.s3_server import on_each_peer
 from tests.peers.syncthing import Syncthing
-from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, manifest, random_file
+from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
 
 pytestmark = pytest.mark.interop
 
@@ -129,7 +130,7 @@ def test_changes_of_every_kind(gateway: Gateway, syncthing_binary: Path, tmp_pat
                 blocks = gateway.counter("blocks_received")
                 change(original)
                 rescan(first, gateway, FOLDER)
-                _wait_equal(gateway, original, copy)
+                wait_same_tree(gateway, original, copy)
                 _check(gateway, syncthing_binary, original, tmp_path / change.__name__)
                 after = stored_objects(gateway, FOLDER)
                 assert before.items() <= after.items()  # the history stays
@@ -142,11 +143,11 @@ def test_changes_of_every_kind(gateway: Gateway, syncthing_binary: Path, tmp_pat
             (copy / "moved folder" / "inside").unlink()
             random_file(copy / "from the second device", 300_000, seed=2)
             rescan(second, gateway, FOLDER)
-            _wait_equal(gateway, copy, original)
+            wait_same_tree(gateway, copy, original)
             assert (original / "names" / "With Space").read_text() == "changed by the second device"
 
             _change_at_both(first, second, gateway, original, copy)
-            _wait_equal(gateway, original, copy)
+            wait_same_tree(gateway, original, copy)
             (conflict,) = (original / "sizes").glob("*.sync-conflict-*")
             assert conflict.read_text() == "changed by the first"
             assert (original / "sizes" / "0 bytes").read_text() == "changed by the second, later"
@@ -183,17 +184,3 @@ def _check(gateway: Gateway, binary: Path, original: Path, home: Path) -> None:
         assert_same_tree(original, home / "copy")
         fresh.wait_completion(gateway.device_id, FOLDER)
     shutil.rmtree(home)
-
-
-def _wait_equal(gateway: Gateway, original: Path, copy: Path) -> None:
-    def equal() -> bool:
-        try:
-            return manifest(original) == manifest(copy)
-        except FileNotFoundError:  # changed while we looked
-            return False
-
-    try:
-        gateway.wait_for("both devices to hold the same", equal)
-    except GatewayFailed:
-        assert_same_tree(original, copy)
-        raise

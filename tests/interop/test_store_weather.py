@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.sharing import PASSWORD, rescan
+from tests.interop.sharing import PASSWORD, rescan, wait_same_tree
 from tests.peers.debian import SyncthingVersion
 from tests.peers.fault_proxy import (
     INTERNAL_ERROR,
@@ -30,7 +30,7 @@ from tests.peers.fault_proxy import (
 )
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
-from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
+from tests.peers.trees import build_awkward_tree, count_files, random_file
 from untrusted_s3.limits import MIB
 from untrusted_s3.store.embedded import EmbeddedStore
 
@@ -106,14 +106,14 @@ def test_every_kind_of_request_fails_at_random(
         first.wait_completion(gateway.device_id, FOLDER)
         share_impatiently(second, gateway, copy)
         second.wait_in_sync(FOLDER, count_files(original))
-        assert_same_tree(original, copy)
+        wait_same_tree(gateway, original, copy)
 
         (original / "sizes" / "131073 bytes").unlink()
         random_file(original / "large", 21 * MIB, seed=21)
         rescan(first, gateway, FOLDER)
         proxy.script = no_fault
         second.wait_in_sync(FOLDER, count_files(original))
-        assert_same_tree(original, copy)
+        wait_same_tree(gateway, original, copy)
         gateway.wait_folder(FOLDER, files=count_files(original), error=None)
         assert proxy.faults.total() > 20, proxy.faults
 
@@ -173,7 +173,7 @@ def test_one_weather_after_the_other(
             first.wait_completion(gateway.device_id, FOLDER)
             second.wait_in_sync(FOLDER, count_files(original))
             proxy.script = no_fault
-            assert_same_tree(original, copy)
+            wait_same_tree(gateway, original, copy)
             gateway.wait_folder(FOLDER, files=count_files(original), error=None)
             assert is_ready(gateway)
             for device in (first, second):
@@ -240,7 +240,7 @@ def test_the_store_is_away_for_long(
         first.wait_completion(gateway.device_id, FOLDER)
         took = time.monotonic() - back
         second.wait_in_sync(FOLDER, count_files(original))
-        assert_same_tree(original, copy)
+        wait_same_tree(gateway, original, copy)
         gateway.wait_folder(FOLDER, files=count_files(original), error=None)
         print(
             f"away for {AWAY_SECONDS:.0f} s, all stored {took:.1f} s after; meanwhile {received / MIB:.0f} MiB fetched,"
