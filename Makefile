@@ -14,7 +14,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 run: $(VENV)/.run
 	@exec $(BIN)/untrusted-s3 serve --welcome --data $(DATA)
 
-test: lint types unit interop ceph
+test: lint types unit
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target interop ceph
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -24,7 +25,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m "not interop and not ceph"
+	$(BIN)/python -m pytest -q -m "not interop and not ceph" --numprocesses 2 --dist loadfile
 
 # Real Syncthing programs are fetched into a cache; UNTRUSTED_S3_REQUIRE_PEERS=1 makes their absence a failure.
 interop: $(VENV)/.dev
