@@ -206,3 +206,28 @@ async def test_a_peer_that_is_gone_harms_no_other() -> None:
     reading.ask("one", 1000, 1000)
     await reading.settle()
     assert reading.answers.given["one 1000"] == (reading.body[1000:2000], pb.NO_ERROR)
+
+
+async def test_a_stop_gives_up_what_is_under_way() -> None:
+    """Else it would use the store's connections after they are closed."""
+    held = asyncio.Event()
+    bucket = SimulatedBucket()
+    bucket.store.put("object", bytes(1000))
+
+    async def hold(call: Call, phase: Phase) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    bucket.gate = hold
+    responder = Responder(bucket, SharedBudget(10_000), Counters())
+    answered: list[int] = []
+
+    async def answer(data: memoryview, code: int) -> None:
+        answered.append(code)
+
+    for offset in (0, 500):
+        responder.submit("object", offset, 100, answer)
+    await held.wait()
+    await responder.stop()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert bucket.count("get") == 2 and not answered

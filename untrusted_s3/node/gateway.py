@@ -148,6 +148,7 @@ class Gateway:
                 await self._sessions_ended()
         for session in list(self._sessions):
             session.transport.abort()
+        await self.responder.stop()
         for folder in self.folders.values():
             folder.close()
         if self._http is not None:

@@ -74,6 +74,14 @@ class Responder:
             self._active += 1
             self._keep(asyncio.create_task(self._work()))
 
+    async def stop(self) -> None:
+        """Gives up what is under way: nobody waits for it any more, and the store's connections will be closed."""
+        self._waiting.clear()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _work(self) -> None:
         try:
             # One turn of the loop, so that requests of the same TLS record are here.
