@@ -16,8 +16,8 @@ import click
 from bench.machine import describe
 from tests.peers.filled_store import FetchingPeer, FilledStore, fill
 from tests.peers.gateway import Gateway
-from untrusted_s3.node.identity import Identity, generate
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 _MIB = 1 << 20
 

@@ -20,7 +20,7 @@ from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion, syncthing_b
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import random_file
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 FOLDER = "changes"
 MIB = 1 << 20

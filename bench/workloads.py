@@ -15,7 +15,7 @@ from bench.measure import PEER, Measurement, Meter
 from bench.receivers import FOLDER, REPOSITORY, Bench, MakeReceiver, Receiver, ReceiverFailed, store_environment
 from tests.peers.syncthing import Syncthing, SyncthingFailed
 from tests.peers.trees import assert_same_tree, random_file
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 INGEST, SERVE = "ingest", "serve"
 Report = Callable[[str, Measurement], None]

@@ -18,8 +18,8 @@ from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.store.http_server import Answer, Request, http_server
 from untrusted_s3 import __version__
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.cli import folders as folders_module
 from untrusted_s3.cli import main as main_module
+from untrusted_s3.cli.commands import folders as folders_module
 from untrusted_s3.cli.output import size_text
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.layout import FolderKeys, StoreLocation

@@ -11,8 +11,8 @@ import pytest
 from tests.cli.conftest import RunCLI
 from tests.peers.s3_server import S3Server
 from untrusted_s3.cli.identity import IdentityOptions
-from untrusted_s3.node import sealed_identity
-from untrusted_s3.node.identity import Identity, generate
+from untrusted_s3.identity import sealed as sealed_identity
+from untrusted_s3.identity.certificate import Identity, generate
 from untrusted_s3.store.s3 import connect
 
 PASSPHRASE = "correct horse battery staple"

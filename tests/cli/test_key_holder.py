@@ -16,11 +16,11 @@ import pytest
 
 from tests.cli.conftest import RunCLI
 from tests.peers.s3_server import S3Server
-from tests.restore.stored_folder import FOLDER_ID, PASSWORD, START, StoredFolder, derive, random_bytes
+from tests.vault.stored_folder import FOLDER_ID, PASSWORD, START, StoredFolder, derive, random_bytes
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.cli.cat import find_range
+from untrusted_s3.cli.commands.cat import find_range
+from untrusted_s3.cli.commands.ls import human_size, iso_text, time_text
 from untrusted_s3.cli.key_holder import parse_time
-from untrusted_s3.cli.ls import human_size, iso_text, time_text
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import UsageError
 from untrusted_s3.limits import KIB

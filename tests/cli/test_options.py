@@ -9,9 +9,9 @@ import click
 import pytest
 
 from tests.cli.conftest import RunCLI
+from untrusted_s3.cli.commands.serve import serve
 from untrusted_s3.cli.main import cli
 from untrusted_s3.cli.options import Setting, parse_host_port
-from untrusted_s3.cli.serve import serve
 from untrusted_s3.errors import UsageError
 
 SETTINGS: dict[str, Any] = {}

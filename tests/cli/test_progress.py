@@ -12,7 +12,7 @@ from untrusted_s3.cli import progress as module
 from untrusted_s3.cli.progress import ProgressLine, duration_text, shown_progress
 from untrusted_s3.cli.terminal import LiveLine
 from untrusted_s3.limits import MIB
-from untrusted_s3.restore.progress import Progress
+from untrusted_s3.vault.progress import Progress
 
 
 class Clock:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import RunCLI
-from tests.restore.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, random_bytes, stored_folder
+from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, random_bytes, stored_folder
 from untrusted_s3.bep.file_info import name_hash
 from untrusted_s3.limits import KIB
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
@@ -75,7 +75,7 @@ def flip(store: list[str], path: str, offset: int) -> None:
 
 
 def _encrypted_name(path: str) -> str:
-    from tests.restore.stored_folder import derive
+    from tests.vault.stored_folder import derive
 
     return derive(PASSWORD, FOLDER_ID).encrypt_name(path)
 

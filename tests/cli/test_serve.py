@@ -29,8 +29,8 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.framing import encode_hello
 from untrusted_s3.cli.console import address_for_peers, summary
 from untrusted_s3.cli.terminal import LiveLine
-from untrusted_s3.node import identity
-from untrusted_s3.node.tls import make_context
+from untrusted_s3.connections.tls import make_context
+from untrusted_s3.identity import certificate as identity
 
 pytestmark = [pytest.mark.store, pytest.mark.usefixtures("weed")]
 
@@ -225,13 +225,13 @@ def test_a_second_signal_while_it_stops_ends_it(monkeypatch: pytest.MonkeyPatch)
     """The gateway of this test never comes to its end by itself."""
     program = (
         "import asyncio, sys\n"
-        "from untrusted_s3.node.gateway import Gateway\n"
+        "from untrusted_s3.gateway.gateway import Gateway\n"
         "async def stop(self):\n"
         "    print('stopping', file=sys.stderr, flush=True)\n"
         "    await asyncio.sleep(1000)\n"
         "Gateway.stop = stop\n"
-        "import untrusted_s3.cli.serve\n"
-        "sys.modules['untrusted_s3.cli.serve']._SAME_SIGNAL = 0\n"
+        "import untrusted_s3.cli.commands.serve\n"
+        "sys.modules['untrusted_s3.cli.commands.serve']._SAME_SIGNAL = 0\n"
         "from untrusted_s3.cli.main import main\n"
         "sys.exit(main())\n"
     )
@@ -249,7 +249,7 @@ def test_a_signal_that_arrives_twice_at_once_counts_once(monkeypatch: pytest.Mon
     program = (
         "import sys\n"
         "import untrusted_s3.cli.main\n"
-        "sys.modules['untrusted_s3.cli.serve']._SAME_SIGNAL = 1000\n"
+        "sys.modules['untrusted_s3.cli.commands.serve']._SAME_SIGNAL = 1000\n"
         "sys.exit(untrusted_s3.cli.main.main())\n"
     )
     monkeypatch.setattr(f"{__name__}.SERVE", [sys.executable, "-c", program, *SERVE[3:]])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import RunCLI
-from untrusted_s3.conformance.cases import default_directory
-from untrusted_s3.conformance.operations import OPERATIONS
+from untrusted_s3.vectors_check.cases import default_directory
+from untrusted_s3.vectors_check.operations import OPERATIONS
 
 QUICK = ("hchacha20", "block_token")
 
@@ -100,7 +100,7 @@ def test_usage(run_cli: RunCLI, directory: Path, tmp_path: Path) -> None:
 def test_without_the_other_libraries(
     run_cli: RunCLI, directory: Path, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "untrusted_s3.conformance.second_opinion", raising=False)
+    monkeypatch.delitem(sys.modules, "untrusted_s3.vectors_check.second_opinion", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     outcome = run_cli("vectors", "--vectors", directory, "--json")
     assert outcome.exit_code == 0

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
-from untrusted_s3.conformance.second_opinion import SecondOpinion
 from untrusted_s3.crypto.file_info import decrypt_file_info, encrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import DataError, DecryptionFailed, InconsistentFileInfo
+from untrusted_s3.vectors_check.second_opinion import SecondOpinion
 
 KEY = FolderKey(bytes(range(32)), "folder")
 OTHER = FolderKey(bytes(range(1, 33)), "folder")

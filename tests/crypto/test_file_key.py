@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from untrusted_s3 import limits
-from untrusted_s3.conformance.second_opinion import SecondOpinion
 from untrusted_s3.crypto.file_key import FileKey, encrypted_block_size
 from untrusted_s3.errors import DecryptionFailed
+from untrusted_s3.vectors_check.second_opinion import SecondOpinion
 
 KEY = FileKey(bytes(range(32)))
 OTHER = FileKey(bytes(range(1, 33)))

@@ -9,10 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from untrusted_s3.bep.file_info import is_encrypted_name
-from untrusted_s3.conformance.second_opinion import SecondOpinion
 from untrusted_s3.crypto import names
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import DecryptionFailed, WrongPassword
+from untrusted_s3.vectors_check.second_opinion import SecondOpinion
 
 KEY = FolderKey(bytes(range(32)), "folder")
 OTHER = FolderKey(bytes(range(1, 33)), "folder")

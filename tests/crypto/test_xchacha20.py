@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from untrusted_s3.conformance.second_opinion import SecondOpinion
 from untrusted_s3.crypto import xchacha20
 from untrusted_s3.errors import DecryptionFailed
+from untrusted_s3.vectors_check.second_opinion import SecondOpinion
 
 keys = st.binary(min_size=32, max_size=32)
 nonces = st.binary(min_size=24, max_size=24)

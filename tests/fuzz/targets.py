@@ -20,7 +20,7 @@ from untrusted_s3.bep.framing import encode_frame, encode_hello
 from untrusted_s3.bep.index_message import decode_index
 from untrusted_s3.bep.response import decode_response
 from untrusted_s3.errors import FolderRefused, RemoteProtocolError
-from untrusted_s3.node.message_memory import held_size
+from untrusted_s3.sync.message_queue import held_size
 
 OWN, PEER = DeviceID(b"\x01" * 32), DeviceID(b"\x02" * 32)
 OPENING = encode_hello(pb.Hello(timestamp=1)) + encode_frame(pb.CLUSTER_CONFIG, b"")

@@ -9,18 +9,18 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.connections.loopback import OURS, THEIRS
 from tests.file_infos import directory, file, plaintext
 from tests.fuzz.test_targets import BODIES, HELLO, mutated
-from tests.node.loopback import OURS, THEIRS
-from tests.node.test_session import FakeHost, offered
 from tests.simulated import SimulatedBucket, fast_directory
+from tests.sync.test_session import FakeHost, offered
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.connection import Connection
 from untrusted_s3.bep.framing import encode_frame
+from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.errors import ProtocolError
-from untrusted_s3.node.session import Session
-from untrusted_s3.node.transport import BEPTransport
 from untrusted_s3.store.records import PeerRecord
+from untrusted_s3.sync.session import Session
 
 
 class Wire(BEPTransport):

@@ -9,8 +9,8 @@ import pytest
 
 from tests.peers.gateway import Gateway
 from tests.peers.scripted_peer import RawPeer
-from untrusted_s3.node.identity import generate
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.identity.certificate import generate
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 

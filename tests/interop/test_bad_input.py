@@ -21,8 +21,8 @@ from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files,
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.framing import encode_frame
-from untrusted_s3.node.identity import Identity, generate
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 

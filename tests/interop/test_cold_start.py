@@ -11,8 +11,8 @@ from tests.interop.sharing import s3_client, stored_keys
 from tests.peers.filled_store import FOLDER, FetchingPeer, FilledStore, fill
 from tests.peers.gateway import Gateway
 from untrusted_s3 import limits
-from untrusted_s3.node.identity import Identity, generate
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys
 
 pytestmark = [pytest.mark.interop, pytest.mark.store]

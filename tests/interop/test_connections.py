@@ -14,7 +14,7 @@ from tests.peers.syncthing import Syncthing
 from tests.peers.trees import random_file
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.framing import encode_frame
-from untrusted_s3.node.identity import generate
+from untrusted_s3.identity.certificate import generate
 
 pytestmark = pytest.mark.interop
 

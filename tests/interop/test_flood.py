@@ -22,7 +22,7 @@ from tests.peers.scripted_peer import RawPeer, open_socket
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import random_file
 from untrusted_s3 import limits
-from untrusted_s3.node.identity import generate
+from untrusted_s3.identity.certificate import generate
 
 pytestmark = pytest.mark.interop
 

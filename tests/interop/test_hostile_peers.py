@@ -11,9 +11,9 @@ from pathlib import Path
 import lz4.block
 import pytest
 
+from tests.connections.loopback import EventType
 from tests.file_infos import directory, encrypted_name, file, plaintext
 from tests.interop.sharing import fetched_folder, rescan, share_folder, stored_keys
-from tests.node.loopback import EventType
 from tests.peers.debian import SyncthingVersion
 from tests.peers.gateway import Gateway
 from tests.peers.scripted_peer import RawPeer
@@ -27,8 +27,8 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.framing import encode_frame
 from untrusted_s3.bep.response import encode_response
 from untrusted_s3.errors import TLSFailed
-from untrusted_s3.node.identity import Identity, generate
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("hostile peers")]
 

@@ -29,7 +29,7 @@ from tests.peers.trees import assert_same_tree, count_files, random_file
 from untrusted_s3 import limits
 from untrusted_s3.index.segment import Entry
 from untrusted_s3.limits import MIB
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 

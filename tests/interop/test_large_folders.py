@@ -27,7 +27,7 @@ from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, copy_stdlib, count_files, random_file
 from untrusted_s3.bep.file_info import parse_file_info
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 

@@ -20,7 +20,7 @@ from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, manifest, random_file
 from untrusted_s3.limits import MIB
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys
 
 pytestmark = pytest.mark.interop

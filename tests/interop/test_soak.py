@@ -8,7 +8,7 @@ import pytest
 
 from tests.peers.debian import SyncthingVersion
 from tests.soak.soak import Soak
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 

@@ -16,7 +16,7 @@ from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 

@@ -16,11 +16,11 @@ from tests.vectors.captured_documents import documents
 from tests.vectors.documents import DIRECTORY
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import parse_file_info
-from untrusted_s3.conformance.ours import Ours
-from untrusted_s3.conformance.run import load_groups, run_groups
-from untrusted_s3.conformance.second_opinion import SecondOpinion
 from untrusted_s3.crypto.file_info import encrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
+from untrusted_s3.vectors_check.ours import Ours
+from untrusted_s3.vectors_check.run import load_groups, run_groups
+from untrusted_s3.vectors_check.second_opinion import SecondOpinion
 
 pytestmark = pytest.mark.interop
 

@@ -17,11 +17,11 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import TOKEN_SIZE, FileInfo, name_hash
+from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.index.stored_object import crc32c_of
-from untrusted_s3.node.identity import Identity
+from untrusted_s3.objects.stored_object import crc32c_of
 from untrusted_s3.store import layout
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.records import FolderRecord, PeerRecord, open_store, write_record

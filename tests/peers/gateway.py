@@ -18,8 +18,8 @@ from typing import Any, Self, TypeVar
 
 from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import free_port
-from untrusted_s3.node.identity import load_or_create
-from untrusted_s3.store.embedded import die_with_parent
+from untrusted_s3.identity.certificate import load_or_create
+from untrusted_s3.store.embedded.server import die_with_parent
 from untrusted_s3.store.layout import StoreLocation
 
 T = TypeVar("T")
@@ -242,7 +242,7 @@ class Gateway:
         return samples
 
     def counter(self, name: str) -> int:
-        """One of the gateway's counters, under its name in untrusted_s3.node.counters."""
+        """One of the gateway's counters, under its name in untrusted_s3.counters."""
         return int(self.metrics()[f"untrusted_s3_{name}_total"])
 
     def store_requests(self) -> dict[str, int]:

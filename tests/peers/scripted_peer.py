@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from untrusted_s3.bep import events
 from untrusted_s3.bep.connection import Connection
+from untrusted_s3.connections.tls import TLSConnection, make_context
 from untrusted_s3.errors import TLSFailed
-from untrusted_s3.node.identity import Identity
-from untrusted_s3.node.tls import TLSConnection, make_context
+from untrusted_s3.identity.certificate import Identity
 
 _TIMEOUT = 20.0
 

@@ -1,6 +1,6 @@
 """The driver of a real Syncthing, as the tests use it."""
 
-from untrusted_s3.conformance.syncthing import Syncthing, free_port
+from untrusted_s3.compat.syncthing import Syncthing, free_port
 from untrusted_s3.errors import SyncthingFailed
 
 __all__ = ["Syncthing", "SyncthingFailed", "free_port"]

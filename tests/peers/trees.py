@@ -6,8 +6,8 @@ import shutil
 import sysconfig
 from pathlib import Path
 
-from untrusted_s3.conformance.awkward_tree import build_awkward_tree, random_file
-from untrusted_s3.conformance.trees import differences, manifest
+from untrusted_s3.compat.awkward_tree import build_awkward_tree, random_file
+from untrusted_s3.compat.trees import differences, manifest
 
 __all__ = ["assert_same_tree", "build_awkward_tree", "copy_stdlib", "count_files", "manifest", "random_file"]
 

@@ -11,8 +11,8 @@ import pytest
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.restore.entry import Entry, Kind
 from untrusted_s3.restore.metadata import Metadata
+from untrusted_s3.vault.entry import Entry, Kind
 
 
 def metadata(real: pb.FileInfo, *, asked: bool = False) -> Metadata:

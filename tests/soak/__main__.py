@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.peers.debian import syncthing_binary
 from tests.soak.soak import Soak
 from untrusted_s3.limits import MIB
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 _MOST_GROWTH = 1.2
 

@@ -25,7 +25,7 @@ from tests.peers.trees import assert_same_tree, count_files, manifest
 from tests.soak.changes import RandomChanges
 from untrusted_s3 import limits
 from untrusted_s3.limits import MIB
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 FOLDER = "soak"
 LIMITS = {

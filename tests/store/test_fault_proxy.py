@@ -27,7 +27,7 @@ from untrusted_s3.errors import PreconditionFailed, StoreRefused, StoreUnreachab
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.limits import MIB
-from untrusted_s3.store.embedded import EmbeddedStore
+from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.s3 import S3Bucket, S3Credentials
 

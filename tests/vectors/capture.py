@@ -18,7 +18,7 @@ from tests.vectors.captured_documents import documents
 from tests.vectors.untrusted_peer import UntrustedPeer
 from untrusted_s3.crypto.file_info import decrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
-from untrusted_s3.node.identity import generate
+from untrusted_s3.identity.certificate import generate
 
 
 def capture(version: SyncthingVersion, binary: Path, work: Path, huge: bool = True) -> Capture:

@@ -10,9 +10,9 @@ from tests.vectors import plan
 from tests.vectors.captured import ALTERED_TOKEN_OF, Capture, altered_tokens, captured_names
 from tests.vectors.documents import Document, Fields, flipped
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.conformance.operations import describe
 from untrusted_s3.crypto import names
 from untrusted_s3.crypto.folder_key import FolderKey
+from untrusted_s3.vectors_check.operations import describe
 
 _LARGEST_PLAINTEXT = 4096  # bytes that are written down; of larger blocks the hash says enough
 _HUGE_BLOCKS = (0, 1, 1023, 1024, 1025)  # of 4 MiB: number 1024 begins at 4 GiB

@@ -11,8 +11,8 @@ import pytest
 
 from tests.vectors import plan, standards
 from tests.vectors.documents import DIRECTORY
-from untrusted_s3.conformance.cases import default_directory
 from untrusted_s3.crypto.names import to_path
+from untrusted_s3.vectors_check.cases import default_directory
 
 
 def test_an_installation_has_the_files_of_the_repository() -> None:
@@ -60,7 +60,7 @@ def test_the_example_of_the_readme_works_and_finds_mistakes(alteration: str) -> 
 
 
 def test_the_readme_names_every_operation_and_field() -> None:
-    from untrusted_s3.conformance.operations import KINDS
+    from untrusted_s3.vectors_check.operations import KINDS
 
     table = {line.split("`")[1]: line for line in (DIRECTORY / "README.md").read_text().splitlines() if "| `" in line}
     assert set(table) == set(KINDS)

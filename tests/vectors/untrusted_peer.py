@@ -13,7 +13,7 @@ from untrusted_s3.bep import events
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.bep.framing import encode_frame
-from untrusted_s3.node.identity import Identity
+from untrusted_s3.identity.certificate import Identity
 
 Event = TypeVar("Event", bound=events.Event)
 

@@ -13,7 +13,7 @@ from untrusted_s3.cli.options import option
 from untrusted_s3.structured_logging import printable
 
 if TYPE_CHECKING:
-    from untrusted_s3.restore.progress import Problem
+    from untrusted_s3.problem import Problem
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,7 +24,7 @@ def bulk_options(function: Function) -> Function:
     @functools.wraps(function)
     def wrapper(*args: Any, path: tuple[str, ...], buffer_memory: int, **parameters: Any) -> Any:
         # Here, so that a gateway's process loads nothing that could decrypt.
-        from untrusted_s3.restore.selection import Selection
+        from untrusted_s3.vault.selection import Selection
 
         return function(*args, selection=Selection(path), memory=buffer_memory * limits.MIB, **parameters)
 

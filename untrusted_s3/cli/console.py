@@ -16,7 +16,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.output import size_text
 from untrusted_s3.cli.terminal import LiveLine, can_ask, forget_typed, qr_code, read_answer
 from untrusted_s3.errors import StoreError
-from untrusted_s3.node.gateway import Gateway
+from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.structured_logging import printable
 
 _logger = structlog.get_logger()

@@ -14,9 +14,9 @@ import click
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.options import ENVIRONMENT_PREFIX, option
 from untrusted_s3.errors import UsageError
-from untrusted_s3.node import identity as identities
-from untrusted_s3.node import sealed_identity
-from untrusted_s3.node.identity import Identity
+from untrusted_s3.identity import certificate as identities
+from untrusted_s3.identity import sealed as sealed_identity
+from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.store.bucket import Bucket
 
 # Secrets are no options: a command line is there for all to see.

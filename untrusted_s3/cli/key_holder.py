@@ -21,7 +21,7 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.records import read_folders
 
 if TYPE_CHECKING:
-    from untrusted_s3.restore.folder import Folder
+    from untrusted_s3.vault.folder import Folder
 
 # The context settings of these commands: the log tells them only of trouble.
 QUIET: dict[str, Any] = {"default_map": {"log_level": "warning"}}
@@ -109,7 +109,7 @@ def read_password(folder_id: str | None, file: Path | None) -> str:
 async def opened_folder(bucket: Bucket, options: KeyHolderOptions) -> AsyncIterator[Folder]:
     """The folder that is meant. Raises WrongPassword, UsageError, DataError or StoreError."""
     # Here, so that a gateway's process loads nothing that could decrypt.
-    from untrusted_s3.restore.folder import name_folders, open_folder
+    from untrusted_s3.vault.folder import name_folders, open_folder
 
     folder_id = options.folder_id
     if folder_id is None:

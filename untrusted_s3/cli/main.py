@@ -12,19 +12,19 @@ from pathlib import Path
 import click
 
 from untrusted_s3 import __version__
-from untrusted_s3.cli.cat import cat
-from untrusted_s3.cli.compat import compat
-from untrusted_s3.cli.doctor import doctor
-from untrusted_s3.cli.folders import folders
-from untrusted_s3.cli.id import device_id
-from untrusted_s3.cli.ls import ls
+from untrusted_s3.cli.commands.cat import cat
+from untrusted_s3.cli.commands.compat import compat
+from untrusted_s3.cli.commands.doctor import doctor
+from untrusted_s3.cli.commands.folders import folders
+from untrusted_s3.cli.commands.id import device_id
+from untrusted_s3.cli.commands.ls import ls
+from untrusted_s3.cli.commands.peers import peers
+from untrusted_s3.cli.commands.restore import restore
+from untrusted_s3.cli.commands.serve import serve
+from untrusted_s3.cli.commands.status import status
+from untrusted_s3.cli.commands.vectors import vectors
+from untrusted_s3.cli.commands.verify import verify
 from untrusted_s3.cli.options import Invocation
-from untrusted_s3.cli.peers import peers
-from untrusted_s3.cli.restore import restore
-from untrusted_s3.cli.serve import serve
-from untrusted_s3.cli.status import status
-from untrusted_s3.cli.vectors import vectors
-from untrusted_s3.cli.verify import verify
 from untrusted_s3.errors import UntrustedS3Error
 from untrusted_s3.structured_logging import redact_text
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.restore.entry import Entry, Kind
+from untrusted_s3.vault.entry import Entry, Kind
 
 
 @dataclass(frozen=True, slots=True)

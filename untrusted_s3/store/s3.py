@@ -30,7 +30,7 @@ from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.multipart import part_ranges, part_size
 from untrusted_s3.store.presign import Presigner, S3Connection
 from untrusted_s3.store.s3_errors import age_of, check_clock, refusal, translate
-from untrusted_s3.store.threads import in_thread
+from untrusted_s3.threads import in_thread
 
 if TYPE_CHECKING:
     pass

@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.connections.loopback import OURS, THEIRS, Recorder, connected, until
+from tests.file_infos import file
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import events
+from untrusted_s3.connections.tls import make_context
+from untrusted_s3.connections.transport import BEPTransport
+from untrusted_s3.connections.unadmitted import UnadmittedConnections
+from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError, TLSFailed, TooManyConnections
+from untrusted_s3.identity.certificate import Identity
+
+
+@asynccontextmanager
+async def a_pair(
+    theirs: Identity = THEIRS, *, ours_polite: bool = True, theirs_polite: bool = True
+) -> AsyncIterator[tuple[Recorder, Recorder]]:
+    """Our end, which accepted, and theirs, which dialed."""
+    ours = Recorder(OURS, server_side=True, polite=ours_polite)
+    other = Recorder(theirs, server_side=False, polite=theirs_polite)
+    async with connected(ours.transport, other.transport):
+        yield ours, other
+
+
+class RawPeer(asyncio.Protocol):
+    """Something on the other side that speaks no TLS."""
+
+    def __init__(self, *says: bytes) -> None:
+        self.says = says
+        self.received = b""
+        self.gone = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self.transport = transport
+        transport.writelines(self.says)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone = True
+
+
+async def in_conversation(ours: Recorder, theirs: Recorder) -> None:
+    for end in (ours, theirs):
+        await end.hear(events.HelloReceived)
+    for end in (ours, theirs):
+        end.transport.write(end.transport.bep.cluster_config([], time.monotonic()))
+    for end in (ours, theirs):
+        await end.hear(events.ClusterConfigReceived)
+
+
+async def test_both_sides_learn_who_the_other_is() -> None:
+    async with a_pair() as (ours, theirs):
+        hello = await ours.hear(events.HelloReceived)
+        await theirs.hear(events.HelloReceived)
+        assert (hello.device_name, hello.client_name, hello.client_version) == ("name", "test", "v1")
+        assert ours.transport.peer_device_id == THEIRS.device_id
+        assert theirs.transport.peer_device_id == OURS.device_id
+        assert ours.transport.address.startswith("tcp://127.0.0.1:")
+        assert ours.transport.is_open
+        assert ours.transport.bytes_received == theirs.transport.bytes_sent > 0
+
+
+async def test_an_orderly_close() -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        ours.transport.close("going home")
+        assert (await theirs.hear(events.CloseReceived)).reason == "going home"
+        assert await ours.end() is None
+        assert await theirs.end() is None
+        assert not ours.transport.is_open
+        ours.transport.write(b"dropped")
+        ours.transport.close("again")
+        ours.transport.pause_reading()
+        ours.transport.resume_reading()
+        await ours.transport.drained()
+    assert (len(ours.ends), len(theirs.ends)) == (1, 1)
+
+
+async def test_a_close_after_which_the_peer_ends_the_connection() -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        ours.transport.say_close("going home")
+        assert (await theirs.hear(events.CloseReceived)).reason == "going home"
+        assert not ours.transport.is_open
+        ours.transport.write(b"dropped")
+        await asyncio.sleep(0.01)
+        assert not ours.ends and not theirs.ends
+        theirs.transport.close("")
+        assert await ours.end() is None
+        assert await theirs.end() is None
+
+
+async def test_a_close_that_the_peer_would_not_understand_yet_is_the_end() -> None:
+    async with a_pair(theirs_polite=False) as (ours, theirs):
+        await until(lambda: theirs.is_secured)
+        ours.transport.say_close("going home")
+        await ours.end()
+        await theirs.end()
+
+
+async def test_a_failure_is_told_to_the_peer() -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        error = RemoteProtocolError("what you say makes no sense")
+        ours.transport.fail(error)
+        ours.transport.fail(RemoteProtocolError("a later one"))
+        assert (await theirs.hear(events.CloseReceived)).reason == str(error)
+        assert await ours.end() is error
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\x2e\xa7\xd9\x0b\x00\x00", b"\xff"])
+async def test_garbage_instead_of_tls(garbage: bytes) -> None:
+    ours, peer = Recorder(OURS, server_side=True), RawPeer(garbage)
+    async with connected(ours.transport, peer):
+        assert isinstance(await ours.end(), TLSFailed)
+        await until(lambda: peer.gone)
+    assert not ours.heard and not ours.is_secured
+
+
+@pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01\x40\x00" + bytes(0x4000)])
+async def test_garbage_that_looks_like_tls(garbage: bytes) -> None:
+    ours, peer = Recorder(OURS, server_side=True), RawPeer(garbage)
+    async with connected(ours.transport, peer):
+        assert isinstance(await ours.end(), TLSFailed)
+        await until(lambda: peer.gone)
+
+
+async def test_garbage_instead_of_hello() -> None:
+    async with a_pair(theirs_polite=False) as (ours, theirs):
+        await until(lambda: theirs.is_secured)
+        theirs.transport.write(b"this is no Hello")
+        error = await ours.end()
+        assert isinstance(error, RemoteProtocolError)
+        assert "does not say Hello" in str(error)
+
+
+@pytest.mark.parametrize("tail", [b"\x00", b"\x00\x02\x08\x05", b"\x00\x02\x08\x05\x00\x00\x00\x10half"])
+async def test_closed_in_the_middle_of_a_message(tail: bytes) -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        theirs.transport.write(tail)
+        theirs.transport._end()
+        error = await ours.end()
+    assert isinstance(error, RemoteProtocolError)
+    assert "in the middle of a message" in str(error)
+
+
+async def test_closed_before_hello() -> None:
+    async with a_pair(theirs_polite=False) as (ours, theirs):
+        await until(lambda: theirs.is_secured)
+        theirs.transport._end()
+        error = await ours.end()
+    assert isinstance(error, RemoteProtocolError)
+    assert "before its Hello" in str(error)
+
+
+async def test_cut_off_in_the_middle() -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        theirs.transport.abort()
+        assert await ours.end() is not None
+        assert await theirs.end() is None
+    assert len(ours.ends) == 1
+
+
+async def test_eof_before_the_handshake() -> None:
+    ours, peer = Recorder(OURS, server_side=True), RawPeer()
+    async with connected(ours.transport, peer):
+        peer.transport.write_eof()
+        assert isinstance(await ours.end(), TLSFailed)
+
+
+@pytest.mark.parametrize("stage", ["no TLS", "no Hello"])
+async def test_who_says_no_hello_must_go(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT", 0.05)
+    ours = Recorder(OURS, server_side=True)
+    silent = Recorder(THEIRS, server_side=False, polite=False)
+    async with connected(ours.transport, RawPeer() if stage == "no TLS" else silent.transport):
+        error = await ours.end()
+    assert isinstance(error, RemoteProtocolError)
+    assert "Hello" in str(error)
+
+
+async def test_silence_after_hello_is_no_handshake_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT", 0.05)
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        await asyncio.sleep(0.1)
+        assert ours.ends == theirs.ends == []
+
+
+async def test_pings_go_out_and_silence_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PING_INTERVAL", 0.05)
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        await ours.hear(events.PingReceived, 2)
+        theirs.transport.pause_reading()
+        monkeypatch.setattr(theirs.transport.bep, "handle_timer", lambda now: b"")
+        monkeypatch.setattr(limits, "RECEIVE_TIMEOUT", 0.05)
+        error = await ours.end()
+    assert isinstance(error, RemoteProtocolError)
+    assert "nothing received" in str(error)
+
+
+async def test_what_follows_the_hello_waits_until_the_peer_is_admitted() -> None:
+    async with a_pair(ours_polite=False) as (ours, theirs):
+        await until(lambda: ours.is_secured)
+        ours.transport.write(ours.transport.bep.hello("name", "test", "v1", 1, time.monotonic()))
+        await theirs.hear(events.HelloReceived)
+        await ours.hear(events.HelloReceived)
+        theirs.transport.write(theirs.transport.bep.cluster_config([], time.monotonic()))
+        await asyncio.sleep(0.05)
+        assert ours.all(events.ClusterConfigReceived) == []
+        ours.transport.admit()
+        await ours.hear(events.ClusterConfigReceived)
+
+
+async def test_a_message_before_its_turn_ends_the_connection() -> None:
+    async with a_pair() as (ours, theirs):
+        await ours.hear(events.HelloReceived)
+        theirs.transport.write(b"\x00\x02\x08\x03\x00\x00\x00\x00")  # a request before the cluster config
+        error = await ours.end()
+        assert isinstance(error, RemoteProtocolError)
+        with pytest.raises(LocalProtocolError):
+            ours.transport.bep.cluster_config([], time.monotonic())
+
+
+async def test_blocks_pass_whole_in_both_directions() -> None:
+    data = memoryview(bytes(range(256)) * 4096)
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        for end in (ours, theirs):
+            for number in range(8):
+                end.transport.write(*end.transport.bep.response(number, data, pb.NO_ERROR, time.monotonic()))
+        for end in (ours, theirs):
+            await end.hear(events.ResponseReceived, 8)
+            assert [response.id for response in end.all(events.ResponseReceived)] == list(range(8))
+            assert all(response.data == data for response in end.all(events.ResponseReceived))
+
+
+async def test_a_slow_reader_is_waited_for() -> None:
+    data = memoryview(bytes(1 << 20))
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        theirs.transport.pause_reading()
+        sent = 0
+
+        async def send() -> None:
+            nonlocal sent
+            for number in range(64):
+                ours.transport.write(*ours.transport.bep.response(number, data, pb.NO_ERROR, time.monotonic()))
+                sent += 1
+                await ours.transport.drained()
+
+        sending = asyncio.ensure_future(send())
+        await asyncio.sleep(0.1)
+        assert 0 < sent < 64, "the sender waits"
+        stopped_at = sent
+        await asyncio.sleep(0.05)
+        assert sent == stopped_at
+        theirs.transport.resume_reading()
+        await sending
+        await theirs.hear(events.ResponseReceived, 64)
+
+
+async def test_who_waits_for_a_slow_reader_learns_of_the_end() -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        theirs.transport.pause_reading()
+        ours.transport.write(bytes(32 << 20))
+        waiting = asyncio.ensure_future(ours.transport.drained())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        ours.transport.abort()
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_reader_that_never_reads_cannot_hold_a_closing_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLOSE_TIMEOUT", 0.05)
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        theirs.transport.pause_reading()
+        ours.transport.write(bytes(32 << 20))
+        ours.transport.close("no patience")
+        await ours.end()
+
+
+async def test_a_size_over_the_cap_is_refused_before_it_comes() -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        theirs.transport.write(b"\x00\x02\x08\x05" + struct.pack(">I", limits.MAX_MESSAGE_SIZE + 1))
+        error = await ours.end()
+    assert isinstance(error, RemoteProtocolError)
+    assert "over the cap" in str(error)
+
+
+async def test_an_index_arrives_as_it_was_sent() -> None:
+    raw = file("a", sequence=1).raw + b"\xfa\x7c\x01z"
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        message = theirs.transport.bep.index(
+            "f", [raw], update=False, prev_sequence=0, last_sequence=1, now=time.monotonic()
+        )
+        for byte in message:
+            theirs.transport.write(bytes([byte]))
+        assert (await ours.hear(events.IndexReceived)).files == (raw,)
+
+
+async def test_a_trickle_does_not_put_the_end_of_the_handshake_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT", 0.1)
+    ours, peer = Recorder(OURS, server_side=True), RawPeer()
+    async with connected(ours.transport, peer):
+        # The start of a TLS record of 16 KiB, then one byte after the other
+        peer.transport.write(b"\x16\x03\x01\x40\x00")
+        started = time.monotonic()
+        while not ours.ends and time.monotonic() < started + 5:
+            peer.transport.write(b"\x01")
+            await asyncio.sleep(0.005)
+    assert "no Hello within" in str(ours.ends[0])
+
+
+async def test_who_stops_to_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STALL_TIMEOUT", 0.2)
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        theirs.transport.pause_reading()
+        ours.transport.write(bytes(32 << 20))
+        assert "reads too slowly" in str(await ours.end())
+
+
+async def test_who_reads_slowly_but_reads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        ours.transport.pause_writing()
+        now = time.monotonic()
+        ours.transport.bytes_sent += 10 << 20
+        for seconds in (0, 119, 121, 10_000):
+            ours.transport._check_stalled(now + seconds)
+        with pytest.raises(RemoteProtocolError, match="too slowly"):
+            ours.transport._check_stalled(now + 10 * 1024 + 10)
+        ours.transport.resume_writing()
+        ours.transport._check_stalled(now + 10**9)
+
+
+async def test_what_the_handler_hears_of_a_message_that_is_not_complete() -> None:
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        theirs.transport.write(b"\x00\x02\x08\x06\x00\x00\x10\x00" + bytes(4000))
+        await until(lambda: ours.is_buffered == 4000)
+        theirs.transport.write(bytes(96))
+        await until(lambda: ours.is_buffered == 0)
+
+
+async def test_a_connection_is_unadmitted_until_it_is_admitted_and_again_while_it_closes() -> None:
+    table = UnadmittedConnections(10)
+    ours = Recorder(OURS, server_side=True, polite=False)
+    ours.transport = BEPTransport(make_context(OURS), server_side=True, unadmitted=table)
+    ours.transport.handler = ours
+    theirs = Recorder(THEIRS, server_side=False)
+    async with connected(ours.transport, theirs.transport):
+        await ours.hear(events.HelloReceived)
+        assert len(table) == 1
+        ours.transport.admit()
+        assert len(table) == 0
+        ours.transport.close("bye")
+        assert len(table) == 1
+        await ours.end()
+        assert len(table) == 0
+
+
+async def test_one_that_is_cut() -> None:
+    error = TooManyConnections("too many")
+    async with a_pair(theirs_polite=False) as (ours, _):
+        await until(lambda: ours.is_secured)
+        ours.transport.evict(error)
+        assert await ours.end() is error

@@ -1,0 +1,86 @@
+"""The heartbeat in the store, and another process with the same device ID."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.simulated import SimulatedClock
+from tests.store.memory_bucket import MemoryBucket
+from untrusted_s3 import limits
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.gateway.heartbeat import Heartbeat
+from untrusted_s3.store import layout
+
+DEVICE = DeviceID(bytes(range(32)))
+KEY = layout.node_key(DEVICE)
+
+
+def heartbeat(bucket: MemoryBucket, clock: SimulatedClock, name: str = "gateway") -> Heartbeat:
+    return Heartbeat(bucket, DEVICE, name, clock)
+
+
+async def warnings_of(heart: Heartbeat) -> list[str]:
+    with capture_logs() as log:
+        await heart.beat()
+    assert all(line["log_level"] == "warning" and line["advice"] for line in log)
+    return [line["event"] for line in log]
+
+
+async def test_it_comes_and_goes() -> None:
+    bucket, clock = MemoryBucket(), SimulatedClock()
+    heart = heartbeat(bucket, clock)
+    for _ in range(3):
+        assert await warnings_of(heart) == []
+        record = json.loads(bucket.objects[KEY])
+        assert record["device_id"] == str(DEVICE) and record["name"] == "gateway" and record["time"] == clock.now
+        clock.now += limits.HEARTBEAT_INTERVAL
+    await heart.end()
+    assert not bucket.objects
+    assert await warnings_of(heartbeat(bucket, clock)) == []
+
+
+@pytest.mark.parametrize("age", [0, 60, -60])
+async def test_a_fresh_one_of_another_process_is_told_at_the_start(age: int) -> None:
+    bucket, clock = MemoryBucket(), SimulatedClock()
+    await heartbeat(bucket, clock).beat()
+    clock.now += age
+    assert await warnings_of(second := heartbeat(bucket, clock)) == [
+        "another gateway with this device ID was running a moment ago, and may still run"
+    ]
+    clock.now += limits.HEARTBEAT_INTERVAL
+    assert await warnings_of(second) == []  # the other one was dead
+
+
+@pytest.mark.parametrize("age", [limits.HEARTBEAT_LIFETIME, 1e6, -1e6])
+async def test_an_old_one_is_not(age: float) -> None:
+    bucket, clock = MemoryBucket(), SimulatedClock()
+    await heartbeat(bucket, clock).beat()
+    clock.now += age
+    assert await warnings_of(heartbeat(bucket, clock)) == []
+
+
+async def test_two_at_a_time_are_told_by_both() -> None:
+    bucket, clock = MemoryBucket(), SimulatedClock()
+    first, second = heartbeat(bucket, clock, "one"), heartbeat(bucket, clock, "two")
+    await first.beat()
+    await second.beat()
+    for heart in (first, second):
+        clock.now += limits.HEARTBEAT_INTERVAL
+        assert await warnings_of(heart) == ["another gateway runs with this device ID"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"device_id": "x", "time": 5}', b"[]"])
+async def test_damage_is_written_over(body: bytes) -> None:
+    bucket, clock = MemoryBucket(), SimulatedClock()
+    bucket.objects[KEY] = body
+    assert await warnings_of(heartbeat(bucket, clock)) == []
+    assert json.loads(bucket.objects[KEY])["time"] == clock.now
+
+
+async def test_a_record_without_a_process_is_of_another_one() -> None:
+    bucket, clock = MemoryBucket(), SimulatedClock()
+    bucket.objects[KEY] = json.dumps({"device_id": str(DEVICE), "name": "x", "time": int(clock.now)}).encode()
+    assert len(await warnings_of(heartbeat(bucket, clock))) == 1

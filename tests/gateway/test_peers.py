@@ -1,0 +1,179 @@
+"""Which of several connections with one device counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.connections.loopback import OURS, Recorder, connected, until
+from tests.file_infos import file
+from tests.simulated import SimulatedBucket
+from tests.sync.test_session import TOKEN, FakeHost
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import events
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.connections.tls import make_context
+from untrusted_s3.connections.transport import BEPTransport
+from untrusted_s3.gateway.peers import Peers
+from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.store import layout
+from untrusted_s3.store.records import PeerRecord
+from untrusted_s3.sync.session import CLIENT_NAME, Refusal, Session
+
+
+class Host(FakeHost):
+    """A gateway with real peers."""
+
+    def __init__(self, identity: Identity, bucket: SimulatedBucket, state_directory: Path) -> None:
+        super().__init__(identity, bucket, state_directory)
+        self.peers = Peers(bucket, identity.device_id)
+
+    async def admit(self, session: Session) -> PeerRecord | None:
+        return await self.peers.admit(session)
+
+    def confirm(self, session: Session) -> PeerRecord | None:
+        return self.peers.confirm(session)
+
+    def refused(self, device_id: DeviceID, refusals: Mapping[str, Refusal]) -> None:
+        self.peers.refused(device_id, refusals)
+
+    def ended(self, session: Session, error: Exception | None) -> None:
+        self.peers.ended(session, error)
+
+
+class Device(Recorder):
+    """The other end of one connection."""
+
+    def __init__(self, identity: Identity, client: str, *, we_dial: bool) -> None:
+        super().__init__(identity, server_side=we_dial, polite=False)
+        self._identity, self._client = identity, client
+
+    def secured(self) -> None:
+        self.transport.write(self.transport.bep.hello("device", self._client, "v1", 1, 0))
+
+    def received(self, event: events.Event) -> None:
+        super().received(event)
+        if isinstance(event, events.HelloReceived):
+            asyncio.get_running_loop().call_soon(self.transport.admit)
+
+    def share(self) -> None:
+        """Sends a cluster config with one folder."""
+        own = pb.Device(id=OURS.device_id.raw, encryption_password_token=TOKEN)
+        theirs = pb.Device(id=self._identity.device_id.raw, index_id=1)
+        self.transport.write(self.transport.bep.cluster_config([pb.Folder(id="f", devices=[own, theirs])], 0))
+
+
+Connect = Callable[..., Awaitable[tuple[Session, Device]]]
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    opened = Host(OURS, SimulatedBucket(), tmp_path)
+    yield opened
+    await opened.stop()
+
+
+@pytest.fixture
+async def connect(host: Host) -> AsyncIterator[Connect]:
+    """Connects a device and waits until the gateway has let it in."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(
+            identity: Identity, *, we_dial: bool = False, client: str = "syncthing"
+        ) -> tuple[Session, Device]:
+            await host.peers.accept(identity.device_id, "device")
+            transport = BEPTransport(make_context(OURS), server_side=not we_dial)
+            session, device = Session(host, transport), Device(identity, client, we_dial=we_dial)
+            ends = (device.transport, transport) if we_dial else (transport, device.transport)
+            await stack.enter_async_context(connected(*ends))
+            await device.hear(events.ClusterConfigReceived)
+            return session, device
+
+        yield opened
+
+
+async def test_a_newer_connection_counts_once_the_peer_speaks_over_it(host: Host, connect: Connect) -> None:
+    identity = generate()
+    old, device = await connect(identity)
+    device.share()
+    await until(lambda: old.shared_folders == ["f"])
+    request = asyncio.ensure_future(old.request_block("f", "name", 0, file("a").message.blocks[0]))
+    # A peer that has vanished: nothing is read any more, so that the connection cannot be closed in order.
+    device.transport.pause_reading()
+
+    new, device = await connect(identity)
+    assert host.peers.accepted[identity.device_id].session is old
+    device.share()
+    await until(lambda: new.shared_folders == ["f"])
+    assert host.peers.accepted[identity.device_id].session is new
+    assert old.shared_folders == []
+    assert host.folders["f"].puller.sources == {identity.device_id: new}
+    (error,) = await asyncio.gather(request, return_exceptions=True)
+    assert "gone" in str(error), "what was asked of the old connection is asked again at once"
+
+
+async def test_a_second_connection_that_the_peer_drops_does_no_harm(host: Host, connect: Connect) -> None:
+    """Both have dialed at once, and Syncthing keeps the one that it had first."""
+    identity = generate()
+    old, device = await connect(identity)
+    device.share()
+    await until(lambda: old.shared_folders == ["f"])
+    _, second = await connect(identity, we_dial=True)
+    second.transport.close("already connected")
+    await until(lambda: bool(second.ends))
+    assert host.peers.accepted[identity.device_id].session is old
+    assert host.peers.accepted[identity.device_id].error is None
+    assert old.shared_folders == ["f"]
+
+
+async def test_a_second_connection_that_says_nothing_is_dropped(
+    host: Host, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = generate()
+    old, device = await connect(identity)
+    device.share()
+    await until(lambda: old.shared_folders == ["f"])
+    _, second = await connect(identity)
+    monkeypatch.setattr(limits, "SECOND_CONNECTION_TIMEOUT", 0.0)
+    _, third = await connect(identity)
+    assert (await third.hear(events.CloseReceived)).reason == "there is another connection already"
+    assert second.ends == []
+    assert host.peers.accepted[identity.device_id].session is old
+
+
+@pytest.mark.parametrize("we_dial_first", [False, True])
+async def test_two_gateways_that_dial_each_other_at_once_keep_the_same_connection(
+    host: Host, connect: Connect, we_dial_first: bool
+) -> None:
+    """The one that the lower device ID has dialed, whichever came first."""
+    identity = generate()
+    sides = {}
+    for we_dial in (we_dial_first, not we_dial_first):
+        sides[we_dial] = await connect(identity, we_dial=we_dial, client=CLIENT_NAME)
+    for we_dial in (we_dial_first, not we_dial_first):
+        sides[we_dial][1].share()
+    we_are_lower = OURS.device_id < identity.device_id
+    kept, (_, dropped) = sides[we_are_lower][0], sides[not we_are_lower]
+    await until(lambda: kept.shared_folders == ["f"])
+    await dropped.hear(events.CloseReceived)
+    assert host.peers.accepted[identity.device_id].session is kept
+
+
+async def test_a_device_that_is_removed_while_it_connects(host: Host, connect: Connect) -> None:
+    identity = generate()
+    session, device = await connect(identity)
+    await host.bucket.delete(layout.peer_key(identity.device_id))
+    _, second = await connect(identity)
+    await host.bucket.delete(layout.peer_key(identity.device_id))
+    await host.peers.load()
+    second.share()
+    for one in (device, second):
+        assert (await one.hear(events.CloseReceived)).reason == "not accepted any more"
+    assert host.peers.accepted == {}
+    assert host.folders == {}
+    assert session.shared_folders == []

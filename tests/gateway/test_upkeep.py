@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.connections.loopback import until
+from tests.simulated import Call, Fault, SimulatedBucket
+from untrusted_s3 import limits
+from untrusted_s3.counters import Counters
+from untrusted_s3.gateway.upkeep import Maintenance
+from untrusted_s3.store.layout import FolderKeys
+
+DAY = 86_400.0
+FOLDERS = [FolderKeys.of("one"), FolderKeys.of("two")]
+
+
+@pytest.fixture
+def bucket() -> SimulatedBucket:
+    """Two folders with three segments, of which two are before the base; uploads of eight and six days, and another
+    program's."""
+    bucket = SimulatedBucket()
+    store = bucket.store
+    for keys in FOLDERS:
+        for position in (1, 2, 3):
+            store.put(keys.segment(position), b"")
+        for position, days in ((1, 90), (2, 31), (3, 1)):
+            store.put(keys.checkpoint(position), b"", begun=store.clock() - days * DAY)
+    for key, days in (("folders/one/objects/a", 8), ("folders/two/objects/b", 6), ("elsewhere", 100)):
+        upload = store.uploads[store.begin_upload(key)]
+        upload.begun = store.clock() - days * DAY
+    return bucket
+
+
+def maintenance(bucket: SimulatedBucket, counters: Counters) -> Maintenance:
+    return Maintenance(bucket, lambda: ["one", "two"], limits.HISTORY_RETENTION, counters)
+
+
+def counted(counters: Counters) -> list[float]:
+    names = ("segments_deleted", "checkpoints_deleted", "uploads_aborted")
+    return [counters.registry.get_sample_value(f"untrusted_s3_{name}_total") or 0 for name in names]
+
+
+def uploads(bucket: SimulatedBucket) -> set[str]:
+    return {upload.key for upload in bucket.store.uploads.values()}
+
+
+async def test_a_turn(bucket: SimulatedBucket) -> None:
+    counters = Counters()
+    await maintenance(bucket, counters).turn()
+    for keys in FOLDERS:
+        assert bucket.store.keys(keys.segments) == [keys.segment(3)]
+        assert bucket.store.keys(keys.checkpoints) == [keys.checkpoint(2), keys.checkpoint(3)]
+    assert uploads(bucket) == {"folders/two/objects/b", "elsewhere"}
+    assert counted(counters) == [4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda call: "folders/one/" in call.key and call.operation == "list",
+        lambda call: call.operation == "list_multipart_uploads",
+        lambda call: call.operation == "abort_multipart_upload",
+        lambda call: call.operation == "delete",
+    ],
+)
+async def test_what_fails_is_done_in_the_next_turn(bucket: SimulatedBucket, broken: Callable[[Call], bool]) -> None:
+    counters = Counters()
+    work = maintenance(bucket, counters)
+    bucket.fault = lambda call: Fault.UNREACHABLE if broken(call) else None
+    await work.turn()
+    before = counted(counters)
+    assert before != [4, 2, 1]
+    assert any(before), "the rest is done"
+    bucket.fault = lambda call: None
+    await work.turn()
+    assert counted(counters) == [4, 2, 1]
+
+
+async def test_two_at_once(bucket: SimulatedBucket) -> None:
+    await asyncio.gather(*(maintenance(bucket, Counters()).turn() for _ in range(2)))
+    assert bucket.store.keys(FOLDERS[0].segments) == [FOLDERS[0].segment(3)]
+    assert uploads(bucket) == {"folders/two/objects/b", "elsewhere"}
+
+
+async def test_again_and_again(bucket: SimulatedBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FIRST_MAINTENANCE_DELAY", 0.001)
+    monkeypatch.setattr(limits, "MAINTENANCE_INTERVAL", 0.001)
+    task = asyncio.ensure_future(maintenance(bucket, Counters()).run())
+    await until(lambda: bucket.count("list_multipart_uploads") >= 3)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

@@ -1,0 +1,100 @@
+"""A trusted device without a connection: what it has is fed into a folder, and the log is held against it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+from tests.file_infos import device
+from tests.simulated import SimulatedStore
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.cluster_config import IndexState
+from untrusted_s3.bep.file_info import FileInfo, name_hash, parse_file_info
+from untrusted_s3.errors import BlockUnavailable
+from untrusted_s3.index.segment import decode_segment
+from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.records import FolderRecord
+from untrusted_s3.sync.folder import Folder
+
+RECORD = FolderRecord("folder", "", b"token", index_id=99)
+KEYS = FolderKeys.of(RECORD.folder_id)
+
+
+class Device:
+    """A trusted device: it has a table of file infos, and serves the blocks of those that are current."""
+
+    def __init__(self, number: int) -> None:
+        self.device_id = device(number)
+        self.index_id = 1000 + number
+        self.sequence = 0
+        self.files: dict[str, FileInfo] = {}
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    def take(self, info: FileInfo) -> None:
+        """Puts a change into the table, made here or at the other device."""
+        self.sequence += 1
+        message = pb.FileInfo.FromString(info.raw)
+        message.sequence = self.sequence
+        self.files[info.name] = parse_file_info(message.SerializeToString())
+
+    def after(self, sequence: int) -> list[FileInfo]:
+        """What an index update would hold."""
+        infos = sorted(self.files.values(), key=lambda info: info.message.sequence)
+        return [info for info in infos if info.message.sequence > sequence]
+
+    async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
+        await asyncio.sleep(0)
+        await self.answers.wait()
+        blocks = self.files[name].message.blocks
+        if number >= len(blocks) or blocks[number].hash != block.hash:
+            raise BlockUnavailable("no such file")
+        return memoryview(data_of(block))
+
+    def announce(self, folder: Folder, count: int) -> None:
+        """Gives a folder an index update of at most `count` entries, as `node.session` takes it."""
+        infos = self.after(folder.pending.received(self.device_id).max_sequence)[:count]
+        if infos:
+            wanted = [info for info in infos if folder.state.wants(info)]
+            unwanted = [info for info in infos if not folder.state.wants(info)]
+            folder.pending.add(self.device_id, IndexState(self.index_id, infos[-1].message.sequence), wanted, unwanted)
+            folder.puller.wake()
+
+
+def check_reflected(folder: Folder, one: Device) -> None:
+    """The folder has all that the device has, and works at nothing."""
+    for name, info in one.files.items():
+        entry = folder.state.entry(name)
+        assert entry is not None
+        assert entry.file_info.message.version == info.message.version
+        assert entry.file_info.content_hash() == info.content_hash()
+        assert entry.file_info.message.deleted == info.message.deleted
+    assert folder.pending.totals == (0, 0)
+    assert (folder.error, folder.puller.error) == (None, None)
+
+
+def data_of(block: pb.BlockInfo) -> bytes:
+    return hashlib.shake_128(block.hash).digest(block.size)
+
+
+def check_log(store: SimulatedStore) -> None:
+    """Every entry that the log ever had names an object with the blocks of its file info."""
+    for key in store.keys(f"{KEYS.base}log/"):
+        for entry in decode_segment(store.body(key), key).entries:
+            if not entry.file_info.has_data:
+                assert entry.stored is None
+                continue
+            assert entry.stored is not None
+            body = store.body(KEYS.object(name_hash(entry.file_info.name), entry.stored.content_hash))
+            message = entry.file_info.message
+            assert body[: message.size] == b"".join(map(data_of, message.blocks))
+            assert len(body) == entry.stored.size
+            trailer = parse_file_info(body[message.size : -4])
+            assert (
+                trailer.content_hash() == entry.file_info.content_hash() == entry.stored.content_hash.partition("-")[0]
+            )
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)

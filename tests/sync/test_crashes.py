@@ -1,0 +1,158 @@
+"""The process dies at every single call to the store, before the store acts and after; started again, with its state or
+without, it gets to where it would be had it lived."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.file_infos import SMALLEST_BLOCK, deleted, device, directory, file
+from tests.simulated import Call, Phase, SimulatedBucket, SimulatedStore, fast_directory, inline_threads
+from tests.sync.scripted_device import RECORD, Device, check_log, check_reflected, turns
+from untrusted_s3 import limits
+from untrusted_s3.bep.cluster_config import IndexState
+from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.byte_budget import ByteBudget
+from untrusted_s3.counters import Counters
+from untrusted_s3.sync.folder import Folder
+
+LARGE = [SMALLEST_BLOCK] * 40
+# What the device does, one round after the other: small files and large ones come, change as a whole, in part, in their
+# metadata or their kind, and go.
+ROUNDS: list[list[FileInfo]] = [
+    [file("small", 1), file("large", 2, sizes=LARGE), directory("directory", 3)],
+    [file("small", 4, content=1), file("large", 5, sizes=[*LARGE, SMALLEST_BLOCK]), file("short lived", 6)],
+    [file("large", 7, sizes=[*LARGE, SMALLEST_BLOCK]), deleted("short lived", 8), file("directory", 9)],
+]
+
+
+class Process:
+    """A folder in a process that dies at its call number `dies_at` (from 1; 0 for never) in a phase of that call, and
+    leaves on its disk what was there at this moment."""
+
+    def __init__(
+        self,
+        store: SimulatedStore,
+        one: Device,
+        home: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        dies_at: int = 0,
+        phase: Phase | None = None,
+    ) -> None:
+        self.calls = 0
+        self._one = one
+        self._home = home
+        self._dies_at, self._phase = dies_at, phase
+        self._dead = False
+        self._numbers: dict[int, int] = {}
+        self._timers: list[tuple[Callable[..., object], tuple[Any, ...], asyncio.Handle]] = []
+        self.bucket = SimulatedBucket(store, gate=self._gate)
+        self.folder = Folder(
+            RECORD, self.bucket, device(9), home, ByteBudget(100_000), asyncio.Semaphore(4), Counters()
+        )
+        self._task = asyncio.ensure_future(self._run())
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", self._call_later)
+
+    async def _run(self) -> None:
+        await self.folder.open()
+        self.folder.peer_index(self._one.device_id, IndexState(self._one.index_id, self._one.sequence))
+        self.folder.puller.add_source(self._one.device_id, self._one)
+        await self.folder.run()
+
+    async def play(self, rounds: list[list[FileInfo]]) -> int:
+        """Lets the device do what it does; how many rounds came to their end."""
+        for number, infos in enumerate([[], *rounds]):
+            for info in infos:
+                self._one.take(info)
+            for turn in range(8):
+                await turns(80)
+                if turn == 0 and not self._dead:
+                    self._one.announce(self.folder, 1000)
+                self._time_passes()
+                if self._dead:
+                    return number
+        return len(rounds)
+
+    async def end(self) -> None:
+        """Stops everything without another call to the store or a change on the disk."""
+        self._dead = True
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.folder.close()
+
+    async def _gate(self, call: Call, phase: Phase) -> None:
+        if phase is Phase.REQUEST and not self._dead:
+            self.calls += 1
+            self._numbers[id(call)] = self.calls
+        if not self._dead and phase is self._phase and self._numbers[id(call)] == self._dies_at:
+            self._dead = True
+            shutil.copytree(self._home, self._home.with_suffix(".dead"))
+        if self._dead:
+            await asyncio.Event().wait()
+
+    def _call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
+        handle = asyncio.Handle(callback, args, asyncio.get_running_loop(), context)
+        self._timers.append((callback, args, handle))
+        return handle
+
+    def _time_passes(self) -> None:
+        due, self._timers = self._timers, []
+        for callback, args, handle in due:
+            if not handle.cancelled():
+                callback(*args)
+
+
+@pytest.fixture(autouse=True)
+def small_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SINGLE_PUT_SIZE": 8 * SMALLEST_BLOCK,
+        "MIN_PART_SIZE": 8192,
+        "CHECKPOINT_COST": 2 * limits.SEGMENT_COST,
+        "CHECKPOINT_SHARE": 0.0,
+        "CURSOR_INTERVAL": -1.0,  # at every look at the log
+    }.items():
+        monkeypatch.setattr(limits, name, value)
+
+
+@pytest.mark.parametrize("keep_state", [True, False])
+@pytest.mark.parametrize("phase", Phase)
+async def test_dying_at_every_call(phase: Phase, keep_state: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with inline_threads(), fast_directory() as home:
+        undisturbed = Process(SimulatedStore(), Device(1), home / "undisturbed", monkeypatch)
+        assert await undisturbed.play(ROUNDS) == len(ROUNDS)
+        totals = undisturbed.folder.state.totals
+        await undisturbed.end()
+        assert {call.operation for call in undisturbed.bucket.calls} >= {
+            "get",
+            "put",
+            "size",
+            "list",
+            "upload_file",
+            "create_multipart_upload",
+            "upload_part",
+            "upload_part_copy",
+            "complete_multipart_upload",
+        }
+        for dies_at in range(1, undisturbed.calls + 1):
+            store, one = SimulatedStore(), Device(1)
+            disk = home / f"{dies_at}"
+            first = Process(store, one, disk, monkeypatch, dies_at, phase)
+            done = await first.play(ROUNDS)
+            await first.end()
+            left = disk.with_suffix(".dead")
+            assert left.exists(), f"it did not die at call {dies_at}"
+            if not keep_state:
+                shutil.rmtree(left)
+            second = Process(store, one, left, monkeypatch)
+            await second.play(ROUNDS[done:])
+            check_reflected(second.folder, one)
+            assert second.folder.state.totals == totals
+            check_log(store)
+            await second.end()

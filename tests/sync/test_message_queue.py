@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import events
+from untrusted_s3.sync.message_queue import MessageMemory, MessageQueue, held_size
+
+
+class FakeConnection:
+    def __init__(self) -> None:
+        self.reading = True
+        self.error: Exception | None = None
+        self.aborted = False
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def index(size: int) -> events.IndexReceived:
+    return events.IndexReceived("f", (bytes(size),), True, 0, 0)
+
+
+async def test_a_full_queue_stops_reading_until_half_of_it_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = index(1000)
+    size = held_size(message)
+    monkeypatch.setattr(limits, "QUEUED_MESSAGE_MEMORY", 4 * size)
+    memory, connection = MessageMemory(1 << 20), FakeConnection()
+    queue = MessageQueue(memory, connection)
+    for _ in range(4):
+        queue.put(message)
+    reading = [connection.reading]
+    queue.put(message)
+    assert memory.used == 5 * size
+    for _ in range(5):
+        assert await queue.get() is message
+        reading.append(connection.reading)
+    assert reading == [True, False, False, False, True, True]
+    assert memory.used == size, "the last one is not handled yet"
+
+
+async def test_where_memory_is_scarce_one_message_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = MessageMemory(10_000)
+    busy, connection = MessageQueue(memory, FakeConnection()), FakeConnection()
+    busy.buffered(6000)
+    queue = MessageQueue(memory, connection)
+    queue.put(events.PingReceived())
+    assert not connection.reading
+    await queue.get()
+    assert not connection.reading, "it is being handled"
+    queue.put(events.PingReceived())
+    await queue.get()
+    assert not connection.reading
+
+
+async def test_who_holds_most_must_go() -> None:
+    memory = MessageMemory(100_000)
+    connections = [FakeConnection() for _ in range(3)]
+    small, large, late = (MessageQueue(memory, connection) for connection in connections)
+    small.put(index(10_000))
+    large.put(index(50_000))
+    large.buffered(10_000)
+    late.buffered(20_000)
+    assert [connection.error for connection in connections] == [None] * 3
+    late.buffered(40_000)
+    assert "memory is short" in str(connections[1].error) and connections[1].aborted
+    assert connections[0].error is None and connections[2].error is None
+    assert memory.used == held_size(index(10_000)) + 40_000
+    large.put(index(99_000))
+    large.buffered(99_000)
+    assert memory.used < 60_000, "what comes before the end of the connection is not kept"
+
+
+async def test_one_that_takes_all_alone() -> None:
+    memory, connection = MessageMemory(1000), FakeConnection()
+    MessageQueue(memory, connection).buffered(1001)
+    assert connection.aborted
+    assert memory.used == 0
+
+
+def test_no_message_is_free() -> None:
+    folder = pb.Folder(id="f" * 1000)
+    assert held_size(events.PingReceived()) >= 500
+    assert held_size(events.ClusterConfigReceived((folder,))) > 4000
+    assert held_size(events.CloseReceived("x" * 1000)) > 1000
+    assert held_size(events.RequestReceived(1, "f", "x" * 1000, 0, 0, b"", False)) > 1000
+    assert held_size(index(1000)) > 1000

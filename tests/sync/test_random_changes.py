@@ -1,0 +1,198 @@
+"""Random changes at one or two scripted devices, bad weather, lost connections and crashes: in the end the folder
+holds what they hold, and the log names nothing that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.file_infos import deleted, device, directory, encrypted_name, file
+from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore, inline_threads
+from tests.sync.scripted_device import RECORD, Device, check_log, check_reflected, turns
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.cluster_config import IndexState
+from untrusted_s3.bep.file_info import parse_file_info
+from untrusted_s3.byte_budget import ByteBudget
+from untrusted_s3.counters import Counters
+from untrusted_s3.sync.folder import Folder
+
+NAMES = 30
+BUSY_NAMES = 3
+TURNS = 400  # of the loop, after which all that can go on without a timer has
+
+
+class World:
+    """One device or two, a gateway's folder, and the store, where anything may happen next."""
+
+    def __init__(self, seed: int, home: Path) -> None:
+        self.random = random.Random(seed)
+        self.devices = [Device(1), Device(2)][: 1 + seed % 2]  # what one has lost, another might make good
+        self.store = SimulatedStore()
+        self.home = home
+        self.version = 0
+        self.trouble = 0.0
+        self.timers: list[tuple[Callable[..., object], tuple[Any, ...], asyncio.Handle]] = []
+        self.connected: set[int] = set()
+        self.folder: Folder
+        self._task: asyncio.Task[None]
+
+    async def start(self) -> None:
+        bucket = SimulatedBucket(self.store, fault=self._fault)
+        budget, uploads = ByteBudget(100_000), asyncio.Semaphore(4)
+        self.folder = Folder(RECORD, bucket, device(9), self.home, budget, uploads, Counters())
+        trouble, self.trouble = self.trouble, 0.0
+        await self.folder.open()
+        self.trouble = trouble
+        self._task = asyncio.ensure_future(self.folder.run())
+
+    async def crash(self, keep_state: bool) -> None:
+        for number in list(self.connected):
+            self.disconnect(number)
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self.folder.close()
+        if not keep_state:
+            shutil.rmtree(self.home)
+
+    def _fault(self, call: Call) -> Fault | None:
+        if self.random.random() >= self.trouble:
+            return None
+        return self.random.choice([Fault.UNREACHABLE, Fault.ANSWER_LOST, Fault.EMPTIED])
+
+    def connect(self, number: int) -> None:
+        if number not in self.connected:
+            one = self.devices[number]
+            self.folder.peer_index(one.device_id, IndexState(one.index_id, one.sequence))
+            self.folder.puller.add_source(one.device_id, one)
+            self.connected.add(number)
+
+    def disconnect(self, number: int) -> None:
+        if number in self.connected:
+            self.folder.puller.remove_source(self.devices[number].device_id, self.devices[number])
+            self.connected.remove(number)
+
+    def deliver(self, number: int, count: int) -> None:
+        if number in self.connected:
+            self.devices[number].announce(self.folder, count)
+
+    def change(self, number: int) -> None:
+        name = self.random.randrange(self.random.choice((BUSY_NAMES, NAMES)))
+        self._exchange(encrypted_name(name))  # so that no change is made to an older version
+        self.version += 1
+        kind = self.random.randrange(10)
+        before = self.devices[number].files.get(encrypted_name(name))
+        if kind == 0:
+            info = directory(name, self.version)
+        elif kind <= 2:
+            info = deleted(name, self.version)
+        elif kind == 3 and before is not None and before.has_data:  # metadata alone
+            message = pb.FileInfo.FromString(before.raw)
+            message.version.counters[0].value = self.version
+            info = parse_file_info(message.SerializeToString())
+        else:
+            sizes = [limits.MIN_ENCRYPTED_BLOCK_SIZE] * self.random.choice((1, 2, 3, 14, 40))
+            info = file(name, self.version, sizes=sizes, content=self.random.randrange(3))
+        self.devices[number].take(info)
+
+    def _exchange(self, name: str) -> None:
+        infos = [one.files[name] for one in self.devices if name in one.files]
+        if infos:
+            newest = max(infos, key=lambda info: info.message.version.counters[0].value)
+            for one in self.devices:
+                if name not in one.files or one.files[name].message.version != newest.message.version:
+                    one.take(newest)
+
+    def exchange_all(self) -> None:
+        for number in range(NAMES):
+            self._exchange(encrypted_name(number))
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
+        handle = asyncio.Handle(callback, args, asyncio.get_running_loop(), context)
+        self.timers.append((callback, args, handle))
+        return handle
+
+    def time_passes(self) -> None:
+        due, self.timers = self.timers, []
+        for callback, args, handle in due:
+            if not handle.cancelled():
+                callback(*args)
+
+    async def something_happens(self) -> None:
+        number = self.random.randrange(len(self.devices))
+        match self.random.randrange(24):
+            case 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7:
+                self.change(number)
+            case 8 | 9 | 10 | 11 | 12:
+                self.deliver(number, self.random.randrange(1, 20))
+            case 13 | 14 | 15:
+                self.time_passes()
+            case 16 | 17:
+                self.connect(number)
+            case 18:
+                self.disconnect(number)
+            case 22:
+                self.devices[number].answers.clear()
+            case 23:
+                self.devices[number].answers.set()
+            case 19:
+                self._exchange(encrypted_name(self.random.randrange(NAMES)))
+            case 20:
+                self.trouble = self.random.choice((0.0, 0.0, 0.1, 0.5))
+            case 21 if self.random.randrange(2) == 0:
+                await self.crash(keep_state=self.random.random() < 0.5)
+                await self.start()
+        await turns(self.random.choice((0, 1, 3, 10, 50)))
+
+    async def come_to_rest(self) -> None:
+        self.trouble = 0.0
+        self.exchange_all()
+        for number in range(len(self.devices)):
+            self.devices[number].answers.set()
+            self.connect(number)
+            self.deliver(number, 1000)
+        for _ in range(20):
+            await turns(TURNS)
+            self.time_passes()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_random_changes(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SINGLE_PUT_SIZE": 8 * 1064,
+        "MIN_PART_SIZE": 8192,
+        "CONCURRENT_SMALL_FILES": 3,
+        "SEGMENT_ENTRIES": 4,
+        "ENTRIES_IN_WORK": 6,
+    }.items():
+        monkeypatch.setattr(limits, name, value)
+    world = World(seed, tmp_path / "state")
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", world.call_later)
+    with inline_threads():
+        await world.start()
+        for _ in range(300):
+            await world.something_happens()
+        if seed % 4 < 2:
+            await world.crash(keep_state=False)
+            await world.start()
+        await world.come_to_rest()
+
+        for one in world.devices:
+            check_reflected(world.folder, one)
+        check_log(world.store)
+
+        # Without any state the log alone tells how much of each device's index is there.
+        await world.folder.drain()
+        await world.crash(keep_state=False)
+        await world.start()
+        for one in world.devices:
+            assert world.folder.peer_index(one.device_id, IndexState(one.index_id, one.sequence)) == IndexState(
+                one.index_id, one.sequence
+            )
+        await world.crash(keep_state=False)

@@ -1,0 +1,649 @@
+"""A session with a scripted peer, over TLS on loopback, with real folders on a simulated bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.connections.loopback import OURS, THEIRS, Recorder, connected, until
+from tests.file_infos import SMALLEST_BLOCK, deleted, directory, encrypted_name, file, plaintext
+from tests.simulated import SimulatedBucket
+from untrusted_s3 import limits
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import events
+from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, check_token
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.byte_budget import ByteBudget, SharedBudget
+from untrusted_s3.connections.tls import make_context
+from untrusted_s3.connections.transport import BEPTransport
+from untrusted_s3.counters import Counters
+from untrusted_s3.errors import BlockUnavailable, RemoteProtocolError, StoreUnreachable
+from untrusted_s3.identity.certificate import Identity
+from untrusted_s3.store.records import FolderRecord, PeerRecord
+from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.message_queue import MessageMemory
+from untrusted_s3.sync.responder import Responder
+from untrusted_s3.sync.session import Refusal, Session
+
+TOKEN = bytes(range(40))
+THEIR_INDEX = 0xFEDC_BA98_7654_3210
+
+
+class FakeHost:
+    """A gateway as far as a session sees it."""
+
+    def __init__(self, identity: Identity, bucket: SimulatedBucket, state_directory: Path) -> None:
+        self.device_id = identity.device_id
+        self.device_name = "gateway"
+        self.counters = Counters()
+        self.bucket = bucket
+        self.responder = Responder(bucket, SharedBudget(1 << 20), self.counters)
+        self.message_memory = MessageMemory(1 << 30)
+        self.folders: dict[str, Folder] = {}
+        self.accepts: PeerRecord | None = None
+        self.refusals: dict[str, str] = {}
+        self.ends: list[Exception | None] = []
+        self.store_error: Exception | None = None
+        self.tasks: list[asyncio.Task[None]] = []
+        self._directory = state_directory
+
+    async def admit(self, session: Session) -> PeerRecord | None:
+        return self.accepts
+
+    async def folder_for(self, offer: FolderOffer) -> Folder:
+        if self.store_error is not None:
+            raise self.store_error
+        if offer.folder_id not in self.folders:
+            await self.open(FolderRecord(offer.folder_id, offer.label, offer.token, 0x1234))
+        check_token(offer.token, self.folders[offer.folder_id].record.token)
+        return self.folders[offer.folder_id]
+
+    async def open(self, record: FolderRecord) -> Folder:
+        folder = Folder(
+            record,
+            self.bucket,
+            self.device_id,
+            self._directory,
+            ByteBudget(1 << 20),
+            asyncio.Semaphore(8),
+            self.counters,
+        )
+        await folder.open()
+        self.folders[record.folder_id] = folder
+        self.tasks.append(asyncio.ensure_future(folder.run()))
+        return folder
+
+    def folder(self, folder_id: str) -> Folder | None:
+        return self.folders.get(folder_id)
+
+    def confirm(self, session: Session) -> PeerRecord | None:
+        return self.accepts
+
+    def refused(self, device_id: DeviceID, refusals: Mapping[str, Refusal]) -> None:
+        self.refusals = {folder_id: refusal.reason for folder_id, refusal in refusals.items()}
+
+    def ended(self, session: Session, error: Exception | None) -> None:
+        self.ends.append(error)
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for folder in self.folders.values():
+            folder.close()
+
+
+class Peer(Recorder):
+    """The scripted other side: a trusted Syncthing."""
+
+    def __init__(self) -> None:
+        super().__init__(THEIRS, server_side=False)
+        self.answers: Callable[[events.RequestReceived], Awaitable[tuple[bytes, int]]] | None = None
+
+    def received(self, event: events.Event) -> None:
+        super().received(event)
+        if isinstance(event, events.RequestReceived) and self.answers is not None:
+            answer = asyncio.ensure_future(self._answer(event, self.answers))
+            answer.add_done_callback(lambda task: task.exception())
+
+    async def _answer(
+        self,
+        request: events.RequestReceived,
+        answers: Callable[[events.RequestReceived], Awaitable[tuple[bytes, int]]],
+    ) -> None:
+        data, code = await answers(request)
+        self.respond(request.id, data, code)
+
+    def respond(self, request_id: int, data: bytes, code: int = pb.NO_ERROR) -> None:
+        self.transport.write(*self.transport.bep.response(request_id, memoryview(data), code, time.monotonic()))
+
+    def share(self, *folders: pb.Folder) -> None:
+        self.transport.write(self.transport.bep.cluster_config(folders, time.monotonic()))
+
+    def index(self, *raw: bytes, update: bool = False, folder: str = "f") -> None:
+        last = max((pb.FileInfo.FromString(one).sequence for one in raw), default=0)
+        self.transport.write(
+            self.transport.bep.index(
+                folder, raw, update=update, prev_sequence=0, last_sequence=last, now=time.monotonic()
+            )
+        )
+
+    def request(self, info: FileInfo, number: int = 0, **changes: object) -> None:
+        block = info.message.blocks[number]
+        request = pb.Request(
+            id=7, folder="f", name=info.name, offset=block.offset, size=block.size, hash=block.hash, block_no=number
+        )
+        for name, value in changes.items():
+            setattr(request, name, value)
+        self.transport.write(self.transport.bep._frame(pb.REQUEST, request.SerializeToString(), time.monotonic()))
+
+
+def offered(
+    folder_id: str = "f",
+    *,
+    token: bytes = TOKEN,
+    on_peer: bytes = b"",
+    known: IndexState = IndexState(),  # noqa: B008
+    paused: bool = False,
+) -> pb.Folder:
+    """A folder in the peer's cluster config."""
+    own = pb.Device(
+        id=OURS.device_id.raw,
+        encryption_password_token=token,
+        index_id=known.index_id,
+        max_sequence=known.max_sequence,
+    )
+    theirs = pb.Device(id=THEIRS.device_id.raw, index_id=THEIR_INDEX, encryption_password_token=on_peer)
+    stop_reason = pb.PAUSED if paused else pb.RUNNING
+    return pb.Folder(id=folder_id, label="Label", devices=[own, theirs], stop_reason=stop_reason)
+
+
+def block_data(block_hash: bytes, size: int) -> bytes:
+    return hashlib.shake_128(block_hash).digest(size)
+
+
+async def right_answer(request: events.RequestReceived) -> tuple[bytes, int]:
+    return block_data(request.hash, request.size), pb.NO_ERROR
+
+
+class Talk:
+    """A gateway's session, its host, and the peer it talks with."""
+
+    def __init__(self, host: FakeHost, session: Session, peer: Peer) -> None:
+        self.host, self.session, self.peer = host, session, peer
+
+    @property
+    def folder(self) -> Folder:
+        return self.host.folders["f"]
+
+    async def shared(self) -> None:
+        """The peer shares the folder and both sides have said so."""
+        self.peer.share(offered())
+        await until(lambda: self.session.shared_folders == ["f"])
+
+    async def stored(self, *infos: FileInfo) -> None:
+        """The peer announces these, and they are brought in."""
+        self.peer.answers = right_answer
+        self.peer.index(*(info.raw for info in infos), update=True)
+        await until(lambda: all(not self.folder.state.wants(info) for info in infos))
+
+    async def answer_to(self, request_id: int = 7) -> events.ResponseReceived:
+        await until(lambda: any(one.id == request_id for one in self.peer.all(events.ResponseReceived)))
+        return next(one for one in self.peer.all(events.ResponseReceived) if one.id == request_id)
+
+
+@pytest.fixture
+async def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Awaitable[Talk]]]:
+    """Connects a gateway's session and a peer that is accepted unless `accepts` is false."""
+    monkeypatch.setattr(limits, "SEGMENT_INTERVAL", 0.0)
+    async with AsyncExitStack() as stack:
+
+        async def opened(*, accepts: bool = True, share: Sequence[str] = ()) -> Talk:
+            host = FakeHost(OURS, SimulatedBucket(), tmp_path)
+            stack.push_async_callback(host.stop)
+            if accepts:
+                host.accepts = PeerRecord(THEIRS.device_id, "peer", share=tuple(share))
+            transport = BEPTransport(make_context(OURS), server_side=True)
+            session, peer = Session(host, transport), Peer()
+            await stack.enter_async_context(connected(transport, peer.transport))
+            if accepts:
+                await peer.hear(events.ClusterConfigReceived)
+            return Talk(host, session, peer)
+
+        yield opened
+
+
+Connect = Callable[..., Awaitable[Talk]]
+
+
+async def test_a_peer_and_its_folder(connect: Connect) -> None:
+    talk = await connect()
+    hello = await talk.peer.hear(events.HelloReceived)
+    assert (hello.device_name, hello.client_name) == ("gateway", "untrusted-s3")
+    first = await talk.peer.hear(events.ClusterConfigReceived)
+    assert first.folders == ()
+    await talk.shared()
+    second = await talk.peer.hear(events.ClusterConfigReceived, 2)
+    (folder,) = second.folders
+    assert (folder.id, folder.type) == ("f", pb.RECEIVE_ENCRYPTED)
+    tokens = {bytes(device.id): device.encryption_password_token for device in folder.devices}
+    assert tokens == {OURS.device_id.raw: TOKEN, THEIRS.device_id.raw: b""}
+    assert talk.session.device_id == THEIRS.device_id
+    assert talk.host.refusals == {}
+
+
+async def test_a_device_that_is_not_accepted_hears_nothing_but_hello(connect: Connect) -> None:
+    talk = await connect(accepts=False)
+    talk.peer.polite = True
+    await talk.peer.end()
+    assert [type(event) for event in talk.peer.heard] == [events.HelloReceived]
+    assert talk.host.ends == [None]
+
+
+async def test_we_do_not_talk_with_ourselves(connect: Connect, tmp_path: Path) -> None:
+    host = FakeHost(OURS, SimulatedBucket(), tmp_path / "other")
+    transport = BEPTransport(make_context(OURS), server_side=True)
+    Session(host, transport)
+    mirror = Recorder(OURS, server_side=False)
+    async with connected(transport, mirror.transport):
+        await until(lambda: bool(host.ends))
+    assert "ourselves" in str(host.ends[0])
+
+
+async def test_files_go_to_the_store_and_come_back(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    info = file("a", sizes=(2000, 3000), sequence=1)
+    await talk.stored(info, directory("d", sequence=2), deleted("gone", sequence=3))
+    assert [request.offset for request in talk.peer.all(events.RequestReceived)] == [0, 2000]
+    (key,) = [key for key in talk.host.bucket.store.objects if "/objects/" in key]
+    body = b"".join(block_data(block.hash, block.size) for block in info.message.blocks)
+    assert talk.host.bucket.store.body(key) == body + info.trailer()
+
+    talk.peer.request(info, 1)
+    answer = await talk.answer_to()
+    assert (bytes(answer.data), answer.code) == (body[2000:], pb.NO_ERROR)
+    assert talk.folder.state.cursor(THEIRS.device_id) == IndexState(THEIR_INDEX, 3)
+
+
+async def test_our_index_goes_out_with_our_sequence_numbers(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    await talk.stored(file("a", sequence=70), directory("d", sequence=80))
+    seen: dict[str, int] = {}
+    await until(lambda: len(seen) == 2 or bool(seen.update(announced(talk.peer))))
+    assert sorted(seen.values()) == [1, 2]
+    await talk.stored(file("a", 2, sequence=90))
+    await until(lambda: announced(talk.peer).get(encrypted_name("a")) == 3)
+    indexes = talk.peer.all(events.IndexReceived)
+    assert [index.update for index in indexes] == [False] + [True] * (len(indexes) - 1)
+    assert all(later.prev_sequence == earlier.last_sequence for earlier, later in itertools.pairwise(indexes))
+
+
+def announced(peer: Peer) -> dict[str, int]:
+    infos = [pb.FileInfo.FromString(raw) for index in peer.all(events.IndexReceived) for raw in index.files]
+    return {info.name: info.sequence for info in infos}
+
+
+@pytest.mark.parametrize(
+    ("known", "sent"),
+    [
+        (IndexState(), {1, 2, 3}),
+        (IndexState(0x1234, 1), {2, 3}),
+        (IndexState(0x1234, 2), {3}),
+        (IndexState(0x1234, 9), {1, 2, 3}),
+        (IndexState(0x9999, 2), {1, 2, 3}),
+    ],
+)
+async def test_a_peer_gets_what_it_lacks_of_our_index(known: IndexState, sent: set[int], connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    await talk.stored(*(directory(number, sequence=number) for number in (1, 2, 3)))
+    await until(lambda: set(announced(talk.peer).values()) == {1, 2, 3})
+    talk.peer.heard.clear()
+    talk.peer.share(offered(known=known))
+    await until(lambda: set(announced(talk.peer).values()) >= sent)
+    assert set(announced(talk.peer).values()) == sent
+    (index,) = talk.peer.all(events.IndexReceived)
+    assert index.update == (len(sent) < 3)
+
+
+async def test_plaintext_drops_the_folder_and_stores_nothing(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    talk.peer.index(directory("fine", sequence=1).raw, plaintext("secret.txt", sequence=2))
+    await until(lambda: "f" in talk.host.refusals)
+    assert "not encrypted" in talk.host.refusals["f"]
+    assert talk.session.shared_folders == []
+    talk.peer.index(directory("later", sequence=3).raw, update=True)
+    talk.peer.share()
+    await talk.peer.hear(events.ClusterConfigReceived, 2)
+    assert talk.folder.pending.totals == (0, 0)
+    assert talk.folder.state.position == 0
+    assert not talk.host.bucket.store.objects
+    assert talk.host.ends == [], "the connection goes on"
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [
+        (offered(token=b""), "without an encryption password"),
+        (offered(on_peer=TOKEN), "impossible"),
+        (pb.Folder(id="f", devices=[pb.Device(id=THEIRS.device_id.raw)]), ""),
+    ],
+    ids=["no password", "both tokens", "not shared with us"],
+)
+async def test_a_folder_that_cannot_be_taken(folder: pb.Folder, reason: str, connect: Connect) -> None:
+    talk = await connect()
+    talk.peer.share(folder)
+    await until(lambda: "f" in talk.host.refusals)
+    assert reason in talk.host.refusals["f"]
+    talk.peer.index(directory("a", sequence=1).raw)
+    talk.peer.request(file("a"))
+    assert (await talk.answer_to()).code == pb.NO_SUCH_FILE
+    assert talk.host.folders == {}
+    assert not talk.host.bucket.calls
+
+
+async def test_another_password_touches_nothing(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    await talk.stored(directory("a", sequence=1))
+    talk.peer.share(offered(token=TOKEN[::-1]))
+    await until(lambda: "f" in talk.host.refusals)
+    assert "password changed" in talk.host.refusals["f"]
+    assert talk.session.shared_folders == []
+    assert talk.folder.state.position == 1
+    talk.peer.share(offered())
+    await until(lambda: talk.session.shared_folders == ["f"])
+    assert talk.host.refusals == {}
+
+
+async def test_one_refused_folder_does_not_touch_the_others(connect: Connect) -> None:
+    talk = await connect()
+    talk.peer.share(offered("bad", token=b""), offered("f"), offered("paused", paused=True))
+    await until(lambda: talk.session.shared_folders == ["f"])
+    assert talk.host.refusals.keys() == {"bad"}
+    talk.peer.share()
+    await until(lambda: talk.session.shared_folders == [])
+    assert talk.host.refusals == {}, "a folder that the peer shares no more is no trouble any more"
+
+
+async def test_an_index_for_a_folder_that_is_not_shared_is_ignored(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    talk.peer.index(directory("a", sequence=1).raw, folder="other")
+    talk.peer.index(plaintext("a", sequence=1), folder="other")
+    await talk.stored(directory("b", sequence=1))
+    assert list(talk.host.folders) == ["f"]
+    assert talk.folder.state.sequence == 1
+
+
+@pytest.mark.parametrize("sequences", [(1, 1), (2, 1), (0,), (-1,), (5, 6, 6)])
+async def test_sequence_numbers_that_do_not_rise_end_the_connection(
+    sequences: tuple[int, ...], connect: Connect
+) -> None:
+    talk = await connect()
+    await talk.shared()
+    talk.peer.index(*(directory(place, sequence=number).raw for place, number in enumerate(sequences)))
+    await until(lambda: bool(talk.host.ends))
+    assert isinstance(talk.host.ends[0], RemoteProtocolError)
+    assert "do not rise" in str(talk.host.ends[0])
+    assert (await talk.peer.hear(events.CloseReceived)).reason == str(talk.host.ends[0])
+    assert talk.folder.pending.totals == (0, 0)
+    assert talk.folder.puller.sources == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offset": 1},
+        {"offset": -2000},
+        {"offset": 2000},
+        {"size": 1999},
+        {"size": 0},
+        {"hash": bytes(48)},
+        {"name": encrypted_name("other")},
+        {"name": encrypted_name("d")},
+        {"folder": "other"},
+        {"from_temporary": True},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+async def test_a_request_for_what_is_not_there(changes: dict[str, object], connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    info = file("a", sizes=(2000,), sequence=1)
+    await talk.stored(info, directory("d", sequence=2))
+    gets = talk.host.bucket.count("get")
+    talk.peer.request(info, 0, **changes)
+    answer = await talk.answer_to()
+    assert (answer.code, len(answer.data)) == (pb.NO_SUCH_FILE, 0)
+    assert talk.host.bucket.count("get") == gets
+
+
+async def test_many_requests_are_answered_within_the_window(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REQUEST_WINDOW", 5000)
+    talk = await connect()
+    await talk.shared()
+    info = file("a", sizes=(2000,) * 30, sequence=1)
+    await talk.stored(info)
+    for number in range(30):
+        talk.peer.request(info, number, id=100 + number)
+    for number in range(30):
+        answer = await talk.answer_to(100 + number)
+        assert bytes(answer.data) == block_data(info.message.blocks[number].hash, 2000)
+
+
+async def asked(talk: Talk) -> asyncio.Task[memoryview]:
+    """The session asks the peer for a block; the request has arrived."""
+    block = file("a").message.blocks[0]
+    before = len(talk.peer.all(events.RequestReceived))
+    task = asyncio.ensure_future(talk.session.request_block("f", encrypted_name("a"), 0, block))
+    await until(lambda: len(talk.peer.all(events.RequestReceived)) > before)
+    return task
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "reason"),
+    [
+        (bytes(SMALLEST_BLOCK - 1), pb.NO_ERROR, "1063 bytes instead of 1064"),
+        (bytes(SMALLEST_BLOCK + 1), pb.NO_ERROR, "1065 bytes"),
+        (b"", pb.NO_ERROR, "0 bytes"),
+        (b"", pb.NO_SUCH_FILE, "NO_SUCH_FILE"),
+        (bytes(SMALLEST_BLOCK), pb.GENERIC, "GENERIC"),
+        (b"", 77, "error 77"),
+    ],
+)
+async def test_a_block_that_the_peer_does_not_give(data: bytes, code: int, reason: str, connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    task = await asked(talk)
+    talk.peer.respond(talk.peer.all(events.RequestReceived)[-1].id, data, code)
+    with pytest.raises(BlockUnavailable, match=reason):
+        await task
+
+
+async def test_answers_that_nobody_asked_for_are_ignored(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    task = await asked(talk)
+    request = talk.peer.all(events.RequestReceived)[-1]
+    talk.peer.respond(request.id + 1000, bytes(10))
+    talk.peer.respond(request.id, block_data(request.hash, request.size))
+    talk.peer.respond(request.id, bytes(10))
+    assert bytes(await task) == block_data(request.hash, request.size)
+    second = await asked(talk)
+    request = talk.peer.all(events.RequestReceived)[-1]
+    talk.peer.respond(request.id, block_data(request.hash, request.size))
+    await second
+
+
+async def test_a_block_that_never_comes(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REQUEST_TIMEOUT", 0.05)
+    talk = await connect()
+    await talk.shared()
+    with pytest.raises(BlockUnavailable, match="no answer"):
+        await (await asked(talk))
+    assert talk.session._window.used == 0
+    assert talk.session._requests == {}
+
+
+async def test_over_a_slow_line_later_blocks_wait_for_earlier_ones(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REQUEST_TIMEOUT", 0.2)
+    monkeypatch.setattr(limits, "SLOWEST_UPLOAD", 10.0 * SMALLEST_BLOCK)
+    talk = await connect()
+    await talk.shared()
+    tasks = [await asked(talk) for _ in range(8)]
+    for request in talk.peer.all(events.RequestReceived):
+        await asyncio.sleep(0.1)
+        talk.peer.respond(request.id, block_data(request.hash, request.size))
+    for task in tasks:
+        assert len(await task) == SMALLEST_BLOCK
+    never = await asked(talk)
+    with pytest.raises(BlockUnavailable, match="no answer"):
+        await never
+
+
+async def test_who_waits_for_a_block_learns_of_the_end(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    task = await asked(talk)
+    talk.peer.transport.close("bye")
+    with pytest.raises(BlockUnavailable, match="gone"):
+        await task
+    with pytest.raises(BlockUnavailable, match="gone"):
+        await talk.session.request_block("f", encrypted_name("a"), 0, file("a").message.blocks[0])
+    assert talk.session._window.used == 0
+    assert talk.folder.puller.sources == {}
+    assert talk.session.shared_folders == []
+
+
+async def test_the_peers_reason_to_close_is_told(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    talk.peer.transport.close("replaced by another")
+    await until(lambda: bool(talk.host.ends))
+    assert "replaced by another" in str(talk.host.ends[0])
+
+
+async def test_store_trouble_ends_the_session_and_refuses_nothing(connect: Connect) -> None:
+    talk = await connect()
+    talk.host.store_error = StoreUnreachable("the store is away")
+    talk.peer.share(offered())
+    await until(lambda: bool(talk.host.ends))
+    assert isinstance(talk.host.ends[0], StoreUnreachable)
+    assert talk.host.refusals == {}
+
+
+async def test_a_folder_that_the_operator_offers(connect: Connect) -> None:
+    talk = await connect(share=["f", "unknown", "later"])
+    await talk.host.open(FolderRecord("f", "Label", TOKEN, 0x1234))
+    talk.peer.share()
+    config = await talk.peer.hear(events.ClusterConfigReceived, 2)
+    assert [folder.id for folder in config.folders] == ["f"]
+    assert talk.session.shared_folders == []
+    await talk.host.open(FolderRecord("later", "Label", TOKEN, 0x1234))
+    talk.session.folder_opened()
+    config = await talk.peer.hear(events.ClusterConfigReceived, 3)
+    assert [folder.id for folder in config.folders] == ["f", "later"]
+    # The peer adds the folder, which it cannot tell us before it knows the token.
+    talk.peer.share()
+    config = await talk.peer.hear(events.ClusterConfigReceived, 4)
+    assert [folder.id for folder in config.folders] == ["f", "later"]
+
+
+async def test_a_folder_with_another_password_is_not_offered(connect: Connect) -> None:
+    """A Syncthing would close the connection, and with it end all other folders."""
+    talk = await connect(share=["f", "g"])
+    await talk.host.open(FolderRecord("f", "Label", TOKEN, 0x1234))
+    await talk.host.open(FolderRecord("g", "Label", TOKEN, 0x1234))
+    talk.peer.share(offered("f", token=TOKEN[::-1]))
+    configs = [await talk.peer.hear(events.ClusterConfigReceived, count) for count in (1, 2)]
+    assert [[folder.id for folder in config.folders] for config in configs] == [[], ["g"]]
+
+
+async def test_a_peer_that_begins_its_index_anew(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    talk.peer.index(*(file(number, sequence=number).raw for number in (1, 2, 3)))
+    await until(lambda: talk.folder.pending.totals[0] == 3)
+    talk.peer.index(file(3, 2, sequence=1).raw)
+    await until(lambda: talk.folder.pending.totals[0] == 1)
+    assert talk.folder.pending.received(THEIRS.device_id) == IndexState(THEIR_INDEX, 1)
+
+
+async def test_invalid_entries_are_never_pulled(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    invalid = pb.FileInfo.FromString(file("a", sequence=1).raw)
+    invalid.invalid = True
+    talk.peer.index(invalid.SerializeToString(), directory("b", sequence=2).raw, update=True)
+    await until(lambda: talk.folder.state.sequence == 1)
+    assert talk.folder.state.entry(encrypted_name("a")) is None
+    assert talk.peer.all(events.RequestReceived) == []
+    assert talk.folder.state.cursor(THEIRS.device_id) == IndexState(THEIR_INDEX, 2)
+
+
+async def test_a_flood_of_messages_is_held_back(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "QUEUED_MESSAGE_MEMORY", 4000)
+    talk = await connect()
+    await talk.shared()
+    pauses = []
+    pause_reading = talk.session.transport.pause_reading
+
+    def counted() -> None:
+        pauses.append(1)
+        pause_reading()
+
+    talk.session.transport.pause_reading = counted  # type: ignore[method-assign]
+    for number in range(1, 200):
+        talk.peer.index(directory(number, sequence=number).raw, update=True)
+    await until(lambda: talk.folder.state.sequence == 199)
+    assert pauses, "reading stopped for a while"
+
+
+async def test_two_gateways_say_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answers the other's cluster config; that must come to an end, with the folder shared."""
+    monkeypatch.setattr(limits, "SEGMENT_INTERVAL", 0.0)
+    hosts, sessions, sent = [], [], [0, 0]
+    identities = (OURS, THEIRS)
+    for number, identity in enumerate(identities):
+        host = FakeHost(identity, SimulatedBucket(), tmp_path / str(number))
+        other = identities[1 - number]
+        host.accepts = PeerRecord(other.device_id, "gateway", share=("f",))
+        await host.open(FolderRecord("f", "Label", TOKEN, 0x1000 + number))
+        transport = BEPTransport(make_context(identity), server_side=number == 0)
+        count_cluster_configs(transport, number, sent)
+        hosts.append(host)
+        sessions.append(Session(host, transport))
+    try:
+        async with connected(sessions[0].transport, sessions[1].transport):
+            await until(lambda: all(session.shared_folders == ["f"] for session in sessions))
+            before = list(sent)
+            await asyncio.sleep(0.2)
+            assert sent == before
+            assert max(sent) <= 3
+    finally:
+        for host in hosts:
+            await host.stop()
+
+
+def count_cluster_configs(transport: BEPTransport, number: int, sent: list[int]) -> None:
+    send = transport.bep.cluster_config
+
+    def counted(folders: Sequence[pb.Folder], now: float) -> bytes:
+        sent[number] += 1
+        return send(folders, now)
+
+    transport.bep.cluster_config = counted  # type: ignore[method-assign]

@@ -1,0 +1,47 @@
+"""The example of docs/python-api.md does what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.peers.s3_server import S3Server
+from tests.vault.stored_folder import FOLDER_ID, MODIFIED_NS, PASSWORD, START, StoredFolder
+from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "python-api.md"
+
+
+@pytest.mark.store
+async def test_the_example(
+    s3_server: S3Server,
+    bucket_prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    location = StoreLocation(s3_server.bucket, bucket_prefix + "/")
+    credentials = S3Credentials(s3_server.access_key, s3_server.secret_key)
+    bucket = await S3Bucket.open(location, s3_server.endpoint_url, credentials)
+    stored = await StoredFolder(bucket, tmp_path).create()
+    await stored.append(stored.directory("sub"), await stored.file("sub/file", b"first"), time=START)
+    await stored.append(await stored.file("sub/file", b"the second version"), await stored.file("../out"), time=START)
+    await bucket.close()
+
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(compile(example, str(DOCUMENT), "exec"), namespace)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    await namespace["main"](str(location), s3_server.endpoint_url, FOLDER_ID, PASSWORD)
+    since = "  since 2023-11-14 22:13:20+00:00"
+    assert capsys.readouterr().out.splitlines() == [
+        f"sub/file 18 {MODIFIED_NS} b'the second versi'",
+        since,
+        since,
+        "damaged: ../out its name is not a harmless path",
+    ]

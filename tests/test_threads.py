@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from untrusted_s3.threads import in_thread
+
+
+async def test_results_and_errors() -> None:
+    assert await in_thread(divmod, 7, 2) == (3, 1)
+    assert await in_thread(threading.get_ident) != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(divmod, 7, 0)
+
+
+def test_nobody_waits_for_a_call_that_hangs() -> None:
+    hanging = threading.Event()
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await in_thread(hanging.wait, 30)
+
+    began = time.monotonic()
+    asyncio.run(give_up())
+    assert time.monotonic() - began < 10
+    hanging.set()
+
+
+async def test_many_at_once() -> None:
+    gate = threading.Barrier(40)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(in_thread(gate.wait) for _ in range(40)))

@@ -1,0 +1,226 @@
+"""Damage of every kind is found and named, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.simulated import Call, Fault, Phase, SimulatedBucket
+from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, flip, random_bytes, stored_folder
+from untrusted_s3 import limits
+from untrusted_s3.bep.file_info import parse_file_info
+from untrusted_s3.errors import StoreUnreachable
+from untrusted_s3.index.segment import Entry
+from untrusted_s3.limits import KIB, MIB
+from untrusted_s3.vault.folder import open_folder
+from untrusted_s3.vault.progress import Progress
+from untrusted_s3.verify.verification import Verification, VerifyReport, sample
+
+BLOCK = 128 * KIB
+SMALL, LARGE = random_bytes(2 * BLOCK + 50, "small"), random_bytes(20 * MIB + 5, "large")
+
+
+@pytest.fixture
+def bucket() -> SimulatedBucket:
+    return SimulatedBucket()
+
+
+@pytest.fixture
+async def folder(bucket: SimulatedBucket, tmp_path: Path) -> StoredFolder:
+    return await stored_folder(bucket, tmp_path)
+
+
+async def verify(bucket: SimulatedBucket, progress: Progress | None = None) -> VerifyReport:
+    """Both ways to know the sizes of objects must tell the same."""
+    reports = [await _verify(bucket, progress or Progress(), list_objects) for list_objects in (True, False)]
+    assert reports[0] == reports[1]
+    return reports[0]
+
+
+async def _verify(bucket: SimulatedBucket, progress: Progress, list_objects: bool) -> VerifyReport:
+    reader = SimulatedBucket(bucket.store, gate=bucket.gate, fault=bucket.fault)
+    async with open_folder(reader, FOLDER_ID, PASSWORD) as opened:
+        with Verification(opened, progress, memory=32 * MIB, list_objects=list_objects) as verification:
+            report = await verification.run(opened.entries())
+    assert {call.operation for call in reader.calls} <= {"get", "list", "size", "download_file"}
+    assert reader.count("size") == (0 if list_objects else report.files)
+    return report
+
+
+def damaged(report: VerifyReport) -> dict[str, str]:
+    return {problem.path: problem.reason for problem in report.damaged}
+
+
+async def test_a_sound_folder_has_no_damage(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    await folder.append(
+        await folder.file("empty"),
+        await folder.file("one", b"1"),
+        await folder.file("small", SMALL),
+        await folder.file("large", LARGE),
+        folder.directory("directory"),
+        folder.symlink("link", "nowhere"),
+        folder.deleted("gone"),
+    )
+    progress = Progress()
+    report = await verify(bucket, progress)
+    assert damaged(report) == {}
+    assert (report.files, report.others) == (4, 2)
+    objects = [key for key in bucket.store.keys("folders/") if "/objects/" in key]
+    assert report.bytes == sum(len(bucket.store.body(key)) for key in objects)
+    assert progress.files == 2 * 4
+
+
+async def test_a_newer_file_info_of_the_same_content_is_no_damage(
+    folder: StoredFolder, bucket: SimulatedBucket
+) -> None:
+    first = await folder.file("file", SMALL)
+    body = bucket.store.body(folder.object_key(first))
+    again = await folder.file("file", SMALL, mode=0o600)
+    bucket.store.put(folder.object_key(first), body)
+    await folder.append(Entry(again.file_info, first.stored))
+    assert damaged(await verify(bucket)) == {}
+
+
+Offset = Callable[[int, int], int]  # of the bytes of data and of the whole object
+
+
+@pytest.mark.parametrize("content", [b"1", SMALL, LARGE], ids=["one block", "small", "large"])
+@pytest.mark.parametrize(
+    ("offset", "reason"),
+    [
+        (lambda data, size: 0, "its block at 0 is damaged"),
+        (lambda data, size: 500, "its block at 0 is damaged"),
+        (lambda data, size: data - 1, "its block at "),
+        (lambda data, size: data, "the trailer of its object is damaged"),
+        (lambda data, size: size - 50, "the trailer of its object is damaged"),
+        (lambda data, size: size - 1, "the trailer of its object states another length"),
+    ],
+    ids=["nonce", "ciphertext", "last tag", "trailer", "inside the trailer", "length"],
+)
+async def test_one_bit_of_an_object_is_found(
+    folder: StoredFolder, bucket: SimulatedBucket, content: bytes, offset: Offset, reason: str
+) -> None:
+    entry = await folder.file("file", content)
+    await folder.append(entry, await folder.file("other", b"sound"))
+    assert entry.stored is not None
+    flip(bucket, folder.object_key(entry), offset(entry.file_info.message.size, entry.stored.size))
+    ((path, found),) = damaged(await verify(bucket)).items()
+    assert path == "file"
+    assert found.startswith(reason)
+
+
+async def test_a_change_that_only_a_checksum_sees_is_found(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    """The permissions in a trailer are outside of what is encrypted."""
+    for content in (b"1", LARGE):
+        entry = await folder.file(f"file of {len(content)}", content)
+        await folder.append(entry)
+        body = bucket.store.body(folder.object_key(entry))
+        message = entry.file_info.message.__class__.FromString(entry.file_info.raw)
+        message.permissions ^= 1
+        trailer = parse_file_info(message.SerializeToString()).trailer()
+        assert len(trailer) == len(entry.file_info.trailer())
+        bucket.store.put(folder.object_key(entry), body[: -len(trailer)] + trailer)
+    assert damaged(await verify(bucket)) == {
+        "file of 1": "part 1 of its object differs from the checksum in the log",
+        f"file of {len(LARGE)}": "part 3 of its object differs from the checksum in the log",
+    }
+
+
+async def test_missing_cut_long_and_exchanged_objects_are_found(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    names = ("missing", "cut", "long", "exchanged", "another time's")
+    entries = {name: await folder.file(name, SMALL) for name in names}
+    other = await folder.file("other", SMALL)
+    await folder.append(*entries.values(), other)
+    key = {name: folder.object_key(entry) for name, entry in entries.items()}
+    store = bucket.store
+    del store.objects[key["missing"]]
+    store.put(key["cut"], store.body(key["cut"])[:-1])
+    store.put(key["long"], store.body(key["long"]) + b"x")
+    store.put(key["exchanged"], store.body(folder.object_key(other))[: len(store.body(key["exchanged"]))])
+    found = damaged(await verify(bucket))
+    assert found.pop("missing") == "the object with its data is missing"
+    assert "bytes instead of" in found.pop("cut")
+    assert "bytes instead of" in found.pop("long")
+    assert found.keys() == {"exchanged"}
+
+
+async def test_a_trailer_of_another_file_is_found(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    mine, other = await folder.file("file a", SMALL), await folder.file("file b", SMALL)
+    await folder.append(mine, other)
+    body, trailer = bucket.store.body(folder.object_key(mine)), other.file_info.trailer()
+    assert len(trailer) == len(mine.file_info.trailer())
+    bucket.store.put(folder.object_key(mine), body[: -len(trailer)] + trailer)
+    assert damaged(await verify(bucket)) == {"file a": "the trailer of its object speaks of another content"}
+
+
+async def test_what_cannot_be_decrypted_is_named(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    entry = await folder.file("file", b"1", change_fake=lambda fake: setattr(fake, "encrypted", b"x" * 60))
+    await folder.append(entry, await folder.file("../out", b"1"), folder.directory("directory"))
+    found = damaged(await verify(bucket))
+    assert "cannot be decrypted" in found["file"]
+    assert found["../out"] == "its name is not a harmless path"
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("change", [{"part_size": 1}, {"part_crc32c": ()}, {"part_size": 8 * MIB}])
+async def test_a_log_that_cannot_be_right_is_found(
+    folder: StoredFolder, bucket: SimulatedBucket, change: dict[str, object]
+) -> None:
+    entry = await folder.file("file", LARGE if change == {"part_crc32c": ()} else SMALL)
+    assert entry.stored is not None
+    await folder.append(Entry(entry.file_info, dataclasses.replace(entry.stored, **change)))  # type: ignore[arg-type]
+    found = damaged(await verify(bucket))
+    if change == {"part_size": 8 * MIB}:
+        assert found == {}  # one part all the same
+    else:
+        assert "checksums for the" in found["file"]
+
+
+async def test_a_huge_trailer_is_not_read(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    entry = await folder.file("file", b"1")
+    assert entry.stored is not None
+    size = entry.file_info.message.size + len(entry.file_info.raw) + limits.READ_SIZE + 1
+    bucket.store.put(folder.object_key(entry), bytes(size))
+    await folder.append(Entry(entry.file_info, dataclasses.replace(entry.stored, size=size)))
+    assert damaged(await verify(bucket)) == {"file": "the trailer of its object is too long"}
+
+
+async def test_memory_stays_bounded(
+    folder: StoredFolder, bucket: SimulatedBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "READ_SIZE", MIB)
+    await folder.append(*[await folder.file(f"file {number}", LARGE) for number in range(3)])
+    out, most = 0, 0
+
+    async def gate(call: Call, phase: Phase) -> None:
+        nonlocal out, most
+        if call.operation == "get" and "/objects/" in call.key:
+            out += (call.size or 0) * (1 if phase is Phase.REQUEST else -1)
+            most = max(most, out)
+            await asyncio.sleep(0.001)
+
+    bucket.gate = gate
+    assert damaged(await verify(bucket)) == {}
+    assert MIB <= most <= 16 * MIB
+
+
+async def test_a_store_that_goes_away_is_no_damage(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    await folder.append(await folder.file("file", SMALL))
+    bucket.fault = lambda call: Fault.UNREACHABLE if call.operation == "get" and "/objects/" in call.key else None
+    with pytest.raises(StoreUnreachable):
+        await verify(bucket)
+
+
+async def test_a_sample_is_a_share_of_the_files_and_repeatable(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    files = [await folder.file(f"file {number}", b"1") for number in range(100)]
+    await folder.append(*files, folder.directory("directory"), folder.symlink("link", "x"))
+    async with open_folder(bucket, FOLDER_ID, PASSWORD) as opened:
+        taken = [[entry.path for entry in sample(opened.entries(), 0.05, 100, seed)] for seed in (1, 1, 2)]
+    assert [len(paths) for paths in taken] == [7, 7, 7]
+    assert taken[0] == taken[1] != taken[2]
+    assert all({"directory", "link"} <= set(paths) for paths in taken)
+    assert list(sample([], 0.5, 0, 1)) == []

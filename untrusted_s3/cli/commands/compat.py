@@ -1,0 +1,116 @@
+"""`untrusted-s3 compat`: a round trip with a real Syncthing."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from untrusted_s3 import limits
+from untrusted_s3.cli.options import common_options, json_option, option
+from untrusted_s3.cli.output import print_json
+from untrusted_s3.errors import DataError, UsageError
+from untrusted_s3.structured_logging import printable
+
+if TYPE_CHECKING:
+    from untrusted_s3.compat.checks import CheckResult
+
+_VERDICTS = {"ok": "ok", "failed": "FAIL", "not run": "-"}
+_WIDTH = 19
+
+
+@click.command()
+@option("--syncthing", metavar="PATH", required=True, help="The Syncthing program to try.")
+@option(
+    "--time-limit",
+    key="compat-time-limit",
+    type=click.FloatRange(min=1),
+    default=limits.COMPAT_TIME_LIMIT,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up after this time.",
+)
+@option(
+    "--keep", key="compat-keep", is_flag=True, help="Leave the temporary folder, with all logs, and say where it is."
+)
+@json_option
+@common_options
+@click.pass_context
+def compat(context: click.Context, syncthing: str, time_limit: float, keep: bool, as_json: bool) -> None:
+    """Try everything between a Syncthing program and us, a check a line; exit code 1 if one fails.
+
+    Starts that program as two trusted devices, a gateway between them and an embedded store, all on the loopback
+    interface and in a temporary folder. Nothing is announced to anybody.
+    """
+    # Here, so that a gateway's process loads nothing that could decrypt.
+    from untrusted_s3.compat.compat import Compat
+    from untrusted_s3.compat.versions import versions
+
+    program = shutil.which(syncthing)
+    if program is None:
+        raise UsageError(f"--syncthing: there is no program {syncthing}")
+    binary = Path(program).absolute()
+    found = versions(binary)
+    if not as_json:
+        click.echo(", ".join(f"{name} {number}" for name, number in found.items()))
+    started = time.monotonic()
+    results: list[CheckResult] = []
+    with _directory(keep) as directory, Compat(binary, directory, time_limit) as run:
+        for result in run.checks():
+            results.append(result)
+            if not as_json:
+                _print_line(result)
+    seconds = time.monotonic() - started
+    well = not any(result.status == "failed" for result in results)
+    if as_json:
+        print_json(
+            {
+                "ok": well,
+                "versions": found,
+                "seconds": round(seconds, 3),
+                "checks": [
+                    {
+                        "name": result.name,
+                        "status": result.status,
+                        "detail": result.detail,
+                        "seconds": round(result.seconds, 3),
+                    }
+                    for result in results
+                ],
+            }
+        )
+    else:
+        _print_sum(results, seconds)
+    context.exit(0 if well else DataError.exit_code)
+
+
+@contextlib.contextmanager
+def _directory(keep: bool) -> Iterator[Path]:
+    if not keep:
+        with tempfile.TemporaryDirectory(prefix="untrusted-s3-compat-", ignore_cleanup_errors=True) as name:
+            yield Path(name)
+        return
+    directory = Path(tempfile.mkdtemp(prefix="untrusted-s3-compat-"))
+    try:
+        yield directory
+    finally:
+        click.echo(f"kept: {directory}", err=True)
+
+
+def _print_line(result: CheckResult) -> None:
+    first, *others = (printable(line) for line in result.detail.split("\n"))
+    click.echo(f"{_VERDICTS[result.status]:<4}  {result.name:<{_WIDTH}}  {result.seconds:>5.1f} s  {first}")
+    for line in others:
+        click.echo(f"      {line}")
+
+
+def _print_sum(results: Sequence[CheckResult], seconds: float) -> None:
+    counts = {status: sum(result.status == status for result in results) for status in _VERDICTS}
+    others = "".join(f", {count} {status}" for status, count in counts.items() if count and status != "ok")
+    click.echo(f"{counts['ok']} of {len(results)} checks are well{others} ({seconds:.1f} s)")

@@ -1,0 +1,110 @@
+"""`untrusted-s3 restore`: a folder, or a part of it, to a local directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from untrusted_s3.cli.allocator import reuse_large_buffers
+from untrusted_s3.cli.bulk import bulk_options, counted, print_problems
+from untrusted_s3.cli.interruptible import run_interruptible
+from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
+from untrusted_s3.cli.options import Invocation, StoreOptions, common_options, json_option, option, store_options
+from untrusted_s3.cli.output import print_json, size_text
+from untrusted_s3.cli.progress import shown_progress
+from untrusted_s3.cli.store import open_store
+from untrusted_s3.errors import NotRestored
+from untrusted_s3.structured_logging import printable
+
+if TYPE_CHECKING:
+    from untrusted_s3.restore.restoration import Outcome, RestoreReport, RestoreSettings
+    from untrusted_s3.vault.entry import Entry
+    from untrusted_s3.vault.selection import Selection
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@bulk_options
+@option("--overwrite", is_flag=True, help="Replace files and symlinks that differ.")
+@option("--owner", is_flag=True, help="Also restore user and group.")
+@option("--xattrs", is_flag=True, help="Also restore extended attributes.")
+@option("--dry-run", is_flag=True, help="Write nothing; list the paths that would be restored.")
+@json_option
+@key_holder_options
+@store_options
+@common_options
+@click.pass_context
+def restore(
+    context: click.Context,
+    target: Path,
+    selection: Selection,
+    memory: int,
+    overwrite: bool,
+    owner: bool,
+    xattrs: bool,
+    dry_run: bool,
+    as_json: bool,
+    key_holder: KeyHolderOptions,
+    store: StoreOptions,
+) -> None:
+    """Restore a folder to the directory TARGET; exit code 1 if a file is damaged or cannot be written.
+
+    Files that are there with equal size and time are not fetched again: after an interrupt, just start it once more.
+    """
+    # Here, so that a gateway's process loads nothing that could decrypt.
+    from untrusted_s3.restore.restoration import RestoreSettings
+
+    reuse_large_buffers()
+    settings = RestoreSettings(overwrite, owner, xattrs, dry_run)
+    report = run_interruptible(_restore(context, store, key_holder, target, selection, settings, memory, as_json))
+    if as_json:
+        print_json({"ok": not report.failed, "dry_run": dry_run, **dataclasses.asdict(report)})
+    _print_report(report, dry_run)
+    context.exit(NotRestored.exit_code if report.failed else 0)
+
+
+async def _restore(
+    context: click.Context,
+    store: StoreOptions,
+    key_holder: KeyHolderOptions,
+    target: Path,
+    selection: Selection,
+    settings: RestoreSettings,
+    memory: int,
+    as_json: bool,
+) -> RestoreReport:
+    from untrusted_s3.restore.restoration import Outcome, Restoration
+    from untrusted_s3.restore.target import Target
+    from untrusted_s3.vault.reading import BlockReader
+
+    def list_path(entry: Entry, outcome: Outcome) -> None:
+        if settings.dry_run and not as_json and outcome is Outcome.RESTORED:
+            click.echo(printable(entry.path))
+
+    live_line = context.ensure_object(Invocation).live_line
+    async with contextlib.AsyncExitStack() as stack:
+        bucket = await stack.enter_async_context(open_store(store))
+        folder = await stack.enter_async_context(opened_folder(bucket, key_holder))
+        reader = await stack.enter_async_context(BlockReader(folder, memory))
+        progress = selection.progress(folder)
+        if settings.dry_run and not target.exists():
+            target = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # as empty as the one that it would make
+        opened = stack.enter_context(Target(target))
+        run = Restoration(reader, opened, settings, progress, list_path)
+        if live_line is not None and not settings.dry_run:
+            await stack.enter_async_context(shown_progress(progress, "restored", live_line))
+        return await run.run(selection.of(folder))
+
+
+def _print_report(report: RestoreReport, dry_run: bool) -> None:
+    print_problems("not restored", report.failed)
+    print_problems("restored, but not all of its metadata", report.incomplete)
+    parts = [f"{counted(report.files, 'file')} ({size_text(report.bytes)})", counted(report.symlinks, "symlink")]
+    parts += [f"{report.there:,} there already"] if report.there else []
+    parts += [f"{len(report.failed):,} not restored"] if report.failed else []
+    click.echo(f"{'would restore' if dry_run else 'restored'} {', '.join(parts)}", err=True)

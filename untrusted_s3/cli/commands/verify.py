@@ -1,0 +1,135 @@
+"""`untrusted-s3 verify`: whether all that is in the store can be restored."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from untrusted_s3.cli.allocator import reuse_large_buffers
+from untrusted_s3.cli.bulk import bulk_options, counted, print_problems
+from untrusted_s3.cli.interruptible import run_interruptible
+from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
+from untrusted_s3.cli.options import Invocation, StoreOptions, common_options, json_option, option, store_options
+from untrusted_s3.cli.output import print_json, size_text
+from untrusted_s3.cli.progress import shown_progress
+from untrusted_s3.cli.store import open_store
+from untrusted_s3.errors import DataError
+from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.records import read_folders
+
+if TYPE_CHECKING:
+    from untrusted_s3.problem import Problem
+    from untrusted_s3.vault.selection import Selection
+    from untrusted_s3.verify.verification import VerifyReport
+
+_SEED_BITS = 32
+
+
+class _Percentage(click.ParamType[float]):
+    """`5%`, or `5`, as a share from 0 to 1."""
+
+    name = "percentage"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        try:
+            percent = float(str(value).removesuffix("%"))
+        except ValueError:
+            percent = 0.0
+        if not 0 < percent <= 100:
+            self.fail(f"{value!r} is no percentage above 0% and up to 100%", parameter, context)
+        return percent / 100
+
+
+@click.command()
+@bulk_options
+@option("--sample", type=_Percentage(), metavar="PERCENT%", help="Only a random share of the files.")
+@option("--seed", type=click.IntRange(min=0), metavar="N", help="Take the same random share again.")
+@json_option
+@key_holder_options
+@store_options
+@common_options
+@click.pass_context
+def verify(
+    context: click.Context,
+    selection: Selection,
+    memory: int,
+    sample: float | None,
+    seed: int | None,
+    as_json: bool,
+    key_holder: KeyHolderOptions,
+    store: StoreOptions,
+) -> None:
+    """Read and decrypt all of a folder, and check it and the log that names it; exit code 1 if anything is damaged."""
+    if sample is not None and seed is None:
+        seed = secrets.randbits(_SEED_BITS)
+    reuse_large_buffers()
+    log, report = run_interruptible(_verify(context, store, key_holder, selection, sample, seed or 0, memory))
+    well = report is not None and not log and not report.damaged
+    if as_json:
+        print_json(
+            {
+                "ok": well,
+                "seed": seed,
+                "log": [dataclasses.asdict(problem) for problem in log],
+                **(dataclasses.asdict(report) if report is not None else {}),
+            }
+        )
+    else:
+        _print_report(log, report, sample, seed)
+    context.exit(0 if well else DataError.exit_code)
+
+
+async def _verify(
+    context: click.Context,
+    store: StoreOptions,
+    key_holder: KeyHolderOptions,
+    selection: Selection,
+    share: float | None,
+    seed: int,
+    memory: int,
+) -> tuple[list[Problem], VerifyReport | None]:
+    """What is wrong with the log; and with the files, unless the log is too damaged to know them."""
+    from untrusted_s3.index.log_check import check_log
+    from untrusted_s3.verify.verification import Verification, sample
+
+    live_line = context.ensure_object(Invocation).live_line
+    async with contextlib.AsyncExitStack() as stack:
+        bucket = await stack.enter_async_context(open_store(store))
+        try:
+            folder = await stack.enter_async_context(opened_folder(bucket, key_holder))
+        except DataError:
+            folder_id = key_holder.folder_id or (await read_folders(bucket))[0].folder_id
+            log = [problem async for problem in check_log(bucket, FolderKeys.of(folder_id))]
+            if not log:
+                raise
+            return log, None
+        log = [problem async for problem in check_log(bucket, folder.keys)]
+        progress = selection.progress(folder)
+        entries = selection.of(folder)
+        all_of_it = share is None and selection.is_everything
+        if share is not None:
+            entries = sample(entries, share, progress.total_files, seed)
+            progress.total_files = math.ceil(progress.total_files * share)
+            progress.total_bytes = int(progress.total_bytes * share)
+        if live_line is not None:
+            await stack.enter_async_context(shown_progress(progress, "verified", live_line))
+        verification = stack.enter_context(Verification(folder, progress, memory, list_objects=all_of_it))
+        return log, await verification.run(entries)
+
+
+def _print_report(log: list[Problem], report: VerifyReport | None, share: float | None, seed: int | None) -> None:
+    print_problems("damaged in the log", log)
+    if report is None:
+        click.echo("the log is too damaged to tell which files there are", err=True)
+        return
+    print_problems("damaged", report.damaged)
+    what = f"{counted(report.files, 'file')} ({size_text(report.bytes)})"
+    if share is not None:
+        what += f", a sample of {share:.4g} with --seed {seed},"
+    damage = counted(len(log) + len(report.damaged), "problem") if log or report.damaged else "no damage"
+    click.echo(f"verified {what} and {report.others:,} directories and symlinks: {damage}")

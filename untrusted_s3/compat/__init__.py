@@ -1,0 +1,1 @@
+"""Try a real Syncthing against the gateway, step by step."""

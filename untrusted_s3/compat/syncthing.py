@@ -1,0 +1,435 @@
+"""A real Syncthing as a child process, driven by its REST API.
+
+It talks to nobody but the devices it is told of: no discovery, relays, NAT traversal, reports or upgrades. Folders are
+scanned when its driver says so. Waiting means polling until a deadline, because what is waited for is another process;
+a wait that fails shows the end of Syncthing's log.
+
+Start it from a thread that outlives it (the main one): on Linux it is told to end when that thread does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json as json_format
+import math
+import os
+import random
+import re
+import secrets
+import socket
+import subprocess
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlencode
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import SyncthingFailed, UsageError
+from untrusted_s3.store.embedded.server import die_with_parent
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.05
+_START_SECONDS = 60.0
+_STOP_SECONDS = 15.0
+_COMMAND_SECONDS = 60.0
+_REST_SECONDS = 120.0
+_LEAST_SECONDS = 1.0  # for what ends it, whatever the deadline
+_VERSION = re.compile(r"syncthing (v\d+\.\d+\.\d+\S*)")
+
+
+def syncthing_version(binary: Path) -> str:
+    """What the program at `binary` says of itself, as `v1.29.5`. Raises UsageError where it is no Syncthing."""
+    try:
+        done = subprocess.run(
+            [binary.absolute(), "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+    except OSError as error:
+        raise UsageError(f"{binary} cannot be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"{binary} is no Syncthing: --version does not end") from None
+    version = _VERSION.match(done.stdout)
+    if version is None:
+        said = (done.stdout or done.stderr).strip().partition("\n")[0]
+        raise UsageError(f"{binary} is no Syncthing: --version says {said[:200]!r}")
+    return version[1]
+
+
+class Syncthing:
+    """One device. `home` holds its configuration, database and log, and survives `stop` and another `start`."""
+
+    def __init__(self, binary: Path, home: Path, name: str, deadline: float = math.inf) -> None:
+        """Makes the configuration where `home` has none. Past `deadline`, on the monotonic clock, nothing is waited
+        for any more. Raises SyncthingFailed."""
+        self.binary = binary
+        self.home = home
+        self.deadline = deadline
+        self.name = name
+        self.api_key = secrets.token_hex(16)
+        self.gui_port = free_port()
+        self.listen_address = f"tcp://127.0.0.1:{free_port()}"
+        self.process: subprocess.Popen[bytes] | None = None
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "config.xml").exists():
+            self.run("generate", f"--home={home}")
+            self._edit_configuration(_remove_folders)  # versions 1 begin with one in the home directory
+        self.device_id = self.home_device_id()
+        self._edit_configuration(self._configure)
+
+    def run(self, *arguments: str) -> str:
+        """Run another of its commands, and give what it prints. Raises SyncthingFailed unless it ends well."""
+        command = arguments[0]
+        try:
+            done = subprocess.run(
+                [self.binary, *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=self._seconds(_COMMAND_SECONDS),
+                check=False,
+                env=self._environment(),
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SyncthingFailed(f"{self.name}: syncthing {command}: {error}") from error
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr).strip()
+            raise SyncthingFailed(f"{self.name}: syncthing {command} ended with {done.returncode}: {said}")
+        return done.stdout
+
+    def _seconds(self, most: float) -> float:
+        """How long something may take."""
+        return max(_LEAST_SECONDS, min(most, self.deadline - time.monotonic()))
+
+    # The process
+
+    def start(self) -> Self:
+        """Start it and wait until its REST API answers."""
+        with (self.home / "syncthing.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.binary, "serve", f"--home={self.home}", "--no-browser", "--no-restart", "--no-upgrade"],
+                # As if a monitor process had started it: else it becomes one, and the child that works outlives a kill.
+                env={**self._environment(), "STMONITORED": "yes"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent(),
+            )
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException, SyncthingFailed):
+                return bool(self.rest("GET", "system/status")["myID"] == self.device_id)
+            return False
+
+        try:
+            self._wait_for("its REST API", _START_SECONDS, answers)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Shut it down through its API, or by a signal where that does not answer; kill it if that takes too long.
+
+        May be called twice.
+        """
+        process, self.process = self.process, None
+        if process is None:
+            return
+        try:
+            self.rest("POST", "system/shutdown")
+        except (OSError, http.client.HTTPException, SyncthingFailed):
+            process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start() if self.process is None else self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, f"{self.name} is not running"
+        return self.process.pid
+
+    def log_tail(self, lines: int = 30) -> str:
+        """The end of its log."""
+        log = self.home / "syncthing.log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
+
+    # The REST API
+
+    def rest(self, method: str, path: str, json: object = None, **parameters: object) -> Any:
+        """Call `/rest/{path}?{parameters}` and return the decoded answer, None if it is empty.
+
+        Raises SyncthingFailed on any status but 200.
+        """
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        body = None if json is None else json_format.dumps(json).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.gui_port, timeout=self._seconds(_REST_SECONDS))
+        try:
+            connection.request(method, f"/rest/{path}{query}", body, {"X-API-Key": self.api_key})
+            response = connection.getresponse()
+            answer = response.read()
+        finally:
+            connection.close()
+        if response.status != http.HTTPStatus.OK:
+            text = answer.decode(errors="replace").strip()
+            raise SyncthingFailed(f"{self.name}: {method} {path}{query}: {response.status} {text}")
+        return json_format.loads(answer) if answer.strip() else None
+
+    def add_device(self, device_id: str, name: str, addresses: Sequence[str] = (), untrusted: bool = False) -> None:
+        """Make a device known; with no address this one waits to be dialled."""
+        self.rest(
+            "POST",
+            "config/devices",
+            {"deviceID": device_id, "name": name, "addresses": list(addresses), "untrusted": untrusted},
+        )
+
+    def set_device(self, device_id: str, **changes: object) -> None:
+        """Change settings of a device, under the names of Syncthing's configuration."""
+        self.rest("PATCH", f"config/devices/{device_id}", changes)
+
+    def add_folder(
+        self,
+        folder: str,
+        path: Path,
+        devices: Mapping[str, str],
+        type: str = "sendreceive",
+        label: str = "",
+        watch: bool = False,
+        **extra: object,
+    ) -> None:
+        """Share the folder at `path` with `devices`: device ID to encryption password, "" for a trusted one.
+
+        `watch` turns the file system watcher on; `extra` are settings under the names of Syncthing's configuration.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        self.rest(
+            "POST",
+            "config/folders",
+            {
+                "id": folder,
+                "label": label,
+                "path": str(path),
+                "type": type,
+                "devices": [
+                    {"deviceID": device_id, "encryptionPassword": password} for device_id, password in devices.items()
+                ],
+                "fsWatcherEnabled": watch,
+                "fsWatcherDelayS": 1,
+                "rescanIntervalS": 86_400,
+                "minDiskFree": {"value": 0, "unit": "%"},
+                **extra,
+            },
+        )
+
+    def set_folder(self, folder: str, **changes: object) -> None:
+        """Change settings of a folder, under the names of Syncthing's configuration."""
+        self.rest("PATCH", f"config/folders/{quote(folder, safe='')}", changes)
+
+    def pause_device(self, device_id: str) -> None:
+        self.rest("POST", "system/pause", device=device_id)
+
+    def resume_device(self, device_id: str) -> None:
+        """Connect again; it dials at once, without waiting for its reconnection interval."""
+        self.rest("POST", "system/resume", device=device_id)
+
+    def scan(self, folder: str) -> None:
+        """Scan the folder now and return when that is done; a scan that found errors fails."""
+        self.rest("POST", "db/scan", folder=folder)
+        errors = self.rest("GET", "folder/errors", folder=folder).get("errors")
+        if errors:
+            raise SyncthingFailed(f"{self.name}: the scan of {folder!r} found errors: {errors}")
+
+    def folder_status(self, folder: str) -> dict[str, Any]:
+        status: dict[str, Any] = self.rest("GET", "db/status", folder=folder)
+        return status
+
+    def completion(self, device_id: str, folder: str) -> dict[str, Any]:
+        """What this device believes another one has of the folder."""
+        completion: dict[str, Any] = self.rest("GET", "db/completion", device=device_id, folder=folder)
+        return completion
+
+    # Waiting
+
+    def wait_connected(self, device_id: str, timeout: float = 60, connected: bool = True) -> None:
+        """Wait until the connection to a device is there, or with `connected=False` is gone."""
+
+        def is_so() -> bool:
+            connections = self.rest("GET", "system/connections")["connections"]
+            return bool(connections.get(device_id, {}).get("connected", False) is connected)
+
+        self._wait_for(f"{'a' if connected else 'no'} connection to {device_id}", timeout, is_so)
+
+    def wait_completion(self, device_id: str, folder: str, timeout: float = 120) -> dict[str, Any]:
+        """Wait until this device believes that another one has all of the folder.
+
+        An empty folder is complete at once, so `scan` first.
+        """
+
+        last: dict[str, Any] = {}
+
+        def complete() -> dict[str, Any] | None:
+            nonlocal last
+            last = self.completion(device_id, folder)
+            is_complete = (
+                last["completion"] == 100
+                and last["needItems"] == 0
+                and last["needDeletes"] == 0
+                # Syncthing counts nothing as needed by a device that has not announced anything yet.
+                and (last["sequence"] > 0 or last["globalItems"] == 0)
+                and last.get("remoteState", "valid") == "valid"  # 1.19 does not say
+            )
+            return last if is_complete else None
+
+        return self._wait_for(f"completion of {folder!r} at {device_id}", timeout, complete, lambda: last)
+
+    def wait_in_sync(self, folder: str, expected_files: int | None = None, timeout: float = 120) -> dict[str, Any]:
+        """Wait until the folder is idle and needs nothing, and holds `expected_files` regular files.
+
+        Without `expected_files` a folder that has not yet heard of any file counts as in sync.
+        """
+
+        last: dict[str, Any] = {}
+
+        def in_sync() -> dict[str, Any] | None:
+            nonlocal last
+            last = self.folder_status(folder)
+            if last["state"] == "error":
+                raise SyncthingFailed(f"{self.name}: folder {folder!r}: {last.get('error')}\n{self.log_tail()}")
+            is_so = (
+                last["state"] == "idle"
+                and last["needTotalItems"] == 0
+                and (expected_files is None or last["localFiles"] == expected_files)
+            )
+            return last if is_so else None
+
+        return self._wait_for(
+            f"folder {folder!r} with {expected_files or 'its'} files to be in sync",
+            timeout,
+            in_sync,
+            lambda: {**last, "errors": self.rest("GET", "folder/errors", folder=folder)},
+        )
+
+    def _wait_for(
+        self,
+        what: str,
+        timeout: float,
+        check: Callable[[], T | None],
+        details: Callable[[], object] = lambda: "",
+    ) -> T:
+        started = time.monotonic()
+        deadline = min(started + timeout, self.deadline)
+        while True:
+            if self.process is None or self.process.poll() is not None:
+                raise SyncthingFailed(f"{self.name} is not running, waiting for {what}\n{self.log_tail()}")
+            answer = check()
+            if answer:
+                return answer
+            if time.monotonic() > deadline:
+                raise SyncthingFailed(
+                    f"{self.name}: waited {deadline - started:.0f} s in vain for {what}: {details()}\n{self.log_tail()}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    # The configuration
+
+    def _environment(self) -> dict[str, str]:
+        own = {"HOME": str(self.home), "STNOUPGRADE": "1", "STNOPORTPROBING": "1", "LC_ALL": "C.UTF-8"}
+        return {name: value for name, value in os.environ.items() if not name.startswith("ST")} | own
+
+    def _edit_configuration(self, edit: Callable[[ElementTree.Element], None]) -> None:
+        path = self.home / "config.xml"
+        try:
+            tree = ElementTree.parse(path)  # noqa: S314 - the program that wrote it is the one that we run
+        except (OSError, ElementTree.ParseError) as error:
+            raise SyncthingFailed(f"{self.name}: syncthing generate has made no configuration: {error}") from error
+        edit(tree.getroot())
+        tree.write(path, encoding="utf-8")
+
+    def _configure(self, root: ElementTree.Element) -> None:
+        """Give the configuration our addresses and cut it off from the world."""
+        for device in root.findall("device"):
+            if device.get("id") == self.device_id:
+                device.set("name", self.name)
+        _set(root, "gui/address", f"127.0.0.1:{self.gui_port}")
+        _set(root, "gui/apikey", self.api_key)
+        options = {
+            "listenAddress": self.listen_address,
+            "globalAnnounceEnabled": "false",
+            "localAnnounceEnabled": "false",
+            "relaysEnabled": "false",
+            "natEnabled": "false",
+            "crashReportingEnabled": "false",
+            "urAccepted": "-1",
+            "autoUpgradeIntervalH": "0",
+            "startBrowser": "false",
+            "stunKeepaliveStartS": "0",
+            "reconnectionIntervalS": "1",  # Syncthing raises this to the least it takes
+            "minHomeDiskFree": "0",
+        }
+        for name, value in options.items():
+            _set(root, f"options/{name}", value)
+
+    def home_device_id(self) -> str:
+        """The device ID that belongs to the certificate in `home`."""
+        try:
+            certificate = x509.load_pem_x509_certificate((self.home / "cert.pem").read_bytes())
+        except (OSError, ValueError) as error:
+            raise SyncthingFailed(f"{self.name}: syncthing generate has made no certificate: {error}") from error
+        return str(DeviceID.from_certificate(certificate.public_bytes(Encoding.DER)))
+
+
+def free_port() -> int:
+    """A free TCP port on the loopback interface, below the range from which Linux serves clients."""
+    candidates = list(range(22_000, 32_700))
+    random.SystemRandom().shuffle(candidates)
+    for port in candidates:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port")
+
+
+def _remove_folders(root: ElementTree.Element) -> None:
+    for folder in root.findall("folder"):
+        root.remove(folder)
+
+
+def _set(root: ElementTree.Element, path: str, text: str) -> None:
+    parent, name = path.split("/")
+    section = root.find(parent)
+    if section is None:
+        raise SyncthingFailed(f"syncthing generate has made a configuration without <{parent}>")
+    element = section.find(name)
+    if element is None:
+        element = ElementTree.SubElement(section, name)
+    element.text = text

@@ -1,0 +1,1 @@
+"""The gateway's HTTP pages: health, readiness, metrics and status."""

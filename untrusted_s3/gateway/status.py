@@ -1,0 +1,60 @@
+"""What /api/status says of folders and devices; the fields are a contract with users' scripts (docs/http.md)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.gateway.peers import Peer, UnknownDevice
+from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.session import Refusal
+
+
+def folder_status(folder: Folder) -> dict[str, Any]:
+    """A folder, ready for JSON."""
+    totals = folder.state.totals
+    pending_files, pending_bytes = folder.pending.totals
+    error = folder.error or folder.puller.error
+    return {
+        "id": folder.record.folder_id,
+        "label": folder.record.label,
+        "files": totals.files,
+        "directories": totals.directories,
+        "deleted": totals.deleted,
+        "bytes": totals.bytes,
+        "sequence": folder.state.sequence,
+        "pending_files": pending_files,
+        "pending_bytes": pending_bytes,
+        "state": "error" if error else "syncing" if folder.syncing else "idle",
+        "error": error,
+    }
+
+
+def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
+    """An accepted device, ready for JSON."""
+    session = peer.session
+    return {
+        "device_id": str(device_id),
+        "name": peer.record.name or (session.hello.device_name if session and session.hello else ""),
+        "connected": session is not None,
+        "address": session.transport.address if session else "",
+        "client": peer.client,
+        "folders": session.shared_folders if session else [],
+        "error": "; ".join(map(_refusal_text, peer.refused.items())) or peer.error,
+    }
+
+
+def _refusal_text(refused: tuple[str, Refusal]) -> str:
+    folder_id, refusal = refused
+    return f"folder {refusal.label or folder_id!r}: {refusal.reason}"
+
+
+def unknown_status(device_id: DeviceID, unknown: UnknownDevice) -> dict[str, Any]:
+    """A device that is not accepted, ready for JSON."""
+    return {
+        "device_id": str(device_id),
+        "name": unknown.name,
+        "address": unknown.address,
+        "last_seen": datetime.fromtimestamp(unknown.last_seen, UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,153 @@
+"""An identity in the store, sealed under a passphrase (docs/format.md), so that a gateway needs no disk for it either.
+
+Whoever reads the bucket can try passphrases, at one scrypt each; hence the memory that scrypt is told to take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from untrusted_s3 import limits
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import DataError, UsageError, WrongPassword
+from untrusted_s3.identity.certificate import Identity, generate, parse
+from untrusted_s3.store import layout, records
+from untrusted_s3.store.bucket import Bucket
+
+VERSION = 1
+SALT_SIZE = 16
+NONCE_SIZE = 12
+KEY_SIZE = 32
+
+# 128 MiB and about half a second a try.
+SCRYPT_N = 2**17
+SCRYPT_R = 8
+SCRYPT_P = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SealedIdentity:
+    """The record: what the sealed texts are bound to, scrypt's parameters, and the texts as AES-256-GCM left them."""
+
+    store_id: str
+    name: str
+    device_id: DeviceID
+    n: int
+    r: int
+    p: int
+    salt: bytes
+    nonce: bytes
+    sealed: bytes
+
+    @classmethod
+    def seal(cls, identity: Identity, store_id: str, name: str, passphrase: str) -> SealedIdentity:
+        """Seals an identity for one store and one name. Takes scrypt's time and memory."""
+        salt, nonce = secrets.token_bytes(SALT_SIZE), secrets.token_bytes(NONCE_SIZE)
+        record = cls(store_id, name, identity.device_id, SCRYPT_N, SCRYPT_R, SCRYPT_P, salt, nonce, b"")
+        texts = {"certificate": identity.certificate_pem.decode(), "private_key": identity.private_key_pem.decode()}
+        sealed = AESGCM(record._key(passphrase)).encrypt(nonce, json.dumps(texts).encode(), record._bound)
+        return replace(record, sealed=sealed)
+
+    def open(self, passphrase: str) -> Identity:
+        """The identity. Takes scrypt's time and memory. Raises WrongPassword, or DataError for what is no identity."""
+        try:
+            plain = AESGCM(self._key(passphrase)).decrypt(self.nonce, self.sealed, self._bound)
+        except InvalidTag:
+            raise WrongPassword(
+                f"the passphrase does not open the identity {self.name!r}: give the one that it was made with; without"
+                " it, choose another --identity-name and accept the new device ID at every peer, which loses nothing"
+            ) from None
+        names = (f"the certificate in the identity {self.name!r}", f"the key in the identity {self.name!r}")
+        try:
+            texts = json.loads(plain)
+            identity = parse(texts["certificate"].encode(), texts["private_key"].encode(), names, "choose another name")
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+            raise DataError(f"the sealed identity {self.name!r} holds no identity: {error}") from error
+        if identity.device_id != self.device_id:
+            raise DataError(f"the sealed identity {self.name!r} is of another device than it says")
+        return identity
+
+    @property
+    def _bound(self) -> bytes:
+        parts = [f"untrusted_s3 identity {VERSION}", self.store_id, self.name, str(self.device_id)]
+        return "\n".join([*parts, f"{self.n} {self.r} {self.p}"]).encode()
+
+    @property
+    def _checksum(self) -> str:
+        return hashlib.sha256(self._bound + self.salt + self.nonce + self.sealed).hexdigest()
+
+    def _key(self, passphrase: str) -> bytes:
+        return Scrypt(self.salt, KEY_SIZE, self.n, self.r, self.p).derive(passphrase.encode(errors="surrogateescape"))
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object."""
+        return {
+            "version": VERSION,
+            "store_id": self.store_id,
+            "name": self.name,
+            "device_id": str(self.device_id),
+            "scrypt": {"n": self.n, "r": self.r, "p": self.p, "salt": base64.b64encode(self.salt).decode()},
+            "nonce": base64.b64encode(self.nonce).decode(),
+            "sealed": base64.b64encode(self.sealed).decode(),
+            "sha256": self._checksum,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> SealedIdentity:
+        """From the JSON object. Raises DataError for a newer version, ValueError, KeyError or TypeError for damage."""
+        if value["version"] != VERSION:
+            raise DataError(f"the sealed identity has version {value['version']}: use a newer untrusted-s3")
+        scrypt = value["scrypt"]
+        record = cls(
+            str(value["store_id"]),
+            str(value["name"]),
+            DeviceID.parse(str(value["device_id"])),
+            int(scrypt["n"]),
+            int(scrypt["r"]),
+            int(scrypt["p"]),
+            base64.b64decode(scrypt["salt"], validate=True),
+            base64.b64decode(value["nonce"], validate=True),
+            base64.b64decode(value["sealed"], validate=True),
+        )
+        if value["sha256"] != record._checksum or len(record.salt) != SALT_SIZE or len(record.nonce) != NONCE_SIZE:
+            raise ValueError("the checksum is wrong")
+        n, r, p = record.n, record.r, record.p
+        if n < 2 or n & (n - 1) or r < 1 or p < 1 or 128 * n * r * p > limits.MAX_SCRYPT_MEMORY:
+            raise ValueError(f"scrypt cannot take n={n} r={r} p={p}")
+        return record
+
+
+async def read(bucket: Bucket, name: str) -> SealedIdentity | None:
+    """The record of that name, if there is one. Raises UsageError for what is no name, DataError or StoreError."""
+    return await records.read_record(bucket, layout.identity_key(name), SealedIdentity.from_json)
+
+
+async def open_or_create(bucket: Bucket, name: str, passphrase: str) -> Identity:
+    """The identity of that name in this store, made at first use; of several that make it at once all get the same.
+
+    Raises UsageError for a name or passphrase that cannot be, WrongPassword, DataError or StoreError.
+    """
+    key = layout.identity_key(name)
+    if len(passphrase) < limits.MIN_PASSPHRASE_CHARACTERS:
+        raise UsageError(f"the identity's passphrase needs at least {limits.MIN_PASSPHRASE_CHARACTERS} characters")
+    store = await records.open_store(bucket)
+    record = await read(bucket, name)
+    if record is None:
+        fresh = await asyncio.to_thread(SealedIdentity.seal, generate(), store.store_id, name, passphrase)
+        record = await records.create_or_read(bucket, key, fresh.to_json(), SealedIdentity.from_json)
+    if (record.store_id, record.name) != (store.store_id, name):
+        raise DataError(
+            f"{key} was made as {record.name!r} for the store {record.store_id}: it cannot be used under another name"
+            " or in another store"
+        )
+    return await asyncio.to_thread(record.open, passphrase)

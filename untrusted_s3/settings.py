@@ -1,0 +1,257 @@
+"""Tunable numbers: frozen settings with a default each. Sizes are in bytes, times in seconds.
+
+Nothing here changes what is in the bucket (store/format.py) or on the wire (bep/constants.py). Each class goes to the
+layer that it is named after; `Settings` holds all of them for a running program.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from untrusted_s3.units import DAY, KIB, MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Requests to the store.
+
+    Attributes:
+        timeout: How long the store may send nothing before a request fails.
+        connect_timeout: How long a TCP connection to the store may take.
+        slowest_upload: Bytes a second below which an upload fails.
+        tries: How often a request is sent before its failure is reported.
+        get_lifetime: How long a presigned URL for reading is valid.
+        put_lifetime: How long a presigned URL for writing is valid.
+        cached_urls: How many presigned URLs for reading are kept.
+        connections: How many connections for object data may be open.
+        concurrent_parts: How many parts of a local file are sent or received at once.
+        concurrent_deletions: How many objects are deleted at once.
+    """
+
+    timeout: float = 60.0
+    connect_timeout: float = 10.0
+    slowest_upload: float = 32.0 * KIB
+    tries: int = 5
+    get_lifetime: int = 6 * 3600
+    put_lifetime: int = 900
+    cached_urls: int = 20_000
+    connections: int = 48
+    concurrent_parts: int = 4
+    concurrent_deletions: int = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """A folder's log and local index.
+
+    Attributes:
+        segment_entries: The most entries in one segment.
+        segment_size: Bytes of file infos after which a segment is full.
+        segment_interval: How long to wait for more entries before a segment is written.
+        segment_burst: How many segments may be written without a pause.
+        segment_pace: Seconds a segment after that.
+        segment_cost: What reading a segment costs beside its bytes, in bytes; decides when a checkpoint is due.
+        checkpoint_cost: The least cost of segments that a checkpoint replaces, in bytes.
+        checkpoint_share: The least cost of segments that a checkpoint replaces, as a share of the state's size.
+        poll_interval: How often the segments of other gateways are looked for.
+        cursor_interval: How often peers' cursors are written while nothing else is.
+        max_append_delay: The longest pause between tries to write to the log.
+        read_ahead: How many segments are read at once.
+        pending_batch_size: Bytes of pending file infos that are read from the local index at once.
+        concurrent_deletions: How many trimmed segments are deleted at once.
+    """
+
+    segment_entries: int = 1000
+    segment_size: int = 8 * MIB
+    segment_interval: float = 0.25
+    segment_burst: int = 100
+    segment_pace: float = 5.0
+    segment_cost: float = 32 * KIB
+    checkpoint_cost: float = 100 * 32 * KIB
+    checkpoint_share: float = 0.125
+    poll_interval: float = 15.0
+    cursor_interval: float = 60.0
+    max_append_delay: float = 15.0
+    read_ahead: int = 16
+    pending_batch_size: int = 4 * MIB
+    concurrent_deletions: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectSettings:
+    """Writing and reading objects.
+
+    Attributes:
+        concurrent_uploads: How many small objects are sent at once, over all folders.
+        concurrent_part_uploads: How many parts of large objects a folder sends at once.
+        concurrent_part_copies: How many parts of large objects a folder copies inside the store at once.
+        read_back_size: Bytes that are read at once to checksum an object that is there already.
+        coalesced_get_size: The most bytes of neighbouring blocks that one GET reads.
+    """
+
+    concurrent_uploads: int = 16
+    concurrent_part_uploads: int = 4
+    concurrent_part_copies: int = 8
+    read_back_size: int = 16 * MIB
+    coalesced_get_size: int = 4 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSettings:
+    """Connections to peers.
+
+    Attributes:
+        handshake_timeout: How long TLS and Hello may take together.
+        ping_interval: How long nothing is sent before a Ping is.
+        receive_timeout: How long a peer may send nothing.
+        stall_timeout: How long a message may take to arrive, or to be read by the peer, at any speed.
+        slowest_peer: Bytes a second that a message must have after that.
+        close_timeout: How long a closed connection waits for the peer to read the Close.
+        write_buffer: Bytes that wait to be sent before the sender waits.
+        dial_interval: The pause after the first vain attempt to dial a peer; it doubles up to max_dial_interval.
+        max_dial_interval: The longest pause between attempts to dial a peer.
+        max_unadmitted: The most connections of devices that are not accepted (yet).
+        max_open_files: The most open files that the process asks for.
+        eviction_log_interval: How often the log says that connections of unknown devices are cut.
+    """
+
+    handshake_timeout: float = 20.0
+    ping_interval: float = 90.0
+    receive_timeout: float = 300.0
+    stall_timeout: float = 120.0
+    slowest_peer: float = 1.0 * KIB
+    close_timeout: float = 10.0
+    write_buffer: int = 1 * MIB
+    dial_interval: float = 10.0
+    max_dial_interval: float = 60.0
+    max_unadmitted: int = 1024
+    max_open_files: int = 65_536
+    eviction_log_interval: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncSettings:
+    """Synchronizing a folder with its peers.
+
+    Attributes:
+        concurrent_small_files: How many files that are written by a single PUT a folder pulls at once.
+        concurrent_large_files: How many larger files a folder pulls at once.
+        queued_large_files: How many larger files may wait for their turn.
+        entries_in_work: The most entries of a folder that are being pulled or wait for the log.
+        file_infos_in_work: The most bytes of their file infos.
+        parsed_file_infos: The most bytes of parsed file infos that wait to be pulled, over all folders.
+        pull_retry_interval: The pause before failed pulls are tried again; it doubles while the store fails.
+        max_pull_retry_interval: The longest such pause.
+        request_window: The most bytes of blocks that are requested of a peer and not here yet.
+        request_timeout: How long a peer may send no block that was requested of it.
+        slowest_peer: Bytes a second by which that time is extended for what was requested.
+        queued_message_memory: Bytes of unhandled messages after which a peer is not read from.
+        index_piece_files: How many file infos of an index are handled before others get their turn.
+        index_piece_size: How many bytes of them.
+        concurrent_gets: How many ranged GETs serve block requests at once.
+        concurrent_gets_of_object: How many of these read one object.
+        second_connection_timeout: How long a second connection of a device may take to prove that it is wanted.
+        drain_timeout: How long pulls may go on when the gateway stops.
+    """
+
+    concurrent_small_files: int = 64
+    concurrent_large_files: int = 2
+    queued_large_files: int = 16
+    entries_in_work: int = 4000
+    file_infos_in_work: int = 32 * MIB
+    parsed_file_infos: int = 16 * MIB
+    pull_retry_interval: float = 5.0
+    max_pull_retry_interval: float = 60.0
+    request_window: int = 32 * MIB
+    request_timeout: float = 120.0
+    slowest_peer: float = 32.0 * KIB
+    queued_message_memory: int = 4 * MIB
+    index_piece_files: int = 1000
+    index_piece_size: int = 1 * MIB
+    concurrent_gets: int = 16
+    concurrent_gets_of_object: int = 2
+    second_connection_timeout: float = 20.0
+    drain_timeout: float = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpkeepSettings:
+    """What the gateway does by itself, beside synchronizing.
+
+    Attributes:
+        first_delay: About how long after the start the first maintenance begins.
+        interval: About how often maintenance is done after that.
+        heartbeat_interval: How often a gateway tells the store that it runs and reads the accepted devices.
+        lookup_interval: How often the store is asked for one unknown device.
+        concurrent_lookups: How many unknown devices the store is asked for at once.
+        unknown_devices_shown: How many unknown devices the status lists.
+        restart_delay: The pause before a failed background task is started again; it doubles up to max_restart_delay.
+        max_restart_delay: The longest such pause.
+        message_memory: The most bytes of unhandled messages, over all peers.
+        stop_timeout: How long a stop may take.
+        close_timeout: How much of that is for peers to read the Close.
+    """
+
+    first_delay: float = 60.0
+    interval: float = 6 * 3600.0
+    heartbeat_interval: float = 30.0
+    lookup_interval: float = 5.0
+    concurrent_lookups: int = 4
+    unknown_devices_shown: int = 32
+    restart_delay: float = 10.0
+    max_restart_delay: float = 300.0
+    message_memory: int = 128 * MIB
+    stop_timeout: float = 20.0
+    close_timeout: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadSettings:
+    """Reading a folder with its password.
+
+    Attributes:
+        memory: Bytes for data on its way.
+        read_size: The most bytes of an object that one GET reads.
+        read_ahead: How many reads of one file are under way at once.
+        concurrent_reads: How many reads are under way at once.
+        concurrent_files: How many files are restored or verified at once.
+        concurrent_large_files: How many of these are larger than one read.
+        small_read_size: Bytes up to which a range is decrypted at once, for less than a change of threads costs.
+    """
+
+    memory: int = 256 * MIB
+    read_size: int = 16 * MIB
+    read_ahead: int = 4
+    concurrent_reads: int = 32
+    concurrent_files: int = 32
+    concurrent_large_files: int = 4
+    small_read_size: int = 64 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of a program.
+
+    Attributes:
+        store: Requests to the store.
+        log: Folders' logs and local indexes.
+        objects: Writing and reading objects.
+        connections: Connections to peers.
+        sync: Synchronizing folders.
+        upkeep: What the gateway does by itself.
+        reading: Reading a folder with its password.
+    """
+
+    store: StoreSettings = field(default_factory=StoreSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    objects: ObjectSettings = field(default_factory=ObjectSettings)
+    connections: ConnectionSettings = field(default_factory=ConnectionSettings)
+    sync: SyncSettings = field(default_factory=SyncSettings)
+    upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
+    reading: ReadSettings = field(default_factory=ReadSettings)
+
+
+DEFAULT_BUFFER_MEMORY = 256 * MIB
+MIN_BUFFER_MEMORY = 64 * MIB
+DEFAULT_HISTORY = 30 * DAY
+MIN_HISTORY = 1 * DAY

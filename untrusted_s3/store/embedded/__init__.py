@@ -1,0 +1,1 @@
+"""The embedded S3 server, SeaweedFS, as a child process."""

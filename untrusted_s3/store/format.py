@@ -1,0 +1,57 @@
+"""Constants of the bucket format, version 1 (docs/format.md). Sizes are in bytes, times in seconds.
+
+A change to any of them makes existing buckets unreadable or lets gateways of different versions disagree about one
+bucket. `tests/samples/` holds stored samples of version 1 that every later program must read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from untrusted_s3.units import DAY, MIB
+
+FORMAT: Final = "untrusted_s3"
+VERSION: Final = 1
+
+# How many objects one content of one file may have had: where an object turns out to be damaged, the content is stored
+# again under the next key.
+MAX_OBJECT_KEYS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PartGrid:
+    """The rule that divides the data of a large object into parts; every gateway must use the same one.
+
+    Attributes:
+        single_put_size: The largest data size that is written by a single PUT.
+        min_part_size: The smallest size of a part, rounded up to whole blocks.
+        max_parts: The largest number of parts; S3 allows 10,000.
+    """
+
+    single_put_size: int = 8 * MIB
+    min_part_size: int = 8 * MIB
+    max_parts: int = 9000
+
+
+PART_GRID: Final = PartGrid()
+
+# The largest file that fits into an object: 9,000 parts of 4 GiB.
+MAX_FILE_SIZE: Final = PART_GRID.max_parts * 4 * 1024 * MIB
+
+# The rules of the log (index/log.py). All gateways on a bucket rely on them.
+
+# How long after signing the store accepts the PUT of a log segment.
+APPEND_LIFETIME: Final = 900
+# How long segments stay after a checkpoint covers them.
+SEGMENT_RETENTION: Final = 1 * DAY
+# How long after signing the store accepts the completion of a checkpoint's upload.
+FILE_UPLOAD_LIFETIME: Final = 6 * 3600
+# How long one trim may go on deleting.
+TRIM_LIFETIME: Final = 3600.0
+# A gateway whose heartbeat is older is not running.
+HEARTBEAT_LIFETIME: Final = 90.0
+# How far apart the clocks of gateways and store may be.
+MAX_CLOCK_SKEW: Final = 300.0
+# The age at which an unfinished multipart upload is aborted.
+UPLOAD_RETENTION: Final = 7 * DAY

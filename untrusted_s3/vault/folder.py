@@ -1,0 +1,190 @@
+"""A folder opened with its password: what it holds, now or at a time of its history."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.file_info import check_name
+from untrusted_s3.crypto.folder_key import FolderKey
+from untrusted_s3.errors import DataError, DecryptionFailed, RemoteProtocolError, UsageError
+from untrusted_s3.index.checkpoint import list_checkpoints, read_checkpoint
+from untrusted_s3.index.history import load_as_of, load_newest, segments_after, to_datetime, to_time_ms
+from untrusted_s3.index.segment import Entry as LogEntry
+from untrusted_s3.index.state import FolderState, FolderTotals
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.records import FolderRecord, read_folders, read_record, removal_unfinished
+from untrusted_s3.vault.entry import DamagedEntry, Entry, Version, is_gone, open_entry
+from untrusted_s3.vault.names import Names
+
+_ALL = -1  # as SQLite's LIMIT has it
+
+
+class Folder:
+    """What a folder holds. It is the state of one moment: what gateways write meanwhile does not show."""
+
+    def __init__(self, bucket: Bucket, record: FolderRecord, key: FolderKey, state: FolderState) -> None:
+        self.bucket = bucket
+        self.record = record
+        self.key = key
+        self.keys = FolderKeys.of(record.folder_id)
+        self.state = state
+        self._names: Names | None = None
+
+    def close(self) -> None:
+        """Frees what it holds."""
+        if self._names is not None:
+            self._names.close()
+            self._names = None
+        self.state.close()
+
+    @property
+    def folder_id(self) -> str:
+        """The Syncthing folder ID."""
+        return self.record.folder_id
+
+    @property
+    def time(self) -> datetime | None:
+        """When the last change was written, by the clock of the gateway that did; None where there was none."""
+        return to_datetime(self.state.time_ms) if self.state.position else None
+
+    @property
+    def totals(self) -> FolderTotals:
+        """How many files, directories (with symlinks) and deleted entries there are, and bytes of encrypted data."""
+        return self.state.totals
+
+    def entry(self, path: str) -> Entry | DamagedEntry | None:
+        """What lies under a path, also if it is deleted. Needs no list of all names."""
+        found = self.state.entry(self.key.encrypt_name(path)) if path else None
+        return self._open(found) if found is not None else None
+
+    def entries(
+        self, directory: str = "", *, deleted: bool = False, matching: Callable[[str], object] = bool
+    ) -> Iterator[Entry | DamagedEntry]:
+        """All that lies below a directory and has a matching path; the empty path is the whole folder.
+
+        Each is decrypted as it comes. By directory, then by name, as bytes of UTF-8: so a directory comes before what
+        is in it. Where all of the folder is asked for, what has no harmless path comes last, matching or not.
+        """
+        for path, sequence in self._all_names().below(directory, deleted):
+            if matching(path):
+                yield self._open(self.state.entry_at(sequence))
+        if not directory:
+            yield from self.unnamed(deleted=deleted)
+
+    def children(self, directory: str = "", *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
+        """What lies directly in a directory, by name."""
+        for _, sequence in self._all_names().children(directory, deleted):
+            yield self._open(self.state.entry_at(sequence))
+
+    def directories(self, directory: str = "", *, deleted: bool = False) -> Iterator[str]:
+        """Paths of the directories below one that have something in them."""
+        return self._all_names().directories(directory, deleted)
+
+    def unnamed(self, *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
+        """What has no harmless path: names that do not decrypt, or would lead out of the folder."""
+        for sequence in self._all_names().unnamed(deleted):
+            yield self._open(self.state.entry_at(sequence))
+
+    async def versions(self, path: str) -> list[Version]:
+        """All versions of a path within the history that the store keeps, oldest first. Reads the whole log."""
+        name = self.key.encrypt_name(path)
+        with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:
+            state = FolderState(Path(directory, "base.sqlite"))
+            try:
+                return await self._versions(name, state)
+            finally:
+                state.close()
+
+    async def _versions(self, name: str, base: FolderState) -> list[Version]:
+        if not await self.bucket.size(self.keys.segment(1)):
+            oldest = min(await list_checkpoints(self.bucket, self.keys), default=None)
+            if oldest is not None:
+                await read_checkpoint(self.bucket, self.keys, oldest, base)
+        found = base.entry(name)
+        versions = [Version(None, self._open(found))] if found is not None else []
+        async for _, segment in segments_after(self.bucket, self.keys, base.position):
+            versions += (
+                Version(to_datetime(segment.time_ms), self._open(entry))
+                for entry in segment.entries
+                if entry.file_info.name == name
+            )
+        return versions
+
+    def _open(self, entry: LogEntry) -> Entry | DamagedEntry:
+        return open_entry(entry, self.key, self.keys)
+
+    def _all_names(self) -> Names:
+        if self._names is None:
+            names = Names()
+            names.add(self._read_names())
+            self._names = names
+        return self._names
+
+    def _read_names(self) -> Iterator[tuple[str | None, int, bool]]:
+        for sequence, raw in self.state.file_infos_after(0, _ALL):
+            try:
+                message = pb.FileInfo.FromString(raw)
+            except DecodeError as error:
+                raise DataError(f"sequence {sequence} of the state cannot be read: {error}") from error
+            yield self._harmless_path(message.name), sequence, is_gone(message)
+
+    def _harmless_path(self, encrypted_name: str) -> str | None:
+        try:
+            path = self.key.decrypt_name(encrypted_name)
+            check_name(path)
+        except (DecryptionFailed, RemoteProtocolError):
+            return None
+        return path
+
+
+@asynccontextmanager
+async def open_folder(
+    bucket: Bucket, folder_id: str, password: str, *, as_of: datetime | None = None
+) -> AsyncIterator[Folder]:
+    """The folder as it is now, or as it was at `as_of` (with a time zone). Nothing is written to the store.
+
+    Raises WrongPassword; UsageError where there is no such folder, or `as_of` is before its history; DataError where
+    its log is damaged; StoreError.
+    """
+    record = await _find(bucket, folder_id)
+    key = await asyncio.to_thread(FolderKey.derive, password, folder_id)
+    key.check_token(record.token)
+    keys = FolderKeys.of(folder_id)
+    with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:
+        state = FolderState(Path(directory, "state.sqlite"))
+        folder = Folder(bucket, record, key, state)
+        try:
+            if as_of is None:
+                await load_newest(bucket, keys, state)
+            else:
+                await load_as_of(bucket, keys, state, to_time_ms(as_of))
+            yield folder
+        finally:
+            folder.close()
+
+
+async def _find(bucket: Bucket, folder_id: str) -> FolderRecord:
+    record = await read_record(bucket, FolderKeys.of(folder_id).record, FolderRecord.from_json)
+    if record is None:
+        raise UsageError(
+            f"there is no folder {folder_id!r} in the store, which has {name_folders(await read_folders(bucket))}"
+        )
+    if record.folder_id != folder_id:
+        raise DataError(f"the record of the folder {folder_id!r} names another folder, {record.folder_id!r}")
+    if record.removed:
+        raise UsageError(f"the folder {folder_id!r} cannot be opened: {removal_unfinished(record)}")
+    return record
+
+
+def name_folders(folders: list[FolderRecord]) -> str:
+    """Which folders there are, for a message."""
+    return ", ".join(repr(folder.folder_id) for folder in folders) or "none"

@@ -1,0 +1,1 @@
+"""Check every byte of a folder against the log and its encryption."""
