@@ -47,9 +47,16 @@ LAYERS = {
 }
 # What a gateway consists of: it must not be able to decrypt.
 ZERO_KNOWLEDGE = ("bep", "store", "index", "objects", "identity", "connections", "sync", "gateway")
-SECRET = tuple(
-    f"untrusted_s3.{name}" for name in ("crypto", "vault", "restore", "verify", "vectors_check", "compat")
-) + ("miscreant", "nacl")
+SECRET = (
+    "untrusted_s3.crypto",
+    "untrusted_s3.vault",
+    "untrusted_s3.restore",
+    "untrusted_s3.verify",
+    "untrusted_s3.vectors_check",
+    "untrusted_s3.compat",
+    "miscreant",
+    "nacl",
+)
 
 
 def modules() -> Iterator[tuple[str, Path]]:
