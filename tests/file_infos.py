@@ -11,6 +11,8 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import TOKEN_SIZE, FileInfo, parse_file_info
 from untrusted_s3.index.segment import Entry, StoredObject
+from untrusted_s3.objects.naming import content_hash
+from untrusted_s3.objects.trailer import encode_trailer
 
 SMALLEST_BLOCK = limits.MIN_ENCRYPTED_BLOCK_SIZE
 
@@ -91,8 +93,8 @@ def entry(file_info: FileInfo) -> Entry:
     """The log entry of a file info, with a made-up object where it has data."""
     if not file_info.has_data:
         return Entry(file_info, None)
-    size = file_info.message.size + len(file_info.trailer())
-    return Entry(file_info, StoredObject(file_info.content_hash(), size, 0, (hash_number(file_info.raw),)))
+    size = file_info.message.size + len(encode_trailer(file_info))
+    return Entry(file_info, StoredObject(content_hash(file_info), size, 0, (hash_number(file_info.raw),)))
 
 
 def hash_number(data: bytes) -> int:

@@ -366,54 +366,6 @@ def test_raw_bytes_are_kept(message: pb.FileInfo, after: bool) -> None:
     assert parse_file_info(raw).raw == raw
 
 
-def test_trailer_layout() -> None:
-    raw = encrypted_file(5000).SerializeToString() + UNKNOWN_FIELDS
-    assert parse_file_info(raw).trailer() == raw + len(raw).to_bytes(4, "big")
-
-
-def test_content_hash_layout() -> None:
-    message = encrypted_file(5000, 70_000)
-    first, second = message.blocks
-    hashed = (5000).to_bytes(8, "big") + b"\0\x30" + first.hash + (70_000).to_bytes(8, "big") + b"\0\x30" + second.hash
-    assert parse(message).content_hash() == hashlib.sha256(hashed).hexdigest()[:32]
-
-
-def test_content_hash_depends_on_the_block_list_only() -> None:
-    message = encrypted_file(5000, 6000)
-    other = pb.FileInfo(
-        name=encrypted_name(bytes(50)),
-        size=11_000,
-        permissions=0o600,
-        modified_s=1,
-        version=pb.Vector(counters=[pb.Counter(id=1, value=99)]),
-        sequence=77,
-        block_size=1,
-        blocks=message.blocks,
-        encrypted=b"another ciphertext",
-    )
-    with_unknown_fields = parse_file_info(other.SerializeToString() + UNKNOWN_FIELDS)
-    assert with_unknown_fields.content_hash() == parse(message).content_hash()
-
-
-def test_content_hash_depends_on_order_size_and_token() -> None:
-    def content_hash(*blocks: tuple[int, bytes]) -> str:
-        message = encrypted_file(*(size for size, _ in blocks))
-        for block, (_, token) in zip(message.blocks, blocks, strict=True):
-            block.hash = token * TOKEN_SIZE
-        return parse(message).content_hash()
-
-    hashes = [
-        content_hash((5000, b"a"), (5000, b"b")),
-        content_hash((5000, b"b"), (5000, b"a")),
-        content_hash((5000, b"a"), (5000, b"c")),
-        content_hash((5001, b"a"), (5000, b"b")),
-        content_hash((5000, b"a"), (5001, b"b")),
-        content_hash((5000, b"a")),
-        content_hash((5000, b"a"), (5000, b"b"), (5000, b"b")),
-    ]
-    assert len(set(hashes)) == len(hashes)
-
-
 sequences = st.sampled_from([0, 1, 127, 128, 2**31, 2**63 - 1]) | st.integers(0, 2**63 - 1)
 
 

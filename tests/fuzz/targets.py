@@ -20,6 +20,8 @@ from untrusted_s3.bep.framing import encode_frame, encode_hello
 from untrusted_s3.bep.index_message import decode_index
 from untrusted_s3.bep.response import decode_response
 from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+from untrusted_s3.objects.naming import content_hash
+from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.sync.message_queue import held_size
 
 OWN, PEER = DeviceID(b"\x01" * 32), DeviceID(b"\x02" * 32)
@@ -45,8 +47,8 @@ def file_info(data: bytes) -> None:
     if info.has_data:
         assert sum(block.size for block in info.message.blocks) == info.message.size > 0
         assert all(block.offset >= 0 and block.size > 0 for block in info.message.blocks)
-    assert len(info.content_hash()) == 32
-    assert info.trailer().startswith(info.raw)
+    assert len(content_hash(info)) == 32
+    assert encode_trailer(info).startswith(info.raw)
     assert pb.FileInfo.FromString(with_sequence(info.raw, 77)).sequence == 77
 
 

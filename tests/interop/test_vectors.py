@@ -18,6 +18,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.crypto.file_info import encrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
+from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.vectors_check.ours import Ours
 from untrusted_s3.vectors_check.run import load_groups, run_groups
 from untrusted_s3.vectors_check.second_opinion import SecondOpinion
@@ -71,7 +72,7 @@ def test_syncthing_decrypts_what_we_encrypt(syncthing_binary: Path, tmp_path: Pa
         fake = parse_file_info(encrypt_file_info(key, real).SerializeToString())
         path = encrypted / fake.name
         path.parent.mkdir(parents=True)
-        path.write_bytes(b"".join(map(file_key.encrypt_block, blocks)) + fake.trailer())
+        path.write_bytes(b"".join(map(file_key.encrypt_block, blocks)) + encode_trailer(fake))
     decrypt(syncthing_binary, "our own", encrypted, tmp_path / "plain")
     for name, content in contents.items():
         assert (tmp_path / "plain" / name).read_bytes() == content, name

@@ -16,6 +16,7 @@ from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.segment import Entry, StoredObject
+from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.writer import FilePuller
 from untrusted_s3.store.layout import FolderKeys
 
@@ -35,7 +36,7 @@ def object_body(file_info: FileInfo, peer: str = "") -> bytes:
 
 
 def object_key(file_info: FileInfo) -> str:
-    return KEYS.object(name_hash(file_info.name), file_info.content_hash())
+    return KEYS.object(name_hash(file_info.name), content_hash(file_info))
 
 
 class Pull:
@@ -78,4 +79,4 @@ def check_stored(store: SimulatedStore, file_info: FileInfo, stored: StoredObjec
     assert body == object_body(file_info)
     step = part_size or len(body)
     checksums = tuple(crc32c.crc32c(body[start : start + step]) for start in range(0, len(body), step))
-    assert stored == StoredObject(file_info.content_hash(), len(body), part_size, checksums)
+    assert stored == StoredObject(content_hash(file_info), len(body), part_size, checksums)

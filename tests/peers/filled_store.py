@@ -21,7 +21,9 @@ from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.stored_object import crc32c_of
+from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store import layout
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.records import FolderRecord, PeerRecord, open_store, write_record
@@ -66,7 +68,7 @@ async def _fill(gateway: Gateway, files: int, peer: DeviceID, directory: Path) -
         chance = random.Random(files)
         last = _made_up(chance)
         content = chance.randbytes(last.message.size)
-        await bucket.put(keys.object(name_hash(last.name), last.content_hash()), [content, last.trailer()])
+        await bucket.put(keys.object(name_hash(last.name), content_hash(last)), [content, encode_trailer(last)])
         for start in range(0, files, limits.SEGMENT_ENTRIES):
             infos = [_made_up(chance) for _ in range(min(limits.SEGMENT_ENTRIES, files - start))]
             if start + limits.SEGMENT_ENTRIES >= files:
@@ -112,8 +114,8 @@ def _made_up(chance: random.Random) -> FileInfo:
 
 
 def _entry(info: FileInfo) -> Entry:
-    trailer = info.trailer()
-    return Entry(info, StoredObject(info.content_hash(), info.message.size + len(trailer), 0, (crc32c_of([trailer]),)))
+    trailer = encode_trailer(info)
+    return Entry(info, StoredObject(content_hash(info), info.message.size + len(trailer), 0, (crc32c_of([trailer]),)))
 
 
 class FetchingPeer(RawPeer):

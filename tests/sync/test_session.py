@@ -27,6 +27,7 @@ from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable, RemoteProtocolError, StoreUnreachable
 from untrusted_s3.identity.certificate import Identity
+from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.message_queue import MessageMemory
@@ -266,7 +267,7 @@ async def test_files_go_to_the_store_and_come_back(connect: Connect) -> None:
     assert [request.offset for request in talk.peer.all(events.RequestReceived)] == [0, 2000]
     (key,) = [key for key in talk.host.bucket.store.objects if "/objects/" in key]
     body = b"".join(block_data(block.hash, block.size) for block in info.message.blocks)
-    assert talk.host.bucket.store.body(key) == body + info.trailer()
+    assert talk.host.bucket.store.body(key) == body + encode_trailer(info)
 
     talk.peer.request(info, 1)
     answer = await talk.answer_to()

@@ -18,7 +18,9 @@ from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.stored_object import crc32c_of
+from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.multipart import part_ranges, part_size
@@ -87,12 +89,12 @@ class StoredFolder:
         change_real(real)
         info = self._encrypt(real, change_fake)
         key = self.key.file_key(path)
-        body = [key.encrypt_block(piece) for piece in pieces] + [info.trailer()]
-        await self.bucket.put(self.keys.object(name_hash(info.name), info.content_hash()), body)
+        body = [key.encrypt_block(piece) for piece in pieces] + [encode_trailer(info)]
+        await self.bucket.put(self.keys.object(name_hash(info.name), content_hash(info)), body)
         whole = b"".join(body)
         size = part_size(info.message.size)
         checksums = tuple(crc32c_of([whole[start:end]]) for start, end in part_ranges(len(whole), size))
-        return Entry(info, StoredObject(info.content_hash(), len(whole), size, checksums))
+        return Entry(info, StoredObject(content_hash(info), len(whole), size, checksums))
 
     def directory(
         self, path: str, *, mode: int = 0o755, modified_ns: int = MODIFIED_NS, change_real: Change = unchanged

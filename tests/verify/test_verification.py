@@ -16,6 +16,7 @@ from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.errors import StoreUnreachable
 from untrusted_s3.index.segment import Entry
 from untrusted_s3.limits import KIB, MIB
+from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.vault.folder import open_folder
 from untrusted_s3.vault.progress import Progress
 from untrusted_s3.verify.verification import Verification, VerifyReport, sample
@@ -121,8 +122,8 @@ async def test_a_change_that_only_a_checksum_sees_is_found(folder: StoredFolder,
         body = bucket.store.body(folder.object_key(entry))
         message = entry.file_info.message.__class__.FromString(entry.file_info.raw)
         message.permissions ^= 1
-        trailer = parse_file_info(message.SerializeToString()).trailer()
-        assert len(trailer) == len(entry.file_info.trailer())
+        trailer = encode_trailer(parse_file_info(message.SerializeToString()))
+        assert len(trailer) == len(encode_trailer(entry.file_info))
         bucket.store.put(folder.object_key(entry), body[: -len(trailer)] + trailer)
     assert damaged(await verify(bucket)) == {
         "file of 1": "part 1 of its object differs from the checksum in the log",
@@ -151,8 +152,8 @@ async def test_missing_cut_long_and_exchanged_objects_are_found(folder: StoredFo
 async def test_a_trailer_of_another_file_is_found(folder: StoredFolder, bucket: SimulatedBucket) -> None:
     mine, other = await folder.file("file a", SMALL), await folder.file("file b", SMALL)
     await folder.append(mine, other)
-    body, trailer = bucket.store.body(folder.object_key(mine)), other.file_info.trailer()
-    assert len(trailer) == len(mine.file_info.trailer())
+    body, trailer = bucket.store.body(folder.object_key(mine)), encode_trailer(other.file_info)
+    assert len(trailer) == len(encode_trailer(mine.file_info))
     bucket.store.put(folder.object_key(mine), body[: -len(trailer)] + trailer)
     assert damaged(await verify(bucket)) == {"file a": "the trailer of its object speaks of another content"}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -47,20 +46,6 @@ class FileInfo:
     def has_data(self) -> bool:
         """Whether there are blocks to keep: a regular file that is neither deleted nor invalid."""
         return self.message.type == pb.FILE and not self.message.deleted and not self.message.invalid
-
-    def content_hash(self) -> str:
-        """32 hex digits that are equal for equal block lists: SHA-256 over each block's size (8 bytes, big endian),
-        its token's length (2 bytes, big endian) and its token, in order."""
-        digest = hashlib.sha256()
-        for block in self.message.blocks:
-            digest.update(struct.pack(">QH", block.size, len(block.hash)))
-            digest.update(block.hash)
-        return digest.hexdigest()[:32]
-
-    def trailer(self) -> bytes:
-        """What follows the blocks in a file at rest: the file info and its length in 4 bytes, big endian
-        (lib/model/sharedpullerstate.go, writeEncryptionTrailer)."""
-        return self.raw + struct.pack(">I", len(self.raw))
 
 
 def name_hash(name: str) -> str:

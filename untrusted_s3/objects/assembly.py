@@ -12,6 +12,7 @@ from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.objects.previous_object import PreviousObject
+from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store.bucket import Buffer
 
 # Gets one block, given its number; raises BlockUnavailable where no peer has it.
@@ -60,7 +61,7 @@ class Assembly:
         self._blocks = file_info.message.blocks
         self._offsets = [block.offset for block in self._blocks]
         self._data_size = file_info.message.size
-        self._trailer = memoryview(file_info.trailer())
+        self._trailer = memoryview(encode_trailer(file_info))
         self._fetch_block = fetch_block
         self._previous = previous
         self._last: _Chunk | None = None

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import crc32c
 
 from untrusted_s3 import limits
-from untrusted_s3.bep.file_info import FileInfo, parse_file_info
-from untrusted_s3.errors import DataError, NoSuchKey, ProtocolError
+from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.errors import DataError, NoSuchKey
 from untrusted_s3.index.segment import StoredObject
+from untrusted_s3.objects.trailer import check_trailer
 from untrusted_s3.store.bucket import Bucket, Buffer
 from untrusted_s3.store.multipart import part_ranges, part_size
-
-_LENGTH_SIZE = 4
 
 
 def crc32c_of(pieces: Sequence[Buffer]) -> int:
@@ -38,33 +37,23 @@ async def crc32c_of_range(bucket: Bucket, key: str, start: int, end: int) -> int
     return checksum
 
 
-async def read_stored_object(bucket: Bucket, key: str, file_info: FileInfo) -> StoredObject:
-    """Reads an object that is there already and holds the content of `file_info`, perhaps with an older trailer.
+async def read_stored_object(bucket: Bucket, key: str, name: str, file_info: FileInfo) -> StoredObject:
+    """Return what the log says of an object that exists already and holds the content of `file_info`.
 
-    Raises NoSuchKey, or DataError where it is something else.
+    The object may have an older trailer. `key` is the whole key, `name` its last segment. Raises NoSuchKey, DataError
+    where the object holds something else, or another StoreError.
     """
     object_size = await bucket.size(key)
     if object_size is None:
         raise NoSuchKey(f"{key}: no such object")
-    await _check_trailer(bucket, key, object_size, file_info)
-    # The rule's grid, whatever parts it was uploaded in: checksums need no other.
+    data_size = file_info.message.size
+    try:
+        if object_size <= data_size:
+            raise DataError("it is too short")
+        check_trailer(await bucket.get(key, data_size, object_size - data_size), file_info)
+    except DataError as error:
+        raise DataError(f"{key} does not hold the content that its name says: {error}") from error
+    # The parts of the rule, whatever the upload's parts were: only the checksums depend on them.
     size = object_part_size(file_info)
     checksums = [await crc32c_of_range(bucket, key, start, end) for start, end in part_ranges(object_size, size)]
-    return StoredObject(key.rpartition("/")[2], object_size, size, tuple(checksums))
-
-
-async def _check_trailer(bucket: Bucket, key: str, object_size: int, file_info: FileInfo) -> None:
-    data_size = file_info.message.size
-    trailer_size = object_size - data_size
-    problem = DataError(f"{key} does not hold the content that its key names; run repair")
-    if trailer_size <= _LENGTH_SIZE:
-        raise problem
-    trailer = await bucket.get(key, data_size, trailer_size)
-    if int.from_bytes(trailer[-_LENGTH_SIZE:], "big") != trailer_size - _LENGTH_SIZE:
-        raise problem
-    try:
-        stored = parse_file_info(trailer[:-_LENGTH_SIZE])
-    except ProtocolError as error:
-        raise problem from error
-    if stored.name != file_info.name or stored.content_hash() != file_info.content_hash():
-        raise problem
+    return StoredObject(name, object_size, size, tuple(checksums))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import structlog
 
-from untrusted_s3 import limits
 from untrusted_s3.bep.file_info import FileInfo, name_hash
 from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
@@ -15,6 +14,7 @@ from untrusted_s3.errors import DataError, PreconditionFailed, PreviousObjectGon
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.objects.assembly import Assembly, FetchBlock
 from untrusted_s3.objects.multipart_writer import MultipartPull, PartWorkers
+from untrusted_s3.objects.naming import object_names
 from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.objects.stored_object import crc32c_of, object_part_size, read_stored_object
 from untrusted_s3.store.bucket import Bucket
@@ -55,45 +55,43 @@ class FilePuller:
 
         Raises PullStopped, BlockUnavailable, StoreError or DataError. An upload in parts then stays for the next try.
         """
-        content_hash = file_info.content_hash()
         damage: DataError | None = None
-        for number in range(limits.MAX_OBJECT_KEYS):
+        for name in object_names(file_info):
             # Objects are never overwritten. Where one lies under the key that holds something else, as SeaweedFS
             # leaves one of no bytes where a connection ends at a bad moment, this content gets another key.
-            last = f"{content_hash}-{number}" if number else content_hash
-            key = self._keys.object(name_hash(file_info.name), last)
             try:
-                return await self._pull_to(key, file_info, fetch_block, previous, superseded)
+                return await self._pull_to(name, file_info, fetch_block, previous, superseded)
             except DataError as error:
-                _logger.warning("an object is damaged, its content gets another key", key=key, error=str(error))
+                _logger.warning("object damaged, its content gets another key", error=str(error))
                 damage = error
         assert damage is not None
         raise damage
 
     async def _pull_to(
         self,
-        key: str,
+        name: str,
         file_info: FileInfo,
         fetch_block: FetchBlock,
         previous: Entry | None,
         superseded: Callable[[], bool],
     ) -> StoredObject:
+        key = self._keys.object(name_hash(file_info.name), name)
         size = object_part_size(file_info)
         try:
             if size == 0:
-                stored = await self._single_put(key, file_info, fetch_block)
+                stored = await self._single_put(key, name, file_info, fetch_block)
             elif await self._bucket.size(key) is None:
                 source = self._previous_object(previous, file_info)
-                stored = await self._multipart(key, size, file_info, fetch_block, source, superseded)
+                stored = await self._multipart(key, name, size, file_info, fetch_block, source, superseded)
             else:
-                return await read_stored_object(self._bucket, key, file_info)
+                return await read_stored_object(self._bucket, key, name, file_info)
         except PreconditionFailed:
             # A gateway before us, perhaps we ourselves before a crash, has written this content and not named it yet.
-            return await read_stored_object(self._bucket, key, file_info)
+            return await read_stored_object(self._bucket, key, name, file_info)
         self._counters.objects_written.inc()
         return stored
 
-    async def _single_put(self, key: str, file_info: FileInfo, fetch_block: FetchBlock) -> StoredObject:
+    async def _single_put(self, key: str, name: str, file_info: FileInfo, fetch_block: FetchBlock) -> StoredObject:
         assembly = Assembly(file_info, fetch_block)
         await self._budget.acquire(assembly.size)
         try:
@@ -107,11 +105,12 @@ class FilePuller:
         finally:
             self._budget.release(assembly.size)
         self._counters.object_bytes_written.inc(assembly.size)
-        return StoredObject(key.rpartition("/")[2], assembly.size, 0, (crc32c_of(pieces),))
+        return StoredObject(name, assembly.size, 0, (crc32c_of(pieces),))
 
     async def _multipart(
         self,
         key: str,
+        name: str,
         size: int,
         file_info: FileInfo,
         fetch_block: FetchBlock,
@@ -123,8 +122,8 @@ class FilePuller:
             checksums = await MultipartPull(self._part_workers, key, size, assembly, source, superseded).run()
         except PreviousObjectGone:
             # What was copied so far is good, and is found again.
-            return await self._multipart(key, size, file_info, fetch_block, None, superseded)
-        return StoredObject(key.rpartition("/")[2], assembly.size, size, checksums)
+            return await self._multipart(key, name, size, file_info, fetch_block, None, superseded)
+        return StoredObject(name, assembly.size, size, checksums)
 
     def _previous_object(self, previous: Entry | None, file_info: FileInfo) -> PreviousObject | None:
         if previous is None or previous.stored is None:

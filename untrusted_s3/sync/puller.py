@@ -33,6 +33,7 @@ from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment import Entry
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.assembly import FetchBlock
+from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.writer import FilePuller
 
 _logger = structlog.get_logger()
@@ -240,7 +241,7 @@ class Puller:
     async def _pull(self, file_info: FileInfo) -> None:
         try:
             current = self._state.entry(file_info.name)
-            if current and current.stored and current.file_info.content_hash() == file_info.content_hash():
+            if current and current.stored and content_hash(current.file_info) == content_hash(file_info):
                 # Only metadata changed: the data stays where it is.
                 stored = current.stored
             else:
@@ -303,7 +304,7 @@ class Puller:
         newer, or a connected peer announces newer content."""
         if not self._state.wants(file_info):
             return True
-        return any(other.file_info.content_hash() != file_info.content_hash() for other in self._newer(file_info))
+        return any(content_hash(other.file_info) != content_hash(file_info) for other in self._newer(file_info))
 
     def _try_again(self) -> None:
         self._retry = None

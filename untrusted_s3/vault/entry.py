@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,9 +13,9 @@ from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import DataError, RemoteProtocolError
 from untrusted_s3.index.segment import Entry as LogEntry
 from untrusted_s3.index.segment import StoredObject
+from untrusted_s3.objects.naming import is_object_name
 from untrusted_s3.store.layout import FolderKeys
 
-_CONTENT_HASH = re.compile(r"[0-9a-f]{32}(-[0-9a-z]{1,64})?")
 _PERMISSIONS = 0o777
 _NANOSECONDS = 1_000_000_000
 
@@ -125,6 +124,6 @@ def _object_key(entry: LogEntry, keys: FolderKeys) -> str:
     if stored is None:
         raise DataError("the log names no object with its data")
     # Whoever writes to the store can write this too; it must stay below the folder's objects.
-    if not _CONTENT_HASH.fullmatch(stored.content_hash) or stored.size <= entry.file_info.message.size:
+    if not is_object_name(stored.content_hash) or stored.size <= entry.file_info.message.size:
         raise DataError("the log names an object that cannot be its data")
     return keys.object(name_hash(entry.file_info.name), stored.content_hash)

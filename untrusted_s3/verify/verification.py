@@ -16,18 +16,16 @@ from typing import NamedTuple, Self
 import crc32c
 
 from untrusted_s3 import limits
-from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.byte_budget import SharedBudget
 from untrusted_s3.crypto.file_info import decrypt_file_info
-from untrusted_s3.errors import DataError, DecryptionFailed, NoSuchKey, ProtocolError
+from untrusted_s3.errors import DataError, DecryptionFailed, NoSuchKey
 from untrusted_s3.index.segment import StoredObject
 from untrusted_s3.objects.listing import ObjectSizes
+from untrusted_s3.objects.trailer import check_trailer
 from untrusted_s3.problem import Problem
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind
 from untrusted_s3.vault.folder import Folder
 from untrusted_s3.vault.progress import FileProgress, Progress
-
-_LENGTH_SIZE = 4
 
 
 @dataclass(slots=True)
@@ -221,16 +219,11 @@ class _ObjectCheck:
                 raise DataError(f"its block at {inner.offset:,} is damaged: {error}") from error
 
     def _check_trailer(self, trailer: bytes) -> None:
-        if int.from_bytes(trailer[-_LENGTH_SIZE:], "big") != len(trailer) - _LENGTH_SIZE:
-            raise DataError("the trailer of its object states another length")
+        found = check_trailer(trailer, self._entry.encrypted)
         try:
-            found = parse_file_info(trailer[:-_LENGTH_SIZE])
             decrypt_file_info(self._folder.key, found)
-        except (ProtocolError, DataError) as error:
+        except DataError as error:
             raise DataError(f"the trailer of its object is damaged: {error}") from error
-        wanted = self._entry.encrypted
-        if found.name != wanted.name or found.content_hash() != wanted.content_hash():
-            raise DataError("the trailer of its object speaks of another content")
 
 
 class _PartChecksums:

@@ -1,0 +1,87 @@
+"""Names of objects follow from the block list alone, as docs/format.md says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import pytest
+
+from tests.file_infos import block_token, file
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.file_info import TOKEN_SIZE, FileInfo, parse_file_info
+from untrusted_s3.objects.naming import content_hash, is_object_name, object_names
+
+UNKNOWN_FIELDS = b"\xfa\x3f\x03abc"
+
+
+def file_of(*blocks: tuple[int, bytes], name: str = "file") -> FileInfo:
+    """A file of blocks with these sizes and tokens."""
+    message = pb.FileInfo()
+    message.CopyFrom(file(name, sizes=[size for size, _ in blocks]).message)
+    for block, (_, token) in zip(message.blocks, blocks, strict=True):
+        block.hash = token
+    return parse_file_info(message.SerializeToString())
+
+
+def tokens(sizes: Sequence[int]) -> list[tuple[int, bytes]]:
+    return [(size, block_token("content", number)) for number, size in enumerate(sizes)]
+
+
+def test_content_hash_layout() -> None:
+    (first_size, first), (second_size, second) = blocks = tokens([5000, 70_000])
+    hashed = first_size.to_bytes(8, "big") + b"\0\x30" + first + second_size.to_bytes(8, "big") + b"\0\x30" + second
+    assert content_hash(file_of(*blocks)) == hashlib.sha256(hashed).hexdigest()[:32]
+
+
+def test_content_hash_depends_on_the_block_list_only() -> None:
+    one = file_of(*tokens([5000, 6000]))
+    other = pb.FileInfo(
+        name=file("another").name,
+        size=11_000,
+        permissions=0o600,
+        modified_s=1,
+        version=pb.Vector(counters=[pb.Counter(id=1, value=99)]),
+        sequence=77,
+        block_size=1,
+        blocks=one.message.blocks,
+        encrypted=b"another ciphertext",
+    )
+    with_unknown_fields = parse_file_info(other.SerializeToString() + UNKNOWN_FIELDS)
+    assert content_hash(with_unknown_fields) == content_hash(one)
+
+
+def test_content_hash_depends_on_order_size_and_token() -> None:
+    def hash_of(*blocks: tuple[int, bytes]) -> str:
+        return content_hash(file_of(*((size, token * TOKEN_SIZE) for size, token in blocks)))
+
+    hashes = [
+        hash_of((5000, b"a"), (5000, b"b")),
+        hash_of((5000, b"b"), (5000, b"a")),
+        hash_of((5000, b"a"), (5000, b"c")),
+        hash_of((5001, b"a"), (5000, b"b")),
+        hash_of((5000, b"a"), (5001, b"b")),
+        hash_of((5000, b"a")),
+        hash_of((5000, b"a"), (5000, b"b"), (5000, b"b")),
+    ]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_eight_names_for_one_content() -> None:
+    file_info = file("file")
+    first = content_hash(file_info)
+    assert list(object_names(file_info)) == [first, *(f"{first}-{number}" for number in range(1, 8))]
+    assert all(map(is_object_name, object_names(file_info)))
+
+
+@pytest.mark.parametrize("name", ["0" * 32, "0123456789abcdef" * 2 + "-1a", "f" * 32 + "-" + "z" * 64])
+def test_names_that_any_gateway_may_have_given(name: str) -> None:
+    assert is_object_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "0" * 31, "0" * 33, "0" * 32 + "-", "0" * 32 + "-X", "0" * 32 + "/1", "../" + "0" * 32, "0" * 32 + "\n"],
+)
+def test_what_is_no_object_name(name: str) -> None:
+    assert not is_object_name(name)

@@ -1,0 +1,43 @@
+"""Names of objects: the last segment of an object's key (docs/format.md, "Keys").
+
+An object is named after the content of its file. Objects are never overwritten, so a content whose object is damaged
+is stored again under the next name: `{content hash}`, `{content hash}-1`, `{content hash}-2` and so on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Iterator
+
+from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.store.format import MAX_OBJECT_KEYS
+
+_OBJECT_NAME = re.compile(r"[0-9a-f]{32}(-[0-9a-z]{1,64})?")
+
+
+def content_hash(file_info: FileInfo) -> str:
+    """Return 32 hex digits that are equal for equal block lists.
+
+    They are the beginning of the SHA-256 over each block's size (8 bytes, big endian), the length of its token
+    (2 bytes, big endian) and its token, in order.
+    """
+    digest = hashlib.sha256()
+    for block in file_info.message.blocks:
+        digest.update(struct.pack(">QH", block.size, len(block.hash)))
+        digest.update(block.hash)
+    return digest.hexdigest()[:32]
+
+
+def object_names(file_info: FileInfo) -> Iterator[str]:
+    """Yield the names under which the content of a file may be stored, in the order in which they are tried."""
+    first = content_hash(file_info)
+    yield first
+    for number in range(1, MAX_OBJECT_KEYS):
+        yield f"{first}-{number}"
+
+
+def is_object_name(name: str) -> bool:
+    """Return whether `name` has the form of an object's name, so that it is safe as a key segment."""
+    return _OBJECT_NAME.fullmatch(name) is not None
