@@ -617,7 +617,7 @@ async def test_a_flood_of_messages_is_held_back(connect: Connect, monkeypatch: p
 async def test_two_gateways_say_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each answers the other's cluster config; that must come to an end, with the folder shared."""
     monkeypatch.setattr(limits, "SEGMENT_INTERVAL", 0.0)
-    hosts, sessions, sent = [], [], [0, 0]
+    hosts, sessions, transports, sent = [], [], [], [0, 0]
     identities = (OURS, THEIRS)
     for number, identity in enumerate(identities):
         host = FakeHost(identity, SimulatedBucket(), tmp_path / str(number))
@@ -627,9 +627,10 @@ async def test_two_gateways_say_only_what_is_new(tmp_path: Path, monkeypatch: py
         transport = BEPTransport(make_context(identity), server_side=number == 0)
         count_cluster_configs(transport, number, sent)
         hosts.append(host)
+        transports.append(transport)
         sessions.append(Session(host, transport))
     try:
-        async with connected(sessions[0].transport, sessions[1].transport):
+        async with connected(*transports):
             await until(lambda: all(session.shared_folders == ["f"] for session in sessions))
             before = list(sent)
             await asyncio.sleep(0.2)

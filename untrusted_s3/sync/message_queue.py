@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from untrusted_s3 import limits
 from untrusted_s3.bep import events
 from untrusted_s3.errors import RemoteProtocolError
-
-
-class Connection(Protocol):
-    """What a queue does to the connection that its messages come from."""
-
-    def pause_reading(self) -> None:
-        """Takes nothing more from the peer until `resume_reading`."""
-        ...
-
-    def resume_reading(self) -> None:
-        """Takes data from the peer again."""
-        ...
-
-    def fail(self, error: Exception) -> None:
-        """Ends the connection because of `error`, which the peer is told."""
-        ...
-
-    def abort(self) -> None:
-        """Ends the connection at once."""
-        ...
+from untrusted_s3.sync.connection import PausableConnection
 
 
 class MessageMemory:
@@ -58,7 +38,7 @@ class MessageMemory:
 class MessageQueue:
     """The messages of one peer that wait to be handled; where they are much, the peer waits as well."""
 
-    def __init__(self, memory: MessageMemory, connection: Connection) -> None:
+    def __init__(self, memory: MessageMemory, connection: PausableConnection) -> None:
         self._memory = memory
         self._connection = connection
         self._queue: asyncio.Queue[tuple[events.Event, int]] = asyncio.Queue()

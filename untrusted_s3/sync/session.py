@@ -21,7 +21,6 @@ from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, folder_mess
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import with_sequence
 from untrusted_s3.byte_budget import ByteBudget
-from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import (
     BlockUnavailable,
@@ -34,6 +33,7 @@ from untrusted_s3.errors import (
 )
 from untrusted_s3.store.records import PeerRecord
 from untrusted_s3.structured_logging import printable
+from untrusted_s3.sync.connection import PeerConnection
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.index_in import take_index
 from untrusted_s3.sync.message_queue import MessageMemory, MessageQueue
@@ -97,9 +97,9 @@ class _Share:
 
 
 class Session:
-    """One connection to a peer, from TLS on. Implements `transport.TransportHandler` and `puller.Source`."""
+    """One connection to a peer, from TLS on. Implements `connection.ConnectionHandler` and `puller.Source`."""
 
-    def __init__(self, host: Host, transport: BEPTransport) -> None:
+    def __init__(self, host: Host, transport: PeerConnection) -> None:
         self.device_id: DeviceID | None = None
         self.hello: events.HelloReceived | None = None
         self.peer: PeerRecord | None = None
@@ -124,7 +124,7 @@ class Session:
         """The IDs of the folders that are shared over this connection."""
         return sorted(self._shares)
 
-    # TransportHandler
+    # ConnectionHandler
 
     def secured(self) -> None:
         self.device_id = self.transport.peer_device_id
