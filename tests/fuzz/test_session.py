@@ -13,7 +13,7 @@ from tests.connections.loopback import OURS, THEIRS
 from tests.file_infos import directory, file, plaintext
 from tests.fuzz.test_targets import BODIES, HELLO, mutated
 from tests.simulated import SimulatedBucket, fast_directory
-from tests.sync.test_session import FakeHost, offered
+from tests.sync.host import FakeHost, offered
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.connection import Connection
 from untrusted_s3.bep.framing import encode_frame

@@ -12,7 +12,7 @@ import pytest
 from tests.connections.loopback import OURS, Recorder, connected, until
 from tests.file_infos import file
 from tests.simulated import SimulatedBucket
-from tests.sync.test_session import TOKEN, FakeHost
+from tests.sync.host import TOKEN, FakeHost
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events

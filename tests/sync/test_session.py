@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,91 +15,19 @@ import pytest
 from tests.connections.loopback import OURS, THEIRS, Recorder, connected, until
 from tests.file_infos import SMALLEST_BLOCK, deleted, directory, encrypted_name, file, plaintext
 from tests.simulated import SimulatedBucket
+from tests.sync.host import THEIR_INDEX, TOKEN, FakeHost, offered
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
-from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, check_token
-from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.connections.tls import make_context
 from untrusted_s3.connections.transport import BEPTransport
-from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable, RemoteProtocolError, StoreUnreachable
-from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.sync.folder import Folder
-from untrusted_s3.sync.message_queue import MessageMemory
-from untrusted_s3.sync.responder import Responder
-from untrusted_s3.sync.session import Refusal, Session
-
-TOKEN = bytes(range(40))
-THEIR_INDEX = 0xFEDC_BA98_7654_3210
-
-
-class FakeHost:
-    """A gateway as far as a session sees it."""
-
-    def __init__(self, identity: Identity, bucket: SimulatedBucket, state_directory: Path) -> None:
-        self.device_id = identity.device_id
-        self.device_name = "gateway"
-        self.counters = Counters()
-        self.bucket = bucket
-        self.responder = Responder(bucket, SharedBudget(1 << 20), self.counters)
-        self.message_memory = MessageMemory(1 << 30)
-        self.folders: dict[str, Folder] = {}
-        self.accepts: PeerRecord | None = None
-        self.refusals: dict[str, str] = {}
-        self.ends: list[Exception | None] = []
-        self.store_error: Exception | None = None
-        self.tasks: list[asyncio.Task[None]] = []
-        self._directory = state_directory
-
-    async def admit(self, session: Session) -> PeerRecord | None:
-        return self.accepts
-
-    async def folder_for(self, offer: FolderOffer) -> Folder:
-        if self.store_error is not None:
-            raise self.store_error
-        if offer.folder_id not in self.folders:
-            await self.open(FolderRecord(offer.folder_id, offer.label, offer.token, 0x1234))
-        check_token(offer.token, self.folders[offer.folder_id].record.token)
-        return self.folders[offer.folder_id]
-
-    async def open(self, record: FolderRecord) -> Folder:
-        folder = Folder(
-            record,
-            self.bucket,
-            self.device_id,
-            self._directory,
-            ByteBudget(1 << 20),
-            asyncio.Semaphore(8),
-            self.counters,
-        )
-        await folder.open()
-        self.folders[record.folder_id] = folder
-        self.tasks.append(asyncio.ensure_future(folder.run()))
-        return folder
-
-    def folder(self, folder_id: str) -> Folder | None:
-        return self.folders.get(folder_id)
-
-    def confirm(self, session: Session) -> PeerRecord | None:
-        return self.accepts
-
-    def refused(self, device_id: DeviceID, refusals: Mapping[str, Refusal]) -> None:
-        self.refusals = {folder_id: refusal.reason for folder_id, refusal in refusals.items()}
-
-    def ended(self, session: Session, error: Exception | None) -> None:
-        self.ends.append(error)
-
-    async def stop(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        for folder in self.folders.values():
-            folder.close()
+from untrusted_s3.sync.session import Session
 
 
 class Peer(Recorder):
@@ -145,26 +73,6 @@ class Peer(Recorder):
         for name, value in changes.items():
             setattr(request, name, value)
         self.transport.write(self.transport.bep._frame(pb.REQUEST, request.SerializeToString(), time.monotonic()))
-
-
-def offered(
-    folder_id: str = "f",
-    *,
-    token: bytes = TOKEN,
-    on_peer: bytes = b"",
-    known: IndexState = IndexState(),  # noqa: B008
-    paused: bool = False,
-) -> pb.Folder:
-    """A folder in the peer's cluster config."""
-    own = pb.Device(
-        id=OURS.device_id.raw,
-        encryption_password_token=token,
-        index_id=known.index_id,
-        max_sequence=known.max_sequence,
-    )
-    theirs = pb.Device(id=THEIRS.device_id.raw, index_id=THEIR_INDEX, encryption_password_token=on_peer)
-    stop_reason = pb.PAUSED if paused else pb.RUNNING
-    return pb.Folder(id=folder_id, label="Label", devices=[own, theirs], stop_reason=stop_reason)
 
 
 def block_data(block_hash: bytes, size: int) -> bytes:
