@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.constants import TOKEN_SIZE
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import TOKEN_SIZE, FileInfo, parse_file_info
+from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer

@@ -8,11 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep import events
+from untrusted_s3.bep import constants, events
 from untrusted_s3.bep.connection import Connection, OurState, TheirState
-from untrusted_s3.bep.file_info import TOKEN_SIZE
 from untrusted_s3.bep.framing import encode_frame, encode_hello
 from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError
 
@@ -82,9 +80,9 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(bounds)]
 
 
-def ready(now: float = 0.0) -> Connection:
+def ready(now: float = 0.0, connection: Connection | None = None) -> Connection:
     """A connection on which both sides have said Hello and a cluster config."""
-    connection = Connection(now)
+    connection = connection or Connection(now)
     connection.hello("us", "untrusted-s3", "v1", 1, now)
     connection.cluster_config([], now)
     assert receive(connection, HELLO + CLUSTER_CONFIG, now) == [HELLO_EVENT, CLUSTER_CONFIG_EVENT]
@@ -186,9 +184,9 @@ FAULTS = {
     "message over the cap": (b"\0\x02\x08\x06" + (500_000_001).to_bytes(4, "big"), "message of 500000001 bytes"),
     "LZ4 over the cap": (b"\0\x04\x08\x06\x10\x01\0\0\0\x05" + (500_000_001).to_bytes(4, "big") + b"\0", "LZ4 message"),
     "LZ4 that lies": (b"\0\x04\x08\x06\x10\x01\0\0\0\x05\0\0\0\x09\0", "LZ4 message"),
-    "no header": (b"\0\x01\xff", "Header that is none"),
+    "no header": (b"\0\x01\xff", "invalid Header"),
     **{
-        f"no {name}": (encode_frame(number, b"\x0a\x7f"), f"{name} that is none")
+        f"no {name}": (encode_frame(number, b"\x0a\x7f"), f"invalid {name}")
         for number, name in [
             (pb.CLUSTER_CONFIG, "ClusterConfig"),
             (pb.INDEX, "Index"),
@@ -221,14 +219,14 @@ def test_requests_for_unclean_names(name: str) -> None:
         receive(ready(), encode_frame(pb.REQUEST, request.SerializeToString()))
 
 
-@pytest.mark.parametrize("size", [0, 1, limits.MAX_REQUEST_SIZE])
+@pytest.mark.parametrize("size", [0, 1, constants.MAX_REQUEST_SIZE])
 def test_requests_may_lack_the_hash(size: int) -> None:
     request = pb.Request(folder="docs", name="n", size=size)
     (event,) = receive(ready(), encode_frame(pb.REQUEST, request.SerializeToString()))
     assert event == events.RequestReceived(0, "docs", "n", 0, size, b"", False)
 
 
-@pytest.mark.parametrize("size", [-1, -(2**31), limits.MAX_REQUEST_SIZE + 1, 2**31 - 1])
+@pytest.mark.parametrize("size", [-1, -(2**31), constants.MAX_REQUEST_SIZE + 1, 2**31 - 1])
 def test_requests_of_impossible_size(size: int) -> None:
     request = pb.Request(folder="docs", name="n", size=size)
     with pytest.raises(RemoteProtocolError, match=f"a request for {size} bytes"):
@@ -294,7 +292,7 @@ def test_what_may_come_when_ready(name: str) -> None:
 
 def test_a_second_hello_is_a_fault() -> None:
     # Its magic reads as a header of 0x2EA7 bytes.
-    with pytest.raises(RemoteProtocolError, match="Header that is none"):
+    with pytest.raises(RemoteProtocolError, match="invalid Header"):
         receive(ready(), HELLO + bytes(0x2EA7))
 
 
@@ -337,7 +335,7 @@ def test_end_of_stream_at_every_position() -> None:
 
 # Sending: states
 
-BLOCK = pb.BlockInfo(offset=0, size=limits.MIN_ENCRYPTED_BLOCK_SIZE, hash=b"t" * TOKEN_SIZE)
+BLOCK = pb.BlockInfo(offset=0, size=constants.MIN_ENCRYPTED_BLOCK_SIZE, hash=b"t" * constants.TOKEN_SIZE)
 
 SENDERS: dict[str, Callable[[Connection], object]] = {
     "hello": lambda connection: connection.hello("us", "untrusted-s3", "v1", 1, 1000.0),
@@ -420,7 +418,7 @@ def test_two_connections_understand_each_other() -> None:
     assert receive(other, update) == [events.IndexReceived("docs", (FILE,), True, 8, 7)]
     request_id, request = one.request("docs", "name", 0, BLOCK, 0.0)
     assert receive(other, request) == [
-        events.RequestReceived(request_id, "docs", "name", 0, 1064, b"t" * TOKEN_SIZE, False)
+        events.RequestReceived(request_id, "docs", "name", 0, 1064, b"t" * constants.TOKEN_SIZE, False)
     ]
     response = b"".join(one.response(4, b"data", pb.NO_SUCH_FILE, 0.0))
     assert receive(other, response) == [events.ResponseReceived(4, memoryview(b"data"), pb.NO_SUCH_FILE)]
@@ -459,7 +457,7 @@ def test_index_has_no_previous_sequence() -> None:
 
 def test_request_contents() -> None:
     connection = ready()
-    block = pb.BlockInfo(offset=3 * (131_072 + 40), size=131_072 + 40, hash=b"t" * TOKEN_SIZE)
+    block = pb.BlockInfo(offset=3 * (131_072 + 40), size=131_072 + 40, hash=b"t" * constants.TOKEN_SIZE)
     ids = []
     for _ in range(3):
         request_id, data = connection.request("docs", "name", 3, block, 0.0)
@@ -479,12 +477,11 @@ def test_request_contents() -> None:
 
 
 def test_request_ids_stay_in_31_bits() -> None:
-    connection = ready()
-    connection._next_request_id = 2**31 - 1
+    connection = ready(connection=Connection(0.0, first_request_id=2**31 - 1))
     assert [connection.request("f", "n", 0, BLOCK, 0.0)[0] for _ in range(2)] == [2**31 - 1, 0]
 
 
-def block(offset: int = 0, size: int = 1064, hash: bytes = b"t" * TOKEN_SIZE) -> pb.BlockInfo:
+def block(offset: int = 0, size: int = 1064, hash: bytes = b"t" * constants.TOKEN_SIZE) -> pb.BlockInfo:
     return pb.BlockInfo(offset=offset, size=size, hash=hash)
 
 
@@ -652,6 +649,6 @@ def test_the_timer_never_comes_for_nothing(start: float) -> None:
 
 
 def test_a_cluster_config_of_thousands_of_folders() -> None:
-    config = pb.ClusterConfig(folders=[pb.Folder()] * (limits.MAX_FOLDERS + 1))
+    config = pb.ClusterConfig(folders=[pb.Folder()] * (constants.MAX_FOLDERS + 1))
     with pytest.raises(RemoteProtocolError, match="1001 folders"):
         receive(ready(), encode_frame(pb.CLUSTER_CONFIG, config.SerializeToString()))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import posixpath
+import tracemalloc
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import constants
 from untrusted_s3.bep.file_info import (
-    TOKEN_SIZE,
     FileInfo,
     check_name,
     is_encrypted_name,
@@ -21,9 +22,10 @@ from untrusted_s3.bep.file_info import (
     with_sequence,
 )
 from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+from untrusted_s3.units import MIB
 
-SMALLEST = limits.MIN_ENCRYPTED_BLOCK_SIZE
-LARGEST = limits.MAX_ENCRYPTED_BLOCK_SIZE
+SMALLEST = constants.MIN_ENCRYPTED_BLOCK_SIZE
+LARGEST = constants.MAX_ENCRYPTED_BLOCK_SIZE
 # Fields that we do not declare: 18 (blocks hash), 14 (platform, a nested message), and three of numbers made up, one of
 # them a fixed32 and one a group.
 UNKNOWN_FIELDS = b"\x92\x01\x03abc\x72\x04\x1a\x02\x0a\x00\xfa\x7c\x01z\xad\x03abcd\xcb\x03\xcc\x03"
@@ -45,7 +47,7 @@ NAME = encrypted_name(bytes(range(40)))
 def block_list(sizes: Sequence[int]) -> list[pb.BlockInfo]:
     blocks, offset = [], 0
     for number, size in enumerate(sizes):
-        token = hashlib.shake_128(b"%d" % number).digest(TOKEN_SIZE)
+        token = hashlib.shake_128(b"%d" % number).digest(constants.TOKEN_SIZE)
         blocks.append(pb.BlockInfo(offset=offset, size=size, hash=token))
         offset += size
     return blocks
@@ -309,11 +311,10 @@ def test_directories_have_no_size(size: int, deleted: bool) -> None:
         parse(message)
 
 
-def test_cap_on_the_number_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_FILE_BLOCKS", 3)
-    parse(encrypted_file(5000, 5000, 5000))
+def test_cap_on_the_number_of_blocks() -> None:
+    parse_file_info(encrypted_file(5000, 5000, 5000).SerializeToString(), max_blocks=3)
     with pytest.raises(RemoteProtocolError, match="4 blocks are over the cap"):
-        parse(encrypted_file(5000, 5000, 5000, 5000))
+        parse_file_info(encrypted_file(5000, 5000, 5000, 5000).SerializeToString(), max_blocks=3)
 
 
 def test_cap_on_the_size_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,6 +355,38 @@ def test_accepted_exactly_when_every_rule_is_kept(sizes: list[int], off: int) ->
 def test_garbage_is_the_peers_fault(raw: bytes) -> None:
     with pytest.raises((RemoteProtocolError, FolderRefused)):
         parse_file_info(raw)
+
+
+# Memory
+
+
+def memory_to_refuse(raw: bytes) -> int:
+    """The most bytes that were held at once."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError):
+            parse_file_info(raw)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "entry", [b"\x82\x01\x00", b"\x82\x81\x00\x00", b"\x82\x01\x02\x10\x01"], ids=["empty", "long tag", "size"]
+)
+def test_millions_of_blocks_that_are_none(entry: bytes) -> None:
+    raw = entry * (4_000_000 // len(entry))
+    assert memory_to_refuse(raw) < MIB
+
+
+def test_a_version_of_millions_of_counters() -> None:
+    message = pb.FileInfo(name="n", version=pb.Vector(counters=[pb.Counter()] * 100_000))
+    assert memory_to_refuse(message.SerializeToString()) < MIB
+
+
+def test_real_file_infos_of_every_size_pass() -> None:
+    for blocks in (1, 100, 5000):
+        parse(encrypted_file(*(131_112,) * blocks))
 
 
 # What we keep

@@ -185,7 +185,7 @@ def bad(**changes: object) -> bytes:
         ([bad(size=-(2**63))], "negative size"),
         ([bad(sequence=2), directory("b", sequence=1).raw], "do not rise"),
         ([bad(sequence=-(2**63))], "do not rise"),
-        ([bad() + b"\x82\x01\x00" * 10_000_000], "blocks that are none"),
+        ([bad() + b"\x82\x01\x00" * 10_000_000], "impossibly small blocks"),
         ([bad(encrypted=bytes(2 * _MIB))], "at most"),
         ([b""] * 20_001, "more than 20000 file infos"),
     ],

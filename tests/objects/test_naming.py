@@ -9,7 +9,8 @@ import pytest
 
 from tests.file_infos import block_token, file
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.file_info import TOKEN_SIZE, FileInfo, parse_file_info
+from untrusted_s3.bep.constants import TOKEN_SIZE
+from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.objects.naming import content_hash, is_object_name, object_names
 
 UNKNOWN_FIELDS = b"\xfa\x3f\x03abc"

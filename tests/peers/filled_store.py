@@ -15,8 +15,9 @@ from tests.peers.scripted_peer import RawPeer
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
+from untrusted_s3.bep.constants import TOKEN_SIZE
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import TOKEN_SIZE, FileInfo, name_hash
+from untrusted_s3.bep.file_info import FileInfo, name_hash
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import Entry, StoredObject

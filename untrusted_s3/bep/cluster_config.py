@@ -1,13 +1,13 @@
-"""What a cluster config says of a folder, and what we answer (lib/model/model.go, ccCheckEncryption; BEP specification,
-"Cluster Config").
+"""Folders in cluster configs: what a peer offers and what we answer (BEP specification, "Cluster Config"; Syncthing
+v2.1.3 lib/model/model.go, ccCheckEncryption).
 
-The rules for the encryption token, on which zero knowledge rests:
+Zero knowledge rests on the rules for the encryption token:
 
 - The token on our entry: the peer is trusted and encrypts for us.
-- The token on the peer's own entry: the peer holds encrypted data as we do; it is our equal.
+- The token on the peer's own entry: the peer holds encrypted data as we do.
 - On neither: the peer would send plaintext. Refused.
 - On both: no device can both hold encrypted data and encrypt it. Refused.
-- Other than the token we have stored: another password. Refused; what is stored stays as it is.
+- Another token than the stored one: another password. Refused; the stored data stay unchanged.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import constants
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import FolderRefused
 
 
 @dataclass(frozen=True, slots=True)
 class IndexState:
-    """How far somebody knows a device's index: its id (0 for none) and the highest sequence number."""
+    """How far a device's index is known: its id (0 for none) and the highest sequence number."""
 
     index_id: int = 0
     max_sequence: int = 0
@@ -31,9 +31,15 @@ class IndexState:
 
 @dataclass(frozen=True, slots=True)
 class FolderOffer:
-    """A folder that a peer shares with us in a way we can accept.
+    """A folder that a peer shares with us in a way that we can accept.
 
-    `peer` is the state of the peer's own index, `known` what the peer has of ours.
+    Attributes:
+        folder_id: The Syncthing folder ID.
+        label: The peer's label for it, perhaps empty.
+        token: The encryption password's token.
+        paused: Whether the folder is paused on the peer.
+        peer: The state of the peer's own index.
+        known: How much of our index the peer has.
     """
 
     folder_id: str
@@ -45,8 +51,9 @@ class FolderOffer:
 
 
 def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> FolderOffer:
-    """The offer in one folder of the peer's cluster config. Raises FolderRefused with the reason."""
-    if not 0 < len(folder.id.encode()) <= limits.MAX_FOLDER_ID_SIZE or len(folder.label) > limits.MAX_FOLDER_LABEL_SIZE:
+    """Read one folder of the peer's cluster config. Raises FolderRefused with the reason."""
+    folder_id_fits = 0 < len(folder.id.encode()) <= constants.MAX_FOLDER_ID_SIZE
+    if not folder_id_fits or len(folder.label) > constants.MAX_FOLDER_LABEL_SIZE:
         raise FolderRefused("its ID is missing, or ID or label are too long")
     devices = {bytes(device.id): device for device in folder.devices}
     own = devices.get(own_id.raw)
@@ -61,8 +68,8 @@ def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> Folder
             "shared without an encryption password: in Syncthing, edit the folder, open Sharing and set a password "
             "for this device"
         )
-    if len(token) > limits.MAX_TOKEN_SIZE:
-        raise FolderRefused(f"a password token of {len(token)} bytes is none")
+    if len(token) > constants.MAX_PASSWORD_TOKEN_SIZE:
+        raise FolderRefused(f"its password token of {len(token)} bytes is too long")
     return FolderOffer(
         folder_id=folder.id,
         label=folder.label,
@@ -74,12 +81,11 @@ def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> Folder
 
 
 def check_token(offered: bytes, stored: bytes) -> None:
-    """Raises FolderRefused unless the offered token is the stored one."""
+    """Check that an offered token is the stored one. Raises FolderRefused."""
     if not hmac.compare_digest(offered, stored):
         raise FolderRefused(
             "password changed: the peer uses another encryption password than the stored data. Nothing was touched. "
-            "Set the old password again, or share the folder under a new folder ID, or delete what is stored with "
-            "untrusted-s3 folders remove"
+            "Set the old password again, share the folder under a new folder ID, or remove the folder from the store"
         )
 
 
@@ -92,7 +98,7 @@ def folder_message(
     peer_id: DeviceID,
     peer_index: IndexState,
 ) -> pb.Folder:
-    """Our side of a shared folder: the token goes on our own entry, never on the peer's."""
+    """Return our side of a shared folder. The token goes on our own entry, never on the peer's."""
     own = pb.Device(
         id=own_id.raw,
         index_id=own_index.index_id,
@@ -104,9 +110,9 @@ def folder_message(
 
 
 def index_start(known: IndexState, own: IndexState) -> int:
-    """After which of our sequence numbers the peer needs our index; 0 means all of it.
+    """Return the sequence number after which the peer needs our index; 0 for all of it.
 
-    A peer that knows another index of ours, or claims more of it than we have, gets all.
+    A peer that knows another index of ours, or claims more of it than there is, gets all of it.
     """
     if known.index_id != own.index_id or known.max_sequence > own.max_sequence:
         return 0

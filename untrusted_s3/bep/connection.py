@@ -1,6 +1,6 @@
 """One BEP connection without I/O: bytes in, events out; messages in, bytes out; the time is an argument.
 
-A connection has two sides that move apart from each other:
+Each side of a connection has its own state:
 
     their side                                       our side
     EXPECT_HELLO  --Hello-->  EXPECT_CLUSTER_CONFIG  SEND_HELLO  --hello()-->  SEND_CLUSTER_CONFIG
@@ -9,7 +9,7 @@ A connection has two sides that move apart from each other:
     any  --Close, an error or end of stream--> CLOSED any  --close()-->  CLOSED
 
 Ping, Close and messages of unknown type may also come while a ClusterConfig is due. Anything else that is not in the
-table is the peer's fault (RemoteProtocolError) or ours (LocalProtocolError, and nothing is sent).
+table raises RemoteProtocolError where the peer did it, and LocalProtocolError where we tried to; then nothing is sent.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Sequence
 
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep import events
-from untrusted_s3.bep.file_info import TOKEN_SIZE, check_name
-from untrusted_s3.bep.framing import Buffer, Frame, FrameDecoder, HelloDecoder, encode_frame, encode_hello, parse
+from untrusted_s3.bep import constants, events
+from untrusted_s3.bep.file_info import check_name
+from untrusted_s3.bep.framing import Frame, FrameDecoder, HelloDecoder, encode_frame, encode_hello
 from untrusted_s3.bep.index_message import decode_index
 from untrusted_s3.bep.response import decode_response, encode_response
+from untrusted_s3.bep.wire import Buffer, parse
 from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError
+from untrusted_s3.settings import ConnectionSettings
 
 
 class TheirState(enum.Enum):
-    """What the peer may send next."""
+    """The peer's side: it decides which messages may come next."""
 
     EXPECT_HELLO = enum.auto()
     EXPECT_CLUSTER_CONFIG = enum.auto()
@@ -37,7 +38,7 @@ class TheirState(enum.Enum):
 
 
 class OurState(enum.Enum):
-    """What we may send next."""
+    """Our side: it decides which messages may be sent next."""
 
     SEND_HELLO = enum.auto()
     SEND_CLUSTER_CONFIG = enum.auto()
@@ -46,12 +47,20 @@ class OurState(enum.Enum):
 
 
 _BEFORE_CLUSTER_CONFIG = {pb.CLUSTER_CONFIG, pb.PING, pb.CLOSE}
+_MAX_REQUEST_ID = 2**31 - 1
+_DEFAULT_SETTINGS = ConnectionSettings()
 
 
 class Connection:
-    """The protocol of one connection, whichever side dialed. `now` is any clock in seconds that never goes back."""
+    """The protocol of one connection, whichever side dialed.
 
-    def __init__(self, now: float) -> None:
+    `now` is the time of any clock that never goes back, in seconds.
+    """
+
+    def __init__(
+        self, now: float, settings: ConnectionSettings = _DEFAULT_SETTINGS, *, first_request_id: int = 0
+    ) -> None:
+        self._settings = settings
         self.their_state = TheirState.EXPECT_HELLO
         self.our_state = OurState.SEND_HELLO
         self._hello_decoder = HelloDecoder()
@@ -60,14 +69,14 @@ class Connection:
         self._last_sent = now
         self._message_began = now
         self._paused_at: float | None = None
-        self._next_request_id = 0
+        self._next_request_id = first_request_id
 
     # Receiving
 
     def receive_data(self, data: Buffer, now: float) -> Iterator[events.Event]:
-        """The events that `data` completes. The iterator must be exhausted.
+        """Yield the events that `data` completes. The iterator must be exhausted.
 
-        Raises RemoteProtocolError, after the events before it; the connection is then closed to more data.
+        Raises RemoteProtocolError, after the events before it; the connection then takes no more data.
         """
         if self.their_state is TheirState.CLOSED:
             return
@@ -79,7 +88,7 @@ class Connection:
             raise
 
     def receive_eof(self) -> None:
-        """The stream has ended. Raises RemoteProtocolError where that cuts a message short."""
+        """Note the end of the stream. Raises RemoteProtocolError where it cuts a message short."""
         state, self.their_state = self.their_state, TheirState.CLOSED
         if state is TheirState.EXPECT_HELLO:
             begun = "in the middle of" if not self._hello_decoder.empty else "before"
@@ -89,16 +98,16 @@ class Connection:
 
     @property
     def buffered(self) -> int:
-        """Bytes held of a message that is not complete, unless it is a Response: those we asked for."""
+        """Bytes held of an incomplete message; 0 for a Response, which we have asked for."""
         return self._frame_decoder.buffered
 
     def pause_receiving(self, now: float) -> None:
-        """From now on it is our doing that nothing comes."""
+        """Stop the peer's timers: nothing is read from it."""
         if self._paused_at is None:
             self._paused_at = now
 
     def resume_receiving(self, now: float) -> None:
-        """From now on it is the peer's turn again."""
+        """Start the peer's timers again."""
         if self._paused_at is not None:
             self._last_received = now
             self._message_began += now - self._paused_at
@@ -139,7 +148,7 @@ class Connection:
             return events.IndexReceived(folder, files, update, last_sequence, prev_sequence if update else 0)
         if kind == pb.CLUSTER_CONFIG:
             config = parse(pb.ClusterConfig, body)
-            if len(config.folders) > limits.MAX_FOLDERS:
+            if len(config.folders) > constants.MAX_FOLDERS:
                 raise RemoteProtocolError(f"{len(config.folders)} folders in a cluster config are too many")
             self.their_state = TheirState.READY
             return events.ClusterConfigReceived(tuple(config.folders))
@@ -153,7 +162,7 @@ class Connection:
     @staticmethod
     def _request_received(request: pb.Request) -> events.RequestReceived:
         check_name(request.name)
-        if not 0 <= request.size <= limits.MAX_REQUEST_SIZE:
+        if not 0 <= request.size <= constants.MAX_REQUEST_SIZE:
             raise RemoteProtocolError(f"a request for {request.size} bytes")
         return events.RequestReceived(
             request.id,
@@ -168,7 +177,7 @@ class Connection:
     # Sending
 
     def hello(self, device_name: str, client_name: str, client_version: str, timestamp: int, now: float) -> bytes:
-        """Our Hello. `timestamp` is the wall clock in nanoseconds and must not be 0 (Syncthing panics on 0)."""
+        """Return our Hello. `timestamp` is the wall clock in nanoseconds, above 0: Syncthing panics on 0."""
         self._our_turn(OurState.SEND_HELLO)
         if timestamp <= 0:
             raise LocalProtocolError("a Hello needs a timestamp above zero")
@@ -186,7 +195,7 @@ class Connection:
         return hello
 
     def cluster_config(self, folders: Sequence[pb.Folder], now: float) -> bytes:
-        """A ClusterConfig: the first message after Hello, and again whenever what we share changes."""
+        """Return a ClusterConfig: our first message after Hello, sent again whenever the shared folders change."""
         self._our_turn(OurState.SEND_CLUSTER_CONFIG, OurState.READY)
         frame = self._frame(pb.CLUSTER_CONFIG, pb.ClusterConfig(folders=folders).SerializeToString(), now)
         self.our_state = OurState.READY
@@ -195,7 +204,10 @@ class Connection:
     def index(
         self, folder: str, files: Sequence[bytes], *, update: bool, prev_sequence: int, last_sequence: int, now: float
     ) -> bytes:
-        """An Index (`update` false, the peer forgets what it had of ours) or IndexUpdate with serialized file infos."""
+        """Return an IndexUpdate, or an Index, upon which the peer forgets our earlier file infos.
+
+        `files` are serialized file infos.
+        """
         self._our_turn(OurState.READY)
         message = pb.Index(folder=folder, files=files, last_sequence=last_sequence)
         if update:
@@ -203,20 +215,20 @@ class Connection:
         return self._frame(pb.INDEX_UPDATE if update else pb.INDEX, message.SerializeToString(), now)
 
     def request(self, folder: str, name: str, block_no: int, block: pb.BlockInfo, now: float) -> tuple[int, bytes]:
-        """The id and the bytes of a request for one encrypted block.
+        """Return the id and the bytes of a request for one encrypted block.
 
-        Since 2.1.2 Syncthing refuses a request without hash and panics where offset - 40 * block_no is negative
-        (lib/protocol/encryption.go), so neither ever leaves us: LocalProtocolError.
+        Syncthing refuses a request without hash since 2.1.2 and panics where offset - 40 * block_no is negative (v2.1.3
+        lib/protocol/encryption.go). Raises LocalProtocolError for both.
         """
         self._our_turn(OurState.READY)
-        if len(block.hash) != TOKEN_SIZE:
+        if len(block.hash) != constants.TOKEN_SIZE:
             raise LocalProtocolError(f"a request for a block with a token of {len(block.hash)} bytes")
-        if block_no < 0 or block.offset - limits.BLOCK_OVERHEAD * block_no < 0:
+        if block_no < 0 or block.offset - constants.BLOCK_OVERHEAD * block_no < 0:
             raise LocalProtocolError(f"block {block_no} cannot be at offset {block.offset}")
-        if block.size < limits.MIN_ENCRYPTED_BLOCK_SIZE:
+        if block.size < constants.MIN_ENCRYPTED_BLOCK_SIZE:
             raise LocalProtocolError(f"an encrypted block of {block.size} bytes")
         request_id = self._next_request_id
-        self._next_request_id = (request_id + 1) & 0x7FFFFFFF
+        self._next_request_id = (request_id + 1) & _MAX_REQUEST_ID
         message = pb.Request(
             id=request_id,
             folder=folder,
@@ -229,14 +241,14 @@ class Connection:
         return request_id, self._frame(pb.REQUEST, message.SerializeToString(), now)
 
     def response(self, request_id: int, data: Buffer, code: int, now: float) -> list[Buffer]:
-        """A Response in pieces to send one after the other."""
+        """Return a Response in pieces to send one after the other."""
         self._our_turn(OurState.READY)
         pieces = encode_response(request_id, data, code)
         self._last_sent = now
         return pieces
 
     def close(self, reason: str, now: float) -> bytes:
-        """A Close, the last thing we say; nothing where the peer would not understand it yet, or we said it before."""
+        """Return a Close, our last message; nothing where the peer does not expect one yet, or it was sent before."""
         state, self.our_state = self.our_state, OurState.CLOSED
         if state is not OurState.READY:
             return b""
@@ -254,33 +266,36 @@ class Connection:
     # Time
 
     def next_timer(self) -> float:
-        """When `handle_timer` wants to be called next."""
+        """Return the time at which `handle_timer` is to be called next."""
         due = []
         if self._paused_at is None:
-            due.append(self._last_received + limits.RECEIVE_TIMEOUT)
+            due.append(self._last_received + self._settings.receive_timeout)
             if self._frame_decoder.in_message:
                 due.append(self._message_due())
         if self.our_state is OurState.READY:
-            due.append(self._last_sent + limits.PING_INTERVAL)
-        return min(due, default=self._last_received + limits.RECEIVE_TIMEOUT)
+            due.append(self._last_sent + self._settings.ping_interval)
+        return min(due, default=self._last_received + self._settings.receive_timeout)
 
     def handle_timer(self, now: float) -> bytes:
-        """A Ping if one is due, or nothing. Raises RemoteProtocolError after 300 s of silence, and where a message has
-        begun and comes more slowly than any line."""
+        """Return a Ping if one is due, else nothing.
+
+        Raises RemoteProtocolError where nothing came for `receive_timeout`, and where an incomplete message came more
+        slowly than `slowest_peer` after `stall_timeout`.
+        """
         if self._paused_at is None:
-            if now >= self._last_received + limits.RECEIVE_TIMEOUT:
+            if now >= self._last_received + self._settings.receive_timeout:
                 self.their_state = TheirState.CLOSED
-                raise RemoteProtocolError(f"nothing received for {limits.RECEIVE_TIMEOUT:.0f} s")
+                raise RemoteProtocolError(f"nothing received for {self._settings.receive_timeout:.0f} s")
             if self._frame_decoder.in_message and now >= self._message_due():
                 self.their_state = TheirState.CLOSED
                 raise RemoteProtocolError(
                     f"a message comes too slowly: {self._frame_decoder.received} bytes "
                     f"in {now - self._message_began:.0f} s"
                 )
-        if self.our_state is OurState.READY and now >= self._last_sent + limits.PING_INTERVAL:
+        if self.our_state is OurState.READY and now >= self._last_sent + self._settings.ping_interval:
             return self._frame(pb.PING, b"", now)
         return b""
 
     def _message_due(self) -> float:
-        """When more of the message that has begun must have come."""
-        return self._message_began + max(limits.STALL_TIMEOUT, self._frame_decoder.received / limits.SLOWEST_PEER)
+        settings = self._settings
+        return self._message_began + max(settings.stall_timeout, self._frame_decoder.received / settings.slowest_peer)

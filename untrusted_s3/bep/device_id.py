@@ -1,7 +1,7 @@
-"""Device IDs: how Syncthing devices name each other.
+"""Device IDs, the names of Syncthing devices.
 
-A device ID is the SHA-256 of the device's certificate in DER. People see it as base32 with four check characters, in
-eight chunks of seven characters (Syncthing, lib/protocol/deviceid.go and luhn.go).
+A device ID is the SHA-256 of the device's certificate in DER. It is shown as base32 with four check characters, in
+eight chunks of seven characters (Syncthing v2.1.3 lib/protocol/deviceid.go and luhn.go).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ GROUPS = 4
 GROUP_LENGTH = 13  # without the check character
 CHUNK_LENGTH = 7
 
-# What people type and Syncthing forgives: lower case, digits that look like letters, dashes and white space.
-_FORGIVEN = str.maketrans(string.ascii_lowercase + "018", string.ascii_uppercase + "OIB", "-" + string.whitespace)
+# Syncthing accepts lower case, digits that look like letters, dashes and white space.
+_VARIANTS = str.maketrans(string.ascii_lowercase + "018", string.ascii_uppercase + "OIB", "-" + string.whitespace)
 
 
 @dataclass(frozen=True, order=True, slots=True, repr=False)
@@ -35,16 +35,16 @@ class DeviceID:
 
     @classmethod
     def from_certificate(cls, der: bytes) -> DeviceID:
-        """The ID of the device that holds this certificate (DER)."""
+        """Return the ID of the device that has this certificate (DER)."""
         return cls(hashlib.sha256(der).digest())
 
     @classmethod
     def parse(cls, text: str) -> DeviceID:
-        """Read a device ID as people write it: 56 characters, or 52 in the old form without check characters.
+        """Parse a device ID: 56 characters, or 52 in the old form without check characters.
 
-        Raises InvalidDeviceID, whose message names the part that is wrong.
+        Raises InvalidDeviceID, whose message names the wrong part.
         """
-        characters = text.translate(_FORGIVEN)
+        characters = text.translate(_VARIANTS)
         for character in characters:
             if character not in ALPHABET:
                 raise InvalidDeviceID(
@@ -76,14 +76,14 @@ class DeviceID:
 
     @property
     def short(self) -> str:
-        """The first seven characters, enough to tell devices apart in a log."""
+        """The first seven characters, for logs."""
         return str(self)[:CHUNK_LENGTH]
 
 
 def check_character(group: str) -> str:
-    """The check character of a group of base32 characters.
+    """Return the check character of a group of base32 characters.
 
-    Syncthing's own variant of Luhn mod 32: the factors 1, 2, 1, 2, … start at the left.
+    The algorithm is Syncthing's variant of Luhn mod 32: the factors 1, 2, 1, 2, … start at the left.
     """
     total = 0
     for position, character in enumerate(group):

@@ -1,4 +1,4 @@
-"""What a peer said: one frozen class a BEP message, made by `connection.Connection.receive_data`."""
+"""Events of a connection: one class for each BEP message, made by `connection.Connection.receive_data`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class HelloReceived:
-    """The peer's Hello, which comes before authentication and may be shown to the operator."""
+    """The peer's Hello."""
 
     device_name: str
     client_name: str
@@ -19,7 +19,7 @@ class HelloReceived:
 
 @dataclass(frozen=True, slots=True)
 class ClusterConfigReceived:
-    """The folders the peer shares with us and what it knows of each device's index."""
+    """The folders that the peer shares with us, and how far it knows each device's index."""
 
     folders: tuple[pb.Folder, ...]
 
@@ -28,9 +28,12 @@ class ClusterConfigReceived:
 class IndexReceived:
     """File infos of one folder.
 
-    `files` are serialized FileInfo messages, each exactly as received. `update` is false for an Index, which
-    replaces all that we know of the peer's index, and true for an IndexUpdate, which adds to it. `last_sequence`
-    and `prev_sequence` are 0 where an older peer does not send them.
+    Attributes:
+        folder: The folder ID.
+        files: Serialized FileInfo messages, each exactly as received.
+        update: False for an Index, which replaces the peer's earlier index; true for an IndexUpdate, which adds to it.
+        last_sequence: The sequence number of the last file info; 0 from older peers.
+        prev_sequence: That of the last file info in the message before; 0 in an Index and from older peers.
     """
 
     folder: str
@@ -42,7 +45,10 @@ class IndexReceived:
 
 @dataclass(frozen=True, slots=True)
 class RequestReceived:
-    """The peer wants `size` bytes at `offset` of file `name`. `hash` is the block token, empty before 1.28.1."""
+    """A request for `size` bytes at `offset` of the file `name`.
+
+    `hash` is the block token, empty from Syncthing before 1.28.1.
+    """
 
     id: int
     folder: str
@@ -55,7 +61,7 @@ class RequestReceived:
 
 @dataclass(frozen=True, slots=True)
 class ResponseReceived:
-    """The answer to our request `id`: `data` is a view of the message (keep it as long as you need the bytes)."""
+    """The answer to our request `id`. `data` is a view of the message and keeps it in memory."""
 
     id: int
     data: memoryview
@@ -64,24 +70,24 @@ class ResponseReceived:
 
 @dataclass(frozen=True, slots=True)
 class DownloadProgressReceived:
-    """The peer has parts of files that we do not ask it for; nothing to do."""
+    """News of files that the peer has in part. They need no answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class PingReceived:
-    """The peer is alive."""
+    """A sign of life."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloseReceived:
-    """The peer is about to close the connection, for `reason`."""
+    """The peer closes the connection, for `reason`."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownMessageSkipped:
-    """A message of a type that this version of the protocol does not have."""
+    """A message of an unknown type."""
 
     type: int
 

@@ -1,6 +1,6 @@
-"""File infos as an untrusted device gets them, and the rules that each must keep before we touch it.
+"""File infos as an untrusted device gets them, and the rules that a peer's file info must keep.
 
-The file infos of an encrypted folder are fakes around the real one (Syncthing untrusted devices specification;
+The file infos of an encrypted folder are fakes around the real one (Syncthing untrusted devices specification; v2.1.3
 lib/protocol/encryption.go): an encrypted name, a list of encrypted blocks, and the real file info as ciphertext.
 """
 
@@ -13,25 +13,32 @@ from dataclasses import dataclass
 
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.framing import parse
-from untrusted_s3.bep.index_message import check_shape
-from untrusted_s3.bep.response import encode_varint
+from untrusted_s3.bep import constants
+from untrusted_s3.bep.wire import encode_varint, fields, parse
 from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+from untrusted_s3.units import KIB
 
-TOKEN_SIZE = 48
 # X.syncthing-enc/YY/ then components of 200 characters, the last one perhaps shorter.
 _ENCRYPTED_NAME = re.compile(r"[0-9A-V]\.syncthing-enc/[0-9A-V]{2}((?:/[0-9A-V]{200})*(?:/[0-9A-V]{1,200})?)")
 _SHORTEST_ENCRYPTED_NAME = 17  # bytes before base32: an AES-SIV tag and one byte of path
 _SIZE_TAG = b"\x18"
 _SEQUENCE_TAG = b"\x50"
+_VERSION, _BLOCKS = 9, 16
 _MOST_TRAILERS = 8
+# A block info has at least a token of 48 bytes.
+_SMALLEST_BLOCK_INFO = constants.TOKEN_SIZE
+# File infos up to this size cannot take much memory, whatever is in them.
+_HARMLESS = 64 * KIB
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One checked file info: `raw` is the serialized message as received, `message` what it says.
+    """One file info.
 
-    Only a size that counts a trailer is put right, by appending the field again.
+    Attributes:
+        raw: The serialized message as received. Only a size that counts a trailer is corrected, by another `size`
+            field at the end.
+        message: The parsed message.
     """
 
     raw: bytes
@@ -44,7 +51,7 @@ class FileInfo:
 
     @property
     def has_data(self) -> bool:
-        """Whether there are blocks to keep: a regular file that is neither deleted nor invalid."""
+        """Whether it has blocks to keep: a regular file that is neither deleted nor invalid."""
         return self.message.type == pb.FILE and not self.message.deleted and not self.message.invalid
 
 
@@ -54,35 +61,78 @@ def name_hash(name: str) -> str:
 
 
 def with_sequence(raw: bytes, sequence: int) -> bytes:
-    """The file info `raw` with our own sequence number, all else as it was.
+    """Return a serialized file info with another sequence number and all else unchanged.
 
-    Of a scalar field that occurs twice the last one counts (protobuf encoding, "Last One Wins"), so appending the
-    field is enough; nothing is decoded.
+    Of a scalar field that occurs twice the last one counts (protobuf.dev, "Encoding", "Last One Wins"), so appending
+    the field is enough and nothing is decoded.
     """
     return raw + _SEQUENCE_TAG + encode_varint(sequence)
 
 
-def parse_file_info(raw: bytes) -> FileInfo:
-    """The file info in `raw`, checked.
+def parse_file_info(raw: bytes, *, max_blocks: int = constants.MAX_FILE_BLOCKS) -> FileInfo:
+    """Parse and check a file info of a peer.
 
-    Raises RemoteProtocolError for what the protocol forbids (then the connection must go), and FolderRefused for a
-    file info that is not encrypted (then the folder must not be taken from this peer).
+    Raises RemoteProtocolError for a file info that breaks the protocol, which ends the connection, and FolderRefused
+    for one that is not encrypted, which ends the sharing of the folder with this peer.
     """
-    check_shape(raw)
+    _check_shape(raw)
     info = _without_trailer_in_size(FileInfo(raw, parse(pb.FileInfo, raw)))
     check_name(info.name)
     _check_encrypted(info.message)
-    cap = limits.MAX_FILE_INFO_SIZE + limits.MAX_FILE_INFO_SIZE_PER_BLOCK * len(info.message.blocks)
+    cap = constants.MAX_FILE_INFO_SIZE + constants.MAX_FILE_INFO_SIZE_PER_BLOCK * len(info.message.blocks)
     if len(raw) > cap:
-        raise RemoteProtocolError(f"{info.name}: a file info of {len(raw)} bytes, at most {cap} are sensible")
-    _check_blocks(info.message)
+        raise RemoteProtocolError(f"{info.name}: a file info of {len(raw)} bytes is over the cap of {cap}")
+    _check_blocks(info.message, max_blocks)
     return info
 
 
+def check_name(name: str) -> None:
+    """Check that a name is a clean relative path (Syncthing v2.1.3 lib/protocol/protocol.go, checkFilename).
+
+    Raises RemoteProtocolError.
+    """
+    if len(name) > constants.MAX_NAME_SIZE:
+        raise RemoteProtocolError(f"a name of {len(name)} characters is too long")
+    if "\0" in name or any(component in ("", ".", "..") for component in name.split("/")):
+        raise RemoteProtocolError(f"not a clean relative path: {name[:100]!r}")
+
+
+def is_encrypted_name(name: str) -> bool:
+    """Return whether a name has the form that Syncthing gives to encrypted names: base32hex with slashes at fixed
+    places."""
+    match = _ENCRYPTED_NAME.fullmatch(name)
+    if match is None:
+        return False
+    digits = 3 + len(match[1].replace("/", ""))
+    # base32 without padding never ends after 1, 3 or 6 digits of a group of 8.
+    return digits % 8 in (0, 2, 4, 5, 7) and digits * 5 // 8 >= _SHORTEST_ENCRYPTED_NAME
+
+
+def _check_shape(raw: bytes) -> None:
+    """Refuse a large file info whose parsed form would take far more memory than its bytes."""
+    if len(raw) <= _HARMLESS:
+        return
+    most = len(raw) // _SMALLEST_BLOCK_INFO
+    blocks = 0
+    try:
+        for field, _, size, _ in fields(raw):
+            if field == _BLOCKS:
+                blocks += 1
+                if blocks > most:
+                    raise RemoteProtocolError("a file info with impossibly small blocks")
+            elif field == _VERSION and size > _HARMLESS:
+                raise RemoteProtocolError(f"a file info with a version of {size} bytes")
+    except ValueError as error:
+        raise RemoteProtocolError(f"invalid FileInfo: {error}") from error
+
+
 def _without_trailer_in_size(info: FileInfo) -> FileInfo:
-    """A receive-encrypted Syncthing before 1.23.5 counts the trailer that it keeps behind the blocks as part of the
-    size, and one that got the file from such a one counts another (Syncthing issue 8556). Trusted devices never look
-    at this size."""
+    """Correct a size that counts trailers.
+
+    A receive-encrypted Syncthing before 1.23.5 counts the trailer that it keeps behind the blocks as part of the size,
+    and one that got the file from such a device counts another (Syncthing issue 8556). Trusted devices never look at
+    this size.
+    """
     message = info.message
     if not info.has_data or not message.blocks or not message.encrypted:
         return info
@@ -93,26 +143,8 @@ def _without_trailer_in_size(info: FileInfo) -> FileInfo:
     return FileInfo(info.raw + _SIZE_TAG + encode_varint(end), message)
 
 
-def check_name(name: str) -> None:
-    """Raises RemoteProtocolError unless `name` is a clean relative path (lib/protocol/protocol.go, checkFilename)."""
-    if len(name) > limits.MAX_NAME_SIZE:
-        raise RemoteProtocolError(f"a name of {len(name)} characters is too long")
-    if "\0" in name or any(component in ("", ".", "..") for component in name.split("/")):
-        raise RemoteProtocolError(f"not a clean relative path: {name[:100]!r}")
-
-
-def is_encrypted_name(name: str) -> bool:
-    """Whether `name` has the form that Syncthing gives to encrypted names: base32hex with slashes at fixed places."""
-    match = _ENCRYPTED_NAME.fullmatch(name)
-    if match is None:
-        return False
-    digits = 3 + len(match[1].replace("/", ""))
-    # base32 without padding never ends after 1, 3 or 6 digits of a group of 8.
-    return digits % 8 in (0, 2, 4, 5, 7) and digits * 5 // 8 >= _SHORTEST_ENCRYPTED_NAME
-
-
 def _check_encrypted(message: pb.FileInfo) -> None:
-    # Syncthing encrypts symlinks as directories: no other type hides what it is.
+    # Syncthing encrypts symlinks as directories: every other type is unencrypted.
     is_fake = message.type in (pb.FILE, pb.DIRECTORY)
     if not is_fake or not message.encrypted or not is_encrypted_name(message.name):
         raise FolderRefused(
@@ -121,7 +153,7 @@ def _check_encrypted(message: pb.FileInfo) -> None:
         )
 
 
-def _check_blocks(message: pb.FileInfo) -> None:
+def _check_blocks(message: pb.FileInfo, max_blocks: int) -> None:
     is_file = message.type == pb.FILE
     if message.blocks and (message.deleted or not is_file):
         raise RemoteProtocolError(f"{message.name}: blocks in something that is no file")
@@ -129,7 +161,7 @@ def _check_blocks(message: pb.FileInfo) -> None:
         raise RemoteProtocolError(f"{message.name}: a size of {message.size} in something that is no file")
     if message.invalid:
         # Nobody pulls it, and its size may be negative: a receive-encrypted Syncthing takes the trailer off the 0 of
-        # a file that it ignores (lib/model/indexhandler.go, prepareFileInfoForIndex).
+        # a file that it ignores (v2.1.3 lib/model/indexhandler.go, prepareFileInfoForIndex).
         return
     if message.size < 0:
         raise RemoteProtocolError(f"{message.name}: negative size {message.size}")
@@ -137,8 +169,8 @@ def _check_blocks(message: pb.FileInfo) -> None:
         return
     if not message.blocks:
         raise RemoteProtocolError(f"{message.name}: a file without blocks")
-    if len(message.blocks) > limits.MAX_FILE_BLOCKS:
-        raise RemoteProtocolError(f"{message.name}: {len(message.blocks)} blocks are over the cap")
+    if len(message.blocks) > max_blocks:
+        raise RemoteProtocolError(f"{message.name}: {len(message.blocks)} blocks are over the cap of {max_blocks}")
     if _end_of_blocks(message.name, message.blocks) != message.size:
         raise RemoteProtocolError(f"{message.name}: the blocks do not add up to the size of {message.size}")
     if message.size > limits.MAX_FILE_SIZE:
@@ -150,9 +182,9 @@ def _end_of_blocks(name: str, blocks: Iterable[pb.BlockInfo]) -> int:
     for block in blocks:
         if block.offset != offset:
             raise RemoteProtocolError(f"{name}: a block at {block.offset} where {offset} is due")
-        if not limits.MIN_ENCRYPTED_BLOCK_SIZE <= block.size <= limits.MAX_ENCRYPTED_BLOCK_SIZE:
+        if not constants.MIN_ENCRYPTED_BLOCK_SIZE <= block.size <= constants.MAX_ENCRYPTED_BLOCK_SIZE:
             raise RemoteProtocolError(f"{name}: a block of {block.size} bytes")
-        if len(block.hash) != TOKEN_SIZE:
+        if len(block.hash) != constants.TOKEN_SIZE:
             raise RemoteProtocolError(f"{name}: a block token of {len(block.hash)} bytes")
         offset += block.size
     return offset

@@ -12,68 +12,64 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar, cast
 
 import lz4.block
-from google.protobuf.message import DecodeError, Message
 
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import constants
+from untrusted_s3.bep.wire import Buffer, parse
 from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError
 
 HELLO_MAGIC = 0x2EA7D90B
-# First words of protocol versions before Syncthing 0.14.
+# The first words of the protocol versions before Syncthing 0.14.
 _OLD_MAGICS = {0x00010001, 0x00010000, 0x9F79BC40}
-
-MessageType = TypeVar("MessageType", bound=Message)
-Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message: its type number (perhaps one we do not know) and its uncompressed body."""
+    """One message: its type number, known or not, and its uncompressed body."""
 
     type: int
     body: bytearray | bytes
 
 
 def encode_hello(hello: pb.Hello) -> bytes:
-    """The Hello with its magic and length."""
+    """Return the Hello with its magic and length. Raises LocalProtocolError where it is too long."""
     body = hello.SerializeToString()
-    if len(body) > limits.MAX_HELLO_SIZE:
+    if len(body) > constants.MAX_HELLO_SIZE:
         raise LocalProtocolError(f"a Hello of {len(body)} bytes is too long")
     return struct.pack(">IH", HELLO_MAGIC, len(body)) + body
 
 
 def encode_frame(message_type: int, body: bytes) -> bytes:
-    """One uncompressed message with its header and lengths."""
+    """Return one uncompressed message with its header and lengths."""
     return frame_head(message_type, len(body)) + body
 
 
 def frame_head(message_type: int, body_size: int) -> bytes:
-    """What goes before an uncompressed body of `body_size` bytes."""
-    if body_size > limits.MAX_MESSAGE_SIZE:
-        raise LocalProtocolError(f"a message of {body_size} bytes is over the cap of {limits.MAX_MESSAGE_SIZE}")
-    # Protobuf leaves out fields of value 0: a cluster config's header is empty.
+    """Return the bytes that go before an uncompressed body of `body_size` bytes."""
+    if body_size > constants.MAX_MESSAGE_SIZE:
+        raise LocalProtocolError(f"a message of {body_size} bytes is over the cap of {constants.MAX_MESSAGE_SIZE}")
+    # Protobuf leaves out fields of value 0, so the header of a cluster config is empty.
     header = b"\x08" + bytes([message_type]) if message_type else b""
     return struct.pack(">H", len(header)) + header + struct.pack(">I", body_size)
 
 
 class HelloDecoder:
-    """Takes bytes until the Hello is complete."""
+    """A decoder that takes bytes until the Hello is complete."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     @property
     def empty(self) -> bool:
-        """Whether nothing at all has come yet."""
+        """Whether no byte has been received."""
         return not self._buffer
 
     def receive_data(self, data: Buffer) -> tuple[pb.Hello, bytes] | None:
-        """The Hello and the bytes after it, or None while bytes are missing.
+        """Return the Hello and the bytes after it, or None while bytes are missing.
 
-        Raises RemoteProtocolError for another magic, a length over the cap, or no Hello inside.
+        Raises RemoteProtocolError for another magic, a length over the cap, or an invalid Hello.
         """
         self._buffer += data
         if len(self._buffer) >= 4:
@@ -85,15 +81,16 @@ class HelloDecoder:
         if len(self._buffer) < 6:
             return None
         size = int.from_bytes(self._buffer[4:6], "big")
-        if size > limits.MAX_HELLO_SIZE:
-            raise RemoteProtocolError(f"a Hello of {size} bytes is over the cap of {limits.MAX_HELLO_SIZE}")
+        if size > constants.MAX_HELLO_SIZE:
+            raise RemoteProtocolError(f"a Hello of {size} bytes is over the cap of {constants.MAX_HELLO_SIZE}")
         if len(self._buffer) < 6 + size:
             return None
         return parse(pb.Hello, bytes(self._buffer[6 : 6 + size])), bytes(self._buffer[6 + size :])
 
 
 class FrameDecoder:
-    """Takes bytes in any pieces and gives whole messages. No more memory than the bytes received is held."""
+    """A decoder that takes bytes in any pieces and gives whole messages. It holds no more memory than the bytes
+    received."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -104,12 +101,12 @@ class FrameDecoder:
 
     @property
     def received(self) -> int:
-        """Bytes held of a message that is not complete."""
+        """Bytes held of an incomplete message."""
         return len(self._buffer)
 
     @property
     def buffered(self) -> int:
-        """The same, but 0 for a Response: those we asked for, and so there is memory for them."""
+        """Bytes held of an incomplete message; 0 for a Response, for which the request has set memory aside."""
         return 0 if self._type == pb.RESPONSE else len(self._buffer)
 
     @property
@@ -118,10 +115,10 @@ class FrameDecoder:
         return bool(self._buffer) or self._step != self._header_length
 
     def receive_data(self, data: Buffer) -> Iterator[Frame]:
-        """The messages that `data` completes. The iterator must be exhausted.
+        """Yield the messages that `data` completes. The iterator must be exhausted.
 
-        Raises RemoteProtocolError, after the messages before it, for a length over its cap, a header that is none,
-        or LZ4 data that lies about its size.
+        Raises RemoteProtocolError, after the messages before it, for a length over its cap, an invalid header, or LZ4
+        data that does not have its stated size.
         """
         view = memoryview(data)
         position = 0
@@ -140,8 +137,8 @@ class FrameDecoder:
 
     def _header_length(self, data: bytearray) -> None:
         size = int.from_bytes(data, "big")
-        if size > limits.MAX_HEADER_SIZE:
-            raise RemoteProtocolError(f"a header of {size} bytes is over the cap of {limits.MAX_HEADER_SIZE}")
+        if size > constants.MAX_HEADER_SIZE:
+            raise RemoteProtocolError(f"a header of {size} bytes is over the cap of {constants.MAX_HEADER_SIZE}")
         self._needed, self._step = size, self._header
 
     def _header(self, data: bytearray) -> None:
@@ -164,21 +161,23 @@ class FrameDecoder:
 
 
 def size_cap(message_type: int) -> int:
-    """The most bytes that we take of a message of this type."""
+    """Return the largest size that is accepted of a message of this type, in bytes."""
     if message_type in (pb.INDEX, pb.INDEX_UPDATE):
-        return limits.MAX_INDEX_SIZE
-    return limits.MAX_CLUSTER_CONFIG_SIZE if message_type == pb.CLUSTER_CONFIG else limits.MAX_OTHER_MESSAGE_SIZE
+        return constants.MAX_INDEX_SIZE
+    return constants.MAX_CLUSTER_CONFIG_SIZE if message_type == pb.CLUSTER_CONFIG else constants.MAX_OTHER_MESSAGE_SIZE
 
 
 def decompress(data: bytes | bytearray, cap: int) -> bytes:
-    """The body of an LZ4 message of at most `cap` bytes. Raises RemoteProtocolError where the stated size is over it,
-    impossible, or not met."""
+    """Decompress the body of an LZ4 message.
+
+    Raises RemoteProtocolError where the stated size is over `cap`, impossible, or not that of the body.
+    """
     if len(data) < 4:
         raise RemoteProtocolError("an LZ4 message without its size")
     size = int.from_bytes(data[:4], "big")
     if size > cap:
         raise RemoteProtocolError(f"an LZ4 message of {size} bytes is over the cap of {cap}")
-    if size > (len(data) - 4) * limits.LZ4_MAX_RATIO + 16:
+    if size > (len(data) - 4) * constants.LZ4_MAX_RATIO + 16:
         raise RemoteProtocolError(f"an LZ4 message of {len(data)} bytes cannot hold the {size} that it states")
     try:
         body: bytes = lz4.block.decompress(memoryview(data)[4:], uncompressed_size=size)
@@ -187,12 +186,3 @@ def decompress(data: bytes | bytearray, cap: int) -> bytes:
     if len(body) != size:
         raise RemoteProtocolError(f"an LZ4 message states {size} bytes and holds {len(body)}")
     return body
-
-
-def parse(kind: type[MessageType], data: bytes | bytearray) -> MessageType:
-    """The protobuf message in `data`. Raises RemoteProtocolError where there is none."""
-    try:
-        # A bytearray does as well, though the stubs do not know, and a copy of an index may be large.
-        return kind.FromString(cast(bytes, data))
-    except DecodeError as error:
-        raise RemoteProtocolError(f"a {kind.DESCRIPTOR.name} that is none: {error}") from error

@@ -1,44 +1,21 @@
-"""The Response message, coded by hand: it carries all file data, and a general decoder would copy every block twice.
+"""The Response message (BEP specification, "Response").
 
-Fields (BEP specification, "Response"): 1 id (varint), 2 data (length-delimited), 3 code (varint).
+It carries all file data, and a general encoder or decoder would copy every block twice. So this module writes and reads
+its fields itself: 1 id (varint), 2 data (length-delimited), 3 code (varint).
 """
 
 from __future__ import annotations
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.events import ResponseReceived
-from untrusted_s3.bep.framing import Buffer, frame_head, parse
+from untrusted_s3.bep.framing import frame_head
+from untrusted_s3.bep.wire import Buffer, decode_varint, encode_varint, parse
 
 _ID, _DATA, _CODE = 0x08, 0x12, 0x18
 
 
-def encode_varint(value: int) -> bytes:
-    """`value` as a protobuf varint; a negative one as 64 bits in two's complement."""
-    value &= 0xFFFF_FFFF_FFFF_FFFF
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def decode_varint(data: Buffer, position: int) -> tuple[int, int]:
-    """The varint at `position` and the position after it. Raises ValueError where it does not end."""
-    value = shift = 0
-    while True:
-        if position >= len(data) or shift > 63:
-            raise ValueError("a varint without end")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-
-
 def encode_response(request_id: int, data: Buffer, code: int) -> list[Buffer]:
-    """The whole frame of a Response in pieces to send one after the other; `data` is not copied."""
+    """Return the frame of a Response in pieces to send one after the other; `data` is not copied."""
     head = b""
     if request_id:
         head += b"\x08" + encode_varint(request_id)
@@ -54,11 +31,11 @@ def encode_response(request_id: int, data: Buffer, code: int) -> list[Buffer]:
 
 
 def decode_response(body: bytes | bytearray) -> ResponseReceived:
-    """The Response in `body`; its data is a view of `body`. Raises RemoteProtocolError where there is none."""
+    """Decode the body of a Response; the data in the event is a view of `body`. Raises RemoteProtocolError."""
     try:
         return _decode_usual_fields(body)
     except ValueError:
-        # Unknown fields, or garbage: the general decoder knows.
+        # An unknown field or garbage: the general decoder accepts the one and refuses the other.
         message = parse(pb.Response, bytes(body))
         return ResponseReceived(message.id, memoryview(message.data), message.code)
 
@@ -74,11 +51,11 @@ def _decode_usual_fields(body: bytes | bytearray) -> ResponseReceived:
         if tag == _DATA:
             end = position + value
             if end > len(body):
-                raise ValueError("data past the end")
+                raise ValueError("the data ends after the message")
             data = memoryview(body)[position:end]
             position = end
         elif value > 0x7FFFFFFF:
-            raise ValueError("not an int32 above zero")
+            raise ValueError("a number outside the range of int32, or negative")
         elif tag == _ID:
             request_id = value
         else:
