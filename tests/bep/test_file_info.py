@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants
 from untrusted_s3.bep.file_info import (
@@ -315,13 +314,6 @@ def test_cap_on_the_number_of_blocks() -> None:
     parse_file_info(encrypted_file(5000, 5000, 5000).SerializeToString(), max_blocks=3)
     with pytest.raises(RemoteProtocolError, match="4 blocks are over the cap"):
         parse_file_info(encrypted_file(5000, 5000, 5000, 5000).SerializeToString(), max_blocks=3)
-
-
-def test_cap_on_the_size_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_FILE_SIZE", 10_000)
-    parse(encrypted_file(5000, 5000))
-    with pytest.raises(RemoteProtocolError, match="10001 bytes are more than an object can hold"):
-        parse(encrypted_file(5000, 5001))
 
 
 @pytest.mark.parametrize(

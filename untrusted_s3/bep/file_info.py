@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants
 from untrusted_s3.bep.wire import encode_varint, fields, parse
@@ -173,8 +172,6 @@ def _check_blocks(message: pb.FileInfo, max_blocks: int) -> None:
         raise RemoteProtocolError(f"{message.name}: {len(message.blocks)} blocks are over the cap of {max_blocks}")
     if _end_of_blocks(message.name, message.blocks) != message.size:
         raise RemoteProtocolError(f"{message.name}: the blocks do not add up to the size of {message.size}")
-    if message.size > limits.MAX_FILE_SIZE:
-        raise RemoteProtocolError(f"{message.name}: {message.size} bytes are more than an object can hold")
 
 
 def _end_of_blocks(name: str, blocks: Iterable[pb.BlockInfo]) -> int:

@@ -11,6 +11,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.events import IndexReceived
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.errors import RemoteProtocolError
+from untrusted_s3.store.format import MAX_FILE_SIZE
 from untrusted_s3.sync.folder import Folder
 
 
@@ -28,6 +29,7 @@ async def take_index(folder: Folder, device_id: DeviceID, index_id: int, event: 
     for piece in pieces:
         infos = [parse_file_info(raw) for raw in piece]
         for info in infos:
+            check_size(info)
             if info.message.sequence <= last_sequence:
                 raise RemoteProtocolError("the sequence numbers of an index do not rise")
             last_sequence = info.message.sequence
@@ -39,6 +41,12 @@ async def take_index(folder: Folder, device_id: DeviceID, index_id: int, event: 
         _store(folder, device_id, index_id, [parse_file_info(raw) for raw in piece], 0)
         await asyncio.sleep(0)
     _store(folder, device_id, index_id, infos, event.last_sequence)
+
+
+def check_size(file_info: FileInfo, max_size: int = MAX_FILE_SIZE) -> None:
+    """Check that an object can hold the file. Raises RemoteProtocolError."""
+    if file_info.has_data and file_info.message.size > max_size:
+        raise RemoteProtocolError(f"{file_info.name}: {file_info.message.size} bytes are more than an object can hold")
 
 
 def _store(folder: Folder, device_id: DeviceID, index_id: int, infos: list[FileInfo], last_sequence: int) -> None:
