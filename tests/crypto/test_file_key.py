@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from untrusted_s3 import limits
+from untrusted_s3.bep.constants import MAX_BLOCK_SIZE, MAX_ENCRYPTED_BLOCK_SIZE, MIN_ENCRYPTED_BLOCK_SIZE
 from untrusted_s3.crypto.file_key import FileKey, encrypted_block_size
 from untrusted_s3.errors import DecryptionFailed
+from untrusted_s3.units import KIB
 from untrusted_s3.vectors_check.second_opinion import SecondOpinion
 
 KEY = FileKey(bytes(range(32)))
@@ -34,12 +35,12 @@ def test_blocks_come_back(block: bytes) -> None:
     assert SecondOpinion().decrypt_block(KEY.raw, encrypted, len(block), sha256(block)) == block
 
 
-@pytest.mark.parametrize("size", [0, 1, 1023, 1024, 1025, 128 * limits.KIB, limits.MAX_BLOCK_SIZE])
+@pytest.mark.parametrize("size", [0, 1, 1023, 1024, 1025, 128 * KIB, MAX_BLOCK_SIZE])
 def test_sizes(size: int) -> None:
     block = bytes(size)
     encrypted = KEY.encrypt_block(block)
     assert len(encrypted) == max(size, 1024) + 40
-    assert limits.MIN_ENCRYPTED_BLOCK_SIZE <= len(encrypted) <= limits.MAX_ENCRYPTED_BLOCK_SIZE
+    assert MIN_ENCRYPTED_BLOCK_SIZE <= len(encrypted) <= MAX_ENCRYPTED_BLOCK_SIZE
     assert KEY.decrypt_block(encrypted, size, sha256(block)) == block
 
 

@@ -1,4 +1,5 @@
-"""Syncthing's folder encryption, for who has the password: keys, names, blocks, file infos.
+"""Syncthing's folder encryption, for the key holder: keys, names, blocks, file infos.
 
-Facts from the untrusted devices specification and lib/protocol/encryption.go. The gateway never imports this package.
+The formats come from the untrusted devices specification and Syncthing v2.1.3 lib/protocol/encryption.go. The gateway
+never imports this package.
 """

@@ -7,13 +7,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from untrusted_s3.errors import DecryptionFailed
 
-# Syncthing's library authenticates a nonce as the last associated string, also where that nonce is empty. One empty
-# string and no string make different tags.
+# Syncthing's library authenticates the nonce as the last associated string, even an empty one. An empty string and no
+# string make different tags.
 _NONCE = b""
 
 
 class DeterministicCipher:
-    """One key of 32 bytes: an AES-128 key for the tag and one for the encryption."""
+    """AES-SIV with one key of 32 bytes: an AES-128 key for the tag and one for the encryption."""
 
     __slots__ = ("_cipher",)
 
@@ -21,11 +21,11 @@ class DeterministicCipher:
         self._cipher = AESSIV(key)
 
     def encrypt(self, plaintext: bytes, *associated_data: bytes) -> bytes:
-        """The tag (16 bytes) and the ciphertext. Equal input makes equal output."""
+        """Return the tag (16 bytes) and the ciphertext. Equal input makes equal output."""
         return self._cipher.encrypt(plaintext, [*associated_data, _NONCE])
 
     def decrypt(self, ciphertext: bytes, *associated_data: bytes) -> bytes:
-        """The plaintext. Raises DecryptionFailed."""
+        """Return the plaintext of a tag and its ciphertext. Raises DecryptionFailed."""
         try:
             return self._cipher.decrypt(ciphertext, [*associated_data, _NONCE])
         except (InvalidTag, ValueError) as error:

@@ -1,7 +1,8 @@
-"""File infos: the real one, and the fake around it that an untrusted device sees (lib/protocol/encryption.go).
+"""File infos: the real one, and the fake around it that an untrusted device sees (Syncthing v2.1.3
+lib/protocol/encryption.go).
 
-Only the field `encrypted` of a fake is authenticated: it holds the real one. All else in it could have been written by
-whoever keeps it, and counts only where it fits the real one.
+Only the field `encrypted` of a fake, which holds the real one, is authenticated. An untrusted device can change all
+other fields, so they count only where they fit the real one.
 """
 
 from __future__ import annotations
@@ -10,22 +11,26 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf.message import DecodeError
 
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.constants import BLOCK_OVERHEAD, MAX_BLOCK_SIZE
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.crypto.file_key import FileKey, encrypted_block_size
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import DecryptionFailed, InconsistentFileInfo
+from untrusted_s3.units import KIB
 
 _FAKE_PERMISSIONS = 0o644
 _FAKE_MODIFIED_S = 1234567890
 _FAKE_COUNTER_ID = 1
-_SMALLEST_BLOCK_SIZE = 128 * limits.KIB
+_SMALLEST_BLOCK_SIZE = 128 * KIB
 _HASH_SIZE = 32
 
 
 def encrypt_file_info(folder_key: FolderKey, real: pb.FileInfo) -> pb.FileInfo:
-    """The fake around a real file info. Equal but for `encrypted`, which begins with a random nonce, each time."""
+    """Return the fake around a real file info.
+
+    Only the field `encrypted` differs from call to call, for it begins with a random nonce.
+    """
     key = folder_key.file_key(real.name)
     fake = pb.FileInfo(
         name=folder_key.encrypt_name(real.name),
@@ -41,14 +46,14 @@ def encrypt_file_info(folder_key: FolderKey, real: pb.FileInfo) -> pb.FileInfo:
     if real.type == pb.FILE:
         fake.blocks.extend(_fake_blocks(key, real.blocks))
         fake.size = sum(block.size for block in fake.blocks)
-        fake.block_size = max(real.block_size, _SMALLEST_BLOCK_SIZE) + limits.BLOCK_OVERHEAD
+        fake.block_size = max(real.block_size, _SMALLEST_BLOCK_SIZE) + BLOCK_OVERHEAD
     return fake
 
 
 def decrypt_file_info(folder_key: FolderKey, fake: FileInfo) -> pb.FileInfo:
-    """The real file info, to which name, type, version, blocks and tokens of the fake fit.
+    """Return the real file info, having checked that name, type, version, blocks and tokens of the fake fit it.
 
-    Its sequence number is that of the device which encrypted it. Raises DecryptionFailed or InconsistentFileInfo.
+    Its sequence number is that of the device that encrypted it. Raises DecryptionFailed or InconsistentFileInfo.
     """
     try:
         name = folder_key.decrypt_name(fake.name)
@@ -57,7 +62,7 @@ def decrypt_file_info(folder_key: FolderKey, fake: FileInfo) -> pb.FileInfo:
     except DecryptionFailed as error:
         raise DecryptionFailed(f"the file info of {fake.name} cannot be decrypted: {error}") from error
     except DecodeError as error:
-        raise DecryptionFailed(f"the real file info of {fake.name} is none") from error
+        raise DecryptionFailed(f"the real file info of {fake.name} cannot be parsed: {error}") from error
     if real.name != name:
         raise InconsistentFileInfo(f"{name!r} has the file info of {real.name!r}")
     _check(key, fake.message, real)
@@ -65,7 +70,7 @@ def decrypt_file_info(folder_key: FolderKey, fake: FileInfo) -> pb.FileInfo:
 
 
 def fake_version(real: pb.FileInfo) -> pb.Vector:
-    """The version of the fake: one counter, the sum of the real ones, so that it rises with every change."""
+    """Return the version of the fake: one counter, the sum of the real ones, which rises with every change."""
     total = sum(counter.value for counter in real.version.counters) & 0xFFFF_FFFF_FFFF_FFFF
     return pb.Vector(counters=[pb.Counter(id=_FAKE_COUNTER_ID, value=total)])
 
@@ -90,13 +95,13 @@ def _check(key: FileKey, fake: pb.FileInfo, real: pb.FileInfo) -> None:
     if fake.version != fake_version(real):
         raise InconsistentFileInfo(f"{real.name!r}: its outside has another version")
     if fake.invalid or real.invalid:
-        return  # never pulled, by nobody; its blocks may be missing on either side
+        return  # no device pulls it, and its blocks may be missing on either side
     if len(fake.blocks) != len(real.blocks):
         raise InconsistentFileInfo(f"{real.name!r}: {len(fake.blocks)} encrypted blocks for {len(real.blocks)}")
     offset = 0
     for outer, inner in zip(fake.blocks, real.blocks, strict=True):
-        if inner.offset != offset or not 0 <= inner.size <= limits.MAX_BLOCK_SIZE or len(inner.hash) != _HASH_SIZE:
-            raise InconsistentFileInfo(f"{real.name!r}: its block at {inner.offset} cannot be")
+        if inner.offset != offset or not 0 <= inner.size <= MAX_BLOCK_SIZE or len(inner.hash) != _HASH_SIZE:
+            raise InconsistentFileInfo(f"{real.name!r}: its block at {inner.offset} is impossible")
         if outer.size != encrypted_block_size(inner.size):
             raise InconsistentFileInfo(f"{real.name!r}: a block of {outer.size} bytes for one of {inner.size}")
         if outer.hash != key.block_token(inner.hash, offset) and outer.hash != key.block_token(inner.hash, None):

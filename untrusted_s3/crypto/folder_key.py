@@ -1,4 +1,4 @@
-"""The key of a folder, made from its password: names, and the token that tells a wrong password from a right one."""
+"""Folder keys: made from the password, they encrypt names and give the token that tells a wrong password."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 32_768, 8, 1
 
 
 class FolderKey:
-    """The key (32 bytes) of the folder with that ID."""
+    """The key (32 bytes) of the folder with an ID."""
 
     __slots__ = ("_names", "folder_id", "raw")
 
@@ -27,26 +27,26 @@ class FolderKey:
 
     @classmethod
     def derive(cls, password: str, folder_id: str) -> FolderKey:
-        """The key that the password makes. Takes some 0.1 s and 32 MiB: that is what keeps guessers away."""
+        """Derive the key from a password. Takes about 0.1 s and 32 MiB, so that guessing passwords is slow."""
         salt = _known_bytes(folder_id)
         scrypt = Scrypt(salt, xchacha20.KEY_SIZE, n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P)
         return cls(scrypt.derive(password.encode()), folder_id)
 
     def token(self) -> bytes:
-        """The folder's *encryption_password_token*."""
+        """Return the folder's *encryption_password_token*."""
         return self._names.encrypt(_known_bytes(self.folder_id))
 
     def check_token(self, token: bytes) -> None:
-        """Raises WrongPassword unless `token` is this key's."""
+        """Check that a folder's token was made with this key. Raises WrongPassword."""
         if not hmac.compare_digest(self.token(), token):
             raise WrongPassword(f"wrong password for the folder {self.folder_id!r}")
 
     def encrypt_name(self, name: str) -> str:
-        """The encrypted name of a file: always the same for the same name."""
+        """Return the encrypted name of a file, which is always the same for the same name."""
         return names.to_path(self._names.encrypt(name.encode()))
 
     def decrypt_name(self, encrypted_name: str) -> str:
-        """The plain name. Only who has the key can have made it, but nothing says that it is a harmless path.
+        """Return the plain name. It comes from a key holder, but may still be a harmful path.
 
         Raises DecryptionFailed.
         """
@@ -56,7 +56,7 @@ class FolderKey:
             raise DecryptionFailed(f"the plain name of {encrypted_name!r} is not UTF-8") from error
 
     def file_key(self, name: str) -> FileKey:
-        """The key of the file that is called `name` in plain."""
+        """Return the key of the file with that plain name."""
         return FileKey.derive(self.raw, name)
 
 

@@ -1,6 +1,6 @@
-"""XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) from the ChaCha20 and ChaCha20-Poly1305 of `cryptography`, at its speed.
+"""XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), made of the ChaCha20 and ChaCha20-Poly1305 of `cryptography`.
 
-`HChaCha20` makes a key of its own for each of the long nonces; with that key it is ChaCha20-Poly1305 (section 2.3).
+HChaCha20 derives a subkey from the key and the long nonce; the rest is ChaCha20-Poly1305 with the subkey (section 2.3).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _CONSTANTS = b"expand 32-byte k"
 
 
 def hchacha20(key: bytes, nonce: bytes) -> bytes:
-    """The subkey (32 bytes) of a key (32 bytes) and a nonce (16 bytes).
+    """Return the subkey (32 bytes) of a key (32 bytes) and a nonce (16 bytes).
 
-    ChaCha20 adds its initial state to the state after the rounds, and HChaCha20 does not (section 2.2): so the latter
-    is the former's first block of keystream less the initial state, in the words 0 to 3 and 12 to 15.
+    ChaCha20 adds its initial state to the state after the rounds, HChaCha20 does not (section 2.2). So HChaCha20 is the
+    first block of ChaCha20's keystream minus the initial state, in the words 0 to 3 and 12 to 15.
     """
-    # As `cryptography` has it, the 16 bytes are the initial block counter and the nonce, that is, the words 12 to 15.
+    # The 16 bytes are the words 12 to 15; `cryptography` takes them as the initial block counter and the nonce.
     keystream = Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor().update(bytes(_BLOCK.size))
     added = _BLOCK.unpack(keystream)
     initial = _BLOCK.unpack(_CONSTANTS + key + nonce)
@@ -38,13 +38,13 @@ def hchacha20(key: bytes, nonce: bytes) -> bytes:
 
 
 def encrypt(key: bytes, nonce: bytes, plaintext: Buffer, associated_data: bytes | None = None) -> bytes:
-    """The ciphertext and its tag (16 bytes). A nonce (24 bytes) serves once with one key."""
+    """Return the ciphertext and its tag (16 bytes). A nonce (24 bytes) must be used once only with one key."""
     cipher, short_nonce = _cipher(key, nonce)
     return cipher.encrypt(short_nonce, plaintext, associated_data)
 
 
 def decrypt(key: bytes, nonce: bytes, ciphertext: Buffer, associated_data: bytes | None = None) -> bytes:
-    """The plaintext of a ciphertext with its tag. Raises DecryptionFailed."""
+    """Return the plaintext of a ciphertext with its tag. Raises DecryptionFailed."""
     cipher, short_nonce = _cipher(key, nonce)
     try:
         return cipher.decrypt(short_nonce, ciphertext, associated_data)
