@@ -16,7 +16,6 @@ from untrusted_s3.bep.file_info import (
     FileInfo,
     check_name,
     is_encrypted_name,
-    name_hash,
     parse_file_info,
     with_sequence,
 )
@@ -179,10 +178,6 @@ def test_clean_is_what_normpath_leaves_alone(name: str) -> None:
     else:
         with pytest.raises(RemoteProtocolError):
             check_name(name)
-
-
-def test_name_hash() -> None:
-    assert name_hash(NAME) == hashlib.sha256(NAME.encode("utf-8")).hexdigest()[:32]
 
 
 # Zero knowledge

@@ -11,7 +11,6 @@ import pytest
 
 from tests.cli.conftest import RunCLI
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, random_bytes, stored_folder
-from untrusted_s3.bep.file_info import name_hash
 from untrusted_s3.limits import KIB
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
@@ -63,8 +62,7 @@ def flip(store: list[str], path: str, offset: int) -> None:
     """Changes one bit of the object of a file."""
 
     async def act(bucket: S3Bucket) -> None:
-        folder_hash = name_hash(_encrypted_name(path))
-        async for item in bucket.list(f"{KEYS.base}objects/{folder_hash[:2]}/{folder_hash}/"):
+        async for item in bucket.list(KEYS.objects_of(_encrypted_name(path))):
             body = bytearray(await bucket.get(item.key))
             body[offset] ^= 1
             await bucket.put(item.key, [bytes(body)])

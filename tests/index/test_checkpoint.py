@@ -11,9 +11,10 @@ from tests.file_infos import device, encrypted_name, entry, file
 from tests.index.gateways import KEYS, contents
 from tests.simulated import Call, Phase, SimulatedBucket, SimulatedStore
 from untrusted_s3.errors import DataError, NoSuchKey
-from untrusted_s3.index.checkpoint import list_checkpoints, read_checkpoint, write_checkpoint
+from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
 from untrusted_s3.index.segment import PeerCursor, Segment
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.store.listing import list_checkpoints
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from tests.peers.gateway import Gateway, GatewayFailed
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, manifest
-from untrusted_s3.bep.file_info import name_hash
 from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.s3 import S3Credentials, connect
@@ -138,7 +137,7 @@ def assert_history_is_whole(gateway: Gateway, folder: str) -> None:
         for entry in segment.entries:
             assert (entry.stored is not None) is entry.file_info.has_data, (key, entry)
             if entry.stored is not None:
-                name = keys.object(name_hash(entry.file_info.name), entry.stored.content_hash)
+                name = keys.object(entry.file_info.name, entry.stored.content_hash)
                 assert stored.get(name) == entry.stored.size, (key, name)
     assert sequence == gateway.folder(folder)["sequence"]
 

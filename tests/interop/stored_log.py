@@ -8,7 +8,6 @@ import crc32c
 
 from tests.interop.sharing import s3_client, stored_keys
 from tests.peers.gateway import Gateway
-from untrusted_s3.bep.file_info import name_hash
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Entry, decode_segment
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.multipart import part_ranges
@@ -49,7 +48,7 @@ def check_log(gateway: Gateway, folder: str, *, contents: bool = False) -> dict[
                 newest[name] = entry
                 assert (entry.stored is not None) == entry.file_info.has_data
                 if entry.stored is not None:
-                    key = keys.object(name_hash(name), entry.stored.content_hash)
+                    key = keys.object(name, entry.stored.content_hash)
                     assert sizes.get(key.removeprefix(keys.base)) == entry.stored.size, f"{key}: {entry.stored}"
                     objects[key] = entry
         if contents:

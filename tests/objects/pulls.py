@@ -11,7 +11,7 @@ import crc32c
 
 from tests.simulated import SimulatedBucket, SimulatedStore
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.file_info import FileInfo, name_hash
+from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
@@ -36,7 +36,7 @@ def object_body(file_info: FileInfo, peer: str = "") -> bytes:
 
 
 def object_key(file_info: FileInfo) -> str:
-    return KEYS.object(name_hash(file_info.name), content_hash(file_info))
+    return KEYS.object(file_info.name, content_hash(file_info))
 
 
 class Pull:

@@ -17,7 +17,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.constants import TOKEN_SIZE
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import FileInfo, name_hash
+from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import Entry, StoredObject
@@ -69,7 +69,7 @@ async def _fill(gateway: Gateway, files: int, peer: DeviceID, directory: Path) -
         chance = random.Random(files)
         last = _made_up(chance)
         content = chance.randbytes(last.message.size)
-        await bucket.put(keys.object(name_hash(last.name), content_hash(last)), [content, encode_trailer(last)])
+        await bucket.put(keys.object(last.name, content_hash(last)), [content, encode_trailer(last)])
         for start in range(0, files, limits.SEGMENT_ENTRIES):
             infos = [_made_up(chance) for _ in range(min(limits.SEGMENT_ENTRIES, files - start))]
             if start + limits.SEGMENT_ENTRIES >= files:

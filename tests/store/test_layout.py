@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store import layout
-from untrusted_s3.store.layout import FolderKeys, StoreLocation, folder_segment
+from untrusted_s3.store.layout import FolderKeys, StoreLocation, folder_segment, name_hash
 
 SAFE_SEGMENT = re.compile(r"[0-9A-Za-z._-]{1,255}")
 HASHES = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -23,12 +24,30 @@ def assert_safe(key: str) -> None:
     assert len(key) < 1024
 
 
-@given(folder_id=st.text(), name_hash=HASHES, content_hash=HASHES, position=st.integers(1, 10**20 - 1))
-def test_every_key_is_safe(folder_id: str, name_hash: str, content_hash: str, position: int) -> None:
+@given(folder_id=st.text(), name=st.text(), content_hash=HASHES, position=st.integers(1, 10**20 - 1))
+def test_every_key_is_safe(folder_id: str, name: str, content_hash: str, position: int) -> None:
     keys = FolderKeys.of(folder_id)
-    for key in (keys.record, keys.object(name_hash, content_hash), keys.segment(position), keys.checkpoint(position)):
+    for key in (
+        keys.record,
+        keys.segment(position),
+        keys.checkpoint(position),
+        keys.object(name, content_hash),
+    ):
         assert_safe(key)
         assert key.startswith(keys.base)
+        assert keys.base + keys.relative(key) == key
+
+
+def test_name_hash() -> None:
+    name = "0.syncthing-enc/AB/CDEF"
+    assert name_hash(name) == hashlib.sha256(name.encode("utf-8")).hexdigest()[:32]
+
+
+@given(name=st.text(), content_hash=HASHES)
+def test_keys_of_objects(name: str, content_hash: str) -> None:
+    keys, hashed = FolderKeys.of("f"), name_hash(name)
+    assert keys.object(name, content_hash) == f"folders/f/objects/{hashed[:2]}/{hashed}/{content_hash}"
+    assert keys.object(name, content_hash) == keys.objects_of(name) + content_hash
 
 
 @given(st.binary(min_size=32, max_size=32).map(DeviceID))
@@ -36,6 +55,7 @@ def test_keys_of_devices_are_safe(device_id: DeviceID) -> None:
     assert_safe(layout.peer_key(device_id))
     assert_safe(layout.node_key(device_id))
     assert layout.peer_key(device_id).startswith(layout.PEERS)
+    assert layout.node_name(layout.node_key(device_id)) == str(device_id)
 
 
 @given(st.from_regex(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}", fullmatch=True))
@@ -62,6 +82,25 @@ def test_other_folder_ids_are_hashed(folder_id: str) -> None:
 def test_positions_sort_as_texts(one: int, other: int) -> None:
     keys = FolderKeys.of("f")
     assert (keys.segment(one) < keys.segment(other)) == (one < other)
+
+
+@given(st.integers(0, 10**20 - 1))
+def test_positions_are_read_back(position: int) -> None:
+    keys = FolderKeys.of("f")
+    assert keys.segment_position(keys.segment(position)) == position
+    assert keys.checkpoint_position(keys.checkpoint(position)) == position
+    assert keys.segment_position(keys.checkpoint(position)) is None
+    assert keys.checkpoint_position(keys.segment(position)) is None
+    assert FolderKeys.of("other").segment_position(keys.segment(position)) is None
+
+
+@pytest.mark.parametrize(
+    "last", ["", "1", "0" * 19, "0" * 21, "-" + "0" * 19, "0" * 19 + "x", "٣" * 20, "0" * 20 + "/", "0" * 20 + ".tmp"]
+)
+def test_a_stranger_among_positions_is_not_taken_for_one(last: str) -> None:
+    keys = FolderKeys.of("f")
+    assert keys.segment_position(keys.segments + last) is None
+    assert keys.checkpoint_position(keys.checkpoints + last) is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.file_infos import device
 from tests.simulated import SimulatedStore
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
-from untrusted_s3.bep.file_info import FileInfo, name_hash, parse_file_info
+from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.objects.naming import content_hash
@@ -86,7 +86,7 @@ def check_log(store: SimulatedStore) -> None:
                 assert entry.stored is None
                 continue
             assert entry.stored is not None
-            body = store.body(KEYS.object(name_hash(entry.file_info.name), entry.stored.content_hash))
+            body = store.body(KEYS.object(entry.file_info.name, entry.stored.content_hash))
             message = entry.file_info.message
             assert body[: message.size] == b"".join(map(data_of, message.blocks))
             assert len(body) == entry.stored.size

@@ -12,7 +12,7 @@ from tests.file_infos import device
 from tests.simulated import SimulatedBucket
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.file_info import FileInfo, name_hash, parse_file_info
+from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.crypto.file_info import encrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.index.log import FolderLog
@@ -90,7 +90,7 @@ class StoredFolder:
         info = self._encrypt(real, change_fake)
         key = self.key.file_key(path)
         body = [key.encrypt_block(piece) for piece in pieces] + [encode_trailer(info)]
-        await self.bucket.put(self.keys.object(name_hash(info.name), content_hash(info)), body)
+        await self.bucket.put(self.keys.object(info.name, content_hash(info)), body)
         whole = b"".join(body)
         size = part_size(info.message.size)
         checksums = tuple(crc32c_of([whole[start:end]]) for start, end in part_ranges(len(whole), size))
@@ -119,7 +119,7 @@ class StoredFolder:
     def object_key(self, entry: Entry) -> str:
         """Where the data of a file lies."""
         assert entry.stored is not None
-        return self.keys.object(name_hash(entry.file_info.name), entry.stored.content_hash)
+        return self.keys.object(entry.file_info.name, entry.stored.content_hash)
 
     def _real(self, path: str, kind: pb.FileInfoType, mode: int, modified_ns: int) -> pb.FileInfo:
         self._counter += 1

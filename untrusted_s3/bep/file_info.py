@@ -6,7 +6,6 @@ lib/protocol/encryption.go): an encrypted name, a list of encrypted blocks, and 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -52,11 +51,6 @@ class FileInfo:
     def has_data(self) -> bool:
         """Whether it has blocks to keep: a regular file that is neither deleted nor invalid."""
         return self.message.type == pb.FILE and not self.message.deleted and not self.message.invalid
-
-
-def name_hash(name: str) -> str:
-    """32 hex digits of the SHA-256 of an encrypted name in UTF-8."""
-    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def with_sequence(raw: bytes, sequence: int) -> bytes:

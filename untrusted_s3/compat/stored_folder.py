@@ -10,7 +10,7 @@ from pathlib import Path
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import name_hash, parse_file_info
+from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.compat import trees
 from untrusted_s3.crypto.file_info import decrypt_file_info
 from untrusted_s3.crypto.file_key import FileKey
@@ -58,8 +58,8 @@ async def download_objects(bucket: Bucket, folder_id: str, stored: StoredFolder,
     keys = FolderKeys.of(folder_id)
     for name, entry in stored.entries.items():
         if entry.stored is not None:
-            key = keys.object(name_hash(name), entry.stored.content_hash)
-            path = to / key.removeprefix(keys.base)
+            key = keys.object(name, entry.stored.content_hash)
+            path = to / keys.relative(key)
             path.parent.mkdir(parents=True, exist_ok=True)
             await bucket.download_file(key, path)
 

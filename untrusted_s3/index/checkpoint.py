@@ -16,25 +16,10 @@ import crc32c
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.state import FolderState, check_copy
 from untrusted_s3.limits import MIB
-from untrusted_s3.store.bucket import Bucket, ObjectSummary
-from untrusted_s3.store.layout import FolderKeys, position_of
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.layout import FolderKeys
 
 _CHECKSUM_SIZE = 4
-
-
-async def list_checkpoints(bucket: Bucket, keys: FolderKeys) -> dict[int, ObjectSummary]:
-    """All checkpoints in the bucket by their positions."""
-    return await list_positions(bucket, keys.checkpoints)
-
-
-async def list_positions(bucket: Bucket, prefix: str) -> dict[int, ObjectSummary]:
-    """What lies below a prefix under the key of a position; anything else there is not ours."""
-    found = {}
-    async for item in bucket.list(prefix):
-        position = position_of(item.key.removeprefix(prefix))
-        if position is not None:
-            found[position] = item
-    return found
 
 
 async def write_checkpoint(bucket: Bucket, keys: FolderKeys, state: FolderState) -> int:

@@ -15,12 +15,13 @@ import structlog
 from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, NoSuchKey, UsageError
-from untrusted_s3.index.checkpoint import list_checkpoints, read_checkpoint
+from untrusted_s3.index.checkpoint import read_checkpoint
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, decode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.listing import list_checkpoints
 
 _logger = structlog.get_logger()
 _NOBODY = DeviceID(bytes(32))

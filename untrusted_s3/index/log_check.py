@@ -10,12 +10,13 @@ from pathlib import Path
 
 from untrusted_s3 import limits
 from untrusted_s3.errors import DataError, NoSuchKey
-from untrusted_s3.index.checkpoint import list_checkpoints, list_positions, read_checkpoint
+from untrusted_s3.index.checkpoint import read_checkpoint
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, decode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.problem import Problem
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.listing import list_checkpoints, list_segments
 
 
 async def check_log(bucket: Bucket, keys: FolderKeys) -> AsyncIterator[Problem]:
@@ -24,7 +25,7 @@ async def check_log(bucket: Bucket, keys: FolderKeys) -> AsyncIterator[Problem]:
 
     Nothing else may be missing while a gateway cleans up: it deletes old checkpoints first, then segments.
     """
-    segments = sorted(await list_positions(bucket, keys.segments))
+    segments = sorted(await list_segments(bucket, keys))
     checkpoints = sorted(await list_checkpoints(bucket, keys))
     async for problem in _check_checkpoints(bucket, keys, checkpoints):
         yield problem

@@ -14,8 +14,9 @@ from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import FileInfo, name_hash
+from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.index.database import open_database
+from untrusted_s3.store.layout import name_hash
 
 _PENDING_VERSION = 1
 _SCHEMA = """

@@ -18,11 +18,12 @@ from google.protobuf.message import DecodeError
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import FileInfo, name_hash
+from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.database import open_database, remove_database
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Entry, Segment, StoredObject
+from untrusted_s3.store.layout import name_hash
 
 STATE_VERSION = 2
 _CACHED_ENTRIES = 64

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from untrusted_s3 import limits
-from untrusted_s3.index.checkpoint import list_checkpoints, list_positions
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.listing import list_checkpoints, list_segments
 
 _DAY = 86_400.0
 _NEWEST_KEPT = 2
@@ -52,7 +52,7 @@ async def trim(
         deleted += 1
     covered: list[int] = []
     if base:
-        covered = sorted(position for position in await list_positions(bucket, keys.segments) if position <= base)
+        covered = sorted(position for position in await list_segments(bucket, keys) if position <= base)
     for start in range(0, len(covered), limits.CONCURRENT_DELETES):
         batch = covered[start : start + limits.CONCURRENT_DELETES]
         await asyncio.gather(*(bucket.delete(keys.segment(position)) for position in batch))

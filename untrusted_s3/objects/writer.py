@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from untrusted_s3.bep.file_info import FileInfo, name_hash
+from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, PreconditionFailed, PreviousObjectGone
@@ -75,7 +75,7 @@ class FilePuller:
         previous: Entry | None,
         superseded: Callable[[], bool],
     ) -> StoredObject:
-        key = self._keys.object(name_hash(file_info.name), name)
+        key = self._keys.object(file_info.name, name)
         size = object_part_size(file_info)
         try:
             if size == 0:
@@ -128,5 +128,5 @@ class FilePuller:
     def _previous_object(self, previous: Entry | None, file_info: FileInfo) -> PreviousObject | None:
         if previous is None or previous.stored is None:
             return None
-        key = self._keys.object(name_hash(file_info.name), previous.stored.content_hash)
+        key = self._keys.object(file_info.name, previous.stored.content_hash)
         return PreviousObject(self._bucket, key, previous.stored, previous.file_info, file_info)

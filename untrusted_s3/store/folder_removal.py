@@ -7,20 +7,20 @@ import dataclasses
 
 from untrusted_s3 import limits
 from untrusted_s3.errors import UsageError
-from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.listing import list_nodes
 from untrusted_s3.store.records import FolderRecord, read_record, write_record
 
 
 async def check_no_gateway_runs(bucket: Bucket) -> None:
     """Raises UsageError where a gateway has told the store a moment ago that it runs: it would go on with what it knows
     of a removed folder."""
-    async for item in bucket.list(layout.NODES):
-        if item.age < limits.HEARTBEAT_LIFETIME:
-            name = item.key.removeprefix(layout.NODES).removesuffix(".json")
+    async for node in list_nodes(bucket):
+        if node.age < limits.HEARTBEAT_LIFETIME:
             raise UsageError(
-                f"the gateway {name} runs, or ran {item.age:.0f} s ago: stop all gateways on this store first. After a "
-                f"crash, wait until {limits.HEARTBEAT_LIFETIME:.0f} s have passed"
+                f"the gateway {node.device_id} runs, or ran {node.age:.0f} s ago: stop all gateways on this store "
+                f"first. After a crash, wait until {limits.HEARTBEAT_LIFETIME:.0f} s have passed"
             )
 
 
@@ -31,7 +31,7 @@ async def remove_folder(bucket: Bucket, folder_id: str) -> int:
     The record goes last and says meanwhile that the folder is being removed, so that nobody opens what is left if this
     is broken off. Then it can be called again. Raises UsageError where there is no such folder.
     """
-    keys = layout.FolderKeys.of(folder_id)
+    keys = FolderKeys.of(folder_id)
     record = await read_record(bucket, keys.record, FolderRecord.from_json)
     if record is None:
         raise UsageError(f"there is no folder {folder_id!r} in this store (untrusted-s3 folders list)")

@@ -3,11 +3,12 @@
     store.json                              peers/{device id}.json        nodes/{device id}.json
     identities/{name}.json
     folders/{folder}/folder.json
-    folders/{folder}/objects/{hh}/{name hash}/{content hash}
+    folders/{folder}/objects/{hh}/{name hash}/{object name}
     folders/{folder}/log/{position, 20 digits}
     folders/{folder}/checkpoints/{position, 20 digits}
 
-Every key segment is made of `0-9A-Za-z._-` alone, which all S3 servers tried keep apart and unchanged.
+Every key segment consists of `0-9A-Za-z._-`, which all S3 servers tried keep apart and unchanged. Nothing else in the
+program composes a key or takes one apart.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ PEERS = "peers/"
 NODES = "nodes/"
 IDENTITIES = "identities/"
 FOLDERS = "folders/"
-FOLDER_RECORD = "folder.json"
 
+_JSON = ".json"
+_FOLDER_RECORD = "folder.json"
+_POSITION_DIGITS = 20
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
 _LOCATION = re.compile(r"s3://([^/]+)(/.*)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -41,7 +44,7 @@ class StoreLocation:
 
     @classmethod
     def parse(cls, url: str) -> StoreLocation:
-        """From `s3://BUCKET[/PREFIX]`. Raises UsageError for anything else."""
+        """Parse `s3://BUCKET[/PREFIX]`. Raises UsageError for anything else."""
         match = _LOCATION.fullmatch(url)
         if match is None:
             raise UsageError(f"--store must look like s3://BUCKET or s3://BUCKET/PREFIX, not {url!r}")
@@ -59,52 +62,66 @@ class StoreLocation:
 
 
 def peer_key(device_id: DeviceID) -> str:
-    """The record of an accepted device."""
-    return f"{PEERS}{device_id}.json"
+    """Return the key of an accepted device's record."""
+    return f"{PEERS}{device_id}{_JSON}"
 
 
 def node_key(device_id: DeviceID) -> str:
-    """The heartbeat of a gateway."""
-    return f"{NODES}{device_id}.json"
+    """Return the key of a gateway's heartbeat."""
+    return f"{NODES}{device_id}{_JSON}"
+
+
+def node_name(key: str) -> str:
+    """Return the device ID, as a text, in the key of a gateway's heartbeat."""
+    return key.removeprefix(NODES).removesuffix(_JSON)
 
 
 def identity_key(name: str) -> str:
-    """The record of a sealed identity. Raises UsageError for a name that is no key segment."""
+    """Return the key of a sealed identity's record. Raises UsageError for a name that cannot be a key segment."""
     if not _PLAIN_NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} is no name for an identity: 1 to 64 letters, digits, dots, hyphens and underscores, of which the"
             " first is a letter, a digit or a hyphen"
         )
-    return f"{IDENTITIES}{name}.json"
+    return f"{IDENTITIES}{name}{_JSON}"
 
 
 def folder_segment(folder_id: str) -> str:
-    """A folder ID as one key segment: itself where it is harmless, else `_` and 32 hex digits of its SHA-256."""
+    """Return a folder ID as one key segment: unchanged if it is harmless, else `_` and 32 hex digits of its SHA-256."""
     if _PLAIN_NAME.fullmatch(folder_id):
         return folder_id
     return "_" + hashlib.sha256(folder_id.encode()).hexdigest()[:32]
 
 
-def position_of(segment: str) -> int | None:
-    """The position that the last segment of a log segment's or checkpoint's key states; None where it is no such."""
-    return int(segment) if len(segment) == 20 and segment.isascii() and segment.isdigit() else None
+def name_hash(name: str) -> str:
+    """Return 32 hex digits of the SHA-256 of an encrypted name in UTF-8."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def _position(key: str, prefix: str) -> int | None:
+    text = key[len(prefix) :] if key.startswith(prefix) else ""
+    return int(text) if len(text) == _POSITION_DIGITS and text.isascii() and text.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)
 class FolderKeys:
-    """The keys of one folder."""
+    """The keys of one folder.
+
+    Attributes:
+        base: The prefix of all of them; ends in a slash.
+    """
 
     base: str
 
     @classmethod
     def of(cls, folder_id: str) -> FolderKeys:
-        """The keys of the folder with that Syncthing folder ID."""
+        """Return the keys of the folder with a Syncthing folder ID."""
         return cls(f"{FOLDERS}{folder_segment(folder_id)}/")
 
     @property
     def record(self) -> str:
-        """The folder's record."""
-        return self.base + FOLDER_RECORD
+        """The key of the folder's record."""
+        return self.base + _FOLDER_RECORD
 
     @property
     def segments(self) -> str:
@@ -118,17 +135,34 @@ class FolderKeys:
 
     @property
     def objects(self) -> str:
-        """The prefix of all objects with data."""
+        """The prefix of all objects with file data."""
         return self.base + "objects/"
 
-    def object(self, name_hash: str, content_hash: str) -> str:
-        """The object that holds one content of one file; both hashes are 32 hex digits."""
-        return f"{self.objects}{name_hash[:2]}/{name_hash}/{content_hash}"
+    def objects_of(self, name: str) -> str:
+        """Return the prefix of all objects of the file with the encrypted name `name`."""
+        hashed = name_hash(name)
+        return f"{self.objects}{hashed[:2]}/{hashed}/"
+
+    def object(self, name: str, object_name: str) -> str:
+        """Return the key of the object of that name (objects/naming.py) of the file with the encrypted name `name`."""
+        return self.objects_of(name) + object_name
 
     def segment(self, position: int) -> str:
-        """The log segment at a position, counted from 1."""
-        return f"{self.segments}{position:020d}"
+        """Return the key of the log segment at a position, counted from 1."""
+        return f"{self.segments}{position:0{_POSITION_DIGITS}d}"
+
+    def segment_position(self, key: str) -> int | None:
+        """Return the position in the key of a log segment, or None if it is not one of this folder."""
+        return _position(key, self.segments)
 
     def checkpoint(self, position: int) -> str:
-        """The checkpoint of the state after the segment at `position`."""
-        return f"{self.checkpoints}{position:020d}"
+        """Return the key of the checkpoint of the state after the segment at `position`."""
+        return f"{self.checkpoints}{position:0{_POSITION_DIGITS}d}"
+
+    def checkpoint_position(self, key: str) -> int | None:
+        """Return the position in the key of a checkpoint, or None if it is not one of this folder."""
+        return _position(key, self.checkpoints)
+
+    def relative(self, key: str) -> str:
+        """Return a key of this folder without the folder's prefix, such as "log/00000000000000000001"."""
+        return key.removeprefix(self.base)

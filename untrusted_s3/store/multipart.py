@@ -8,18 +8,21 @@ later, though the ciphertext of a block is another one each time a peer sends it
 from __future__ import annotations
 
 from untrusted_s3 import limits
+from untrusted_s3.store.format import PartGrid
 
 
-def part_size(data_size: int, block_size: int = 1) -> int:
+def part_size(data_size: int, block_size: int = 1, grid: PartGrid | None = None) -> int:
     """The part size for `data_size` bytes (a file's without the trailer) in blocks of `block_size` bytes.
 
     0 for a single PUT, else the smallest whole number of blocks that has at least 8 MiB, doubled until 9,000 parts
     hold the data.
     """
-    if data_size <= limits.SINGLE_PUT_SIZE:
+    if grid is None:
+        grid = PartGrid(limits.SINGLE_PUT_SIZE, limits.MIN_PART_SIZE, limits.MAX_PARTS)
+    if data_size <= grid.single_put_size:
         return 0
-    size = -(-limits.MIN_PART_SIZE // block_size) * block_size
-    while size * limits.MAX_PARTS < data_size:
+    size = -(-grid.min_part_size // block_size) * block_size
+    while size * grid.max_parts < data_size:
         size *= 2
     return size
 

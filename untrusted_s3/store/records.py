@@ -15,6 +15,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed, UsageError
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.listing import list_folders
 
 FORMAT = "untrusted_s3"
 VERSION = 1
@@ -191,8 +192,8 @@ async def open_store(bucket: Bucket) -> StoreRecord:
 async def read_folders(bucket: Bucket) -> list[FolderRecord]:
     """All folders of the store, by ID."""
     records = []
-    async for directory in bucket.list_directories(layout.FOLDERS):
-        record = await read_record(bucket, directory + layout.FOLDER_RECORD, FolderRecord.from_json)
+    async for keys in list_folders(bucket):
+        record = await read_record(bucket, keys.record, FolderRecord.from_json)
         if record is not None:
             records.append(record)
     return sorted(records, key=lambda record: record.folder_id)

@@ -15,7 +15,6 @@ import structlog
 from untrusted_s3 import limits
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import name_hash
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
@@ -116,7 +115,7 @@ class Folder:
     def object_key(self, entry: Entry) -> str:
         """The key of an entry's object; the entry must have one."""
         assert entry.stored is not None
-        return self.keys.object(name_hash(entry.file_info.name), entry.stored.content_hash)
+        return self.keys.object(entry.file_info.name, entry.stored.content_hash)
 
     # Peers' indexes
 

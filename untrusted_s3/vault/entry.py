@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.file_info import FileInfo, check_name, name_hash
+from untrusted_s3.bep.file_info import FileInfo, check_name
 from untrusted_s3.crypto.file_info import decrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import DataError, RemoteProtocolError
@@ -126,4 +126,4 @@ def _object_key(entry: LogEntry, keys: FolderKeys) -> str:
     # Whoever writes to the store can write this too; it must stay below the folder's objects.
     if not is_object_name(stored.content_hash) or stored.size <= entry.file_info.message.size:
         raise DataError("the log names an object that cannot be its data")
-    return keys.object(name_hash(entry.file_info.name), stored.content_hash)
+    return keys.object(entry.file_info.name, stored.content_hash)
