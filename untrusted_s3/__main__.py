@@ -7,7 +7,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-TERMINATED = 128 + signal.SIGTERM
+from untrusted_s3.errors import TERMINATED
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -15,8 +15,8 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def run() -> NoReturn:
-    """Runs the command line and ends with its exit code."""
-    # As process 1 of a container, a signal without a handler is lost; the imports below take most of a second.
+    """Run the command line and end with its exit code."""
+    # As process 1 of a container, a signal without a handler is lost; a command's imports can take a second.
     signal.signal(signal.SIGTERM, _terminate)
     from untrusted_s3.cli.main import main
 

@@ -1,18 +1,43 @@
-"""Every error that this program raises on purpose, with the exit code the command line gives it.
+"""The errors that this program raises on purpose, and its exit codes.
 
-A message says what is wrong and, where the reader can do something, what to do.
+A message says what is wrong. What the user can type to mend it is added by `cli/advice.py`, which goes by an error's
+class and attributes.
 
-Exit codes: 0 all well; 1 something wrong in the data, or a fault of our own; 2 usage or configuration; 3 the store
-cannot be reached or refuses; 4 wrong password; 5 no gateway answers.
+`python -m untrusted_s3.errors` prints docs/exit-codes.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Final, Literal
+
+SUCCESS: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+STORE_FAILED: Final = 3
+WRONG_PASSWORD: Final = 4
+NO_GATEWAY: Final = 5
+INTERRUPTED: Final = 130  # 128 + SIGINT
+BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
+TERMINATED: Final = 143  # 128 + SIGTERM
+
+EXIT_CODES: Final[Mapping[int, str]] = {
+    SUCCESS: "success",
+    FAILED: "damaged data, or an internal error",
+    USAGE: "wrong usage or configuration",
+    STORE_FAILED: "the store cannot be reached or refuses",
+    WRONG_PASSWORD: "wrong password",
+    NO_GATEWAY: "no gateway answers",
+    INTERRUPTED: "interrupted",
+    BROKEN_PIPE: "the reader of the output is gone",
+    TERMINATED: "terminated",
+}
+
 
 class UntrustedS3Error(Exception):
-    """The base of all our errors."""
+    """The base of all errors of this program."""
 
-    exit_code = 1
+    exit_code: ClassVar[int] = FAILED
 
 
 # Usage and configuration
@@ -21,51 +46,113 @@ class UntrustedS3Error(Exception):
 class UsageError(UntrustedS3Error):
     """An option, a file or a setting that the user has to change."""
 
-    exit_code = 2
+    exit_code = USAGE
 
 
 class InvalidDeviceID(UsageError):
-    """A text that is no Syncthing device ID; the message tells which part is wrong."""
+    """A text that is not a Syncthing device ID."""
+
+
+class InvalidEndpoint(UsageError):
+    """A text that is not the URL of an S3 server."""
+
+
+class NoSuchFolder(UsageError):
+    """The store has no folder of that ID."""
+
+
+class FolderRemovalUnfinished(UsageError):
+    """The removal of a folder was interrupted: the folder cannot be opened, only removed.
+
+    Attributes:
+        folder_id: The folder's ID.
+    """
+
+    def __init__(self, folder_id: str) -> None:
+        super().__init__(f"the removal of the folder {folder_id!r} was not finished")
+        self.folder_id = folder_id
+
+
+class AddressUnavailable(UsageError):
+    """The gateway cannot listen on an address: mostly because the port is in use.
+
+    Attributes:
+        address: The address, as in 127.0.0.1:8385 or tcp://0.0.0.0:22001.
+        purpose: Who connects there: devices, or clients of HTTP.
+    """
+
+    def __init__(self, address: str, purpose: Literal["devices", "http"], reason: str) -> None:
+        super().__init__(f"cannot listen on {address}: {reason}")
+        self.address = address
+        self.purpose = purpose
+
+
+class IdentityFolderUnusable(UsageError):
+    """No identity can be kept in a folder."""
+
+
+class StateFolderUnusable(UsageError):
+    """The folder of the local state cannot be written to."""
+
+
+class EmbeddedStoreMissing(UsageError):
+    """The program of the embedded store is not installed."""
+
+
+class EmbeddedStoreInUse(UsageError):
+    """Another process uses the folder of the embedded store."""
 
 
 class WrongPassword(UntrustedS3Error):
-    """A password or passphrase that does not open what it should."""
+    """A password that does not open the folder."""
 
-    exit_code = 4
+    exit_code = WRONG_PASSWORD
+
+
+class WrongPassphrase(WrongPassword):
+    """A passphrase that does not open the identity in the store."""
 
 
 # A running gateway
 
 
 class GatewayUnreachable(UntrustedS3Error):
-    """No gateway answers HTTP at that address."""
+    """No gateway answers HTTP at an address."""
 
-    exit_code = 5
+    exit_code = NO_GATEWAY
 
 
 # The store
 
 
 class StoreError(UntrustedS3Error):
-    """The store answered with a refusal, or not at all."""
+    """The store refused a request, or did not answer."""
 
-    exit_code = 3
+    exit_code = STORE_FAILED
 
 
 class StoreUnreachable(StoreError):
-    """No answer from the store: a network fault, or the server is down. Worth another try."""
+    """The store did not answer: a network failure, or the server is down. Worth another try."""
 
 
 class StoreRefused(StoreError):
-    """The store answered and will not do it: credentials, rights, a missing bucket, a clock that is off."""
+    """The store refused a request: credentials, rights, a missing bucket, a wrong clock."""
+
+
+class NoSuchBucket(StoreRefused):
+    """The bucket does not exist."""
 
 
 class ConditionalWritesUnsupported(StoreRefused):
-    """The store does not keep two concurrent `If-None-Match: *` PUTs apart."""
+    """The store lets two concurrent `If-None-Match: *` PUTs of one key succeed."""
+
+
+class LifecycleRuleMissing(StoreRefused):
+    """No lifecycle rule of the bucket ends unfinished multipart uploads."""
 
 
 class NoSuchKey(StoreError):
-    """There is no object under that key."""
+    """No object has that key."""
 
 
 class PreconditionFailed(StoreError):
@@ -73,22 +160,18 @@ class PreconditionFailed(StoreError):
 
 
 class UploadLost(StoreError):
-    """A multipart upload is gone, or a part of it is another: somebody else was there. Worth another try."""
+    """A multipart upload is gone, or another writer changed a part of it. Worth another try."""
 
 
 class PreviousObjectGone(StoreError):
-    """The object that unchanged data was to come from is not there any more."""
+    """The object that unchanged data was to be copied from is gone."""
 
 
 # The bucket's contents
 
 
 class DataError(UntrustedS3Error):
-    """Something in the bucket is not what the format says."""
-
-
-class NotRestored(UntrustedS3Error):
-    """Something could not be written to the local disk; the message says why, not what."""
+    """Something in the bucket does not follow the format."""
 
 
 class DecryptionFailed(DataError):
@@ -96,13 +179,16 @@ class DecryptionFailed(DataError):
 
 
 class InconsistentFileInfo(DataError):
-    """A file info whose outside, which anybody can write, does not fit the real one that is encrypted in it."""
+    """A file info whose unencrypted part, which anybody can write, contradicts the encrypted one."""
 
 
 class BlockDamaged(DataError):
-    """A block of a file that cannot be read from the store, or is not what its file info says.
+    """A block of a file that cannot be read from the store, or differs from its file info.
 
-    `path` is the plain name, `offset` where the block begins in the plain file, `reason` what is wrong.
+    Attributes:
+        path: The plain name of the file.
+        offset: Where the block begins in the plain file.
+        reason: What is wrong.
     """
 
     def __init__(self, path: str, offset: int, reason: str) -> None:
@@ -112,45 +198,49 @@ class BlockDamaged(DataError):
         self.reason = reason
 
 
-# Local state
+# Local files
+
+
+class NotRestored(UntrustedS3Error):
+    """A file, directory or symlink could not be written to the local disk. The message says why, but not which."""
 
 
 class StateDamaged(UntrustedS3Error):
-    """A file of the local state cannot be used any more; what it held is in the store."""
+    """A file of the local state is damaged. What it held is in the store."""
 
 
-# A real Syncthing beside us
+# A real Syncthing as a child process
 
 
 class SyncthingFailed(UntrustedS3Error):
-    """Syncthing refused, died, or did not get there in time."""
+    """Syncthing refused a command, ended, or took too long."""
 
 
 class CheckFailed(UntrustedS3Error):
-    """Something that a real Syncthing made or kept is not as our own code makes or expects it."""
+    """Something that a real Syncthing made or kept differs from what our own code makes or expects."""
 
 
 # The protocol
 
 
 class ProtocolError(UntrustedS3Error):
-    """The Block Exchange Protocol was not kept."""
+    """A violation of the Block Exchange Protocol."""
 
 
 class LocalProtocolError(ProtocolError):
-    """We were about to break the protocol: a bug of ours. Nothing was sent."""
+    """An internal error: the caller was about to violate the protocol. Nothing was sent."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke the protocol; the connection must be closed."""
+    """The peer violated the protocol; the connection must be closed."""
 
 
 class TLSFailed(RemoteProtocolError):
-    """TLS could not be set up with the peer, or broke."""
+    """The TLS handshake with the peer failed, or the TLS connection broke."""
 
 
 class TooManyConnections(ProtocolError):
-    """A connection of a device that is not accepted (yet) made room for a newer one."""
+    """A connection of a device that is not accepted (yet) was closed in favour of a newer one."""
 
 
 class FolderRefused(ProtocolError):
@@ -158,8 +248,39 @@ class FolderRefused(ProtocolError):
 
 
 class BlockUnavailable(ProtocolError):
-    """No connected peer gives us a block now; worth another try later."""
+    """No connected peer can send a block now. Worth another try later."""
 
 
 class PullStopped(UntrustedS3Error):
-    """A file was given up in order: its content is not wanted any more, or the gateway stops."""
+    """The pull of a file was given up: its content is not wanted any longer, or the gateway stops."""
+
+
+def exit_code_document() -> str:
+    """Return docs/exit-codes.md."""
+    lines = [
+        "# Exit codes",
+        "",
+        "<!-- Made by: python -m untrusted_s3.errors -->",
+        "",
+        "| exit code | meaning | errors |",
+        "|---|---|---|",
+    ]
+    for code, meaning in EXIT_CODES.items():
+        names = ", ".join(f"`{error.__name__}`" for error in _errors(UntrustedS3Error) if error.exit_code == code)
+        lines.append(f"| {code} | {meaning} | {names} |")
+    lines += [
+        "",
+        "130, 141 and 143 are 128 and the number of the signal, as shells count: SIGINT, SIGPIPE and SIGTERM. A",
+        "gateway that a signal stops in order ends with 0.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _errors(base: type[UntrustedS3Error]) -> Iterator[type[UntrustedS3Error]]:
+    yield base
+    for error in base.__subclasses__():
+        yield from _errors(error)
+
+
+if __name__ == "__main__":
+    print(exit_code_document(), end="")

@@ -190,6 +190,7 @@ class UpkeepSettings:
         message_memory: The most bytes of unhandled messages, over all peers.
         stop_timeout: How long a stop may take.
         close_timeout: How much of that is for peers to read the Close.
+        same_signal: Signals to stop that follow each other within this time count as one.
     """
 
     first_delay: float = 60.0
@@ -203,6 +204,7 @@ class UpkeepSettings:
     message_memory: int = 128 * MIB
     stop_timeout: float = 20.0
     close_timeout: float = 2.0
+    same_signal: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

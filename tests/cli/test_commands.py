@@ -18,9 +18,9 @@ from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.store.http_server import Answer, Request, http_server
 from untrusted_s3 import __version__
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.cli import main as main_module
 from untrusted_s3.cli.commands import folders as folders_module
 from untrusted_s3.cli.output import size_text
+from untrusted_s3.errors import BROKEN_PIPE, INTERRUPTED
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
@@ -106,7 +106,7 @@ def test_an_interruption(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> No
         raise KeyboardInterrupt
 
     monkeypatch.setattr(folders_module, "_list", interrupt)
-    assert run_cli("folders", "list").exit_code == main_module.INTERRUPTED
+    assert run_cli("folders", "list").exit_code == INTERRUPTED
 
 
 def test_nobody_reads_the_output() -> None:
@@ -115,7 +115,7 @@ def test_nobody_reads_the_output() -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(30) == main_module.BROKEN_PIPE
+        assert process.wait(30) == BROKEN_PIPE
 
 
 # id

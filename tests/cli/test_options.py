@@ -11,7 +11,7 @@ import pytest
 from tests.cli.conftest import RunCLI
 from untrusted_s3.cli.commands.serve import serve
 from untrusted_s3.cli.main import cli
-from untrusted_s3.cli.options import Setting, parse_host_port
+from untrusted_s3.cli.options import Setting, all_commands, parse_host_port
 from untrusted_s3.errors import UsageError
 
 SETTINGS: dict[str, Any] = {}
@@ -125,14 +125,9 @@ def test_an_endpoint_without_a_store_is_a_mistake(run_cli: RunCLI) -> None:
     assert outcome.exit_code == 2 and "--store" in outcome.stderr
 
 
-def all_commands(command: click.Command) -> list[click.Command]:
-    children = command.commands.values() if isinstance(command, click.Group) else ()
-    return [command, *(inner for child in children for inner in all_commands(child))]
-
-
 def test_every_option_is_an_environment_variable_with_one_meaning() -> None:
     meanings: dict[str, tuple[str, Any]] = {}
-    for command in all_commands(cli):
+    for command in all_commands(click.Context(cli)):
         for parameter in command.params:
             if not isinstance(parameter, click.Option) or isinstance(command, click.Group):
                 continue
@@ -140,6 +135,7 @@ def test_every_option_is_an_environment_variable_with_one_meaning() -> None:
             assert parameter.envvar == "UNTRUSTED_S3_" + parameter.key.upper().replace("-", "_")
             meaning = (str(parameter.name), parameter.multiple)
             assert meanings.setdefault(parameter.key, meaning) == meaning
+    assert {"listen", "peers-add-share", "byte-range"} <= meanings.keys()
 
 
 @pytest.mark.parametrize(

@@ -230,10 +230,9 @@ def test_a_second_signal_while_it_stops_ends_it(monkeypatch: pytest.MonkeyPatch)
         "    print('stopping', file=sys.stderr, flush=True)\n"
         "    await asyncio.sleep(1000)\n"
         "Gateway.stop = stop\n"
-        "import untrusted_s3.cli.commands.serve\n"
-        "sys.modules['untrusted_s3.cli.commands.serve']._SAME_SIGNAL = 0\n"
         "from untrusted_s3.cli.main import main\n"
-        "sys.exit(main())\n"
+        "from untrusted_s3.settings import Settings, UpkeepSettings\n"
+        "sys.exit(main(settings=Settings(upkeep=UpkeepSettings(same_signal=0.0))))\n"
     )
     monkeypatch.setattr(f"{__name__}.SERVE", [sys.executable, "-c", program, *SERVE[3:]])
     with serving("--http", "none") as running:
@@ -248,9 +247,9 @@ def test_a_second_signal_while_it_stops_ends_it(monkeypatch: pytest.MonkeyPatch)
 def test_a_signal_that_arrives_twice_at_once_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import sys\n"
-        "import untrusted_s3.cli.main\n"
-        "sys.modules['untrusted_s3.cli.commands.serve']._SAME_SIGNAL = 1000\n"
-        "sys.exit(untrusted_s3.cli.main.main())\n"
+        "from untrusted_s3.cli.main import main\n"
+        "from untrusted_s3.settings import Settings, UpkeepSettings\n"
+        "sys.exit(main(settings=Settings(upkeep=UpkeepSettings(same_signal=1000.0))))\n"
     )
     monkeypatch.setattr(f"{__name__}.SERVE", [sys.executable, "-c", program, *SERVE[3:]])
     with serving("--http", "none") as running:

@@ -18,6 +18,7 @@ from typing import Any, TextIO, TypeVar, cast
 
 import click
 
+from untrusted_s3.cli.invocation import Invocation
 from untrusted_s3.cli.terminal import LiveLine
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store.layout import StoreLocation
@@ -29,14 +30,6 @@ DEFAULT_HTTP = "127.0.0.1:8385"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-@dataclass
-class Invocation:
-    """What the whole program has to know of a command line: whether to show tracebacks, and the stream of the log."""
-
-    debug: bool = False
-    live_line: LiveLine | None = None
 
 
 class Setting(click.Option):
@@ -179,7 +172,7 @@ def _read_configuration(context: click.Context, parameter: click.Parameter, path
     if path is None:
         return
     context.meta[CONFIGURATION_FILE] = path
-    values = read_configuration(path, {setting.key for setting in _all_settings(context.find_root().command)})
+    values = read_configuration(path, {setting.key for setting in _all_settings(context.find_root())})
     given = {
         str(setting.name): _as_default(setting, values[setting.key], path)
         for setting in _settings(context.command)
@@ -227,8 +220,17 @@ def _settings(command: click.Command) -> list[Setting]:
     return [parameter for parameter in command.params if isinstance(parameter, Setting)]
 
 
-def _all_settings(command: click.Command) -> Iterator[Setting]:
-    yield from _settings(command)
+def _all_settings(context: click.Context) -> Iterator[Setting]:
+    for command in all_commands(context):
+        yield from _settings(command)
+
+
+def all_commands(context: click.Context) -> Iterator[click.Command]:
+    """Yield the command of `context` and, if it is a group, all commands in it. Imports the modules of all."""
+    command = context.command
+    yield command
     if isinstance(command, click.Group):
-        for inner in command.commands.values():
-            yield from _all_settings(inner)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            if inner is not None:
+                yield from all_commands(click.Context(inner, parent=context, info_name=name))

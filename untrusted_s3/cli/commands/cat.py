@@ -31,7 +31,11 @@ _RANGE = re.compile(r"(\d{1,18})?-(\d{1,18})?")
 @store_options
 @common_options
 def cat(path: str, byte_range: str | None, key_holder: KeyHolderOptions, store: StoreOptions) -> None:
-    """Write the file PATH of a folder to standard output, straight from the store. Every block is checked first."""
+    """Write a file of a folder to standard output.
+
+    PATH is the file's path in the folder. The file comes straight from the store; every block is checked before it is
+    written.
+    """
     if byte_range is not None and (not _RANGE.fullmatch(byte_range) or byte_range == "-"):
         raise UsageError(f"--range must look like 0-499, 500- or -500, not {byte_range!r}")
     uvloop.run(_cat(path, byte_range, key_holder, store))

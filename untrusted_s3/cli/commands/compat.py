@@ -43,10 +43,11 @@ _WIDTH = 19
 @common_options
 @click.pass_context
 def compat(context: click.Context, syncthing: str, time_limit: float, keep: bool, as_json: bool) -> None:
-    """Try everything between a Syncthing program and us, a check a line; exit code 1 if one fails.
+    """Test a Syncthing program together with this one.
 
     Starts that program as two trusted devices, a gateway between them and an embedded store, all on the loopback
-    interface and in a temporary folder. Nothing is announced to anybody.
+    interface and in a temporary folder. Nothing is announced to other devices. Prints a line for each check; the exit
+    code is 1 if one fails.
     """
     # Here, so that a gateway's process loads nothing that could decrypt.
     from untrusted_s3.compat.compat import Compat

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import uvloop
 
+from untrusted_s3.cli.advice import explain
 from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
 from untrusted_s3.cli.output import print_json
 from untrusted_s3.cli.store import open_bucket
@@ -45,7 +46,10 @@ _NAME_WIDTH = max(len(name) for name, _, _ in _CHECKS)
 def doctor(
     context: click.Context, store: StoreOptions, single_writer: bool, set_lifecycle: bool, as_json: bool
 ) -> None:
-    """Try whether the store does what a gateway relies on; exit code 3 if not."""
+    """Check whether the store does what a gateway needs.
+
+    The exit code is 3 if it does not.
+    """
     checks = list(_CHECKS)
     if single_writer:
         checks = [(name, needed and name != "conditional writes", check) for name, needed, check in checks]
@@ -63,9 +67,9 @@ async def _examine(store: StoreOptions, checks: Sequence[Check], as_json: bool) 
                 try:
                     report.add(name, "ok", await check(bucket))
                 except StoreError as error:
-                    report.add(name, "FAIL" if needed else "note", str(error))
+                    report.add(name, "FAIL" if needed else "note", explain(error))
     except StoreError as error:
-        report.add("bucket", "FAIL", str(error))
+        report.add("bucket", "FAIL", explain(error))
     if as_json:
         print_json({"ok": report.well, "checks": report.checks})
     return report.well

@@ -18,7 +18,7 @@ from untrusted_s3.store.layout import FolderKeys
 
 @click.group()
 def folders() -> None:
-    """The folders in the store."""
+    """List and remove the folders in the store."""
 
 
 @folders.command("list")

@@ -20,7 +20,10 @@ from untrusted_s3.cli.terminal import qr_code
 @identity_options
 @common_options
 def device_id(identity: IdentityOptions, store: StoreOptions, qr: bool) -> None:
-    """Print this gateway's device ID; it is made at first use. The store is needed for an identity in it alone."""
+    """Print this gateway's device ID.
+
+    The identity is made at first use. The store is used only if the identity is in it.
+    """
     own = uvloop.run(_read(store, identity)) if identity.in_store else identity.open_local().device_id
     if qr:
         click.echo(qr_code(str(own), sys.stderr.encoding), err=True, nl=False)

@@ -51,9 +51,10 @@ def ls(
     key_holder: KeyHolderOptions,
     store: StoreOptions,
 ) -> None:
-    """List a folder, straight from the store; exit code 1 if something in it is damaged.
+    """List a folder, straight from the store.
 
-    PATH is a directory, a file, or a glob: *, ? and [...] stand for characters of one name, ** for any.
+    PATH is a directory, a file, or a glob: *, ? and [...] stand for characters of one name, ** for any. The exit code
+    is 1 if something is damaged.
     """
     listing = _Listing(long, recursive, human_readable, deleted, as_json)
     context.exit(uvloop.run(_list(listing, paths, key_holder, store)))

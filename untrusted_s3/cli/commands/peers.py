@@ -24,7 +24,10 @@ from untrusted_s3.store.records import PeerRecord
 
 @click.group()
 def peers() -> None:
-    """The devices that may connect. Running gateways follow within half a minute, and let in a new one that knocks."""
+    """List, accept and remove devices.
+
+    Running gateways follow within half a minute. A new device that connects is let in at once.
+    """
 
 
 @peers.command("list")

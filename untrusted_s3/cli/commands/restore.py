@@ -13,8 +13,9 @@ import click
 from untrusted_s3.cli.allocator import reuse_large_buffers
 from untrusted_s3.cli.bulk import bulk_options, counted, print_problems
 from untrusted_s3.cli.interruptible import run_interruptible
+from untrusted_s3.cli.invocation import Invocation
 from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
-from untrusted_s3.cli.options import Invocation, StoreOptions, common_options, json_option, option, store_options
+from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
 from untrusted_s3.cli.output import print_json, size_text
 from untrusted_s3.cli.progress import shown_progress
 from untrusted_s3.cli.store import open_store
@@ -52,9 +53,11 @@ def restore(
     key_holder: KeyHolderOptions,
     store: StoreOptions,
 ) -> None:
-    """Restore a folder to the directory TARGET; exit code 1 if a file is damaged or cannot be written.
+    """Restore a folder to a directory.
 
-    Files that are there with equal size and time are not fetched again: after an interrupt, just start it once more.
+    TARGET is the directory; it is created if need be. Files that are in it with equal size and time are not fetched
+    again: after an interruption, start the command once more. The exit code is 1 if a file is damaged or cannot be
+    written.
     """
     # Here, so that a gateway's process loads nothing that could decrypt.
     from untrusted_s3.restore.restoration import RestoreSettings

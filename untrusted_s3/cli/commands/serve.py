@@ -19,9 +19,9 @@ from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.console import Console, watch_without_terminal, welcome
 from untrusted_s3.cli.identity import IdentityOptions, identity_options
+from untrusted_s3.cli.invocation import Invocation
 from untrusted_s3.cli.options import (
     CONFIGURATION_FILE,
-    Invocation,
     StoreOptions,
     common_options,
     http_option,
@@ -39,7 +39,6 @@ _logger = structlog.get_logger()
 # 22000 is the port of the user's own Syncthing on the same machine.
 DEFAULT_LISTEN = "tcp://0.0.0.0:22001"
 _DAY = 86_400.0
-_SAME_SIGNAL = 0.5  # seconds
 
 
 @click.command()
@@ -102,7 +101,10 @@ def serve(
     store: StoreOptions,
     identity: IdentityOptions,
 ) -> None:
-    """Run the gateway until SIGINT or SIGTERM; a second one stops it without delay."""
+    """Run the gateway until SIGINT or SIGTERM.
+
+    A second signal stops it without delay.
+    """
     for address in listen:
         parse_address(address)
     if http != "none":
@@ -116,7 +118,9 @@ def serve(
         history=history * _DAY,
     )
     try:
-        uvloop.run(_serve(store, identity, settings, single_writer, _watcher(context, always_welcome)))
+        same_signal = context.ensure_object(Invocation).settings.upkeep.same_signal
+        watch = _watcher(context, always_welcome)
+        uvloop.run(_serve(store, identity, settings, single_writer, watch, same_signal))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
@@ -157,8 +161,9 @@ async def _serve(
     settings: GatewaySettings,
     single_writer: bool,
     watch: Callable[[Gateway], Awaitable[None]],
+    same_signal: float,
 ) -> None:
-    signals = _Signals()
+    signals = _Signals(same_signal)
     async with open_bucket(store, own_server=True) as bucket:
         # The embedded store is known to keep them apart; it makes rivals wait for seconds.
         if store.location is not None and not single_writer:
@@ -185,12 +190,14 @@ async def _serve(
 class _Signals:
     """SIGINT and SIGTERM: while `graceful`, the first one sets `stop`; any later one cancels the task.
 
-    One signal can arrive twice at once, from the terminal and by a program like make that passes it on.
+    One signal can arrive twice at once, from the terminal and by a program like make that passes it on: signals
+    within `same_signal` seconds after the first one are ignored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, same_signal: float) -> None:
         self.graceful = False
         self.stop = asyncio.Event()
+        self._same_signal = same_signal
         self._stopped_at = float("-inf")
         self._task = asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -201,7 +208,7 @@ class _Signals:
         if self.graceful and not self.stop.is_set():
             self.stop.set()
             self._stopped_at = now
-        elif now - self._stopped_at < _SAME_SIGNAL:
+        elif now - self._stopped_at < self._same_signal:
             return
         elif self._task is not None:
             self._task.cancel()

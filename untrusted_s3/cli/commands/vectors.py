@@ -38,10 +38,10 @@ _WIDTH = 18
 @common_options
 @click.pass_context
 def vectors(context: click.Context, directory: Path | None, junit: Path | None, as_json: bool) -> None:
-    """Check this installation's crypto against known answers; exit code 1 if any is wrong.
+    """Check this installation's crypto against known answers.
 
-    The answers come from RFCs and from real Syncthing. Each question is put to our own code and, for a second
-    opinion, to other libraries.
+    The answers come from RFCs and from real Syncthing. Each question is put to this program's own code and, for a
+    second opinion, to other libraries. The exit code is 1 if an answer is wrong.
     """
     # Here, so that a gateway's process loads nothing that could decrypt.
     from untrusted_s3.vectors_check.cases import default_directory

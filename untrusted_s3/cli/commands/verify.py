@@ -13,8 +13,9 @@ import click
 from untrusted_s3.cli.allocator import reuse_large_buffers
 from untrusted_s3.cli.bulk import bulk_options, counted, print_problems
 from untrusted_s3.cli.interruptible import run_interruptible
+from untrusted_s3.cli.invocation import Invocation
 from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
-from untrusted_s3.cli.options import Invocation, StoreOptions, common_options, json_option, option, store_options
+from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
 from untrusted_s3.cli.output import print_json, size_text
 from untrusted_s3.cli.progress import shown_progress
 from untrusted_s3.cli.store import open_store
@@ -64,7 +65,10 @@ def verify(
     key_holder: KeyHolderOptions,
     store: StoreOptions,
 ) -> None:
-    """Read and decrypt all of a folder, and check it and the log that names it; exit code 1 if anything is damaged."""
+    """Read, decrypt and check all of a folder.
+
+    Its log is checked too. The exit code is 1 if anything is damaged.
+    """
     if sample is not None and seed is None:
         seed = secrets.randbits(_SEED_BITS)
     reuse_large_buffers()

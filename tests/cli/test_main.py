@@ -1,0 +1,71 @@
+"""The command line as a whole: what is loaded when, and what `--help` says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from tests.cli.conftest import RunCLI
+from untrusted_s3.cli.main import cli
+from untrusted_s3.errors import EXIT_CODES
+
+HEAVY = ("OpenSSL", "aiohttp", "asyncio", "boto3", "botocore", "cryptography", "google.protobuf", "structlog", "uvloop")
+SECRET = (
+    "untrusted_s3.crypto",
+    "untrusted_s3.vault",
+    "untrusted_s3.restore",
+    "untrusted_s3.verify",
+    "untrusted_s3.vectors_check",
+    "untrusted_s3.compat",
+    "nacl",
+    "miscreant",
+)
+
+
+def loaded_by(program: str) -> list[str]:
+    """The modules that a program in a Python of its own has loaded at its end."""
+    shown = "\nprint(chr(10) + ' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{program}{shown}"], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout.splitlines()[-1].split()
+
+
+def within(modules: list[str], packages: tuple[str, ...]) -> list[str]:
+    return [
+        module for module in modules if module.startswith(tuple(f"{name}." for name in packages)) or module in packages
+    ]
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_what_is_asked_most_loads_next_to_nothing(argument: str) -> None:
+    loaded = loaded_by(f"from untrusted_s3.cli.main import main; assert main([{argument!r}]) == 0")
+    assert within(loaded, HEAVY) == []
+    assert [module for module in loaded if module.startswith("untrusted_s3.cli.commands.")] == []
+
+
+def test_the_gateway_loads_nothing_that_decrypts() -> None:
+    loaded = loaded_by("from untrusted_s3.cli.main import main; assert main(['serve', '--help']) == 0")
+    assert "untrusted_s3.gateway.gateway" in loaded
+    assert within(loaded, SECRET) == []
+
+
+def test_the_one_line_helps_are_those_of_the_commands(run_cli: RunCLI) -> None:
+    context = click.Context(cli)
+    names = cli.list_commands(context)
+    assert len(names) == 12
+    shown = run_cli("--help").stdout
+    for name in names:
+        command = cli.get_command(context, name)
+        assert command is not None and command.name == name
+        help_text = command.get_short_help_str(limit=1000)
+        assert f"  {name:<7}  {help_text}\n" in shown
+
+
+def test_help_tells_every_exit_code(run_cli: RunCLI) -> None:
+    shown = " ".join(run_cli("--help").stdout.split())
+    for code, meaning in EXIT_CODES.items():
+        assert f"{code} {meaning}" in shown

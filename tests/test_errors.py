@@ -1,0 +1,39 @@
+"""Errors and exit codes."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import untrusted_s3
+from untrusted_s3.errors import EXIT_CODES, UntrustedS3Error, exit_code_document
+
+PACKAGE = Path(untrusted_s3.__file__).parent
+
+
+def all_errors(base: type[UntrustedS3Error] = UntrustedS3Error) -> Iterator[type[UntrustedS3Error]]:
+    yield base
+    for error in base.__subclasses__():
+        yield from all_errors(error)
+
+
+def test_the_document_is_what_the_code_generates() -> None:
+    document = PACKAGE.parent / "docs" / "exit-codes.md"
+    assert document.read_text(encoding="utf-8") == exit_code_document(), "run: python -m untrusted_s3.errors"
+
+
+def test_every_error_has_an_exit_code_with_a_meaning() -> None:
+    assert {error.exit_code for error in all_errors()} <= EXIT_CODES.keys()
+
+
+def test_every_error_is_used() -> None:
+    """A base class counts as used: it is there to be caught."""
+    used = {
+        name.id if isinstance(name, ast.Name) else name.attr
+        for path in PACKAGE.rglob("*.py")
+        for name in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(name, ast.Name | ast.Attribute)
+    }
+    unused = [error.__name__ for error in all_errors() if not error.__subclasses__() and error.__name__ not in used]
+    assert unused == []

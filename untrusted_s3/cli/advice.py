@@ -1,0 +1,71 @@
+"""What the user can type to mend an error.
+
+Lower layers say what is wrong and know neither commands nor options; these are named here and in the commands.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from untrusted_s3.errors import (
+    AddressUnavailable,
+    ConditionalWritesUnsupported,
+    EmbeddedStoreInUse,
+    EmbeddedStoreMissing,
+    FolderRemovalUnfinished,
+    IdentityFolderUnusable,
+    InvalidEndpoint,
+    LifecycleRuleMissing,
+    NoSuchBucket,
+    NoSuchFolder,
+    StateFolderUnusable,
+    WrongPassphrase,
+)
+
+_PORT_OPTIONS = {"devices": "--listen", "http": "--http"}
+
+
+def _other_port(error: AddressUnavailable) -> str:
+    return f"stop what uses the port, or choose another with {_PORT_OPTIONS[error.purpose]}"
+
+
+def _remove_again(error: FolderRemovalUnfinished) -> str:
+    return f"run untrusted-s3 folders remove {shlex.quote(error.folder_id)} again"
+
+
+_ADVICE: Final[Mapping[type, str | Callable[[Any], str]]] = {
+    AddressUnavailable: _other_port,
+    ConditionalWritesUnsupported: (
+        "use another store, or, if this gateway is the only one on the bucket, add --single-writer"
+    ),
+    EmbeddedStoreInUse: "stop that process, or choose another folder with --data",
+    EmbeddedStoreMissing: ("install it with: pip install 'untrusted-s3[embedded]', or name an S3 bucket with --store"),
+    FolderRemovalUnfinished: _remove_again,
+    IdentityFolderUnusable: "choose another directory with --identity",
+    InvalidEndpoint: "correct --endpoint-url",
+    LifecycleRuleMissing: "untrusted-s3 doctor --set-lifecycle adds one",
+    NoSuchBucket: "check --store, or create the bucket with --create-bucket",
+    NoSuchFolder: "untrusted-s3 folders list shows the folders",
+    StateFolderUnusable: "choose another with --state",
+    WrongPassphrase: (
+        "give the one that the identity was made with; if it is lost, choose another --identity-name and accept the"
+        " new device ID at every peer: no data is lost"
+    ),
+}
+
+
+def advise(error: BaseException) -> str | None:
+    """Return what to do about an error, or None if its message says all."""
+    for kind in type(error).__mro__:
+        advice = _ADVICE.get(kind)
+        if advice is not None:
+            return advice if isinstance(advice, str) else advice(error)
+    return None
+
+
+def explain(error: BaseException) -> str:
+    """Return an error's message and the advice on it, on one line."""
+    advice = advise(error)
+    return f"{error}; {advice}" if advice else str(error)
