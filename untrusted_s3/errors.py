@@ -251,8 +251,8 @@ class BlockUnavailable(ProtocolError):
     """No connected peer can send a block now. Worth another try later."""
 
 
-class PullStopped(UntrustedS3Error):
-    """The pull of a file was given up: its content is not wanted any longer, or the gateway stops."""
+class WriteStopped(UntrustedS3Error):
+    """The writing of an object was stopped: its content is no longer wanted, or the gateway stops."""
 
 
 def exit_code_document() -> str:

@@ -1,10 +1,13 @@
-"""Large files: what is copied inside the store, what is continued, and what is fetched. Peers encrypt a block anew for
-each request, as Syncthing does, so that pieces of two ciphertexts put together are noticed."""
+"""Large files: what is copied inside the store, what is continued, and what is fetched.
+
+The block source encrypts a block differently for each request, as Syncthing does, so that an object with pieces of two
+ciphertexts of one block is noticed."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -16,31 +19,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.connections.loopback import until
 from tests.file_infos import block_token, file
-from tests.objects.pulls import PART, Pull, object_key
+from tests.objects.writing import GRID, PART, Writing, object_key
 from tests.simulated import Call, Crash, Fault, Phase, SimulatedBucket, SimulatedStore, fail_on, fail_once
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.errors import (
     BlockUnavailable,
-    PullStopped,
     StoreError,
     StoreRefused,
     StoreUnreachable,
     UploadLost,
+    WriteStopped,
 )
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.objects.trailer import encode_trailer
+from untrusted_s3.settings import ObjectSettings
 
 BLOCK = 2048
 PARTS_OF_TWO = (BLOCK,) * 9 + (1064,)
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SINGLE_PUT_SIZE", 4000)
-    monkeypatch.setattr(limits, "MIN_PART_SIZE", PART)
 
 
 def version(contents: Sequence[int], sizes: Sequence[int] = PARTS_OF_TWO, number: int = 1) -> FileInfo:
@@ -70,244 +68,232 @@ def check_object(store: SimulatedStore, file_info: FileInfo, stored: StoredObjec
     )
 
 
-class EncryptingPull(Pull):
-    """Counts what is fetched, and by which version's blocks."""
+class EncryptingWriting(Writing):
+    """Its block source encrypts a block differently for each request."""
 
-    async def __call__(self, file_info: FileInfo, before: Entry | None = None) -> StoredObject:
-        async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
-            self.fetched[number] += 1
-            await self.before_block()
-            if number in self.missing:
-                raise BlockUnavailable(f"block {number}")
-            return memoryview(encrypt(block))
-
-        return await self.puller.pull(file_info, fetch_block, before, lambda: self.superseded)
-
-    def counter(self, name: str) -> int:
-        value = self.counters.registry.get_sample_value(f"untrusted_s3_{name}_total")
-        assert value is not None
-        return int(value)
+    def block(self, file_info: FileInfo, number: int) -> bytes:
+        return encrypt(file_info.message.blocks[number])
 
 
-async def pulled(pull: EncryptingPull, file_info: FileInfo) -> Entry:
-    entry = Entry(file_info, await pull(file_info))
-    pull.fetched.clear()
-    pull.bucket.calls.clear()
+async def written(writing: EncryptingWriting, file_info: FileInfo) -> Entry:
+    entry = Entry(file_info, await writing(file_info))
+    writing.fetched.clear()
+    writing.bucket.calls.clear()
     return entry
 
 
 async def test_one_changed_block_sends_one_part_and_copies_the_rest() -> None:
-    pull = EncryptingPull()
-    before = await pulled(pull, version([0] * 9 + [0]))
+    writing = EncryptingWriting()
+    before = await written(writing, version([0] * 9 + [0]))
     changed = version([0, 0, 0, 7, 0, 0, 0, 0, 0, 0], number=2)
-    stored = await pull(changed, before)
-    check_object(pull.bucket.store, changed, stored)
-    assert pull.fetched == Counter([3])
+    stored = await writing(changed, before)
+    check_object(writing.bucket.store, changed, stored)
+    assert writing.fetched == Counter([3])
     # Five parts of two blocks; the last one has the trailer, which is another.
-    assert pull.bucket.count("upload_part_copy") == 3
-    assert pull.bucket.count("upload_part") == 2
-    assert pull.counter("parts_copied") == 3
+    assert writing.bucket.count("upload_part_copy") == 3
+    assert writing.bucket.count("upload_part") == 2
+    assert writing.counter("parts_copied") == 3
     # The unchanged neighbour in the changed part, and the data of the last part; the checksums of copies are known.
-    assert [(call.start, call.size) for call in pull.bucket.calls if call.operation == "get"] == [
+    assert [(call.start, call.size) for call in writing.bucket.calls if call.operation == "get"] == [
         (2 * BLOCK, BLOCK),
         (8 * BLOCK, BLOCK + 1064),
     ]
-    await pull.check_all_is_given_back()
+    writing.check_all_is_released()
 
 
 async def test_a_file_that_grows_copies_what_it_had() -> None:
-    pull = EncryptingPull()
+    writing = EncryptingWriting()
     sizes = (BLOCK,) * 20
-    before = await pulled(pull, version([0] * 9, sizes))
+    before = await written(writing, version([0] * 9, sizes))
     grown = version([0] * 15, sizes, number=2)
-    check_object(pull.bucket.store, grown, await pull(grown, before))
-    assert pull.bucket.count("upload_part_copy") == 4
-    assert pull.fetched == Counter(range(9, 15))
+    check_object(writing.bucket.store, grown, await writing(grown, before))
+    assert writing.bucket.count("upload_part_copy") == 4
+    assert writing.fetched == Counter(range(9, 15))
 
 
 async def test_the_trailer_is_never_copied_though_the_old_file_had_data_there() -> None:
-    pull = EncryptingPull()
+    writing = EncryptingWriting()
     sizes = (BLOCK,) * 20
-    before = await pulled(pull, version([0] * 16, sizes))
+    before = await written(writing, version([0] * 16, sizes))
     shorter = version([0] * 9, sizes, number=2)
-    check_object(pull.bucket.store, shorter, await pull(shorter, before))
-    body = pull.bucket.store.body(object_key(shorter))
+    check_object(writing.bucket.store, shorter, await writing(shorter, before))
+    body = writing.bucket.store.body(object_key(shorter))
     assert body[shorter.message.size :] == encode_trailer(shorter)
-    assert pull.bucket.count("upload_part_copy") == 4
-    assert not pull.fetched
+    assert writing.bucket.count("upload_part_copy") == 4
+    assert not writing.fetched
 
 
-async def test_another_grid_copies_still_and_reads_the_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
-    pull = EncryptingPull()
-    before = await pulled(pull, version([0] * 10))
-    monkeypatch.setattr(limits, "MAX_PARTS", 3)
+async def test_another_grid_copies_still_and_reads_the_checksums() -> None:
+    before = await written(EncryptingWriting(bucket := SimulatedBucket()), version([0] * 10))
+    writing = EncryptingWriting(bucket, grid=dataclasses.replace(GRID, max_parts=3))
     changed = version([0] * 9 + [1], number=2)
-    stored = await pull(changed, before)
+    stored = await writing(changed, before)
     assert stored.part_size == 4 * BLOCK
-    check_object(pull.bucket.store, changed, stored)
-    assert pull.bucket.count("upload_part_copy") == 2
-    assert pull.fetched == Counter([9])
+    check_object(writing.bucket.store, changed, stored)
+    assert writing.bucket.count("upload_part_copy") == 2
+    assert writing.fetched == Counter([9])
 
 
 async def test_nothing_is_asked_of_an_old_object_that_has_nothing_of_the_new_one() -> None:
-    pull = EncryptingPull()
-    before = await pulled(pull, version([0] * 10))
+    writing = EncryptingWriting()
+    before = await written(writing, version([0] * 10))
     changed = version([1] * 10, number=2)
-    check_object(pull.bucket.store, changed, await pull(changed, before))
-    assert pull.fetched == Counter(range(10))
-    assert pull.bucket.count("get") == pull.bucket.count("upload_part_copy") == 0
+    check_object(writing.bucket.store, changed, await writing(changed, before))
+    assert writing.fetched == Counter(range(10))
+    assert writing.bucket.count("get") == writing.bucket.count("upload_part_copy") == 0
 
 
 async def test_an_old_object_that_is_gone_does_not_matter() -> None:
-    pull = EncryptingPull()
-    before = await pulled(pull, version([0] * 10))
-    del pull.bucket.store.objects[object_key(before.file_info)]
+    writing = EncryptingWriting()
+    before = await written(writing, version([0] * 10))
+    del writing.bucket.store.objects[object_key(before.file_info)]
     changed = version([0] * 9 + [1], number=2)
-    check_object(pull.bucket.store, changed, await pull(changed, before))
-    assert pull.fetched.keys() == set(range(10))
-    assert not pull.bucket.store.uploads
-    await pull.check_all_is_given_back()
+    check_object(writing.bucket.store, changed, await writing(changed, before))
+    assert writing.fetched.keys() == set(range(10))
+    assert not writing.bucket.store.uploads
+    writing.check_all_is_released()
 
 
-async def test_a_pull_goes_on_where_the_last_one_ended() -> None:
-    pull = EncryptingPull()
+async def test_a_writer_goes_on_where_the_last_one_ended() -> None:
+    writing = EncryptingWriting()
     file_info = version([0] * 10)
-    pull.missing = {6}
+    writing.missing = {6}
     with pytest.raises(BlockUnavailable):
-        await pull(file_info)
-    (upload,) = pull.bucket.store.uploads.values()
+        await writing(file_info)
+    (upload,) = writing.bucket.store.uploads.values()
     there = upload.parts.keys() - {5}  # the last one has the trailer
     assert len(there) >= 2
-    pull.missing.clear()
-    pull.fetched.clear()
+    writing.missing.clear()
+    writing.fetched.clear()
     # Another gateway, or we ourselves with nothing in memory.
-    again = EncryptingPull(pull.bucket)
-    check_object(pull.bucket.store, file_info, await again(file_info))
+    again = EncryptingWriting(writing.bucket)
+    check_object(writing.bucket.store, file_info, await again(file_info))
     assert again.fetched == Counter(number for number in range(10) if number // 2 + 1 not in there)
     assert again.counter("parts_resumed") == len(there)
-    assert pull.bucket.count("create_multipart_upload") == 1
-    assert not pull.bucket.store.uploads
-    await again.check_all_is_given_back()
+    assert writing.bucket.count("create_multipart_upload") == 1
+    assert not writing.bucket.store.uploads
+    again.check_all_is_released()
 
 
 async def test_parts_of_another_trailer_or_grid_are_sent_again() -> None:
     bucket = SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE))
-    pull = EncryptingPull(bucket)
+    writing = EncryptingWriting(bucket)
     with pytest.raises(StoreError):
-        await pull(version([0] * 10))
+        await writing(version([0] * 10))
     (upload_id,) = bucket.store.uploads
     bucket.store.add_part(upload_id, 2, b"of another size")
     bucket.store.add_part(upload_id, 77, b"beyond the end")
-    pull.fetched.clear()
+    writing.fetched.clear()
     # The same content with other metadata.
     newer = version([0] * 10, number=2)
-    check_object(bucket.store, newer, await pull(newer))
+    check_object(bucket.store, newer, await writing(newer))
     assert bucket.store.body(object_key(newer)).endswith(encode_trailer(newer))
-    assert pull.fetched == Counter([2, 3, 8, 9])
+    assert writing.fetched == Counter([2, 3, 8, 9])
 
 
 async def test_parts_that_cut_a_block_are_sent_again() -> None:
     sizes = (BLOCK, BLOCK, 3000, 3000, 3000, 3000, 3000)
     bucket = SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE))
-    pull = EncryptingPull(bucket)
+    writing = EncryptingWriting(bucket)
     file_info = version([0] * 7, sizes)
     with pytest.raises(StoreError):
-        await pull(file_info)
-    pull.fetched.clear()
-    check_object(bucket.store, file_info, await pull(file_info))
-    assert pull.fetched == Counter(range(2, 7)), "only the first part ends with a block"
+        await writing(file_info)
+    writing.fetched.clear()
+    check_object(bucket.store, file_info, await writing(file_info))
+    assert writing.fetched == Counter(range(2, 7)), "only the first part ends with a block"
 
 
 async def test_an_upload_that_lost_a_part_is_mended() -> None:
-    pull = EncryptingPull()
+    writing = EncryptingWriting()
     file_info = version([0] * 10)
     bodies = iter([b"of another gateway"])
 
     async def spoil(call: Call, phase: Phase) -> None:
         if call.operation == "complete_multipart_upload":
-            for upload in pull.bucket.store.uploads.values():
+            for upload in writing.bucket.store.uploads.values():
                 upload.parts[3] = next(bodies, upload.parts[3])
 
-    pull.bucket.gate = spoil
+    writing.bucket.gate = spoil
     with pytest.raises(UploadLost):
-        await pull(file_info)
-    pull.fetched.clear()
-    check_object(pull.bucket.store, file_info, await pull(file_info))
-    assert pull.fetched == Counter([4, 5, 8, 9])
-    assert not pull.bucket.store.uploads
+        await writing(file_info)
+    writing.fetched.clear()
+    check_object(writing.bucket.store, file_info, await writing(file_info))
+    assert writing.fetched == Counter([4, 5, 8, 9])
+    assert not writing.bucket.store.uploads
 
 
 async def test_an_upload_that_is_gone_is_begun_anew() -> None:
-    pull = EncryptingPull(SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE)))
+    writing = EncryptingWriting(SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE)))
     file_info = version([0] * 10)
     with pytest.raises(StoreUnreachable):
-        await pull(file_info)
+        await writing(file_info)
 
     async def spoil(call: Call, phase: Phase) -> None:
         if call.operation == "upload_part":
-            pull.bucket.store.uploads.clear()
+            writing.bucket.store.uploads.clear()
 
-    pull.bucket.gate = spoil
+    writing.bucket.gate = spoil
     with pytest.raises(UploadLost):
-        await pull(file_info)
-    await pull.check_all_is_given_back()
-    pull.bucket.gate = Pull().bucket.gate
-    check_object(pull.bucket.store, file_info, await pull(file_info))
+        await writing(file_info)
+    writing.check_all_is_released()
+    writing.bucket.gate = SimulatedBucket().gate
+    check_object(writing.bucket.store, file_info, await writing(file_info))
 
 
 async def test_an_upload_that_the_store_will_not_complete_is_dropped() -> None:
-    pull = EncryptingPull()
+    writing = EncryptingWriting()
 
     async def refuse(call: Call, phase: Phase) -> None:
         if call.operation == "complete_multipart_upload":
             raise StoreRefused("no")
 
-    pull.bucket.gate = refuse
+    writing.bucket.gate = refuse
     with pytest.raises(StoreRefused):
-        await pull(version([0] * 10))
-    assert not pull.bucket.store.uploads
+        await writing(version([0] * 10))
+    assert not writing.bucket.store.uploads
 
 
 async def test_what_is_not_wanted_any_more_is_dropped_at_once() -> None:
-    pull = EncryptingPull(budget=2 * BLOCK)  # one part at a time
-    pull.bucket.store.begin_upload(object_key(version([0] * 10)) + "-2")
+    writing = EncryptingWriting(memory=2 * BLOCK)  # one part at a time
+    writing.bucket.store.begin_upload(object_key(version([0] * 10)) + "-2")
     seen = itertools.count(1)
 
     async def change_at_the_third_block() -> None:
-        pull.superseded = next(seen) >= 3
+        writing.superseded = next(seen) >= 3
 
-    pull.before_block = change_at_the_third_block
-    with pytest.raises(PullStopped, match="changed"):
-        await pull(version([0] * 10))
-    assert pull.fetched == Counter(range(4))
-    assert [upload.key for upload in pull.bucket.store.uploads.values()] == [object_key(version([0] * 10)) + "-2"]
-    await pull.check_all_is_given_back()
+    writing.before_block = change_at_the_third_block
+    with pytest.raises(WriteStopped, match="changed"):
+        await writing(version([0] * 10))
+    assert writing.fetched == Counter(range(4))
+    assert [upload.key for upload in writing.bucket.store.uploads.values()] == [object_key(version([0] * 10)) + "-2"]
+    writing.check_all_is_released()
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_what_fails_or_is_cancelled_after_it_changed_is_dropped(cancelled: bool) -> None:
-    pull = EncryptingPull()
+    writing = EncryptingWriting()
     never = asyncio.Event()
 
     async def change() -> None:
-        pull.superseded = True
+        writing.superseded = True
         if cancelled:
             await never.wait()
 
-    pull.before_block = change
-    pull.missing = set(range(10))
-    task = asyncio.ensure_future(pull(version([0] * 10)))
-    await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises((PullStopped, BlockUnavailable, asyncio.CancelledError)):
+    writing.before_block = change
+    writing.missing = set(range(10))
+    task = asyncio.ensure_future(writing(version([0] * 10)))
+    if cancelled:
+        await until(lambda: writing.superseded)
+        task.cancel()
+    with pytest.raises((WriteStopped, BlockUnavailable, asyncio.CancelledError)):
         await task
-    assert pull.bucket.count("create_multipart_upload") == 1
-    assert not pull.bucket.store.uploads
-    await pull.check_all_is_given_back()
+    assert writing.bucket.count("create_multipart_upload") == 1
+    assert not writing.bucket.store.uploads
+    writing.check_all_is_released()
 
 
 async def test_after_a_failure_no_part_is_begun_but_those_under_way_end() -> None:
-    pull = EncryptingPull(budget=4 * BLOCK)  # two parts at a time
+    writing = EncryptingWriting(memory=4 * BLOCK)  # two parts at a time
     go_on = asyncio.Event()
     fetch_order = itertools.count()
 
@@ -315,71 +301,70 @@ async def test_after_a_failure_no_part_is_begun_but_those_under_way_end() -> Non
         if next(fetch_order) >= 2:
             await go_on.wait()
 
-    pull.before_block = wait_behind_the_first_part
-    pull.missing = {1}
-    task = asyncio.ensure_future(pull(version([0] * 10)))
-    await asyncio.sleep(0.01)
+    writing.before_block = wait_behind_the_first_part
+    writing.missing = {1}
+    task = asyncio.ensure_future(writing(version([0] * 10)))
+    await until(lambda: writing.fetched == Counter(range(4)))
     assert not task.done()
     go_on.set()
     with pytest.raises(BlockUnavailable, match="block 1"):
         await task
-    assert pull.fetched == Counter(range(4))
-    (upload,) = pull.bucket.store.uploads.values()
+    assert writing.fetched == Counter(range(4))
+    (upload,) = writing.bucket.store.uploads.values()
     assert set(upload.parts) == {2}
-    await pull.check_all_is_given_back()
+    writing.check_all_is_released()
 
 
-async def test_copies_run_a_few_at_a_time_and_end_with_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CONCURRENT_PART_COPIES", 2)
+async def test_copies_run_a_few_at_a_time_and_end_with_the_first_failure() -> None:
     sizes = (BLOCK,) * 40
-    pull = EncryptingPull()
-    before = await pulled(pull, version([0] * 40, sizes))
-    pull.bucket.fault = fail_once("upload_part_copy", Fault.UNREACHABLE, number=3)
+    writing = EncryptingWriting(settings=ObjectSettings(concurrent_part_copies=2))
+    before = await written(writing, version([0] * 40, sizes))
+    writing.bucket.fault = fail_once("upload_part_copy", Fault.UNREACHABLE, number=3)
 
     async def take_time(call: Call, phase: Phase) -> None:
         await asyncio.sleep(0)
 
-    pull.bucket.gate = take_time
+    writing.bucket.gate = take_time
     changed = version([0] * 39 + [1], sizes, number=2)
     with pytest.raises(StoreUnreachable):
-        await pull(changed, before)
-    assert pull.bucket.count("upload_part_copy") <= 6
-    await pull.check_all_is_given_back()
-    pull.bucket.calls.clear()
-    check_object(pull.bucket.store, changed, await pull(changed, before))
-    assert pull.bucket.count("upload_part_copy") >= 15
-    assert pull.counter("parts_copied") == 19
-    assert pull.counter("part_bytes_copied") == 19 * 2 * BLOCK
+        await writing(changed, before)
+    assert writing.bucket.count("upload_part_copy") <= 6
+    writing.check_all_is_released()
+    writing.bucket.calls.clear()
+    check_object(writing.bucket.store, changed, await writing(changed, before))
+    assert writing.bucket.count("upload_part_copy") >= 15
+    assert writing.counter("parts_copied") == 19
+    assert writing.counter("part_bytes_copied") == 19 * 2 * BLOCK
 
 
 async def test_an_old_object_that_vanishes_in_between_does_not_matter() -> None:
-    pull = EncryptingPull()
-    before = await pulled(pull, version([0] * 10))
+    writing = EncryptingWriting()
+    before = await written(writing, version([0] * 10))
 
     async def vanish(call: Call, phase: Phase) -> None:
-        if pull.bucket.count("upload_part_copy") == 3:
-            pull.bucket.store.objects.pop(object_key(before.file_info), None)
+        if writing.bucket.count("upload_part_copy") == 3:
+            writing.bucket.store.objects.pop(object_key(before.file_info), None)
 
-    pull.bucket.gate = vanish
+    writing.bucket.gate = vanish
     changed = version([1] + [0] * 9, number=2)
-    check_object(pull.bucket.store, changed, await pull(changed, before))
-    assert pull.counter("parts_copied") >= 1
-    assert not pull.bucket.store.uploads
-    await pull.check_all_is_given_back()
+    check_object(writing.bucket.store, changed, await writing(changed, before))
+    assert writing.counter("parts_copied") >= 1
+    assert not writing.bucket.store.uploads
+    writing.check_all_is_released()
 
 
 async def test_two_gateways_on_one_upload_come_to_an_end() -> None:
     """The second finds the first one's upload and goes on with it, while that one is at work."""
     file_info = version([0] * 10)
-    first = EncryptingPull(SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE)))
+    first = EncryptingWriting(SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE)))
     with pytest.raises(StoreUnreachable):
         await first(file_info)
-    gateways = [EncryptingPull(SimulatedBucket(first.bucket.store)) for _ in range(2)]
+    gateways = [EncryptingWriting(SimulatedBucket(first.bucket.store)) for _ in range(2)]
 
-    async def try_until_it_is_there(pull: EncryptingPull) -> StoredObject:
+    async def try_until_it_is_there(writing: EncryptingWriting) -> StoredObject:
         while True:
             try:
-                return await pull(file_info)
+                return await writing(file_info)
             except StoreError:
                 await asyncio.sleep(0)
 
@@ -390,21 +375,21 @@ async def test_two_gateways_on_one_upload_come_to_an_end() -> None:
 
 
 async def test_no_part_begins_once_it_is_stopping() -> None:
-    pull = EncryptingPull(budget=2 * BLOCK)  # one part at a time
+    writing = EncryptingWriting(memory=2 * BLOCK)  # one part at a time
     file_info = version([0] * 10)
     seen = itertools.count(1)
 
     async def stop_at_the_third_block() -> None:
         if next(seen) == 3:
-            pull.puller.drain()
+            writing.writer.drain()
 
-    pull.before_block = stop_at_the_third_block
-    with pytest.raises(PullStopped, match="stops"):
-        await pull(file_info)
-    assert pull.fetched == Counter(range(4))
-    (upload,) = pull.bucket.store.uploads.values()
+    writing.before_block = stop_at_the_third_block
+    with pytest.raises(WriteStopped, match="stops"):
+        await writing(file_info)
+    assert writing.fetched == Counter(range(4))
+    (upload,) = writing.bucket.store.uploads.values()
     assert set(upload.parts) == {1, 2}
-    await pull.check_all_is_given_back()
+    writing.check_all_is_released()
 
 
 contents = st.lists(st.integers(0, 1), min_size=3, max_size=14)
@@ -421,21 +406,20 @@ def test_any_change_with_any_faults(
     old: list[int], new: list[int], sizes: tuple[int, ...], faults: list[tuple[int, Fault]]
 ) -> None:
     async def play() -> None:
-        pull = EncryptingPull(budget=4 * PART)
-        before = await pulled(pull, version(old, sizes))
+        writing = EncryptingWriting(memory=4 * PART)
+        before = await written(writing, version(old, sizes))
         changed = version(new, sizes, number=2)
         for number, fault in faults:
-            pull.bucket.fault = fail_on({number: fault})
+            writing.bucket.fault = fail_on({number: fault})
             with contextlib.suppress(StoreError, Crash):
-                await pull(changed, before)
-            await asyncio.sleep(0)
+                await writing(changed, before)
             # A crash leaves nothing behind but what the store has.
-            pull = EncryptingPull(SimulatedBucket(pull.bucket.store), budget=4 * PART)
-        stored = await pull(changed, before)
+            writing = EncryptingWriting(SimulatedBucket(writing.bucket.store), memory=4 * PART)
+        stored = await writing(changed, before)
         if stored.part_size:
-            check_object(pull.bucket.store, changed, stored)
+            check_object(writing.bucket.store, changed, stored)
             same = {number for number, (one, other) in enumerate(zip(old, new, strict=False)) if one == other}
-            assert not same & pull.fetched.keys()
-        await pull.check_all_is_given_back()
+            assert not same & writing.fetched.keys()
+        writing.check_all_is_released()
 
     asyncio.run(play())

@@ -22,8 +22,8 @@ from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.objects.checksums import crc32c_of
 from untrusted_s3.objects.naming import content_hash
-from untrusted_s3.objects.stored_object import crc32c_of
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store import layout
 from untrusted_s3.store.layout import FolderKeys, StoreLocation

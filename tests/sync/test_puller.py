@@ -24,7 +24,8 @@ from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.pending import PendingIndex
 from untrusted_s3.index.segment import Entry, Segment
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.objects.writer import FilePuller
+from untrusted_s3.objects.writer import ObjectWriter
+from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.sync.puller import Puller
 
@@ -77,9 +78,14 @@ class Folder:
         self.timers: list[FakeTimer] = []
         self.task: asyncio.Task[None]
 
-    def new_files(self) -> FilePuller:
-        return FilePuller(
-            self.bucket, FolderKeys.of("folder"), ByteBudget(self.budget), asyncio.Semaphore(16), self.counters
+    def new_files(self) -> ObjectWriter:
+        return ObjectWriter(
+            self.bucket,
+            FolderKeys.of("folder"),
+            ByteBudget(self.budget),
+            asyncio.Semaphore(16),
+            self.counters,
+            ObjectSettings(),
         )
 
     def _commit(self, change: Entry) -> None:

@@ -18,8 +18,8 @@ from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.objects.checksums import crc32c_of
 from untrusted_s3.objects.naming import content_hash
-from untrusted_s3.objects.stored_object import crc32c_of
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys

@@ -13,6 +13,7 @@ from untrusted_s3 import limits
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import StoreError
 from untrusted_s3.index.trimming import trim
+from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
@@ -48,7 +49,7 @@ class Maintenance:
             except StoreError as error:
                 _logger.warning("cannot trim the log", folder=folder_id, error=str(error))
         try:
-            await self._abort_old_uploads()
+            await abort_old_uploads(self._bucket, layout.FOLDERS, self._counters)
         except StoreError as error:
             _logger.warning("cannot abort old uploads", error=str(error))
 
@@ -58,12 +59,3 @@ class Maintenance:
         self._counters.segments_deleted.inc(trimmed.segments)
         if trimmed.checkpoints or trimmed.segments:
             _logger.info("log trimmed", folder=folder_id, checkpoints=trimmed.checkpoints, segments=trimmed.segments)
-
-    async def _abort_old_uploads(self) -> None:
-        # Listed as a whole first: an abort would move what the pages of a listing hold.
-        uploads = [upload async for upload in self._bucket.list_multipart_uploads(layout.FOLDERS)]
-        for upload in uploads:
-            if upload.age > limits.UPLOAD_RETENTION:
-                await self._bucket.abort_multipart_upload(upload.key, upload.upload_id)
-                self._counters.uploads_aborted.inc()
-                _logger.info("old upload aborted", key=upload.key, days=round(upload.age / 86_400))

@@ -1,4 +1,4 @@
-"""The sizes of all objects of a folder by one listing, which costs less than asking for each."""
+"""The sizes of all objects of a folder from one listing, which costs less than a request for each."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _SCHEMA = "CREATE TABLE sizes (key TEXT PRIMARY KEY, size INTEGER NOT NULL) WITH
 
 
 class ObjectSizes:
-    """Keys and sizes in bytes, in memory: several times smaller than as Python's objects."""
+    """Keys and sizes in bytes. SQLite in memory needs a fraction of what Python objects would."""
 
     def __init__(self, prefix: str) -> None:
-        """`prefix` is where the keys begin."""
+        """Make an empty table for the keys that begin with `prefix`."""
         self._prefix = prefix
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
         self._connection.execute(_SCHEMA)
 
     def close(self) -> None:
-        """Frees the memory."""
+        """Free the memory."""
         self._connection.close()
 
     async def load(self, bucket: Bucket) -> None:
-        """Lists the bucket. Raises StoreError."""
+        """List the bucket. Raises StoreError."""
         cursor = self._connection.cursor()
         cursor.execute("BEGIN")
         async for item in bucket.list(self._prefix):
@@ -32,7 +32,7 @@ class ObjectSizes:
         cursor.execute("COMMIT")
 
     def get(self, key: str) -> int | None:
-        """The size of an object, or None where there was none."""
+        """Return the size of an object, or None if it was not listed."""
         row = self._connection.execute(
             "SELECT size FROM sizes WHERE key = ?", (key.removeprefix(self._prefix),)
         ).fetchone()

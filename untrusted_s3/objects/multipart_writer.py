@@ -1,5 +1,8 @@
-"""Brings one large file into the store part by part: what an interrupted upload has is kept, what the object of the
-version before has is copied inside the store, and the rest is uploaded."""
+"""Writes one large object in parts.
+
+Parts that an unfinished upload of the same content has are kept, unchanged parts of the previous object are copied
+inside the store, and the rest is uploaded.
+"""
 
 from __future__ import annotations
 
@@ -11,59 +14,69 @@ from functools import partial
 
 import structlog
 
-from untrusted_s3 import limits
 from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import PreconditionFailed, PullStopped, StoreError, StoreRefused, UploadLost
+from untrusted_s3.errors import PreconditionFailed, StoreError, StoreRefused, UploadLost, WriteStopped
 from untrusted_s3.objects.assembly import Assembly, RequestedRange
+from untrusted_s3.objects.checksums import crc32c_of, crc32c_of_range
 from untrusted_s3.objects.previous_object import PreviousObject
-from untrusted_s3.objects.stored_object import crc32c_of, crc32c_of_range
+from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket, UploadedPart
 from untrusted_s3.store.multipart import part_ranges
 
 _logger = structlog.get_logger()
 
 
-class PartWorkers:
-    """What all large pulls of a folder share. `budget` bounds the bytes of parts in memory; only a few parts are sent
-    at once, for more would not be faster. While `draining`, no part is begun."""
+class PartTransfers:
+    """What the multipart writers of a folder share.
 
-    def __init__(self, bucket: Bucket, budget: ByteBudget, counters: Counters) -> None:
+    Attributes:
+        bucket: The store.
+        memory: Bounds the bytes of parts in memory.
+        counters: The gateway's counters.
+        settings: How objects are written.
+        uploads: Bounds how many parts are sent at once; more would not be faster.
+        copies: Bounds how many parts are copied at once.
+        draining: While set, no part is begun.
+    """
+
+    def __init__(self, bucket: Bucket, memory: ByteBudget, counters: Counters, settings: ObjectSettings) -> None:
         self.bucket = bucket
-        self.budget = budget
+        self.memory = memory
         self.counters = counters
-        self.uploads = asyncio.Semaphore(limits.CONCURRENT_PART_UPLOADS)
-        self.copies = asyncio.Semaphore(limits.CONCURRENT_PART_COPIES)
+        self.settings = settings
+        self.uploads = asyncio.Semaphore(settings.concurrent_part_uploads)
+        self.copies = asyncio.Semaphore(settings.concurrent_part_copies)
         self.draining = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part that the upload has. Its checksum is None where its bytes did not pass through us."""
+    """A part that the upload has. Its checksum is None if the gateway has not seen its bytes."""
 
     etag: str
     crc32c: int | None
 
 
-class MultipartPull:
-    """One upload of one object, or the continuation of one that was interrupted.
+class MultipartWriter:
+    """One upload of one object, or the continuation of an unfinished one.
 
-    `superseded` says whether the content is not wanted any more. Then an upload that did not get to its end is dropped,
-    else it stays for the next pull of the same content, by whichever gateway.
+    `superseded` returns whether the content is no longer wanted. If so, an upload that fails is aborted; else it stays
+    for the next writer of the same content, in any gateway.
     """
 
     def __init__(
         self,
-        workers: PartWorkers,
+        transfers: PartTransfers,
         key: str,
         part_size: int,
         assembly: Assembly,
         previous: PreviousObject | None,
         superseded: Callable[[], bool],
     ) -> None:
-        self._workers = workers
-        self._bucket = workers.bucket
-        self._counters = workers.counters
+        self._transfers = transfers
+        self._bucket = transfers.bucket
+        self._counters = transfers.counters
         self._key = key
         self._assembly = assembly
         self._previous = previous
@@ -75,28 +88,28 @@ class MultipartPull:
         self._error: BaseException | None = None
 
     async def run(self) -> tuple[int, ...]:
-        """Makes the object complete and gives the CRC-32C of each part.
+        """Write the object and return the CRC-32C of each part.
 
-        Raises PreconditionFailed where the object is there by now, PullStopped, BlockUnavailable, PreviousObjectGone,
-        or another StoreError.
+        Raises PreconditionFailed if the object exists by now, WriteStopped, BlockUnavailable, PreviousObjectGone or
+        another StoreError.
         """
         await self._find_upload()
         try:
-            await self._bring_in_parts()
+            await self._transfer_parts()
             etags = [self._parts[number].etag for number in self._ranges]
             await self._bucket.complete_multipart_upload(self._key, self._upload_id, etags)
         except BaseException as error:
-            # What the store refuses to complete would be refused the next time too.
+            # A completion that the store refuses would be refused the next time too.
             if isinstance(error, PreconditionFailed | StoreRefused) or self._superseded():
-                with contextlib.suppress(StoreError):  # what cannot be dropped now is dropped for its age
+                with contextlib.suppress(StoreError):  # upkeep aborts it later, because of its age
                     await asyncio.shield(self._bucket.abort_multipart_upload(self._key, self._upload_id))
             raise
         return tuple([await self._crc32c(number) for number in self._ranges])
 
     async def _find_upload(self) -> None:
-        """Takes up the upload of this content that got furthest; where there is none, begins one."""
+        """Continue the unfinished upload of this content that has most parts, or begin one."""
         async for upload in self._bucket.list_multipart_uploads(self._key):
-            if upload.key != self._key:  # it begins alike
+            if upload.key != self._key:  # the listing is by prefix
                 continue
             try:
                 listed = [part async for part in self._bucket.list_parts(self._key, upload.upload_id)]
@@ -112,20 +125,25 @@ class MultipartPull:
             _logger.info("upload continued", key=self._key, parts=len(self._parts), of=len(self._ranges))
 
     def _is_usable(self, part: UploadedPart) -> bool:
-        """Whether a part fits between parts of ours: the ciphertext of a block that lies in two would differ, and the
-        trailer may be that of another file info."""
+        """Return whether a part that was uploaded before fits between new ones.
+
+        A block that lies in two parts would have another ciphertext in each, and the trailer may be that of another
+        file info.
+        """
         start, end = self._ranges.get(part.number, (0, 0))
         return part.size == end - start and self._assembly.whole_blocks(start, end) is not None
 
-    async def _bring_in_parts(self) -> None:
-        """Begins one part after the other. After a failure no more are begun, but those under way may end: the next
-        pull need not do them again."""
+    async def _transfer_parts(self) -> None:
+        """Begin one part after the other, and wait for all.
+
+        After a failure no more parts are begun. Those under way may end, so that the next writer finds them.
+        """
         try:
             for number, (start, end) in self._ranges.items():
                 if number not in self._parts:
                     await self._begin_part(number, start, end)
             await self._all_ended()
-        except PullStopped as error:
+        except WriteStopped as error:
             self._error = self._error or error
             if not self._superseded():
                 await self._all_ended()
@@ -143,27 +161,27 @@ class MultipartPull:
             if numbers is not None and self._previous.has_all(numbers):
                 self._run(self._copy(self._previous, number, start, end))
                 return
-        # Only a part whose memory is granted as a whole may begin, so every part that began can finish.
-        await self._workers.budget.acquire(end - start)
+        # The memory of a part is granted as a whole, so that every part that began can finish.
+        await self._transfers.memory.acquire(end - start)
         try:
             self._check()
-        except PullStopped:
-            self._workers.budget.release(end - start)
+        except WriteStopped:
+            self._transfers.memory.release(end - start)
             raise
         requested = self._assembly.request(start, end)
         self._run(self._upload(number, requested)).add_done_callback(partial(self._release, requested))
 
     def _check(self) -> None:
-        """Raises PullStopped where no part may begin any more."""
+        """Raise WriteStopped if no more parts may begin."""
         if self._error is not None:
-            raise PullStopped("another part failed")
-        if self._workers.draining:
-            raise PullStopped("the gateway stops")
+            raise WriteStopped("another part failed")
+        if self._transfers.draining:
+            raise WriteStopped("the gateway stops")
         if self._superseded():
-            raise PullStopped("the file has changed meanwhile")
+            raise WriteStopped("the file has changed meanwhile")
 
     async def _copy(self, previous: PreviousObject, number: int, start: int, end: int) -> None:
-        async with self._workers.copies:
+        async with self._transfers.copies:
             self._check()
             etag = await previous.copy_part(self._key, self._upload_id, number, start, end)
         self._parts[number] = _Part(etag, previous.crc32c(start, end))
@@ -172,7 +190,7 @@ class MultipartPull:
 
     async def _upload(self, number: int, requested: RequestedRange) -> None:
         pieces = await requested.pieces()
-        async with self._workers.uploads:
+        async with self._transfers.uploads:
             etag = await self._bucket.upload_part(self._key, self._upload_id, number, pieces)
         self._parts[number] = _Part(etag, crc32c_of(pieces))
         self._counters.parts_sent.inc()
@@ -191,8 +209,8 @@ class MultipartPull:
             self._error = self._error or error
 
     def _release(self, requested: RequestedRange, task: asyncio.Task[None]) -> None:
-        # Not by the task itself: one that is cancelled before its first step does nothing.
-        self._workers.budget.release(requested.end - requested.start)
+        # In a callback because a task that is cancelled before its first step does not run at all.
+        self._transfers.memory.release(requested.end - requested.start)
         requested.cancel()
 
     async def _all_ended(self) -> None:
@@ -200,6 +218,9 @@ class MultipartPull:
             await asyncio.wait(self._tasks)
 
     async def _crc32c(self, number: int) -> int:
-        """The checksum of a part of the complete object, read back where its bytes did not pass through us."""
+        """Return the checksum of a part; it is read back from the object if the gateway has not seen its bytes."""
         known = self._parts[number].crc32c
-        return known if known is not None else await crc32c_of_range(self._bucket, self._key, *self._ranges[number])
+        if known is not None:
+            return known
+        start, end = self._ranges[number]
+        return await crc32c_of_range(self._bucket, self._key, start, end, self._transfers.settings.read_back_size)

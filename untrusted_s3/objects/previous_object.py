@@ -1,4 +1,4 @@
-"""The object of the version of a file that came before: what did not change is taken from there, not from a peer."""
+"""The object of a file's previous version: what did not change is taken from it instead of from the block source."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from untrusted_s3.store.bucket import Bucket
 
 
 class PreviousObject:
-    """The object `stored` under `key`, with the content of `before`, as a source for the content of `file_info`.
+    """The object `stored` under `key` with the content of `before`, as a source for the content of `file_info`.
 
-    A block is the same where offset, size and token are: the token is a hash of its plain content, encrypted in the
-    same way each time (lib/protocol/encryption.go, encryptBlockHash).
+    Two blocks are the same if offset, size and token are equal: the token is a hash of the plain content, encrypted
+    deterministically (v2.1.3 lib/protocol/encryption.go, encryptBlockHash).
     """
 
     def __init__(self, bucket: Bucket, key: str, stored: StoredObject, before: FileInfo, file_info: FileInfo) -> None:
@@ -23,30 +23,32 @@ class PreviousObject:
         self._same = _same_blocks(before, file_info)
 
     def has(self, number: int) -> bool:
-        """Whether the block of this number is the same in both."""
+        """Return whether the block with this number is the same in both."""
         return bool(self._same[number])
 
     def has_all(self, numbers: range) -> bool:
-        """Whether all of these blocks are."""
+        """Return whether all blocks with these numbers are the same in both."""
         return 0 not in self._same[numbers.start : numbers.stop]
 
     def crc32c(self, start: int, end: int) -> int | None:
-        """The checksum of a range, where it is known: the range is one part."""
+        """Return the checksum of a range if the range is one part of the object, else None."""
         size = self._stored.part_size
         if size == 0 or start % size or end - start != size or end > self._data_size:
             return None
         return self._stored.part_crc32c[start // size]
 
     async def get(self, start: int, end: int) -> memoryview:
-        """Bytes of the object. Raises PreviousObjectGone, or another StoreError."""
+        """Return bytes of the object. Raises PreviousObjectGone or another StoreError."""
         try:
             return memoryview(await self._bucket.get(self.key, start, end - start))
         except NoSuchKey as error:
             raise PreviousObjectGone(str(error)) from error
 
     async def copy_part(self, key: str, upload_id: str, number: int, start: int, end: int) -> str:
-        """Copies bytes of the object into a part of an upload, inside the store; gives its ETag. Raises
-        PreviousObjectGone, or another StoreError."""
+        """Copy bytes of the object into a part of an upload, inside the store, and return the part's ETag.
+
+        Raises PreviousObjectGone or another StoreError.
+        """
         try:
             return await self._bucket.upload_part_copy(key, upload_id, number, self.key, start, end)
         except NoSuchKey as error:
@@ -54,7 +56,7 @@ class PreviousObject:
 
 
 def _same_blocks(before: FileInfo, after: FileInfo) -> bytearray:
-    """For each block of `after`, 1 where `before` has the same."""
+    """Return 1 for each block of `after` that `before` has too, else 0."""
     same = bytearray(len(after.message.blocks))
     others = iter(before.message.blocks)
     other = next(others, None)

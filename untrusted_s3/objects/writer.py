@@ -1,4 +1,4 @@
-"""Brings one file from peers into the store, as one object that is complete or not there."""
+"""Writes the object of a file. An object is complete, or it does not exist."""
 
 from __future__ import annotations
 
@@ -13,61 +13,93 @@ from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, PreconditionFailed, PreviousObjectGone
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.objects.assembly import Assembly, FetchBlock
-from untrusted_s3.objects.multipart_writer import MultipartPull, PartWorkers
+from untrusted_s3.objects.checksums import crc32c_of
+from untrusted_s3.objects.multipart_writer import MultipartWriter, PartTransfers
 from untrusted_s3.objects.naming import object_names
 from untrusted_s3.objects.previous_object import PreviousObject
-from untrusted_s3.objects.stored_object import crc32c_of, object_part_size, read_stored_object
+from untrusted_s3.objects.stored_object import read_stored_object
+from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.format import PartGrid
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.multipart import part_size
 
 _logger = structlog.get_logger()
 
 
-class FilePuller:
-    """Pulls files of one folder. `budget` bounds the bytes of blocks in memory, `uploads` the PUTs of small files at
-    a time."""
+class ObjectWriter:
+    """Writes the objects of one folder."""
 
     def __init__(
-        self, bucket: Bucket, keys: FolderKeys, budget: ByteBudget, uploads: asyncio.Semaphore, counters: Counters
+        self,
+        bucket: Bucket,
+        keys: FolderKeys,
+        memory: ByteBudget,
+        uploads: asyncio.Semaphore,
+        counters: Counters,
+        settings: ObjectSettings,
+        grid: PartGrid | None = None,
     ) -> None:
+        """Make a writer.
+
+        Args:
+            bucket: The store.
+            keys: The folder's keys.
+            memory: Bounds the bytes of blocks in memory, over all folders.
+            uploads: Bounds how many small objects are sent at once, over all folders.
+            counters: The gateway's counters.
+            settings: How objects are written.
+            grid: The parts of large objects.
+        """
         self._bucket = bucket
         self._keys = keys
-        self._budget = budget
+        self._memory = memory
         self._uploads = uploads
-        self._part_workers = PartWorkers(bucket, budget, counters)
         self._counters = counters
+        self._settings = settings
+        self._grid = grid
+        self._transfers = PartTransfers(bucket, memory, counters, settings)
 
     def drain(self) -> None:
-        """From now on no part of a large file is begun; pulls of such end with PullStopped when the parts under way
-        have ended."""
-        self._part_workers.draining = True
+        """Begin no more parts; the writing of a large object ends with WriteStopped when its running parts have."""
+        self._transfers.draining = True
 
-    async def pull(
+    def is_large(self, file_info: FileInfo) -> bool:
+        """Return whether the object of a file is written in parts."""
+        return self._part_size(file_info) != 0
+
+    async def write(
         self,
         file_info: FileInfo,
         fetch_block: FetchBlock,
         previous: Entry | None = None,
         superseded: Callable[[], bool] = lambda: False,
     ) -> StoredObject:
-        """Writes the object. What is complete in the store already is not fetched again, nor are parts that an
-        interrupted pull has left; what did not change since `previous`, the folder's entry of the same name, is taken
-        from its object. `superseded` says whether the content is not wanted any more.
+        """Write the object of a file and return what the log is to say of it.
 
-        Raises PullStopped, BlockUnavailable, StoreError or DataError. An upload in parts then stays for the next try.
+        Args:
+            file_info: The file, which has data.
+            fetch_block: The block source. It is not asked for what the store has: a complete object, parts of an
+                unfinished upload, blocks that are the same in the previous object.
+            previous: The folder's entry with the same name.
+            superseded: Returns whether the content is no longer wanted.
+
+        Raises WriteStopped, BlockUnavailable, StoreError or DataError. An unfinished upload then stays for the next
+        try.
         """
         damage: DataError | None = None
         for name in object_names(file_info):
-            # Objects are never overwritten. Where one lies under the key that holds something else, as SeaweedFS
-            # leaves one of no bytes where a connection ends at a bad moment, this content gets another key.
             try:
-                return await self._pull_to(name, file_info, fetch_block, previous, superseded)
+                return await self._write_as(name, file_info, fetch_block, previous, superseded)
             except DataError as error:
-                _logger.warning("object damaged, its content gets another key", error=str(error))
+                # Something else is stored under this key. SeaweedFS, for one, leaves an object of no bytes if the
+                # connection ends between the head and the body of a PUT.
+                _logger.warning("object damaged, content gets another key", error=str(error))
                 damage = error
         assert damage is not None
         raise damage
 
-    async def _pull_to(
+    async def _write_as(
         self,
         name: str,
         file_info: FileInfo,
@@ -76,54 +108,60 @@ class FilePuller:
         superseded: Callable[[], bool],
     ) -> StoredObject:
         key = self._keys.object(file_info.name, name)
-        size = object_part_size(file_info)
         try:
-            if size == 0:
-                stored = await self._single_put(key, name, file_info, fetch_block)
+            if not self.is_large(file_info):
+                stored = await self._put(key, name, file_info, fetch_block)
             elif await self._bucket.size(key) is None:
                 source = self._previous_object(previous, file_info)
-                stored = await self._multipart(key, name, size, file_info, fetch_block, source, superseded)
+                try:
+                    stored = await self._write_parts(key, name, file_info, fetch_block, source, superseded)
+                except PreviousObjectGone:
+                    # What was copied by then is good, and the second try finds it in the upload.
+                    stored = await self._write_parts(key, name, file_info, fetch_block, None, superseded)
             else:
-                return await read_stored_object(self._bucket, key, name, file_info)
+                return await self._adopt(key, name, file_info)
         except PreconditionFailed:
-            # A gateway before us, perhaps we ourselves before a crash, has written this content and not named it yet.
-            return await read_stored_object(self._bucket, key, name, file_info)
+            # Another gateway, or this one before a crash, has written this content and not yet named it in the log.
+            return await self._adopt(key, name, file_info)
         self._counters.objects_written.inc()
         return stored
 
-    async def _single_put(self, key: str, name: str, file_info: FileInfo, fetch_block: FetchBlock) -> StoredObject:
+    async def _put(self, key: str, name: str, file_info: FileInfo, fetch_block: FetchBlock) -> StoredObject:
         assembly = Assembly(file_info, fetch_block)
-        await self._budget.acquire(assembly.size)
+        await self._memory.acquire(assembly.size)
         try:
-            requested = assembly.request(0, assembly.size)
-            try:
-                pieces = await requested.pieces()
-                async with self._uploads:
-                    await self._bucket.put(key, pieces, if_none_match=True)
-            finally:
-                requested.cancel()
+            pieces = await assembly.request(0, assembly.size).pieces()
+            async with self._uploads:
+                await self._bucket.put(key, pieces, if_none_match=True)
         finally:
-            self._budget.release(assembly.size)
+            self._memory.release(assembly.size)
+            await assembly.close()
         self._counters.object_bytes_written.inc(assembly.size)
         return StoredObject(name, assembly.size, 0, (crc32c_of(pieces),))
 
-    async def _multipart(
+    async def _write_parts(
         self,
         key: str,
         name: str,
-        size: int,
         file_info: FileInfo,
         fetch_block: FetchBlock,
         source: PreviousObject | None,
         superseded: Callable[[], bool],
     ) -> StoredObject:
-        assembly = Assembly(file_info, fetch_block, source)
+        size = self._part_size(file_info)
+        assembly = Assembly(file_info, fetch_block, source, self._settings.coalesced_get_size)
         try:
-            checksums = await MultipartPull(self._part_workers, key, size, assembly, source, superseded).run()
-        except PreviousObjectGone:
-            # What was copied so far is good, and is found again.
-            return await self._multipart(key, name, size, file_info, fetch_block, None, superseded)
+            checksums = await MultipartWriter(self._transfers, key, size, assembly, source, superseded).run()
+        finally:
+            await assembly.close()
         return StoredObject(name, assembly.size, size, checksums)
+
+    async def _adopt(self, key: str, name: str, file_info: FileInfo) -> StoredObject:
+        size = self._part_size(file_info)
+        return await read_stored_object(self._bucket, key, name, file_info, size, self._settings.read_back_size)
+
+    def _part_size(self, file_info: FileInfo) -> int:
+        return part_size(file_info.message.size, file_info.message.blocks[0].size, self._grid)
 
     def _previous_object(self, previous: Entry | None, file_info: FileInfo) -> PreviousObject | None:
         if previous is None or previous.stored is None:

@@ -25,7 +25,8 @@ from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment import Entry, PeerCursor
 from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.objects.writer import FilePuller
+from untrusted_s3.objects.writer import ObjectWriter
+from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, folder_segment
 from untrusted_s3.store.records import FolderRecord
@@ -65,8 +66,8 @@ class Folder:
         self.state = FolderState(directory / "state.sqlite", self._damage.set)
         self.pending = PendingIndex(directory / "pending.sqlite", self._damage.set)
         self._log = FolderLog(bucket, self.keys, self.state, own_id)
-        files = FilePuller(bucket, self.keys, budget, uploads, counters)
-        self.puller = Puller(record.folder_id, self.state, self.pending, files, self._commit, counters)
+        writer = ObjectWriter(bucket, self.keys, budget, uploads, counters, ObjectSettings())
+        self.puller = Puller(record.folder_id, self.state, self.pending, writer, self._commit, counters)
         self._counters = counters
         self._pace = SegmentPace()
         self._ready: deque[Entry] = deque()

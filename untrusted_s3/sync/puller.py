@@ -23,18 +23,18 @@ from untrusted_s3.counters import Counters
 from untrusted_s3.errors import (
     BlockUnavailable,
     DataError,
-    PullStopped,
     StateDamaged,
     StoreError,
     StoreRefused,
     StoreUnreachable,
+    WriteStopped,
 )
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment import Entry
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.assembly import FetchBlock
 from untrusted_s3.objects.naming import content_hash
-from untrusted_s3.objects.writer import FilePuller
+from untrusted_s3.objects.writer import ObjectWriter
 
 _logger = structlog.get_logger()
 _SCAN_BATCH = 200
@@ -56,7 +56,7 @@ class Puller:
         folder_id: str,
         state: FolderState,
         pending: PendingIndex,
-        files: FilePuller,
+        writer: ObjectWriter,
         commit: Callable[[Entry], None],
         counters: Counters,
     ) -> None:
@@ -65,7 +65,7 @@ class Puller:
         self._folder_id = folder_id
         self._state = state
         self._pending = pending
-        self._files = files
+        self._writer = writer
         self._commit = commit
         self._counters = counters
         # By name: the size of the file info, for these are in memory.
@@ -132,7 +132,7 @@ class Puller:
         Not for longer than limits.DRAIN_PULLS_TIMEOUT.
         """
         self._draining = True
-        self._files.drain()
+        self._writer.drain()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=limits.DRAIN_PULLS_TIMEOUT)
 
@@ -211,7 +211,7 @@ class Puller:
         self._bytes_in_work += len(file_info.raw)
         if not file_info.has_data:
             self._commit(Entry(file_info, None))
-        elif file_info.message.size > limits.SINGLE_PUT_SIZE:
+        elif self._writer.is_large(file_info):
             self._large.append(file_info)
             self._wake.set()
         else:
@@ -245,12 +245,12 @@ class Puller:
                 # Only metadata changed: the data stays where it is.
                 stored = current.stored
             else:
-                stored = await self._files.pull(
+                stored = await self._writer.write(
                     file_info, self._fetcher(file_info), current, partial(self._is_superseded, file_info)
                 )
             self._succeeded()
             self._commit(Entry(file_info, stored))
-        except PullStopped:
+        except WriteStopped:
             self._leave(file_info.name)
             self.rescan()
         except (BlockUnavailable, StoreError, DataError, StateDamaged) as error:

@@ -1,4 +1,4 @@
-"""A file puller over a simulated bucket, for the tests of pulls."""
+"""An object writer over a simulated bucket, and a block source that the test controls."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.objects.naming import content_hash
-from untrusted_s3.objects.writer import FilePuller
+from untrusted_s3.objects.writer import ObjectWriter
+from untrusted_s3.settings import ObjectSettings
+from untrusted_s3.store.format import PartGrid
 from untrusted_s3.store.layout import FolderKeys
 
 KEYS = FolderKeys.of("folder")
 PART = 4096
+GRID = PartGrid(single_put_size=4000, min_part_size=PART)
 
 
 def block_data(file_info: FileInfo, number: int, peer: str = "") -> bytes:
@@ -39,37 +42,62 @@ def object_key(file_info: FileInfo) -> str:
     return KEYS.object(file_info.name, content_hash(file_info))
 
 
-class Pull:
-    """A file puller over a simulated bucket, and a peer that gives blocks."""
+class Writing:
+    """Call it to write a file's object.
 
-    def __init__(self, bucket: SimulatedBucket | None = None, budget: int = 3 * PART) -> None:
+    Attributes:
+        fetched: How often each block was requested.
+        missing: The numbers of the blocks that the source does not have.
+        before_block: Called when a block is requested.
+        superseded: Whether the content is no longer wanted.
+        most_used: The highest use of memory that was seen when a block was requested.
+    """
+
+    def __init__(
+        self,
+        bucket: SimulatedBucket | None = None,
+        memory: int = 3 * PART,
+        settings: ObjectSettings | None = None,
+        grid: PartGrid = GRID,
+    ) -> None:
         self.bucket = bucket or SimulatedBucket()
-        self.budget = ByteBudget(budget)
+        self.memory = ByteBudget(memory)
         self.uploads = asyncio.Semaphore(2)
+        self.counters = Counters()
+        self.writer = ObjectWriter(
+            self.bucket, KEYS, self.memory, self.uploads, self.counters, settings or ObjectSettings(), grid
+        )
         self.fetched: Counter[int] = Counter()
         self.missing: set[int] = set()
         self.before_block: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
-        self.most_used = 0
         self.superseded = False
-        self.counters = Counters()
-        self.puller = FilePuller(self.bucket, KEYS, self.budget, self.uploads, self.counters)
+        self.most_used = 0
 
     async def __call__(self, file_info: FileInfo, before: Entry | None = None) -> StoredObject:
         async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
             assert block == file_info.message.blocks[number]
             self.fetched[number] += 1
-            self.most_used = max(self.most_used, self.budget.used)
+            self.most_used = max(self.most_used, self.memory.used)
             await self.before_block()
             if number in self.missing:
                 raise BlockUnavailable(f"block {number}")
-            return memoryview(block_data(file_info, number))
+            return memoryview(self.block(file_info, number))
 
-        return await self.puller.pull(file_info, fetch_block, before, lambda: self.superseded)
+        return await self.writer.write(file_info, fetch_block, before, lambda: self.superseded)
 
-    async def check_all_is_given_back(self) -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert self.budget.used == 0
+    def block(self, file_info: FileInfo, number: int) -> bytes:
+        """What the source gives for a block."""
+        return block_data(file_info, number)
+
+    def counter(self, name: str) -> int:
+        """The value of one of the gateway's counters."""
+        value = self.counters.registry.get_sample_value(f"untrusted_s3_{name}_total")
+        assert value is not None
+        return int(value)
+
+    def check_all_is_released(self) -> None:
+        """Nothing is held and nothing runs once a call has ended, whatever its end was."""
+        assert self.memory.used == 0
         assert not self.uploads.locked()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
