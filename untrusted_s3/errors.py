@@ -239,6 +239,10 @@ class TLSFailed(RemoteProtocolError):
     """The TLS handshake with the peer failed, or the TLS connection broke."""
 
 
+class DialFailed(ProtocolError):
+    """A peer's address could not be connected to."""
+
+
 class TooManyConnections(ProtocolError):
     """A connection of a device that is not accepted (yet) was closed in favour of a newer one."""
 

@@ -9,27 +9,53 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from untrusted_s3.bep import events
-from untrusted_s3.connections.tls import make_context
-from untrusted_s3.connections.transport import BEPTransport
+from untrusted_s3.connections.admission import UnadmittedConnections
+from untrusted_s3.connections.factory import TransportFactory
+from untrusted_s3.connections.tls import TLSRole, make_context
+from untrusted_s3.connections.transport import BEPTransport, HandlerFactory
 from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.settings import ConnectionSettings
 
 OURS, THEIRS = generate(), generate()
+DEFAULTS = ConnectionSettings()
 EventType = TypeVar("EventType", bound=events.Event)
 
 
 async def until(condition: Callable[[], bool], timeout: float = 10) -> None:
-    """Waits until something is so; fails where it never is."""
+    """Wait until a condition holds; fail if it never does."""
     async with asyncio.timeout(timeout):
         while not condition():
             await asyncio.sleep(0.001)
 
 
-class Recorder:
-    """One end of a connection that keeps what it hears. With `polite` it says Hello as soon as it may."""
+def new_transport(
+    identity: Identity,
+    new_handler: HandlerFactory,
+    *,
+    dialed: bool,
+    settings: ConnectionSettings = DEFAULTS,
+    unadmitted: UnadmittedConnections | None = None,
+) -> BEPTransport:
+    """A transport as TCP makes it."""
+    transports = TransportFactory(make_context(identity), new_handler, settings, unadmitted)
+    return transports.over_tls("tcp", TLSRole.CLIENT if dialed else TLSRole.SERVER, dialed=dialed)
 
-    def __init__(self, identity: Identity, *, server_side: bool, polite: bool = True) -> None:
-        self.transport = BEPTransport(make_context(identity), server_side=server_side)
-        self.transport.handler = self
+
+class Recorder:
+    """One end of a connection that keeps what it hears. If `polite`, it says Hello as soon as it may."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        dialed: bool,
+        polite: bool = True,
+        settings: ConnectionSettings = DEFAULTS,
+        unadmitted: UnadmittedConnections | None = None,
+    ) -> None:
+        self.transport = new_transport(
+            identity, lambda transport: self, dialed=dialed, settings=settings, unadmitted=unadmitted
+        )
         self.heard: list[events.Event] = []
         self.is_secured = False
         self.is_buffered = 0
@@ -53,24 +79,24 @@ class Recorder:
         self.ends.append(error)
 
     def all(self, kind: type[EventType]) -> list[EventType]:
-        """What was heard of one kind."""
+        """The events of one kind."""
         return [event for event in self.heard if isinstance(event, kind)]
 
     async def hear(self, kind: type[EventType], count: int = 1) -> EventType:
-        """Waits for the `count`th event of a kind."""
+        """Wait for the `count`th event of a kind."""
         await until(lambda: len(self.all(kind)) >= count or bool(self.ends))
         assert len(self.all(kind)) >= count, f"the connection ended: {self.ends}, heard {self.heard}"
         return self.all(kind)[count - 1]
 
     async def end(self) -> Exception | None:
-        """Waits for the end of the connection and tells why it came."""
+        """Wait for the end of the connection and return its error."""
         await until(lambda: bool(self.ends))
         return self.ends[0]
 
 
 @asynccontextmanager
 async def listening(protocol: Callable[[], asyncio.BaseProtocol]) -> AsyncIterator[int]:
-    """A server on a free loopback port; gives the port."""
+    """Run a server on a free loopback port; yield the port."""
     server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
@@ -80,7 +106,7 @@ async def listening(protocol: Callable[[], asyncio.BaseProtocol]) -> AsyncIterat
 
 @asynccontextmanager
 async def connected(accepted: asyncio.BaseProtocol, dialed: asyncio.BaseProtocol) -> AsyncIterator[None]:
-    """Connects two protocols, and cuts the connection in the end."""
+    """Connect two protocols, and cut the connection in the end."""
     async with listening(lambda: accepted) as port:
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: dialed, "127.0.0.1", port)
     try:

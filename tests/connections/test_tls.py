@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
-from untrusted_s3.connections.tls import MAX_RECORD_SIZE, TLSConnection, make_context
+from untrusted_s3.connections.tls import MAX_RECORD_SIZE, TLSConnection, TLSRole, make_context
 from untrusted_s3.errors import LocalProtocolError, TLSFailed
 from untrusted_s3.identity.certificate import Identity, PrivateKey, generate
 
@@ -54,7 +54,7 @@ Feed = Callable[[TLSConnection, bytes], list[bytes]]
 
 def connect(client: SSL.Context, server: SSL.Context, feed: Feed = whole) -> tuple[TLSConnection, TLSConnection]:
     """A dialed and an accepted connection, with all that the handshake sends delivered."""
-    dialed, accepted = TLSConnection(client, server_side=False), TLSConnection(server, server_side=True)
+    dialed, accepted = TLSConnection(client, TLSRole.CLIENT), TLSConnection(server, TLSRole.SERVER)
     while (flight := dialed.data_to_send()) or accepted.handshake_complete is False:
         assert flight, "the handshake stands still"
         assert feed(accepted, flight) == []
@@ -123,6 +123,24 @@ def test_a_peer_without_alpn_is_accepted() -> None:
     assert accepted.peer_device_id == THEIRS.device_id
 
 
+def connect_raw(client: SSL.Context, server: SSL.Context, session: SSL.Session | None = None) -> SSL.Connection:
+    """A client of OpenSSL's own that is connected to us, perhaps with the session of an earlier connection."""
+    dialed, accepted = SSL.Connection(client, None), TLSConnection(server, TLSRole.SERVER)
+    dialed.set_connect_state()
+    if session is not None:
+        dialed.set_session(session)
+    for _ in range(2):
+        with contextlib.suppress(SSL.WantReadError):
+            dialed.do_handshake()
+        accepted.receive_data(dialed.bio_read(1 << 16))
+        if answer := accepted.data_to_send():
+            dialed.bio_write(answer)
+    assert accepted.peer_device_id == THEIRS.device_id
+    with contextlib.suppress(SSL.WantReadError):
+        dialed.recv(1)  # takes the tickets of TLS 1.3
+    return dialed
+
+
 @TLS_VERSIONS
 def test_a_session_is_not_resumed_but_made_anew(version: int) -> None:
     checked = []
@@ -133,26 +151,16 @@ def test_a_session_is_not_resumed_but_made_anew(version: int) -> None:
 
     client, server = other_context(version=version), make_context(OURS)
     server.set_verify(server.get_verify_mode(), check)
-    dialed, _ = connect(client, server)
-    session = dialed._connection.get_session()
+    session = connect_raw(client, server).get_session()
     assert session is not None
     checked.clear()
-    again, accepted = SSL.Connection(client, None), TLSConnection(server, server_side=True)
-    again.set_connect_state()
-    again.set_session(session)
-    for _ in range(2):
-        with contextlib.suppress(SSL.WantReadError):
-            again.do_handshake()
-        accepted.receive_data(again.bio_read(1 << 16))
-        if answer := accepted.data_to_send():
-            again.bio_write(answer)
-    assert accepted.peer_device_id == THEIRS.device_id
+    connect_raw(client, server, session)
     assert checked
 
 
 def test_data_that_comes_with_the_end_of_the_handshake_is_kept() -> None:
-    dialed = TLSConnection(make_context(OURS), server_side=False)
-    accepted = TLSConnection(make_context(THEIRS), server_side=True)
+    dialed = TLSConnection(make_context(OURS), TLSRole.CLIENT)
+    accepted = TLSConnection(make_context(THEIRS), TLSRole.SERVER)
     accepted.receive_data(dialed.data_to_send())
     dialed.receive_data(accepted.data_to_send())
     dialed.send_data(b"at once")
@@ -161,7 +169,7 @@ def test_data_that_comes_with_the_end_of_the_handshake_is_kept() -> None:
 
 
 def test_nothing_is_known_or_sent_before_the_handshake() -> None:
-    connection = TLSConnection(make_context(OURS), server_side=True)
+    connection = TLSConnection(make_context(OURS), TLSRole.SERVER)
     with pytest.raises(LocalProtocolError):
         connection.peer_certificate_der()
     with pytest.raises(LocalProtocolError):
@@ -194,13 +202,13 @@ def test_small_buffers_share_a_record() -> None:
     assert accepted.receive_data(dialed.data_to_send()) == [b"lengthheaderlengthmessage"]
 
 
-@pytest.mark.parametrize("server_side", [True, False])
+@pytest.mark.parametrize("role", TLSRole)
 @pytest.mark.parametrize("feed", [whole, byte_by_byte])
 @pytest.mark.parametrize(
     "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0-x\r\n", bytes(100), b"\x16" * 100, b"\x2e\xa7\xd9\x0b" * 9]
 )
-def test_garbage_is_called_so(server_side: bool, feed: Feed, garbage: bytes) -> None:
-    connection = TLSConnection(make_context(OURS), server_side)
+def test_garbage_is_called_so(role: TLSRole, feed: Feed, garbage: bytes) -> None:
+    connection = TLSConnection(make_context(OURS), role)
     with pytest.raises(TLSFailed, match=r"does not speak TLS \(is this a Syncthing port\?\)"):
         feed(connection, garbage)
     assert connection.closed
@@ -210,8 +218,8 @@ def test_garbage_is_called_so(server_side: bool, feed: Feed, garbage: bytes) -> 
 
 @TLS_VERSIONS
 def test_a_client_without_a_certificate_is_refused(version: int) -> None:
-    dialed = TLSConnection(other_context(identity=None, version=version), server_side=False)
-    accepted = TLSConnection(make_context(OURS), server_side=True)
+    dialed = TLSConnection(other_context(identity=None, version=version), TLSRole.CLIENT)
+    accepted = TLSConnection(make_context(OURS), TLSRole.SERVER)
     accepted.receive_data(dialed.data_to_send())
     dialed.receive_data(accepted.data_to_send())
     with pytest.raises(TLSFailed, match="shows no certificate"):
@@ -222,22 +230,22 @@ def test_a_client_without_a_certificate_is_refused(version: int) -> None:
 
 
 def test_another_protocol_is_refused_on_both_sides() -> None:
-    dialed = TLSConnection(other_context(alpn=[b"h2", b"http/1.1"]), server_side=False)
-    accepted = TLSConnection(make_context(OURS), server_side=True)
+    dialed = TLSConnection(other_context(alpn=[b"h2", b"http/1.1"]), TLSRole.CLIENT)
+    accepted = TLSConnection(make_context(OURS), TLSRole.SERVER)
     with pytest.raises(TLSFailed, match=r"not Syncthing's protocol bep/1\.0"):
         accepted.receive_data(dialed.data_to_send())
     with pytest.raises(TLSFailed, match=r"not Syncthing's protocol bep/1\.0"):
         dialed.receive_data(accepted.data_to_send())
     # The context serves other connections; the refusal must not stick to it.
-    accepted = TLSConnection(make_context(OURS), server_side=True)
-    dialed = TLSConnection(other_context(alpn=[b"h2", b"bep/1.0"]), server_side=False)
+    accepted = TLSConnection(make_context(OURS), TLSRole.SERVER)
+    dialed = TLSConnection(other_context(alpn=[b"h2", b"bep/1.0"]), TLSRole.CLIENT)
     accepted.receive_data(dialed.data_to_send())
     assert not accepted.closed
 
 
 def test_an_old_tls_version_is_refused() -> None:
-    dialed = TLSConnection(other_context(version=SSL.TLS1_1_VERSION), server_side=False)
-    accepted = TLSConnection(make_context(OURS), server_side=True)
+    dialed = TLSConnection(other_context(version=SSL.TLS1_1_VERSION), TLSRole.CLIENT)
+    accepted = TLSConnection(make_context(OURS), TLSRole.SERVER)
     with pytest.raises(TLSFailed, match=r"versions before 1\.2"):
         accepted.receive_data(dialed.data_to_send())
 
@@ -281,7 +289,7 @@ def test_a_truncated_connection_is_an_error() -> None:
 
 
 def test_an_end_during_the_handshake_is_an_error() -> None:
-    dialed = TLSConnection(make_context(OURS), server_side=False)
+    dialed = TLSConnection(make_context(OURS), TLSRole.CLIENT)
     with pytest.raises(TLSFailed, match="during the handshake"):
         dialed.receive_eof()
     dialed.data_to_send()

@@ -5,28 +5,32 @@ import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 
-from tests.connections.loopback import OURS, THEIRS, Recorder, connected, until
+from tests.connections.loopback import DEFAULTS, OURS, THEIRS, Recorder, connected, until
 from tests.file_infos import file
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
-from untrusted_s3.connections.tls import make_context
-from untrusted_s3.connections.transport import BEPTransport
-from untrusted_s3.connections.unadmitted import UnadmittedConnections
+from untrusted_s3.bep.constants import MAX_MESSAGE_SIZE
+from untrusted_s3.connections.admission import UnadmittedConnections
 from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError, TLSFailed, TooManyConnections
 from untrusted_s3.identity.certificate import Identity
+from untrusted_s3.settings import ConnectionSettings
 
 
 @asynccontextmanager
 async def a_pair(
-    theirs: Identity = THEIRS, *, ours_polite: bool = True, theirs_polite: bool = True
+    theirs: Identity = THEIRS,
+    *,
+    ours_polite: bool = True,
+    theirs_polite: bool = True,
+    settings: ConnectionSettings = DEFAULTS,
 ) -> AsyncIterator[tuple[Recorder, Recorder]]:
     """Our end, which accepted, and theirs, which dialed."""
-    ours = Recorder(OURS, server_side=True, polite=ours_polite)
-    other = Recorder(theirs, server_side=False, polite=theirs_polite)
+    ours = Recorder(OURS, dialed=False, polite=ours_polite, settings=settings)
+    other = Recorder(theirs, dialed=True, polite=theirs_polite, settings=settings)
     async with connected(ours.transport, other.transport):
         yield ours, other
 
@@ -40,9 +44,8 @@ class RawPeer(asyncio.Protocol):
         self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self.transport = transport
-        transport.writelines(self.says)
+        self.transport = cast(asyncio.WriteTransport, transport)
+        self.transport.writelines(self.says)
 
     def data_received(self, data: bytes) -> None:
         self.received += data
@@ -122,7 +125,7 @@ async def test_a_failure_is_told_to_the_peer() -> None:
 
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\x2e\xa7\xd9\x0b\x00\x00", b"\xff"])
 async def test_garbage_instead_of_tls(garbage: bytes) -> None:
-    ours, peer = Recorder(OURS, server_side=True), RawPeer(garbage)
+    ours, peer = Recorder(OURS, dialed=False), RawPeer(garbage)
     async with connected(ours.transport, peer):
         assert isinstance(await ours.end(), TLSFailed)
         await until(lambda: peer.gone)
@@ -131,7 +134,7 @@ async def test_garbage_instead_of_tls(garbage: bytes) -> None:
 
 @pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01\x40\x00" + bytes(0x4000)])
 async def test_garbage_that_looks_like_tls(garbage: bytes) -> None:
-    ours, peer = Recorder(OURS, server_side=True), RawPeer(garbage)
+    ours, peer = Recorder(OURS, dialed=False), RawPeer(garbage)
     async with connected(ours.transport, peer):
         assert isinstance(await ours.end(), TLSFailed)
         await until(lambda: peer.gone)
@@ -151,7 +154,7 @@ async def test_closed_in_the_middle_of_a_message(tail: bytes) -> None:
     async with a_pair() as (ours, theirs):
         await in_conversation(ours, theirs)
         theirs.transport.write(tail)
-        theirs.transport._end()
+        theirs.transport.end()
         error = await ours.end()
     assert isinstance(error, RemoteProtocolError)
     assert "in the middle of a message" in str(error)
@@ -160,7 +163,7 @@ async def test_closed_in_the_middle_of_a_message(tail: bytes) -> None:
 async def test_closed_before_hello() -> None:
     async with a_pair(theirs_polite=False) as (ours, theirs):
         await until(lambda: theirs.is_secured)
-        theirs.transport._end()
+        theirs.transport.end()
         error = await ours.end()
     assert isinstance(error, RemoteProtocolError)
     assert "before its Hello" in str(error)
@@ -176,39 +179,41 @@ async def test_cut_off_in_the_middle() -> None:
 
 
 async def test_eof_before_the_handshake() -> None:
-    ours, peer = Recorder(OURS, server_side=True), RawPeer()
+    ours, peer = Recorder(OURS, dialed=False), RawPeer()
     async with connected(ours.transport, peer):
         peer.transport.write_eof()
         assert isinstance(await ours.end(), TLSFailed)
 
 
 @pytest.mark.parametrize("stage", ["no TLS", "no Hello"])
-async def test_who_says_no_hello_must_go(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT", 0.05)
-    ours = Recorder(OURS, server_side=True)
-    silent = Recorder(THEIRS, server_side=False, polite=False)
+async def test_who_says_no_hello_must_go(stage: str) -> None:
+    ours = Recorder(OURS, dialed=False, settings=ConnectionSettings(handshake_timeout=0.05))
+    silent = Recorder(THEIRS, dialed=True, polite=False)
     async with connected(ours.transport, RawPeer() if stage == "no TLS" else silent.transport):
         error = await ours.end()
     assert isinstance(error, RemoteProtocolError)
     assert "Hello" in str(error)
 
 
-async def test_silence_after_hello_is_no_handshake_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT", 0.05)
-    async with a_pair() as (ours, theirs):
+async def test_silence_after_hello_is_no_handshake_timeout() -> None:
+    async with a_pair(settings=ConnectionSettings(handshake_timeout=0.5)) as (ours, theirs):
         await in_conversation(ours, theirs)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.6)
         assert ours.ends == theirs.ends == []
 
 
-async def test_pings_go_out_and_silence_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "PING_INTERVAL", 0.05)
-    async with a_pair() as (ours, theirs):
+async def test_pings_go_out() -> None:
+    async with a_pair(settings=ConnectionSettings(ping_interval=0.05)) as (ours, theirs):
         await in_conversation(ours, theirs)
         await ours.hear(events.PingReceived, 2)
-        theirs.transport.pause_reading()
-        monkeypatch.setattr(theirs.transport.bep, "handle_timer", lambda now: b"")
-        monkeypatch.setattr(limits, "RECEIVE_TIMEOUT", 0.05)
+
+
+async def test_silence_ends_the_connection() -> None:
+    ours = Recorder(OURS, dialed=False, settings=ConnectionSettings(ping_interval=0.05, receive_timeout=0.5))
+    theirs = Recorder(THEIRS, dialed=True)
+    async with connected(ours.transport, theirs.transport):
+        await in_conversation(ours, theirs)
+        await theirs.hear(events.PingReceived)
         error = await ours.end()
     assert isinstance(error, RemoteProtocolError)
     assert "nothing received" in str(error)
@@ -287,9 +292,8 @@ async def test_who_waits_for_a_slow_reader_learns_of_the_end() -> None:
         await asyncio.wait_for(waiting, 5)
 
 
-async def test_a_reader_that_never_reads_cannot_hold_a_closing_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CLOSE_TIMEOUT", 0.05)
-    async with a_pair() as (ours, theirs):
+async def test_a_reader_that_never_reads_cannot_hold_a_closing_connection() -> None:
+    async with a_pair(settings=ConnectionSettings(close_timeout=0.05)) as (ours, theirs):
         await in_conversation(ours, theirs)
         theirs.transport.pause_reading()
         ours.transport.write(bytes(32 << 20))
@@ -300,7 +304,7 @@ async def test_a_reader_that_never_reads_cannot_hold_a_closing_connection(monkey
 async def test_a_size_over_the_cap_is_refused_before_it_comes() -> None:
     async with a_pair() as (ours, theirs):
         await in_conversation(ours, theirs)
-        theirs.transport.write(b"\x00\x02\x08\x05" + struct.pack(">I", limits.MAX_MESSAGE_SIZE + 1))
+        theirs.transport.write(b"\x00\x02\x08\x05" + struct.pack(">I", MAX_MESSAGE_SIZE + 1))
         error = await ours.end()
     assert isinstance(error, RemoteProtocolError)
     assert "over the cap" in str(error)
@@ -318,9 +322,8 @@ async def test_an_index_arrives_as_it_was_sent() -> None:
         assert (await ours.hear(events.IndexReceived)).files == (raw,)
 
 
-async def test_a_trickle_does_not_put_the_end_of_the_handshake_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT", 0.1)
-    ours, peer = Recorder(OURS, server_side=True), RawPeer()
+async def test_a_trickle_does_not_put_the_end_of_the_handshake_off() -> None:
+    ours, peer = Recorder(OURS, dialed=False, settings=ConnectionSettings(handshake_timeout=0.1)), RawPeer()
     async with connected(ours.transport, peer):
         # The start of a TLS record of 16 KiB, then one byte after the other
         peer.transport.write(b"\x16\x03\x01\x40\x00")
@@ -331,27 +334,12 @@ async def test_a_trickle_does_not_put_the_end_of_the_handshake_off(monkeypatch: 
     assert "no Hello within" in str(ours.ends[0])
 
 
-async def test_who_stops_to_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "STALL_TIMEOUT", 0.2)
-    async with a_pair() as (ours, theirs):
+async def test_who_stops_to_read_is_given_up() -> None:
+    async with a_pair(settings=ConnectionSettings(stall_timeout=0.2)) as (ours, theirs):
         await in_conversation(ours, theirs)
         theirs.transport.pause_reading()
         ours.transport.write(bytes(32 << 20))
         assert "reads too slowly" in str(await ours.end())
-
-
-async def test_who_reads_slowly_but_reads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with a_pair() as (ours, theirs):
-        await in_conversation(ours, theirs)
-        ours.transport.pause_writing()
-        now = time.monotonic()
-        ours.transport.bytes_sent += 10 << 20
-        for seconds in (0, 119, 121, 10_000):
-            ours.transport._check_stalled(now + seconds)
-        with pytest.raises(RemoteProtocolError, match="too slowly"):
-            ours.transport._check_stalled(now + 10 * 1024 + 10)
-        ours.transport.resume_writing()
-        ours.transport._check_stalled(now + 10**9)
 
 
 async def test_what_the_handler_hears_of_a_message_that_is_not_complete() -> None:
@@ -364,11 +352,9 @@ async def test_what_the_handler_hears_of_a_message_that_is_not_complete() -> Non
 
 
 async def test_a_connection_is_unadmitted_until_it_is_admitted_and_again_while_it_closes() -> None:
-    table = UnadmittedConnections(10)
-    ours = Recorder(OURS, server_side=True, polite=False)
-    ours.transport = BEPTransport(make_context(OURS), server_side=True, unadmitted=table)
-    ours.transport.handler = ours
-    theirs = Recorder(THEIRS, server_side=False)
+    table = UnadmittedConnections(10, log_interval=10)
+    ours = Recorder(OURS, dialed=False, polite=False, unadmitted=table)
+    theirs = Recorder(THEIRS, dialed=True)
     async with connected(ours.transport, theirs.transport):
         await ours.hear(events.HelloReceived)
         assert len(table) == 1

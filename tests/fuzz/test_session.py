@@ -29,7 +29,7 @@ class Wire(BEPTransport):
     def __init__(self) -> None:
         self.bep = Connection(time.monotonic())
         self.opened = time.monotonic()
-        self.server_side = True
+        self.dialed = False
         self.address = "tcp://192.0.2.1:1"
         self.error: Exception | None = None
         self.open = True

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.connections.loopback import OURS, Recorder, connected, until
+from tests.connections.loopback import OURS, Recorder, connected, new_transport, until
 from tests.file_infos import file
 from tests.simulated import SimulatedBucket
 from tests.sync.host import TOKEN, FakeHost
@@ -17,7 +17,6 @@ from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.connections.tls import make_context
 from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.gateway.peers import Peers
 from untrusted_s3.identity.certificate import Identity, generate
@@ -50,7 +49,7 @@ class Device(Recorder):
     """The other end of one connection."""
 
     def __init__(self, identity: Identity, client: str, *, we_dial: bool) -> None:
-        super().__init__(identity, server_side=we_dial, polite=False)
+        super().__init__(identity, dialed=not we_dial, polite=False)
         self._identity, self._client = identity, client
 
     def secured(self) -> None:
@@ -87,12 +86,18 @@ async def connect(host: Host) -> AsyncIterator[Connect]:
             identity: Identity, *, we_dial: bool = False, client: str = "syncthing"
         ) -> tuple[Session, Device]:
             await host.peers.accept(identity.device_id, "device")
-            transport = BEPTransport(make_context(OURS), server_side=not we_dial)
-            session, device = Session(host, transport), Device(identity, client, we_dial=we_dial)
+            sessions: list[Session] = []
+
+            def new_session(transport: BEPTransport) -> Session:
+                sessions.append(Session(host, transport))
+                return sessions[0]
+
+            transport = new_transport(OURS, new_session, dialed=we_dial)
+            device = Device(identity, client, we_dial=we_dial)
             ends = (device.transport, transport) if we_dial else (transport, device.transport)
             await stack.enter_async_context(connected(*ends))
             await device.hear(events.ClusterConfigReceived)
-            return session, device
+            return sessions[0], device
 
         yield opened
 

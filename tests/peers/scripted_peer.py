@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from untrusted_s3.bep import events
 from untrusted_s3.bep.connection import Connection
-from untrusted_s3.connections.tls import TLSConnection, make_context
+from untrusted_s3.connections.tls import TLSConnection, TLSRole, make_context
 from untrusted_s3.errors import TLSFailed
 from untrusted_s3.identity.certificate import Identity
 
@@ -27,7 +27,7 @@ class RawPeer:
 
     def __init__(self, device: Listener, identity: Identity) -> None:
         self._socket = open_socket(device)
-        self._tls = TLSConnection(make_context(identity), server_side=False)
+        self._tls = TLSConnection(make_context(identity), TLSRole.CLIENT)
         self._bep = Connection(0)
         self._events: list[events.Event] = []
         while not self._tls.handshake_complete:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.connections.loopback import OURS, THEIRS, Recorder, connected, until
+from tests.connections.loopback import OURS, THEIRS, Recorder, connected, new_transport, until
 from tests.file_infos import SMALLEST_BLOCK, deleted, directory, encrypted_name, file, plaintext
 from tests.simulated import SimulatedBucket
 from tests.sync.host import THEIR_INDEX, TOKEN, FakeHost, offered
@@ -21,7 +21,6 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.connections.tls import make_context
 from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.errors import BlockUnavailable, RemoteProtocolError, StoreUnreachable
 from untrusted_s3.objects.trailer import encode_trailer
@@ -34,7 +33,7 @@ class Peer(Recorder):
     """The scripted other side: a trusted Syncthing."""
 
     def __init__(self) -> None:
-        super().__init__(THEIRS, server_side=False)
+        super().__init__(THEIRS, dialed=True)
         self.answers: Callable[[events.RequestReceived], Awaitable[tuple[bytes, int]]] | None = None
 
     def received(self, event: events.Event) -> None:
@@ -120,7 +119,7 @@ async def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
             stack.push_async_callback(host.stop)
             if accepts:
                 host.accepts = PeerRecord(THEIRS.device_id, "peer", share=tuple(share))
-            transport = BEPTransport(make_context(OURS), server_side=True)
+            transport = new_transport(OURS, lambda _: session, dialed=False)
             session, peer = Session(host, transport), Peer()
             await stack.enter_async_context(connected(transport, peer.transport))
             if accepts:
@@ -159,9 +158,8 @@ async def test_a_device_that_is_not_accepted_hears_nothing_but_hello(connect: Co
 
 async def test_we_do_not_talk_with_ourselves(connect: Connect, tmp_path: Path) -> None:
     host = FakeHost(OURS, SimulatedBucket(), tmp_path / "other")
-    transport = BEPTransport(make_context(OURS), server_side=True)
-    Session(host, transport)
-    mirror = Recorder(OURS, server_side=False)
+    transport = new_transport(OURS, lambda transport: Session(host, transport), dialed=False)
+    mirror = Recorder(OURS, dialed=True)
     async with connected(transport, mirror.transport):
         await until(lambda: bool(host.ends))
     assert "ourselves" in str(host.ends[0])
@@ -525,14 +523,15 @@ async def test_a_flood_of_messages_is_held_back(connect: Connect, monkeypatch: p
 async def test_two_gateways_say_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each answers the other's cluster config; that must come to an end, with the folder shared."""
     monkeypatch.setattr(limits, "SEGMENT_INTERVAL", 0.0)
-    hosts, sessions, transports, sent = [], [], [], [0, 0]
+    hosts, transports, sent = [], [], [0, 0]
+    sessions: list[Session] = []
     identities = (OURS, THEIRS)
     for number, identity in enumerate(identities):
         host = FakeHost(identity, SimulatedBucket(), tmp_path / str(number))
         other = identities[1 - number]
         host.accepts = PeerRecord(other.device_id, "gateway", share=("f",))
         await host.open(FolderRecord("f", "Label", TOKEN, 0x1000 + number))
-        transport = BEPTransport(make_context(identity), server_side=number == 0)
+        transport = new_transport(identity, lambda _, number=number: sessions[number], dialed=number == 1)  # type: ignore[misc]
         count_cluster_configs(transport, number, sent)
         hosts.append(host)
         transports.append(transport)

@@ -1,12 +1,14 @@
 """TLS as Syncthing devices speak it, without I/O.
 
-Both sides show a self-signed certificate, nobody checks a chain: who the peer is follows from the device ID of its
-certificate, which the caller must compare with the devices it knows. The standard `ssl` module cannot accept a client
-certificate of an unknown issuer, hence pyOpenSSL (syncthing, lib/connections/service.go; BEP v1, "Transport and
+Both sides show a self-signed certificate, and no chain is checked. The device ID of the certificate identifies the
+peer; the caller must compare it with the devices it knows. The standard `ssl` module cannot accept a client certificate
+of an unknown issuer, hence pyOpenSSL (Syncthing v2.1.3 lib/connections/service.go; BEP specification, "Transport and
 Authentication").
 """
 
 from __future__ import annotations
+
+import enum
 
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
@@ -19,7 +21,7 @@ ALPN_PROTOCOL = b"bep/1.0"
 
 MAX_RECORD_SIZE = 1 << 14  # plaintext bytes in one TLS record (RFC 8446, 5.1)
 
-# OpenSSL's memory buffers never shrink, so large data passes through them in slices; this size is also the fastest.
+# OpenSSL's memory buffers never shrink, so large data passes through them in slices. This size is also the fastest.
 _SLICE_SIZE = 1 << 17
 _ENCRYPTED_SLICE_SIZE = _SLICE_SIZE + 64 * (_SLICE_SIZE // MAX_RECORD_SIZE + 1)
 
@@ -31,7 +33,7 @@ _NO_CERTIFICATE = "the peer shows no certificate, so it has no device ID (is it 
 _NOT_BEP = "the peer speaks TLS, but not Syncthing's protocol bep/1.0 (is this a Syncthing port?)"
 _TRUNCATED = "the connection broke off before TLS was closed"
 
-# What OpenSSL calls it, and what it means here
+# OpenSSL's reasons, and what they mean here
 _REASONS = {
     "wrong version number": _NOT_TLS,
     "packet length too long": _NOT_TLS,
@@ -45,12 +47,19 @@ _REASONS = {
 }
 
 
+class TLSRole(enum.Enum):
+    """A side of a TLS connection."""
+
+    CLIENT = enum.auto()
+    SERVER = enum.auto()
+
+
 def make_context(identity: Identity) -> SSL.Context:
-    """The settings of all TLS connections of `identity`, dialed and accepted alike."""
+    """Return the settings of all TLS connections of `identity`, for both roles."""
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    # Never resume a session: OpenSSL fails that where client certificates are asked for and no session ID context is
-    # set, and Syncthing tries it. In TLS 1.3 tickets still go out, but they name sessions that nobody keeps.
+    # Sessions are never resumed. Syncthing tries it, and OpenSSL fails it when client certificates are requested and no
+    # session ID context is set. TLS 1.3 still sends tickets, but for sessions that are not kept.
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.use_certificate(identity.certificate)
@@ -74,19 +83,18 @@ def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:
 class TLSConnection:
     """One side of a TLS connection: encrypted bytes in and out, no socket.
 
-    After each call, `data_to_send` gives what has to go to the peer; also after an error, when it is the alert that
-    tells the peer why.
+    After each call, `data_to_send` returns what has to go to the peer. After an error this is the alert that tells the
+    peer why.
     """
 
-    def __init__(self, context: SSL.Context, server_side: bool) -> None:
-        """A connection that was accepted (`server_side`) or dialed."""
+    def __init__(self, context: SSL.Context, role: TLSRole) -> None:
         self._connection = SSL.Connection(context, None)
         self._encrypted: list[bytes] = []
         self._opening_seen = False
         self._handshake_complete = False
         self._peer_certificate = b""
         self._closed = False
-        if server_side:
+        if role is TLSRole.SERVER:
             self._connection.set_accept_state()
         else:
             self._connection.set_connect_state()
@@ -99,7 +107,7 @@ class TLSConnection:
 
     @property
     def closed(self) -> bool:
-        """Whether no more data can pass: the peer has closed TLS, or we have, or it failed."""
+        """Whether no more data can pass: one side has closed TLS, or it failed."""
         return self._closed
 
     @property
@@ -108,15 +116,15 @@ class TLSConnection:
         return DeviceID.from_certificate(self.peer_certificate_der())
 
     def peer_certificate_der(self) -> bytes:
-        """The peer's certificate. Raises LocalProtocolError before the handshake is complete."""
+        """Return the peer's certificate, DER. Raises LocalProtocolError before the handshake is complete."""
         if not self._handshake_complete:
-            raise LocalProtocolError("there is no peer certificate before the TLS handshake is complete")
+            raise LocalProtocolError("the peer's certificate is not known before the TLS handshake is complete")
         return self._peer_certificate
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[bytes]:
-        """Take encrypted bytes from the peer; give the decrypted ones, in pieces of at most 16 KiB.
+        """Take encrypted bytes from the peer; return the decrypted ones, in pieces of at most 16 KiB.
 
-        Ignores what comes after `closed`. Raises TLSFailed.
+        Ignores bytes that come after the connection is `closed`. Raises TLSFailed.
         """
         if self._closed or not len(data):
             return []
@@ -144,7 +152,7 @@ class TLSConnection:
         return decrypted
 
     def receive_eof(self) -> None:
-        """Note that the peer's side of the transport has ended. Raises TLSFailed unless TLS was closed before."""
+        """Note that the peer's side of the stream has ended. Raises TLSFailed unless TLS was closed before."""
         if not self._closed:
             self._closed = True
             raise TLSFailed(_TRUNCATED if self._handshake_complete else f"{_TRUNCATED}, during the handshake")
@@ -152,7 +160,7 @@ class TLSConnection:
     def send_data(self, *buffers: bytes | bytearray | memoryview) -> None:
         """Encrypt the bytes of all buffers, one after the other.
 
-        Raises LocalProtocolError before the handshake is complete or after `closed`.
+        Raises LocalProtocolError before the handshake is complete and when the connection is `closed`.
         """
         if not self._handshake_complete or self._closed:
             raise LocalProtocolError("TLS is not open: no data can be sent")
@@ -172,7 +180,7 @@ class TLSConnection:
             raise self._failure(error) from error
 
     def data_to_send(self) -> bytes:
-        """What has to go to the peer now; empty if nothing."""
+        """Return the bytes that have to go to the peer now."""
         self._take_encrypted()
         data = b"".join(self._encrypted)
         self._encrypted.clear()
@@ -183,7 +191,7 @@ class TLSConnection:
         if self._handshake_complete and not self._connection.get_shutdown() & SSL.SENT_SHUTDOWN:
             try:
                 self._connection.shutdown()
-            except SSL.Error:  # TLS has failed already, and the alert has gone out
+            except SSL.Error:  # TLS has failed before, and the alert is out
                 pass
         self._closed = True
 
@@ -192,7 +200,7 @@ class TLSConnection:
             self._connection.do_handshake()
         except SSL.WantReadError:
             return
-        except TLSFailed:  # from the choice of the protocol
+        except TLSFailed:  # raised by _select_protocol
             self._closed = True
             raise
         except SSL.Error as error:
@@ -216,7 +224,7 @@ class TLSConnection:
 
     def _failure(self, error: SSL.Error) -> TLSFailed:
         self._closed = True
-        # A list of (library, function, reason), the deepest cause first, or empty
+        # A list of (library, function, reason), the deepest cause first; may be empty
         causes = error.args[0] if error.args and isinstance(error.args[0], list) else []
         reasons = [reason for *_, reason in causes]
         for reason in reasons:

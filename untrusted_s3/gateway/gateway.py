@@ -5,30 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import structlog
-from OpenSSL import SSL
 
 from untrusted_s3 import __version__, limits
 from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.byte_budget import ByteBudget, SharedBudget
+from untrusted_s3.connections.admission import UnadmittedConnections, raise_file_limit, unadmitted_capacity
 from untrusted_s3.connections.dialer import Dialer
+from untrusted_s3.connections.factory import TransportFactory
 from untrusted_s3.connections.listener import Listener
 from untrusted_s3.connections.tls import make_context
 from untrusted_s3.connections.transport import BEPTransport
-from untrusted_s3.connections.unadmitted import UnadmittedConnections, raise_file_limit, unadmitted_capacity
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, FolderRefused, StateDamaged, StoreError
+from untrusted_s3.gateway.dialing import Dialing
 from untrusted_s3.gateway.heartbeat import Heartbeat
 from untrusted_s3.gateway.http.server import HTTPServer
 from untrusted_s3.gateway.peers import Peers
 from untrusted_s3.gateway.status import folder_status, peer_status, unknown_status
 from untrusted_s3.gateway.upkeep import Maintenance
 from untrusted_s3.identity.certificate import Identity
+from untrusted_s3.settings import Settings
 from untrusted_s3.store import layout
 from untrusted_s3.store.records import (
     FolderRecord,
@@ -61,6 +63,7 @@ class GatewaySettings:
     state_directory: Path
     buffer_memory: int = limits.DEFAULT_BUFFER_MEMORY
     history: float = limits.HISTORY_RETENTION
+    tuning: Settings = field(default_factory=Settings)
 
 
 class Gateway:
@@ -75,17 +78,23 @@ class Gateway:
         self.folders: dict[str, Folder] = {}
         self.peers = Peers(bucket, identity.device_id)
         self.ready = False
-        self._context: SSL.Context = make_context(identity)
         # Half for what comes in and half for what goes out, so that neither can starve the other.
         self._incoming = ByteBudget(settings.buffer_memory // 2)
         self.responder = Responder(bucket, SharedBudget(settings.buffer_memory // 2), self.counters)
         self.message_memory = MessageMemory(limits.MESSAGE_MEMORY)
-        self._unadmitted = UnadmittedConnections(unadmitted_capacity(raise_file_limit()))
         self._uploads = asyncio.Semaphore(limits.CONCURRENT_UPLOADS)
-        self._listener = Listener(settings.listen, self._new_transport)
+        tuning = settings.tuning.connections
+        capacity = unadmitted_capacity(raise_file_limit(tuning), tuning)
+        transports = TransportFactory(
+            make_context(identity),
+            self._new_session,
+            tuning,
+            UnadmittedConnections(capacity, tuning.eviction_log_interval),
+        )
+        self._listener = Listener(settings.listen, transports)
         self._heart = Heartbeat(bucket, self.device_id, settings.name)
         self._maintenance = Maintenance(bucket, self.folders.keys, settings.history, self.counters)
-        self._dialer = Dialer(self.peers, self._new_transport)
+        self._dialing = Dialing(self.peers, Dialer(transports, tuning).dial, tuning)
         self._http = HTTPServer(self, settings.http) if settings.http else None
         self._sessions: set[Session] = set()
         self._session_ended = asyncio.Event()
@@ -112,7 +121,7 @@ class Gateway:
             else:
                 await self._open_folder(record)
         await self._listener.start()
-        self._run(self._dialer.run())
+        self._run(self._dialing.run())
         self._run(self._heartbeat())
         self._run(self._maintenance.run())
         self.ready = True
@@ -292,12 +301,10 @@ class Gateway:
 
     # Peers
 
-    def _new_transport(self, server_side: bool) -> BEPTransport:
-        transport = BEPTransport(
-            self._context, server_side=server_side, unadmitted=self._unadmitted if server_side else None
-        )
-        self._sessions.add(Session(self, transport))
-        return transport
+    def _new_session(self, transport: BEPTransport) -> Session:
+        session = Session(self, transport)
+        self._sessions.add(session)
+        return session
 
     async def admit(self, session: Session) -> PeerRecord | None:
         """The record of the session's device if it is accepted."""

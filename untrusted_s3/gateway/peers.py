@@ -132,11 +132,11 @@ class Peers:
         young, the one counts that was dialed by the device with the lower device ID.
         """
         assert new.hello is not None and new.device_id is not None
-        if new.hello.client_name != CLIENT_NAME or old.transport.server_side == new.transport.server_side:
+        if new.hello.client_name != CLIENT_NAME or old.transport.dialed == new.transport.dialed:
             return False
         peer_dials = new.device_id < self._own_id
         is_young = new.transport.opened - old.transport.opened < limits.SECOND_CONNECTION_TIMEOUT
-        return is_young and old.transport.server_side == peer_dials
+        return is_young and old.transport.dialed != peer_dials
 
     def _drop_unconfirmed(self, session: Session) -> None:
         assert session.device_id is not None

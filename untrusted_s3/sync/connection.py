@@ -4,29 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from untrusted_s3.bep import events
 from untrusted_s3.bep.connection import Connection
 from untrusted_s3.bep.device_id import DeviceID
-
-
-class ConnectionHandler(Protocol):
-    """Receiver of what happens on a connection."""
-
-    def secured(self) -> None:
-        """Note that the peer's device ID is known and our Hello may be sent."""
-        ...
-
-    def received(self, event: events.Event) -> None:
-        """Take a message of the peer."""
-        ...
-
-    def buffered(self, size: int) -> None:
-        """Note that `size` bytes of an incomplete message are in memory (0 for a Response, which was requested)."""
-        ...
-
-    def closed(self, error: Exception | None) -> None:
-        """Note the end of the connection, with its cause unless it was closed in order. Called once."""
-        ...
 
 
 class PausableConnection(Protocol):
@@ -53,17 +32,15 @@ class PeerConnection(PausableConnection, Protocol):
     """An authenticated BEP connection to a peer.
 
     Attributes:
-        handler: Receives what happens; must be set before the connection is made.
         bep: Makes the messages that `write` sends.
         address: The peer's address as a URL.
-        server_side: Whether we are the server of TLS.
+        dialed: Whether we opened the connection.
         opened: When the connection was begun, by the monotonic clock.
     """
 
-    handler: ConnectionHandler
     bep: Connection
     address: str
-    server_side: bool
+    dialed: bool
     opened: float
 
     @property

@@ -97,7 +97,7 @@ class _Share:
 
 
 class Session:
-    """One connection to a peer, from TLS on. Implements `connection.ConnectionHandler` and `puller.Source`."""
+    """One connection to a peer, from TLS on. Implements `transport.TransportHandler` and `puller.Source`."""
 
     def __init__(self, host: Host, transport: PeerConnection) -> None:
         self.device_id: DeviceID | None = None
@@ -117,14 +117,13 @@ class Session:
         self._sending = asyncio.Lock()
         self._announced: dict[str, int] | None = None
         self._task: asyncio.Task[None] | None = None
-        transport.handler = self
 
     @property
     def shared_folders(self) -> list[str]:
         """The IDs of the folders that are shared over this connection."""
         return sorted(self._shares)
 
-    # ConnectionHandler
+    # TransportHandler
 
     def secured(self) -> None:
         self.device_id = self.transport.peer_device_id

@@ -16,7 +16,7 @@ from untrusted_s3.cli.options import (
 )
 from untrusted_s3.cli.output import print_json, print_table
 from untrusted_s3.cli.store import open_store
-from untrusted_s3.connections.listener import parse_address
+from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.records import PeerRecord
@@ -81,7 +81,7 @@ def add_peer(
 ) -> None:
     """Accept a device. For one that is accepted already, change what the options name."""
     for address in addresses:
-        parse_address(address)
+        SCHEMES.parse(address)
     if not identity.in_store:
         _refuse_own(device_id, identity.local_device_id())
     uvloop.run(_add(store, identity, device_id, addresses, name, share))

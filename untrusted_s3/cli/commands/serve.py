@@ -30,7 +30,7 @@ from untrusted_s3.cli.options import (
     store_options,
 )
 from untrusted_s3.cli.store import open_bucket
-from untrusted_s3.connections.listener import parse_address
+from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.gateway.gateway import Gateway, GatewaySettings
 from untrusted_s3.store.probe import probe_conditional_writes
 
@@ -106,7 +106,7 @@ def serve(
     A second signal stops it without delay.
     """
     for address in listen:
-        parse_address(address)
+        SCHEMES.parse(address)
     if http != "none":
         parse_host_port(http, "--http")
     settings = GatewaySettings(
@@ -116,6 +116,7 @@ def serve(
         state_directory=state or store.data / "state",
         buffer_memory=buffer_memory * limits.MIB,
         history=history * _DAY,
+        tuning=context.ensure_object(Invocation).settings,
     )
     try:
         same_signal = context.ensure_object(Invocation).settings.upkeep.same_signal

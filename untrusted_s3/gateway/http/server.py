@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import StoreError, UsageError
+from untrusted_s3.errors import AddressUnavailable, StoreError, UsageError
 from untrusted_s3.store.s3 import S3Bucket
 
 _READY_TIMEOUT = 5.0
@@ -62,10 +62,7 @@ class HTTPServer:
             await web.TCPSite(self._runner, self._host or None, self._port).start()
         except OSError as error:
             await self._runner.cleanup()
-            raise UsageError(
-                f"cannot serve HTTP on {self._host}:{self._port}: {error.strerror or error}. "
-                "Stop what uses the port, or choose another with --http"
-            ) from error
+            raise AddressUnavailable(f"{self._host}:{self._port}", "http", error.strerror or str(error)) from error
 
     async def stop(self) -> None:
         """Stops serving."""

@@ -1,0 +1,86 @@
+"""Decides which peers are dialed, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import DialFailed
+from untrusted_s3.settings import ConnectionSettings
+from untrusted_s3.store.records import PeerRecord
+
+_logger = structlog.get_logger()
+
+_TURN_INTERVAL = 1.0  # seconds
+
+
+class DialedPeers(Protocol):
+    """The devices that may be dialed."""
+
+    def records(self) -> list[PeerRecord]:
+        """Return the records of all accepted devices."""
+        ...
+
+    def is_connected(self, device_id: DeviceID) -> bool:
+        """Whether this device has a session."""
+        ...
+
+
+class Dialing:
+    """Tries the addresses of every accepted device that is not connected, at growing intervals.
+
+    `dial` connects to an address or raises DialFailed. `clock` gives seconds and never goes back.
+    """
+
+    def __init__(
+        self,
+        peers: DialedPeers,
+        dial: Callable[[str], Awaitable[None]],
+        settings: ConnectionSettings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._peers = peers
+        self._dial = dial
+        self._settings = settings
+        self._clock = clock
+        self._delays: dict[DeviceID, float] = {}
+        self._due: dict[DeviceID, float] = {}
+
+    async def run(self) -> None:
+        """Dial until cancelled."""
+        while True:
+            await self.turn()
+            await asyncio.sleep(_TURN_INTERVAL)
+
+    async def turn(self) -> None:
+        """Dial every device whose time has come, once."""
+        await asyncio.gather(
+            *(
+                self._dial_peer(peer)
+                for peer in self._peers.records()
+                if peer.addresses and self._clock() >= self._due.get(peer.device_id, 0)
+            )
+        )
+
+    async def _dial_peer(self, peer: PeerRecord) -> None:
+        device_id = peer.device_id
+        if self._peers.is_connected(device_id):
+            self._delays.pop(device_id, None)
+            return
+        for address in peer.addresses:
+            try:
+                await self._dial(address)
+                break
+            except DialFailed as error:
+                _logger.debug("dial failed", device=str(device_id), address=address, error=str(error))
+        before = self._delays.get(device_id, self._settings.dial_interval / 4)
+        delay = min(before * 2, self._settings.max_dial_interval)
+        self._delays[device_id] = delay
+        # Two gateways that dial each other must not stay in step.
+        self._due[device_id] = self._clock() + delay * random.uniform(0.7, 1)  # noqa: S311
