@@ -11,7 +11,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.constants import TOKEN_SIZE
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
-from untrusted_s3.index.segment import Entry, StoredObject
+from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer
 

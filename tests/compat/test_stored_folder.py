@@ -26,7 +26,7 @@ from untrusted_s3.compat.trees import manifest
 from untrusted_s3.crypto.file_info import encrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import CheckFailed
-from untrusted_s3.index.segment import Entry
+from untrusted_s3.index.entry import Entry
 
 BLOCK_SIZE = 128 << 10
 KEY = FolderKey(bytes(range(32)), "folder")

@@ -12,7 +12,8 @@ from tests.index.gateways import KEYS, contents
 from tests.simulated import Call, Phase, SimulatedBucket, SimulatedStore
 from untrusted_s3.errors import DataError, NoSuchKey
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
-from untrusted_s3.index.segment import PeerCursor, Segment
+from untrusted_s3.index.entry import PeerCursor
+from untrusted_s3.index.segment import Segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.listing import list_checkpoints
 

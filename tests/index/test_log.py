@@ -30,7 +30,7 @@ from tests.simulated import (
 from untrusted_s3 import limits
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.errors import DataError, PreconditionFailed, StoreError, StoreUnreachable
-from untrusted_s3.index.segment import Entry, PeerCursor
+from untrusted_s3.index.entry import Entry, PeerCursor
 from untrusted_s3.index.state import FolderState
 
 Batch = dict[int, int]  # the version of each name

@@ -12,16 +12,8 @@ from tests.file_infos import deleted, device, directory, entry, file, plaintext
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError
 from untrusted_s3.index import segment_pb2 as pb
-from untrusted_s3.index.segment import (
-    EMPTY_SEGMENT,
-    MAGIC,
-    Entry,
-    PeerCursor,
-    Segment,
-    StoredObject,
-    decode_segment,
-    encode_segment,
-)
+from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
+from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, Segment, decode_segment, encode_segment
 
 KEY = "folders/f/log/00000000000000000007"
 UINT32, UINT64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)

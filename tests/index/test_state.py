@@ -15,7 +15,8 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import DataError, StateDamaged, UsageError
 from untrusted_s3.index.database import open_database
-from untrusted_s3.index.segment import Entry, PeerCursor, Segment, StoredObject
+from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
+from untrusted_s3.index.segment import Segment
 from untrusted_s3.index.state import STATE_VERSION, FolderState, FolderTotals, check_copy
 
 

@@ -8,7 +8,8 @@ import crc32c
 
 from tests.interop.sharing import s3_client, stored_keys
 from tests.peers.gateway import Gateway
-from untrusted_s3.index.segment import EMPTY_SEGMENT, Entry, decode_segment
+from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.segment import EMPTY_SEGMENT, decode_segment
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.multipart import part_ranges
 

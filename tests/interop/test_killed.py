@@ -27,7 +27,7 @@ from tests.peers.store_requests import StoreRequest
 from tests.peers.syncthing import Syncthing, SyncthingFailed
 from tests.peers.trees import assert_same_tree, count_files, random_file
 from untrusted_s3 import limits
-from untrusted_s3.index.segment import Entry
+from untrusted_s3.index.entry import Entry
 from untrusted_s3.limits import MIB
 from untrusted_s3.store.embedded.server import EmbeddedStore
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.simulated import SimulatedBucket
 from untrusted_s3.errors import DataError
-from untrusted_s3.index.segment import StoredObject
+from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.objects.checksums import PartChecksums, crc32c_of, crc32c_of_range
 
 

@@ -33,7 +33,7 @@ from untrusted_s3.errors import (
     UploadLost,
     WriteStopped,
 )
-from untrusted_s3.index.segment import Entry, StoredObject
+from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.settings import ObjectSettings
 

@@ -14,7 +14,7 @@ from tests.objects.writing import GRID, PART, Writing, check_stored, object_body
 from tests.simulated import Call, Fault, Phase, Scheduler, SimulatedBucket, fail_on
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import BlockUnavailable, DataError, StoreRefused, StoreUnreachable
-from untrusted_s3.index.segment import StoredObject
+from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store.format import MAX_OBJECT_KEYS

@@ -15,7 +15,7 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
-from untrusted_s3.index.segment import Entry, StoredObject
+from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import ObjectSettings

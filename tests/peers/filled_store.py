@@ -19,8 +19,8 @@ from untrusted_s3.bep.constants import TOKEN_SIZE
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.identity.certificate import Identity
+from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.log import FolderLog
-from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.checksums import crc32c_of
 from untrusted_s3.objects.naming import content_hash

@@ -26,7 +26,7 @@ from tests.vault.stored_folder import (
 from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.errors import NotRestored, StoreUnreachable
-from untrusted_s3.index.segment import Entry as LogEntry
+from untrusted_s3.index.entry import Entry as LogEntry
 from untrusted_s3.limits import KIB, MIB
 from untrusted_s3.restore.restoration import Outcome, Restoration, RestoreReport, RestoreSettings
 from untrusted_s3.restore.target import Target

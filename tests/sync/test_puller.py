@@ -21,8 +21,9 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
+from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.pending import PendingIndex
-from untrusted_s3.index.segment import Entry, Segment
+from untrusted_s3.index.segment import Segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import ObjectSettings

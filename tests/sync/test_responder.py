@@ -13,7 +13,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.events import RequestReceived
 from untrusted_s3.byte_budget import SharedBudget
 from untrusted_s3.counters import Counters
-from untrusted_s3.index.segment import Entry
+from untrusted_s3.index.entry import Entry
 from untrusted_s3.sync.responder import Responder, matches
 
 FILE = file("a", sizes=(2000, 1500, 1064))

@@ -15,8 +15,8 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.crypto.file_info import encrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
+from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.log import FolderLog
-from untrusted_s3.index.segment import Entry, StoredObject
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.checksums import crc32c_of
 from untrusted_s3.objects.naming import content_hash

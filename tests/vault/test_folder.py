@@ -22,8 +22,9 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import DataError, UsageError, WrongPassword
-from untrusted_s3.index.segment import Entry as LogEntry
-from untrusted_s3.index.segment import Segment, StoredObject
+from untrusted_s3.index.entry import Entry as LogEntry
+from untrusted_s3.index.entry import StoredObject
+from untrusted_s3.index.segment import Segment
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import write_record
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind

@@ -14,7 +14,7 @@ from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, flip, r
 from untrusted_s3 import limits
 from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.errors import StoreUnreachable
-from untrusted_s3.index.segment import Entry
+from untrusted_s3.index.entry import Entry
 from untrusted_s3.limits import KIB, MIB
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.vault.folder import open_folder

@@ -16,8 +16,8 @@ from untrusted_s3.crypto.file_info import decrypt_file_info
 from untrusted_s3.crypto.file_key import FileKey
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import CheckFailed, DataError, DecryptionFailed
+from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.log import FolderLog
-from untrusted_s3.index.segment import Entry
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys

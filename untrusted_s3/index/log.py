@@ -35,7 +35,8 @@ from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
-from untrusted_s3.index.segment import EMPTY_SEGMENT, Entry, PeerCursor, Segment, decode_segment, encode_segment
+from untrusted_s3.index.entry import Entry, PeerCursor
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, decode_segment, encode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys

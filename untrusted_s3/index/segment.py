@@ -12,39 +12,11 @@ import crc32c
 from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import FileInfo, parse_file_info
-from untrusted_s3.errors import DataError, ProtocolError
+from untrusted_s3.errors import DataError
 from untrusted_s3.index import segment_pb2 as pb
+from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject, stored_file_info
 
 MAGIC = b"US3SEG\x00\x01"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """Where a file's data lies: the last segment of its key, its size in bytes with the trailer, the part size
-    (0 for a single PUT), and the CRC-32C of each part."""
-
-    content_hash: str
-    size: int
-    part_size: int
-    part_crc32c: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One change of a folder: a file info as received, and the object with its data where it has any."""
-
-    file_info: FileInfo
-    stored: StoredObject | None
-
-
-@dataclass(frozen=True, slots=True)
-class PeerCursor:
-    """Up to which sequence number a device's index is fully reflected in the log."""
-
-    device_id: DeviceID
-    index_id: int
-    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +79,7 @@ def decode_segment(data: bytes, key: str) -> Segment:
                 PeerCursor(DeviceID(cursor.device_id), cursor.index_id, cursor.sequence) for cursor in message.cursors
             ),
         )
-    except (DecodeError, ProtocolError, ValueError) as error:
+    except (DecodeError, ValueError) as error:
         raise DataError(f"{key} cannot be read: {error}") from error
 
 
@@ -127,4 +99,4 @@ def _decode_entry(entry: pb.Entry) -> Entry:
     stored = None
     if entry.content_hash:
         stored = StoredObject(entry.content_hash, entry.object_size, entry.part_size, tuple(entry.part_crc32c))
-    return Entry(parse_file_info(entry.file_info), stored)
+    return Entry(stored_file_info(entry.file_info), stored)

@@ -22,7 +22,8 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.database import open_database, remove_database
-from untrusted_s3.index.segment import EMPTY_SEGMENT, Entry, Segment, StoredObject
+from untrusted_s3.index.entry import Entry, StoredObject
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.store.layout import name_hash
 
 STATE_VERSION = 2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import crc32c
 
 from untrusted_s3.errors import DataError
-from untrusted_s3.index.segment import StoredObject
+from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.store.bucket import Bucket, Buffer
 
 

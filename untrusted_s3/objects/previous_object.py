@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import NoSuchKey, PreviousObjectGone
-from untrusted_s3.index.segment import StoredObject
+from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.store.bucket import Bucket
 
 

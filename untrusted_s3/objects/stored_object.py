@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import DataError, NoSuchKey
-from untrusted_s3.index.segment import StoredObject
+from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.objects.checksums import crc32c_of_range
 from untrusted_s3.objects.trailer import check_trailer
 from untrusted_s3.store.bucket import Bucket

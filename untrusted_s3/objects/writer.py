@@ -11,7 +11,7 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, PreconditionFailed, PreviousObjectGone
-from untrusted_s3.index.segment import Entry, StoredObject
+from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.objects.assembly import Assembly, FetchBlock
 from untrusted_s3.objects.checksums import crc32c_of
 from untrusted_s3.objects.multipart_writer import MultipartWriter, PartTransfers

@@ -20,9 +20,9 @@ from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, StateDamaged, StoreError
 from untrusted_s3.index.database import remove_database
+from untrusted_s3.index.entry import Entry, PeerCursor
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
-from untrusted_s3.index.segment import Entry, PeerCursor
 from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.writer import ObjectWriter

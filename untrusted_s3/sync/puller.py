@@ -29,8 +29,8 @@ from untrusted_s3.errors import (
     StoreUnreachable,
     WriteStopped,
 )
+from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.pending import Pending, PendingIndex
-from untrusted_s3.index.segment import Entry
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.assembly import FetchBlock
 from untrusted_s3.objects.naming import content_hash

@@ -20,7 +20,7 @@ from untrusted_s3.bep.events import RequestReceived
 from untrusted_s3.byte_budget import SharedBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import NoSuchKey, StoreError
-from untrusted_s3.index.segment import Entry
+from untrusted_s3.index.entry import Entry
 from untrusted_s3.store.bucket import Bucket
 
 _logger = structlog.get_logger()

@@ -11,8 +11,8 @@ from untrusted_s3.bep.file_info import FileInfo, check_name
 from untrusted_s3.crypto.file_info import decrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import DataError, RemoteProtocolError
-from untrusted_s3.index.segment import Entry as LogEntry
-from untrusted_s3.index.segment import StoredObject
+from untrusted_s3.index.entry import Entry as LogEntry
+from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.objects.naming import is_object_name
 from untrusted_s3.store.layout import FolderKeys
 

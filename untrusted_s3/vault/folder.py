@@ -16,8 +16,8 @@ from untrusted_s3.bep.file_info import check_name
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import DataError, DecryptionFailed, RemoteProtocolError, UsageError
 from untrusted_s3.index.checkpoint import read_checkpoint
+from untrusted_s3.index.entry import Entry as LogEntry
 from untrusted_s3.index.history import load_as_of, load_newest, segments_after, to_datetime, to_time_ms
-from untrusted_s3.index.segment import Entry as LogEntry
 from untrusted_s3.index.state import FolderState, FolderTotals
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys

@@ -19,7 +19,7 @@ from untrusted_s3 import limits
 from untrusted_s3.byte_budget import SharedBudget
 from untrusted_s3.crypto.file_info import decrypt_file_info
 from untrusted_s3.errors import DataError, DecryptionFailed, NoSuchKey
-from untrusted_s3.index.segment import StoredObject
+from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.objects.listing import ObjectSizes
 from untrusted_s3.objects.trailer import check_trailer
 from untrusted_s3.problem import Problem
