@@ -20,7 +20,7 @@ from botocore.config import Config
 from yarl import URL
 
 from bench.measure import PEER, STORE, Meter
-from untrusted_s3.store.embedded.server import REGION
+from untrusted_s3.store.embedded.process import REGION
 
 CONCURRENCY = 16
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from untrusted_s3 import __version__
-from untrusted_s3.store.embedded.server import find_weed
+from untrusted_s3.store.embedded.process import find_weed
 
 
 def describe(syncthing_version: str | None = None) -> str:

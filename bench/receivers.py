@@ -20,7 +20,8 @@ from pathlib import Path
 
 from bench.measure import MOUNT, RECEIVER, STORE
 from tests.peers.syncthing import Syncthing, free_port
-from untrusted_s3.store.embedded.server import EmbeddedStore, die_with_parent
+from untrusted_s3.store.embedded.process import die_with_parent
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 FOLDER = "bench"
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -34,7 +34,8 @@ from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree
 from untrusted_s3.errors import UntrustedS3Error
-from untrusted_s3.store.embedded.server import EmbeddedStore, die_with_parent
+from untrusted_s3.store.embedded.process import die_with_parent
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 _FOLDER = "bench"
 _PREFIX = "bench"

@@ -20,7 +20,8 @@ from tests.peers.debian import SYNCTHING_VERSIONS, PeerUnavailable, SyncthingVer
 from tests.peers.debian import syncthing_binary as fetch_syncthing
 from tests.peers.s3_server import S3Server
 from untrusted_s3.errors import UsageError
-from untrusted_s3.store.embedded.server import EmbeddedStore, find_weed
+from untrusted_s3.store.embedded.process import find_weed
+from untrusted_s3.store.embedded.server import EmbeddedStore
 
 
 def _unavailable(error: Exception) -> NoReturn:

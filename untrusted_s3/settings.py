@@ -231,6 +231,21 @@ class ReadSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedSettings:
+    """The embedded S3 server.
+
+    Attributes:
+        memory_limit: The soft limit of the server's Go runtime, in the notation of GOMEMLIMIT.
+        start_timeout: How long the server may take to answer, or another one to let go of its directory.
+        stop_timeout: How long the server may take to end before it is killed.
+    """
+
+    memory_limit: str = "512MiB"
+    start_timeout: float = 30.0
+    stop_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of a program.
 

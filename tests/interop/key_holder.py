@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.interop.sharing import PASSWORD
 from tests.peers.fault_proxy import FaultProxy
 from tests.peers.gateway import Gateway
-from untrusted_s3.store.embedded.server import die_with_parent
+from untrusted_s3.store.embedded.process import die_with_parent
 
 _REPOSITORY = Path(__file__).parents[2]
 

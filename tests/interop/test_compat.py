@@ -17,7 +17,7 @@ import pytest
 
 from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion
 from untrusted_s3 import __version__
-from untrusted_s3.store.embedded.server import die_with_parent
+from untrusted_s3.store.embedded.process import die_with_parent
 
 pytestmark = pytest.mark.interop
 

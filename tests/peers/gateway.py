@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import free_port
 from untrusted_s3.identity.certificate import load_or_create
-from untrusted_s3.store.embedded.server import die_with_parent
+from untrusted_s3.store.embedded.process import die_with_parent
 from untrusted_s3.store.layout import StoreLocation
 
 T = TypeVar("T")

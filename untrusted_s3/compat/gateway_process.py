@@ -16,7 +16,8 @@ from untrusted_s3.compat.syncthing import free_port
 from untrusted_s3.errors import GatewayUnreachable
 from untrusted_s3.identity.certificate import load_or_create
 from untrusted_s3.limits import DRAIN_TIMEOUT
-from untrusted_s3.store.embedded.server import EmbeddedStore, die_with_parent
+from untrusted_s3.store.embedded.process import die_with_parent
+from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import StoreLocation
 
 _POLL_SECONDS = 0.05

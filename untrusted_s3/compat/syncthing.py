@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import SyncthingFailed, UsageError
-from untrusted_s3.store.embedded.server import die_with_parent
+from untrusted_s3.store.embedded.process import die_with_parent
 
 T = TypeVar("T")
 

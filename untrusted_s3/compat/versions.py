@@ -10,7 +10,7 @@ from pathlib import Path
 
 from untrusted_s3 import __version__
 from untrusted_s3.compat.syncthing import syncthing_version
-from untrusted_s3.store.embedded.server import find_weed
+from untrusted_s3.store.embedded.process import find_weed
 
 LIBRARIES = ("cryptography", "protobuf", "pyOpenSSL", "lz4", "aiohttp", "boto3")
 

