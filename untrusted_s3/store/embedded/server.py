@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from untrusted_s3.errors import StoreError, UsageError
+from untrusted_s3.errors import EmbeddedStoreInUse, StoreError, UsageError
 from untrusted_s3.settings import EmbeddedSettings
 from untrusted_s3.store.embedded.files import Credentials, Endpoint, Ports, write_last_ports
 from untrusted_s3.store.embedded.ports import choose_ports
@@ -84,15 +84,15 @@ class EmbeddedStore:
         first attempt, and None when a port turned out to be taken. Call this from the main thread: on Linux the server
         ends when the thread that started it does.
 
-        Raises UsageError if the server program is missing or the directory is in use, StoreUnreachable if the server
-        does not answer in time, StoreError if it cannot be started.
+        Raises EmbeddedStoreMissing if the server program is not installed, EmbeddedStoreInUse or another UsageError if
+        the directory cannot be used, StoreUnreachable if the server does not answer in time, StoreError if it cannot be
+        started.
         """
         claim = cls._claim(directory, settings)
         if isinstance(claim, int):
             return cls._start_locked(directory.resolve(), claim, settings, weed, choose_ports)
-        raise UsageError(
-            f"{directory} is in use: another gateway runs the embedded store there (process {claim.pid}). "
-            "Stop that gateway, or choose another folder with --data."
+        raise EmbeddedStoreInUse(
+            f"{directory} is in use: another gateway runs the embedded store there (process {claim.pid})"
         )
 
     @classmethod
@@ -134,7 +134,7 @@ class EmbeddedStore:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise UsageError(f"The data folder {directory} cannot be used: {error.strerror}.") from error
+            raise UsageError(f"the data folder {directory} cannot be used: {error.strerror}") from error
         deadline = time.monotonic() + settings.start_timeout
         try:
             while True:
@@ -147,9 +147,8 @@ class EmbeddedStore:
                         os.close(lock)
                         return running
                     if time.monotonic() > deadline:
-                        raise UsageError(
-                            f"{directory} is locked by another process whose store does not answer. "
-                            "Stop that process, or choose another folder with --data."
+                        raise EmbeddedStoreInUse(
+                            f"{directory} is locked by another process whose store does not answer"
                         ) from None
                 time.sleep(POLL_INTERVAL)
         except BaseException:
