@@ -1,19 +1,24 @@
-"""Fixtures that need real programs.
+"""Fixtures that every folder of tests uses: event loops, and real programs.
 
-Where one cannot be had, its tests are skipped; with UNTRUSTED_S3_REQUIRE_PEERS=1, as in CI, they fail.
+A test whose program is missing is skipped. With UNTRUSTED_S3_REQUIRE_PEERS=1, as in CI, it fails.
+
+Async tests run on uvloop, which the gateway uses, and on asyncio. Tests of real peers run on uvloop alone: the gateway
+is a child process there. `tests.loops.one_loop` marks long tests that run on uvloop alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
+from tests.loops import LOOPS, RunAsync
 from tests.peers.ceph import CephRGW
 from tests.peers.ceph import ceph_rgw as run_ceph_rgw
 from tests.peers.debian import SYNCTHING_VERSIONS, PeerUnavailable, SyncthingVersion
@@ -22,6 +27,36 @@ from tests.peers.s3_server import S3Server
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store.embedded.process import find_weed
 from untrusted_s3.store.embedded.server import EmbeddedStore
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Return the event loops that an async test runs on, by the part of its name that stands for the loop."""
+    return {"uvloop": LOOPS["uvloop"]} if item.get_closest_marker("interop") else LOOPS
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests on Ceph to uvloop: only their parameters tell them from those on SeaweedFS."""
+    twice = [
+        item
+        for item in items
+        if item.get_closest_marker("ceph")
+        and isinstance(item, pytest.Function)
+        and LOOPS["asyncio"] in item.callspec.params.values()
+    ]
+    if twice:
+        config.hook.pytest_deselected(items=twice)
+        items[:] = [item for item in items if item not in twice]
+
+
+@pytest.fixture(scope="session", params=LOOPS.values(), ids=list(LOOPS))
+def run_async(request: pytest.FixtureRequest) -> RunAsync:
+    """Run a coroutine on a new event loop: for tests that are not coroutines, on each loop."""
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(work)
+
+    return run
 
 
 def _unavailable(error: Exception) -> NoReturn:

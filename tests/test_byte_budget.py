@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.loops import RunAsync
 from untrusted_s3.byte_budget import ByteBudget, SharedBudget
 
 TOTAL = 10
@@ -18,7 +19,9 @@ STEPS = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(STEPS)
-def test_never_over_the_total_in_order_and_nothing_is_lost(steps: list[tuple[str, int, int]]) -> None:
+def test_never_over_the_total_in_order_and_nothing_is_lost(
+    run_async: RunAsync, steps: list[tuple[str, int, int]]
+) -> None:
     async def play() -> None:
         budget = ByteBudget(TOTAL)
         granted: list[int] = []  # numbers of demands, in the order in which they were met
@@ -72,7 +75,7 @@ def test_never_over_the_total_in_order_and_nothing_is_lost(steps: list[tuple[str
             waiting = [number for number, task in enumerate(tasks) if not task.done()]
         assert budget.used == 0
 
-    asyncio.run(play())
+    run_async(play())
 
 
 async def test_a_demand_over_the_total_waits_until_all_is_back_and_keeps_its_place() -> None:

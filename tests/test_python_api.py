@@ -13,7 +13,7 @@ from tests.vault.stored_folder import FOLDER_ID, MODIFIED_NS, PASSWORD, START, S
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.s3 import S3Bucket, S3Credentials
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "python-api.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "python-api.md"
 
 
 @pytest.mark.store

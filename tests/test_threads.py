@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.loops import RunAsync
 from untrusted_s3.threads import in_thread
 
 
@@ -16,7 +17,9 @@ async def test_results_and_errors() -> None:
         await in_thread(divmod, 7, 0)
 
 
-def test_nobody_waits_for_a_call_that_hangs() -> None:
+def test_nobody_waits_for_a_call_that_hangs(
+    run_async: RunAsync,
+) -> None:
     hanging = threading.Event()
 
     async def give_up() -> None:
@@ -25,7 +28,7 @@ def test_nobody_waits_for_a_call_that_hangs() -> None:
                 await in_thread(hanging.wait, 30)
 
     began = time.monotonic()
-    asyncio.run(give_up())
+    run_async(give_up())
     assert time.monotonic() - began < 10
     hanging.set()
 

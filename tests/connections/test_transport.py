@@ -44,7 +44,7 @@ class RawPeer(asyncio.Protocol):
         self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.WriteTransport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         self.transport.writelines(self.says)
 
     def data_received(self, data: bytes) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.connections.loopback import OURS, THEIRS
 from tests.file_infos import directory, file, plaintext
 from tests.fuzz.test_targets import BODIES, HELLO, mutated
+from tests.loops import RunAsync
 from tests.simulated import SimulatedBucket, fast_directory
 from tests.sync.host import FakeHost, offered
 from untrusted_s3.bep import bep_pb2 as pb
@@ -111,9 +112,9 @@ frames = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(frames, max_size=8).map(b"".join))
-def test_a_session_that_hears_anything(data: bytes) -> None:
+def test_a_session_that_hears_anything(run_async: RunAsync, data: bytes) -> None:
     with structlog.testing.capture_logs() as lines:
-        host, wire = asyncio.run(listen(data))
+        host, wire = run_async(listen(data))
     assert not [line for line in lines if line.get("exc_info")], "a fault of our own"
     assert wire.error is None or isinstance(wire.error, ProtocolError)
     for key in host.bucket.store.objects:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.file_infos import deleted, device, directory, encrypted_name, entry, file
 from tests.index.gateways import KEYS, SimulatedGateway, check_log, contents, written_segments
+from tests.loops import RunAsync
 from tests.simulated import (
     Call,
     Crash,
@@ -75,7 +76,9 @@ def check_reflected(state: FolderState, done: Sequence[Batch]) -> None:
 
 @settings(deadline=None, max_examples=120)
 @given(st.lists(BATCHES, min_size=2, max_size=3), SCHEDULES, st.lists(FAULTS, min_size=3, max_size=3))
-def test_all_gateways_converge(batches: list[list[Batch]], schedule: list[int], faults: list[dict[int, Fault]]) -> None:
+def test_all_gateways_converge(
+    run_async: RunAsync, batches: list[list[Batch]], schedule: list[int], faults: list[dict[int, Fault]]
+) -> None:
     async def play(directory: Path) -> None:
         store = SimulatedStore()
         scheduler = Scheduler(schedule)
@@ -102,7 +105,7 @@ def test_all_gateways_converge(batches: list[list[Batch]], schedule: list[int], 
         newcomer.close()
 
     with fast_directory() as directory:
-        asyncio.run(play(directory))
+        run_async(play(directory))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -199,7 +200,7 @@ def test_no_position_twice_and_no_gap(
 ) -> None:
     with inline_threads(), fast_directory() as directory:
         world = World(directory, schedule, ahead, clocks_stop=clocks_stop, greedy=greedy)
-        asyncio.run(world.play(old_segments=old_segments))
+        uvloop.run(world.play(old_segments=old_segments))
         assert world.store.created_twice == []
         assert world.gaps == 0
 
@@ -220,7 +221,7 @@ def stalls_that_break(
                 greedy=old_segments == 0,
                 by_age_of_segment=by_age_of_segment,
             )
-            if not asyncio.run(world.play(old_segments=old_segments, stall=(number, step))):
+            if not uvloop.run(world.play(old_segments=old_segments, stall=(number, step))):
                 yield old_segments, number, step
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.file_infos import entry, file
 from tests.index.gateways import KEYS, SEGMENTS, SimulatedGateway, contents
+from tests.loops import one_loop
 from tests.simulated import (
     Fault,
     SimulatedBucket,
@@ -129,6 +130,7 @@ async def test_a_trim_that_stalled_deletes_no_more_checkpoints() -> None:
     assert positions(store, KEYS.checkpoints) == [1, 8, 9]
 
 
+@one_loop
 async def test_bounded_through_two_hundred_days_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve changes a day to twenty files, a checkpoint every five segments, two gateways that both trim."""
     monkeypatch.setattr(limits, "CHECKPOINT_COST", 5 * limits.SEGMENT_COST)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from tests.connections.loopback import until
 from tests.file_infos import block_token, file
+from tests.loops import RunAsync
 from tests.objects.writing import GRID, PART, Writing, object_key
 from tests.simulated import Call, Crash, Fault, Phase, SimulatedBucket, SimulatedStore, fail_on, fail_once
 from untrusted_s3.bep import bep_pb2 as pb
@@ -403,7 +404,7 @@ contents = st.lists(st.integers(0, 1), min_size=3, max_size=14)
     st.lists(st.tuples(st.integers(1, 25), st.sampled_from([*Fault])), max_size=3),
 )
 def test_any_change_with_any_faults(
-    old: list[int], new: list[int], sizes: tuple[int, ...], faults: list[tuple[int, Fault]]
+    run_async: RunAsync, old: list[int], new: list[int], sizes: tuple[int, ...], faults: list[tuple[int, Fault]]
 ) -> None:
     async def play() -> None:
         writing = EncryptingWriting(memory=4 * PART)
@@ -422,4 +423,4 @@ def test_any_change_with_any_faults(
             assert not same & writing.fetched.keys()
         writing.check_all_is_released()
 
-    asyncio.run(play())
+    run_async(play())

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.file_infos import SMALLEST_BLOCK, deleted, device, directory, file
+from tests.loops import one_loop
 from tests.simulated import Call, Phase, SimulatedBucket, SimulatedStore, fast_directory, inline_threads
 from tests.sync.scripted_device import RECORD, Device, check_log, check_reflected, turns
 from untrusted_s3 import limits
@@ -121,6 +122,7 @@ def small_things(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, name, value)
 
 
+@one_loop
 @pytest.mark.parametrize("keep_state", [True, False])
 @pytest.mark.parametrize("phase", Phase)
 async def test_dying_at_every_call(phase: Phase, keep_state: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from unittest import mock
 
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.file_infos import device
+from tests.loops import RunAsync
 from tests.simulated import SimulatedBucket, fast_directory
 from tests.vault.stored_folder import (
     FOLDER_ID,
@@ -156,7 +156,7 @@ async def test_directories_come_before_what_is_in_them(tmp_path: Path) -> None:
         max_size=12,
     )
 )
-def test_every_path_is_listed_once_and_found_in_its_directory(names: set[str]) -> None:
+def test_every_path_is_listed_once_and_found_in_its_directory(run_async: RunAsync, names: set[str]) -> None:
     async def play() -> None:
         bucket = SimulatedBucket()
         with fast_directory() as directory:
@@ -174,7 +174,7 @@ def test_every_path_is_listed_once_and_found_in_its_directory(names: set[str]) -
                     assert found.index(parent) < number
             folder.close()
 
-    asyncio.run(play())
+    run_async(play())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.loops import RunAsync
 from tests.simulated import Call, Fault, Phase, SimulatedBucket, fail_once, fast_directory
 from tests.vault.stored_folder import BLOCK_SIZE, FOLDER_ID, PASSWORD, StoredFolder, random_bytes, stored_folder
 from untrusted_s3 import limits
@@ -53,7 +54,7 @@ async def collect(reader: BlockReader, entry: Entry, start: int = 0, end: int | 
     small=st.sampled_from([0, 1500, 100_000]),
 )
 def test_any_part_of_any_file(
-    size: int, block_size: int, read_size: int, start: int, length: int | None, small: int
+    run_async: RunAsync, size: int, block_size: int, read_size: int, start: int, length: int | None, small: int
 ) -> None:
     data = random_bytes(size)
     end = None if length is None else start + length
@@ -73,7 +74,7 @@ def test_any_part_of_any_file(
             assert reader.memory_used == 0
             folder.close()
 
-    asyncio.run(play())
+    run_async(play())
 
 
 async def test_neighbouring_blocks_come_by_one_request_and_several_are_under_way(
