@@ -1,0 +1,178 @@
+"""Rules for the code of the tests and of the bench."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# What the check gives of a node that breaks its rule.
+Check = Callable[[ast.AST], str | None]
+
+SETTERS = ("setattr", "getattr", "delattr", "patch", "object")
+
+
+def imports_a_test_module(node: ast.AST) -> str | None:
+    """What several test modules need has a module of its own."""
+    names = []
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+    for name in names:
+        if any(part.startswith("test_") for part in name.split(".")[1:-1]) and name.startswith("tests."):
+            return name
+    return None
+
+
+def uses_a_private_name(node: ast.AST) -> str | None:
+    """Tests use what the object under test offers to everyone."""
+    if isinstance(node, ast.Attribute) and private(node.attr):
+        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+            return ast.unparse(node)
+    elif isinstance(node, ast.ImportFrom):
+        for alias in node.names:
+            if private(alias.name):
+                return f"{node.module}.{alias.name}"
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in SETTERS:
+        for argument in node.args[:2]:
+            if isinstance(argument, ast.Constant) and private(str(argument.value).split(".")[-1]):
+                return ast.unparse(node)
+    return None
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def counts_turns_of_the_loop(node: ast.AST) -> str | None:
+    """How many turns something takes depends on the loop. Wait for a condition instead."""
+    if isinstance(node, ast.For) and all(map(is_turn, node.body)):
+        return ast.unparse(node)
+    body = getattr(node, "body", None)
+    if isinstance(body, list) and any(is_turn(one) and is_turn(other) for one, other in itertools.pairwise(body)):
+        return "several turns, one after the other"
+    return None
+
+
+def is_turn(statement: ast.AST) -> bool:
+    return isinstance(statement, ast.Expr) and ast.unparse(statement) in ("await asyncio.sleep(0)", "await sleep(0)")
+
+
+def changes_a_global(node: ast.AST) -> str | None:
+    """Tests give settings to what they start. They change no constant of a module."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in SETTERS:
+        for argument in node.args[:2]:
+            if isinstance(argument, ast.Constant) and str(argument.value).split(".")[-1].isupper():
+                return ast.unparse(node)
+        if node.args and isinstance(node.args[0], ast.Name) and node.args[0].id == "limits":
+            return ast.unparse(node)
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AugAssign):
+        targets = [node.target]
+    for target in targets:
+        if isinstance(target, ast.Attribute) and target.attr.isupper():
+            return ast.unparse(node)
+    return None
+
+
+def imports_the_tests(node: ast.AST) -> str | None:
+    """The bench measures an installation, so it needs nothing of the tests."""
+    names = []
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        names = [node.module or ""]
+    return next((name for name in names if name.split(".")[0] == "tests"), None)
+
+
+def found(folder: str, check: Check) -> Iterator[str]:
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if what := check(node):
+                yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {what}"
+
+
+# Files that do not keep a rule yet.
+NOT_YET: dict[Check, set[str]] = {
+    imports_a_test_module: {
+        "tests/fuzz/test_session.py",
+        "tests/sync/test_stopping.py",
+    },
+    uses_a_private_name: {
+        "tests/cli/test_commands.py",
+        "tests/cli/test_progress.py",
+        "tests/compat/test_syncthing.py",
+        "tests/fuzz/test_session.py",
+        "tests/index/test_state.py",
+        "tests/store/test_presign.py",
+        "tests/store/test_s3.py",
+        "tests/sync/test_folder.py",
+        "tests/sync/test_puller.py",
+        "tests/sync/test_session.py",
+        "tests/sync/test_stopping.py",
+    },
+    counts_turns_of_the_loop: {
+        "tests/fuzz/test_session.py",
+        "tests/simulated.py",
+        "tests/sync/scripted_device.py",
+        "tests/sync/test_puller.py",
+        "tests/sync/test_responder.py",
+        "tests/test_byte_budget.py",
+    },
+    changes_a_global: {
+        "tests/cli/test_identity.py",
+        "tests/cli/test_progress.py",
+        "tests/compat/test_syncthing.py",
+        "tests/gateway/test_peers.py",
+        "tests/gateway/test_upkeep.py",
+        "tests/identity/test_sealed.py",
+        "tests/index/test_log.py",
+        "tests/index/test_log_retention.py",
+        "tests/index/test_trimming.py",
+        "tests/interop/test_cold_start.py",
+        "tests/restore/test_restoration.py",
+        "tests/store/test_fault_proxy.py",
+        "tests/store/test_presign.py",
+        "tests/store/test_s3.py",
+        "tests/sync/test_crashes.py",
+        "tests/sync/test_folder.py",
+        "tests/sync/test_message_queue.py",
+        "tests/sync/test_puller.py",
+        "tests/sync/test_random_changes.py",
+        "tests/sync/test_responder.py",
+        "tests/sync/test_session.py",
+        "tests/sync/test_stopping.py",
+        "tests/vault/test_reading.py",
+        "tests/verify/test_verification.py",
+    },
+    imports_the_tests: {
+        "bench/__main__.py",
+        "bench/cold_start.py",
+        "bench/large_changes.py",
+        "bench/receivers.py",
+        "bench/restore.py",
+        "bench/workloads.py",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("folder", "check"),
+    [
+        ("tests", imports_a_test_module),
+        ("tests", uses_a_private_name),
+        ("tests", counts_turns_of_the_loop),
+        ("tests", changes_a_global),
+        ("bench", imports_the_tests),
+    ],
+)
+def test_the_rules(folder: str, check: Check) -> None:
+    assert [line for line in found(folder, check) if line.split(":")[0] not in NOT_YET[check]] == []
