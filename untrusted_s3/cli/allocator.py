@@ -1,20 +1,20 @@
-"""How the C library gives memory back."""
+"""How the C library gives memory back to the kernel."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 
-from untrusted_s3.limits import MIB
+from untrusted_s3.units import MIB
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc, malloc.h
 
 
 def reuse_large_buffers() -> None:
-    """Lets glibc keep freed buffers of up to 32 MiB for the next ones; other C libraries are left alone.
+    """Let glibc keep freed buffers of up to 32 MiB for reuse. Does nothing with other C libraries.
 
-    By default it gives each back to the kernel, which then has to clear every page of the next one: at 8 MiB a read
-    that costs about as much as decryption.
+    By default glibc returns such buffers to the kernel, which then clears every page of the next one: for reads of
+    8 MiB that costs about as much time as decryption.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt

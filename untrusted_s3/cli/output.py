@@ -1,23 +1,24 @@
-"""What commands print: tables and JSON on standard output."""
+"""What commands print: tables, JSON and lists of problems."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 
+from untrusted_s3.problem import Problem
 from untrusted_s3.structured_logging import printable
 
 
 def print_json(value: Any) -> None:
-    """One JSON document."""
+    """Print one JSON document."""
     click.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns of equal width, numbers to the right; peers' texts in it cannot control the terminal."""
+    """Print columns, numbers aligned right. Control characters in texts are escaped."""
     cells = [[str(header) for header in headers]]
     cells += [[printable(f"{value:,}" if type(value) is int else str(value)) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -30,8 +31,22 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         click.echo("  ".join(texts).rstrip())
 
 
+def print_problems(title: str, problems: Iterable[Problem]) -> None:
+    """Print a list to standard error, if there are problems. Control characters in names are escaped."""
+    problems = list(problems)
+    if problems:
+        click.echo(f"{title}:", err=True)
+    for problem in problems:
+        click.echo(f"  {printable(problem.path)}: {printable(problem.reason)}", err=True)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and a noun in the right form, as in "1 file" or "2,000 files"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def size_text(size: float) -> str:
-    """A size in bytes with a binary unit, in at most four digits."""
+    """Return a size in bytes with a binary unit, in at most four digits."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Progress of a long command: a live line on a terminal, a plain line now and then elsewhere."""
+"""Progress of a long command: a live line on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from untrusted_s3.cli.terminal import LiveLine
 if TYPE_CHECKING:
     from untrusted_s3.vault.progress import Progress
 
-_LIVE_INTERVAL = 0.25
-_PLAIN_INTERVAL = 15.0
-_WINDOW = 10.0  # seconds over which the rate is taken
+LIVE_INTERVAL = 0.25
+PLAIN_INTERVAL = 15.0
+
+_RATE_SECONDS = 10.0
 
 
 class ProgressLine:
-    """One line about a Progress. `clock` gives seconds."""
+    """One line about a Progress. `verb` says what was done to the files, as in "restored"; `clock` gives seconds."""
 
     def __init__(self, progress: Progress, verb: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`verb` is what has been done to the files, as in "restored"."""
         self._progress = progress
         self._verb = verb
         self._clock = clock
         self._samples: deque[tuple[float, int]] = deque([(clock(), progress.bytes)])
 
     def text(self) -> str:
-        """Files, bytes, the rate of the last seconds, and the time that is left at that rate."""
+        """Return files, bytes, the rate of the last seconds, and the time left at that rate."""
         now, progress = self._clock(), self._progress
         self._samples.append((now, progress.bytes))
-        while len(self._samples) > 2 and self._samples[1][0] <= now - _WINDOW:
+        while len(self._samples) > 2 and self._samples[1][0] <= now - _RATE_SECONDS:
             self._samples.popleft()
         parts = [
             f"{self._verb} {progress.files:,} of {progress.total_files:,} files",
@@ -49,9 +49,21 @@ class ProgressLine:
 
 
 @contextlib.asynccontextmanager
-async def shown_progress(progress: Progress, verb: str, live_line: LiveLine) -> AsyncIterator[None]:
-    """Shows it on `live_line`'s stream for as long as the context lasts."""
-    shower = asyncio.create_task(_show(ProgressLine(progress, verb), live_line))
+async def shown_progress(
+    progress: Progress,
+    verb: str,
+    live_line: LiveLine,
+    *,
+    live_interval: float = LIVE_INTERVAL,
+    plain_interval: float = PLAIN_INTERVAL,
+) -> AsyncIterator[None]:
+    """Show progress on the stream of `live_line` for as long as the context lasts.
+
+    The intervals are those of a terminal and of any other stream, in seconds.
+    """
+    line = ProgressLine(progress, verb)
+    show = _rewrite(line, live_line, live_interval) if live_line.isatty() else _append(line, live_line, plain_interval)
+    shower = asyncio.create_task(show)
     try:
         yield
     finally:
@@ -59,22 +71,24 @@ async def shown_progress(progress: Progress, verb: str, live_line: LiveLine) -> 
         await asyncio.wait([shower])
 
 
-async def _show(line: ProgressLine, live_line: LiveLine) -> None:
-    if not live_line.isatty():
-        while True:
-            await asyncio.sleep(_PLAIN_INTERVAL)
-            live_line.write(line.text() + "\n")
-            live_line.flush()
+async def _append(line: ProgressLine, live_line: LiveLine, interval: float) -> None:
+    while True:
+        await asyncio.sleep(interval)
+        live_line.write(line.text() + "\n")
+        live_line.flush()
+
+
+async def _rewrite(line: ProgressLine, live_line: LiveLine, interval: float) -> None:
     try:
         while True:
-            await asyncio.sleep(_LIVE_INTERVAL)
+            await asyncio.sleep(interval)
             live_line.show(line.text())
     finally:
         live_line.show("")
 
 
 def duration_text(seconds: float) -> str:
-    """Hours, minutes and seconds, as in 1:02:03 or 0:07."""
+    """Return hours, minutes and seconds, as in 1:02:03 or 0:07."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

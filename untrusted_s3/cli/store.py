@@ -14,10 +14,10 @@ from untrusted_s3.store.s3 import S3Bucket, S3Credentials
 
 @asynccontextmanager
 async def open_bucket(options: StoreOptions, *, own_server: bool = False) -> AsyncIterator[S3Bucket]:
-    """The bucket, for as long as the context lasts.
+    """Open the bucket for as long as the context lasts.
 
-    The embedded store is started where none runs. With `own_server` one that runs already is an error: it would end
-    with the gateway that it belongs to. Raises UsageError, StoreRefused or StoreUnreachable.
+    Starts the embedded store unless it runs. With `own_server`, an embedded store that runs already is an error, because
+    it would end with the gateway that started it. Raises UsageError, StoreRefused or StoreUnreachable.
     """
     with ExitStack() as stack:
         location, endpoint_url, credentials = options.location, options.endpoint_url, None
@@ -35,7 +35,7 @@ async def open_bucket(options: StoreOptions, *, own_server: bool = False) -> Asy
 
 @asynccontextmanager
 async def open_store(options: StoreOptions) -> AsyncIterator[S3Bucket]:
-    """As `open_bucket`, for a command that reads our records. Raises DataError for a store that is not ours."""
+    """Like `open_bucket`, for a command that reads records. Raises DataError also if another program uses the bucket."""
     async with open_bucket(options) as bucket:
         await records.read_record(bucket, layout.STORE, records.StoreRecord.from_json)
         yield bucket

@@ -1,4 +1,4 @@
-"""What `serve` shows on a terminal: a live last line with the log scrolling above it, questions, a QR code."""
+"""Terminals: a live last line with the log scrolling above it, questions, QR codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEFAULT_WIDTH = 80
 
 
 def qr_code(text: str, encoding: str) -> str:
-    """The text as a QR code for a terminal, or nothing where the terminal's encoding has no block characters."""
+    """Return the text as a QR code for a terminal; empty if the terminal's encoding has no block characters."""
     drawn = io.StringIO()
     segno.make(text, error="l", micro=False).terminal(out=drawn, border=2, compact=True)
     try:
@@ -35,7 +35,7 @@ class LiveLine:
         self._text = ""
 
     def write(self, text: str) -> int:
-        """Writes whole lines above the live line."""
+        """Write whole lines above the live line."""
         self._terminal.write((_ERASE_LINE if self._text else "") + text + self._text)
         return len(text)
 
@@ -50,7 +50,7 @@ class LiveLine:
         return self._terminal.encoding
 
     def show(self, text: str) -> None:
-        """Replaces the live line; an empty text takes it away."""
+        """Replace the live line; an empty text removes it."""
         try:
             width = os.get_terminal_size(self._terminal.fileno()).columns or _DEFAULT_WIDTH
         except OSError:
@@ -62,12 +62,12 @@ class LiveLine:
             self._text = text
 
     def leave(self) -> None:
-        """Lets the live line stand where it is, as the terminal has moved on to the next."""
+        """Keep the live line on the screen, after the terminal has moved on to the next line."""
         self._text = ""
 
 
 def can_ask() -> bool:
-    """Whether somebody can answer on standard input: a terminal, and we are in its foreground."""
+    """Return whether somebody can answer on standard input: it is a terminal, and we are in its foreground."""
     try:
         return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except (OSError, ValueError):
@@ -75,12 +75,12 @@ def can_ask() -> bool:
 
 
 def forget_typed() -> None:
-    """What was typed on standard input until now answers nothing. To be called before a question is shown."""
+    """Discard what was typed on standard input before a question was shown."""
     termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
 
 async def read_answer() -> str | None:
-    """The next line that is typed on standard input, or None at its end."""
+    """Return the next line that is typed on standard input, or None at its end."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
     ready = asyncio.Event()
@@ -89,6 +89,6 @@ async def read_answer() -> str | None:
         await ready.wait()
     finally:
         loop.remove_reader(descriptor)
-    # A terminal hands over one whole line at a time.
+    # A terminal delivers one whole line per read.
     answer = os.read(descriptor, _MAX_ANSWER)
     return answer.decode(errors="replace").strip() if answer else None
