@@ -9,9 +9,10 @@ import click
 import pytest
 
 from tests.cli.conftest import RunCLI
+from untrusted_s3.addresses import HostPort
 from untrusted_s3.cli.commands.serve import serve
 from untrusted_s3.cli.main import cli
-from untrusted_s3.cli.options import Setting, all_commands, parse_host_port
+from untrusted_s3.cli.options import Setting, all_commands, parse_http
 from untrusted_s3.errors import UsageError
 
 SETTINGS: dict[str, Any] = {}
@@ -92,7 +93,7 @@ def test_several_values_from_the_environment(run_cli: RunCLI, monkeypatch: pytes
         ('[a.b]\nname = "x"', "unknown key 'b'"),
         ('name = "x"\n[a]\nname = "y"', "'name' is given twice"),
         ('endpoint-url = "x"\nendpoint_url = "y"', "'endpoint_url' is given twice"),
-        ("name = ", "no valid TOML"),
+        ("name = ", "not valid TOML"),
         ('name = ["x"]', "'name' takes one value"),
         ("listen = [1.5]", "'listen' takes a list of texts"),
         ("name = 2026-01-01", "'name' takes one value"),
@@ -111,7 +112,7 @@ def test_a_file_that_is_not_there_or_no_text(run_cli: RunCLI) -> None:
     assert run_cli("serve", "--config", "missing.toml").exit_code == 2
     Path("binary.toml").write_bytes(b"\xff\xfe\x00")
     outcome = run_cli("serve", "--config", "binary.toml")
-    assert outcome.exit_code == 2 and "no valid TOML" in outcome.stderr
+    assert outcome.exit_code == 2 and "not valid TOML" in outcome.stderr
 
 
 def test_keys_of_other_commands_are_fine(run_cli: RunCLI) -> None:
@@ -143,7 +144,7 @@ def test_every_option_is_an_environment_variable_with_one_meaning() -> None:
     [("127.0.0.1:80", "127.0.0.1", 80), ("[::1]:0", "::1", 0), (":1", "", 1), ("a:65535", "a", 65535)],
 )
 def test_addresses(text: str, host: str, port: int) -> None:
-    assert parse_host_port(text, "--http") == (host, port)
+    assert parse_http(text) == HostPort(host, port)
 
 
 @pytest.mark.parametrize(
@@ -151,4 +152,4 @@ def test_addresses(text: str, host: str, port: int) -> None:
 )
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(UsageError, match="--http"):
-        parse_host_port(text, "--http")
+        parse_http(text)

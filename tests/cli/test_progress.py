@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-from pathlib import Path
 
 import pytest
 
-from untrusted_s3.cli import progress as module
 from untrusted_s3.cli.progress import ProgressLine, duration_text, shown_progress
 from untrusted_s3.cli.terminal import LiveLine
-from untrusted_s3.limits import MIB
+from untrusted_s3.units import MIB
 from untrusted_s3.vault.progress import Progress
 
 
@@ -39,24 +37,22 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
 
 
-async def test_without_a_terminal_a_plain_line_comes_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PLAIN_INTERVAL", 0.0)
+async def test_without_a_terminal_a_plain_line_comes_now_and_then() -> None:
     stream = io.StringIO()
-    async with shown_progress(Progress(3, 5, 4, 10), "verified", LiveLine(stream)):
+    async with shown_progress(Progress(3, 5, 4, 10), "verified", LiveLine(stream), plain_interval=0.0):
         while stream.getvalue().count("\n") < 2:
             await asyncio.sleep(0)
     assert set(stream.getvalue().splitlines()) == {"verified 3 of 4 files, 5 B of 10 B"}
 
 
-async def test_on_a_terminal_the_line_goes_away_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "_LIVE_INTERVAL", 0.0)
+async def test_on_a_terminal_the_line_goes_away_at_the_end() -> None:
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     stream = Terminal()
-    async with shown_progress(Progress(3, 5, 4, 10), "verified", LiveLine(stream)):
+    async with shown_progress(Progress(3, 5, 4, 10), "verified", LiveLine(stream), live_interval=0.0):
         while "verified" not in stream.getvalue():
             await asyncio.sleep(0)
     assert "verified 3 of 4 files" in stream.getvalue()

@@ -11,9 +11,9 @@ import pytest
 
 from tests.cli.conftest import RunCLI
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, random_bytes, stored_folder
-from untrusted_s3.limits import KIB
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
+from untrusted_s3.units import KIB
 
 pytestmark = pytest.mark.store
 DATA = random_bytes(300 * KIB)

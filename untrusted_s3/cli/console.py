@@ -1,4 +1,4 @@
-"""What a running gateway tells its operator, on a terminal and without one."""
+"""What a running gateway tells its operator, on a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 
 from untrusted_s3 import __version__
+from untrusted_s3.addresses import HostPort, parse_address
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.output import size_text
 from untrusted_s3.cli.terminal import LiveLine, can_ask, forget_typed, qr_code, read_answer
@@ -31,12 +31,12 @@ untrusted-s3 {version} keeps encrypted folders in {store}
 Device ID: {device_id}
 
 {qr}
-On a device whose folders shall go there, in Syncthing:
+On each device whose folders are to go there, in Syncthing:
   1. Click "Add Remote Device" and paste the device ID above.
   2. On the tab "Advanced", set "Addresses" to {address} and tick "Untrusted".
   3. On the tab "Sharing", tick the folder and enter an encryption password. Keep the password:
      nobody can read the folder from the store without it.
-  4. Click "Save", and accept that device here when it calls.
+  4. Click "Save", and accept the device here when it connects.
 
 """
 
@@ -52,7 +52,7 @@ class Console:
         self._answered: set[str] = set()
 
     async def watch(self, gateway: Gateway) -> None:
-        """Says welcome, then keeps the live line and asks about unknown devices until it is cancelled."""
+        """Print the welcome, then keep the live line and ask about unknown devices until cancelled."""
         self._live_line.write(welcome(gateway, self._live_line.encoding))
         self._live_line.flush()
         rates = _Rates(gateway)
@@ -68,7 +68,7 @@ class Console:
             self._live_line.show("")
 
     async def _ask(self, gateway: Gateway, device: dict[str, Any]) -> None:
-        """Whether to accept a device; each is asked about once."""
+        """Ask whether to accept a device, once a device."""
         self._answered.add(device["device_id"])
         device_id = DeviceID.parse(device["device_id"])
         if not can_ask():
@@ -91,7 +91,7 @@ class Console:
 
 
 def welcome(gateway: Gateway, encoding: str) -> str:
-    """The device ID, its QR code where `encoding` can show it, and what to click in Syncthing."""
+    """Return the device ID, its QR code if `encoding` can show it, and what to click in Syncthing."""
     device_id = str(gateway.device_id)
     return _WELCOME.format(
         version=__version__,
@@ -103,7 +103,7 @@ def welcome(gateway: Gateway, encoding: str) -> str:
 
 
 async def watch_without_terminal(gateway: Gateway, accept_command: AcceptCommand) -> None:
-    """Logs how to accept each unknown device, and progress while folders sync; runs until it is cancelled."""
+    """Log how to accept each unknown device, and progress while folders sync, until cancelled."""
     seen: set[str] = set()
     last_report = float("-inf")
     while True:
@@ -116,18 +116,24 @@ async def watch_without_terminal(gateway: Gateway, accept_command: AcceptCommand
         if syncing and time.monotonic() - last_report >= _PROGRESS_INTERVAL:
             last_report = time.monotonic()
             for folder in syncing:
-                fields = ("files", "bytes", "pending_files", "pending_bytes")
-                _logger.info("syncing", folder=folder["id"], **{name: folder[name] for name in fields})
+                _logger.info(
+                    "syncing",
+                    folder=folder["id"],
+                    files=folder["files"],
+                    bytes=folder["bytes"],
+                    pending_files=folder["pending_files"],
+                    pending_bytes=folder["pending_bytes"],
+                )
         await asyncio.sleep(_LIVE_INTERVAL)
 
 
 def log_unknown(device: dict[str, Any], command: str) -> None:
-    """Tells how to accept a device."""
+    """Log how to accept a device; `command` does it."""
     _logger.warning("unknown device", name=device["name"], address=device["address"], accept=command)
 
 
 def summary(status: dict[str, Any]) -> str:
-    """A gateway's status in one line."""
+    """Return a gateway's status on one line."""
     folders, peers = status["folders"], status["peers"]
     pending = sum(folder["pending_files"] for folder in folders)
     parts = [
@@ -145,18 +151,18 @@ def summary(status: dict[str, Any]) -> str:
 
 
 def address_for_peers(listen_addresses: Sequence[str]) -> str:
-    """What peers may type to reach us: the first address, with this machine's own where it says "all"."""
-    url = urlsplit(listen_addresses[0])
-    host = url.hostname or ""
-    if host in ("0.0.0.0", "::"):  # noqa: S104
-        host = _own_address() or "THIS-HOST"
-    return f"tcp://[{host}]:{url.port}" if ":" in host else f"tcp://{host}:{url.port}"
+    """Return what peers may type to reach the gateway: its first address, with a host if that is a wildcard."""
+    address = parse_address(listen_addresses[0])
+    endpoint = address.endpoint
+    if endpoint.host in ("", "0.0.0.0", "::"):  # noqa: S104
+        endpoint = HostPort(_own_address() or "THIS-HOST", endpoint.port)
+    return f"{address.scheme}://{endpoint}"
 
 
 def _own_address() -> str | None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Sends nothing: it asks the kernel which address it would use towards the world (TEST-NET-1, RFC 5737).
+            # Sends nothing: asks the kernel for the source address of packets to the Internet (TEST-NET-1, RFC 5737).
             probe.connect(("192.0.2.1", 9))
         except OSError:
             return None
@@ -165,14 +171,14 @@ def _own_address() -> str | None:
 
 
 class _Rates:
-    """Bytes of blocks a second, in and out, since the last look."""
+    """Bytes of blocks per second, in and out, since the last call."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._registry = gateway.counters.registry
         self._last = self._read()
 
     def text(self) -> str:
-        """For the end of the live line; empty while nothing moves."""
+        """Return the end of the live line; empty if no block was received or sent."""
         before, self._last = self._last, self._read()
         seconds = max(self._last[0] - before[0], 0.001)
         received, sent = (self._last[1] - before[1]) / seconds, (self._last[2] - before[2]) / seconds

@@ -1,4 +1,4 @@
-"""Where a gateway's identity comes from: a folder, secret files, the environment, or the store under a passphrase."""
+"""Options for a gateway's identity: a folder, secret files, the environment, or the store with a passphrase."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any, TypeVar, cast
 import click
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.cli.options import ENVIRONMENT_PREFIX, option
+from untrusted_s3.cli.options import ENVIRONMENT_PREFIX, apply_options, option
+from untrusted_s3.cli.secret import read_secret
 from untrusted_s3.errors import UsageError
 from untrusted_s3.identity import certificate as identities
 from untrusted_s3.identity import sealed as sealed_identity
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.store.bucket import Bucket
 
-# Secrets are no options: a command line is there for all to see.
+# Secrets are not options, because every user of the machine can see a command line.
 CERTIFICATE_VARIABLE = ENVIRONMENT_PREFIX + "IDENTITY_CERT_PEM"
 KEY_VARIABLE = ENVIRONMENT_PREFIX + "IDENTITY_KEY_PEM"
 PASSPHRASE_VARIABLE = ENVIRONMENT_PREFIX + "IDENTITY_PASSPHRASE"
@@ -29,8 +30,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class IdentityOptions:
-    """The one source that is set, else the folder: two files, two texts in PEM form, or a name in the store. Either the
-    passphrase of that name or its file may be there."""
+    """Where the identity is: in the one source that is set, else in `directory`.
+
+    Attributes:
+        directory: A folder with the certificate and the private key; made at first use.
+        files: The certificate and the private key as files.
+        texts: The certificate and the private key in PEM form.
+        name: The name of a sealed identity in the store; made at first use.
+        passphrase_file: A file with its passphrase.
+        passphrase: Its passphrase. At most one of the two is set.
+    """
 
     directory: Path
     files: tuple[Path, Path] | None = None
@@ -41,20 +50,20 @@ class IdentityOptions:
 
     @property
     def in_store(self) -> bool:
-        """Whether it takes the store to know the identity."""
+        """Whether the identity is in the store."""
         return self.name is not None
 
     async def open(self, bucket: Bucket) -> Identity:
-        """The identity; made at first use in a folder or in the store.
+        """Return the identity, wherever it is; make it at first use.
 
-        Raises UsageError; and WrongPassword, DataError or StoreError for one in the store.
+        Raises UsageError; for an identity in the store also WrongPassword, DataError or StoreError.
         """
         if self.name is None:
             return self.open_local()
         return await sealed_identity.open_or_create(bucket, self.name, self._read_passphrase())
 
     def open_local(self) -> Identity:
-        """As `open`, for an identity that is not in the store."""
+        """Like `open`, for an identity that is not in the store."""
         if self.files is not None:
             return identities.load_files(*self.files)
         if self.texts is not None:
@@ -65,13 +74,16 @@ class IdentityOptions:
         return identities.load_or_create(self.directory)
 
     def local_device_id(self) -> DeviceID | None:
-        """The device ID of an identity that is not in the store, or None where none is made yet. Raises UsageError."""
+        """Return the device ID of an identity that is not in the store; None if it does not exist yet.
+
+        Raises UsageError.
+        """
         if self.files is None and self.texts is None and not any(self.directory.glob("*.pem")):
             return None
         return self.open_local().device_id
 
     async def stored_device_id(self, bucket: Bucket) -> DeviceID | None:
-        """The device ID of an identity in the store, or None where none is made yet. It takes no passphrase.
+        """Return the device ID of an identity in the store; None if it does not exist yet. Needs no passphrase.
 
         Raises UsageError, DataError or StoreError.
         """
@@ -80,21 +92,18 @@ class IdentityOptions:
         return record.device_id if record is not None else None
 
     def _read_passphrase(self) -> str:
-        if self.passphrase_file is None and self.passphrase is None:
+        if self.passphrase_file is not None:
+            return read_secret(self.passphrase_file, "passphrase")
+        if self.passphrase is None:
             raise UsageError(f"--identity-name needs --identity-passphrase-file or {PASSPHRASE_VARIABLE}")
-        if self.passphrase_file is None:
-            return self.passphrase or ""
-        try:
-            # An editor or `echo` ends a file with a line break.
-            return self.passphrase_file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            fault = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-            raise UsageError(f"cannot read the passphrase from {self.passphrase_file}: {fault}") from None
+        return self.passphrase
 
 
 def identity_options(function: Function) -> Function:
-    """--identity and the options and variables of the other sources, given to the command as one IdentityOptions named
-    `identity`. The command also needs `store_options`, for the default."""
+    """Add the options and variables of all sources, given to the command as IdentityOptions `identity`.
+
+    The command also needs `store_options`, for the default directory.
+    """
 
     @functools.wraps(function)
     def wrapper(
@@ -135,17 +144,14 @@ def identity_options(function: Function) -> Function:
         option(
             "--identity",
             type=click.Path(file_okay=False, path_type=Path),
-            help="Where certificate and private key are; made at first use.  [default: DATA/identity]",
+            help="Directory of the certificate and the private key; made at first use.  [default: DATA/identity]",
         ),
-        option("--identity-cert", type=file, help="The certificate as a file of any name; goes with --identity-key."),
-        option("--identity-key", type=file, help="The private key as a file of any name; goes with --identity-cert."),
+        option("--identity-cert", type=file, help="The certificate, a file of any name; needs --identity-key."),
+        option("--identity-key", type=file, help="The private key, a file of any name; needs --identity-cert."),
         option("--identity-name", metavar="NAME", help="An identity in the store, sealed; made at first use."),
-        option("--identity-passphrase-file", type=file, help="The passphrase of --identity-name."),
+        option("--identity-passphrase-file", type=file, help="File with the passphrase of --identity-name."),
     ]
-    decorated: Callable[..., Any] = wrapper
-    for decorate in reversed(decorators):
-        decorated = decorate(decorated)
-    return cast(Function, decorated)
+    return cast(Function, apply_options(decorators, wrapper))
 
 
 Value = TypeVar("Value")
@@ -167,5 +173,5 @@ def _check_alone(sources: dict[str, object]) -> None:
 
 
 def _pem(text: str) -> bytes:
-    r"""A text in PEM form; some platforms put a backslash and an n in the place of a line break."""
+    r"""Return a text in PEM form as bytes. Some platforms write a line break as a backslash and an n."""
     return text.replace("\\n", "\n").encode(errors="surrogateescape")

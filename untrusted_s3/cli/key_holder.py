@@ -1,4 +1,4 @@
-"""What the commands of who has the password share: which folder, its password, and which time is meant."""
+"""Options of commands that read a folder with its password: which folder, the password, and at which time."""
 
 from __future__ import annotations
 
@@ -15,69 +15,78 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from untrusted_s3.cli.options import ENVIRONMENT_PREFIX, option
+from untrusted_s3.cli.options import ENVIRONMENT_PREFIX, apply_options, current_invocation, option
+from untrusted_s3.cli.secret import read_secret
 from untrusted_s3.errors import UsageError
+from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.records import read_folders
 
 if TYPE_CHECKING:
     from untrusted_s3.vault.folder import Folder
 
-# The context settings of these commands: the log tells them only of trouble.
+# Context settings of commands whose output is data: log only warnings and errors.
 QUIET: dict[str, Any] = {"default_map": {"log_level": "warning"}}
 
-# A secret is no option: a command line is there for all to see.
+# The password is not an option, because every user of the machine can see a command line.
 PASSWORD_VARIABLE = ENVIRONMENT_PREFIX + "PASSWORD"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_COLUMNS = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")  # of the many forms of ISO 8601, those that people read
+# Of the forms of ISO 8601, those with separators
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyHolderOptions:
-    """The folder's ID, None for the only one there is; its password; and the time that is meant, None for now."""
+    """Which folder to read.
+
+    Attributes:
+        folder_id: The folder's ID; None if the store has only one folder.
+        password: The folder's password.
+        as_of: Read the folder as it was then; None for now.
+        settings: What options do not set.
+    """
 
     folder_id: str | None
     password: str = field(repr=False)
     as_of: datetime | None
+    settings: Settings
 
 
 def key_holder_options(function: Function) -> Function:
-    """--folder, --password-file and --as-of, given to the command as one KeyHolderOptions named `key_holder`."""
+    """Add --folder, --password-file and --as-of, given to the command as KeyHolderOptions `key_holder`."""
 
     @functools.wraps(function)
     def wrapper(
         *args: Any, folder: str | None, password_file: Path | None, as_of: str | None, **parameters: Any
     ) -> Any:
         moment = parse_time(as_of) if as_of is not None else None
-        # Before any event loop runs, which would keep Ctrl-C from the question.
-        options = KeyHolderOptions(folder, read_password(folder, password_file), moment)
+        # Asked for before an event loop runs: in one, Ctrl-C would not end the question.
+        password = read_password(folder, password_file)
+        options = KeyHolderOptions(folder, password, moment, current_invocation().settings)
         return function(*args, key_holder=options, **parameters)
 
     decorators = [
-        option("--folder", metavar="ID", help="The folder's ID in Syncthing; not needed where the store has only one."),
+        option("--folder", metavar="ID", help="The folder's ID in Syncthing; needed if the store has several folders."),
         option(
             "--password-file",
             type=click.Path(dir_okay=False, path_type=Path),
-            help=f"The folder's password, if not in {PASSWORD_VARIABLE}; else it is asked for.",
+            help=f"File with the folder's password. Without it and {PASSWORD_VARIABLE}, the password is asked for.",
         ),
         option(
             "--as-of",
             metavar="TIME",
-            help="As it was then: 2026-11-01 or 2026-11-01T12:00, local unless it ends in Z or +01:00.",
+            help="The folder as it was then: 2026-11-01 or 2026-11-01T12:00, local time unless it ends in Z or +01:00.",
         ),
     ]
-    decorated: Callable[..., Any] = wrapper
-    for decorate in reversed(decorators):
-        decorated = decorate(decorated)
-    return cast(Function, decorated)
+    return cast(Function, apply_options(decorators, wrapper))
 
 
 def parse_time(text: str) -> datetime:
-    """A moment, with its time zone, from a date (its beginning) or a date and time. Raises UsageError."""
+    """Return the moment that a date (its beginning) or a date and time means, with its time zone. Raises UsageError."""
     try:
-        if not _COLUMNS.fullmatch(text):
+        if not _TIME.fullmatch(text):
             raise ValueError
         time = datetime.fromisoformat(text)
         return time if time.tzinfo is not None else time.astimezone()
@@ -86,17 +95,12 @@ def parse_time(text: str) -> datetime:
 
 
 def read_password(folder_id: str | None, file: Path | None) -> str:
-    """The password from its file, the environment, or whoever sits at the terminal. Raises UsageError."""
+    """Return the password from its file, the environment or the terminal. Raises UsageError."""
     password = os.environ.get(PASSWORD_VARIABLE) or None
     if file is not None:
         if password is not None:
             raise UsageError(f"--password-file and {PASSWORD_VARIABLE} are both set: choose one")
-        try:
-            # An editor or `echo` ends a file with a line break.
-            password = file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            fault = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-            raise UsageError(f"cannot read the password from {file}: {fault}") from None
+        password = read_secret(file, "password")
     if password is not None:
         return password
     if not sys.stdin.isatty():
@@ -107,8 +111,8 @@ def read_password(folder_id: str | None, file: Path | None) -> str:
 
 @asynccontextmanager
 async def opened_folder(bucket: Bucket, options: KeyHolderOptions) -> AsyncIterator[Folder]:
-    """The folder that is meant. Raises WrongPassword, UsageError, DataError or StoreError."""
-    # Here, so that a gateway's process loads nothing that could decrypt.
+    """Open the folder for as long as the context lasts. Raises WrongPassword, UsageError, DataError or StoreError."""
+    # Imported here, because a gateway's process must load nothing that can decrypt.
     from untrusted_s3.vault.folder import name_folders, open_folder
 
     folder_id = options.folder_id

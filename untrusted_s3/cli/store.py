@@ -16,8 +16,8 @@ from untrusted_s3.store.s3 import S3Bucket, S3Credentials
 async def open_bucket(options: StoreOptions, *, own_server: bool = False) -> AsyncIterator[S3Bucket]:
     """Open the bucket for as long as the context lasts.
 
-    Starts the embedded store unless it runs. With `own_server`, an embedded store that runs already is an error, because
-    it would end with the gateway that started it. Raises UsageError, StoreRefused or StoreUnreachable.
+    Starts the embedded store unless it runs. With `own_server`, an embedded store that runs already is an error,
+    because it would end with the gateway that started it. Raises UsageError, StoreRefused or StoreUnreachable.
     """
     with ExitStack() as stack:
         location, endpoint_url, credentials = options.location, options.endpoint_url, None
@@ -35,7 +35,7 @@ async def open_bucket(options: StoreOptions, *, own_server: bool = False) -> Asy
 
 @asynccontextmanager
 async def open_store(options: StoreOptions) -> AsyncIterator[S3Bucket]:
-    """Like `open_bucket`, for a command that reads records. Raises DataError also if another program uses the bucket."""
+    """Like `open_bucket`, for a command that reads records. Raises DataError if the bucket is of another program."""
     async with open_bucket(options) as bucket:
         await records.read_record(bucket, layout.STORE, records.StoreRecord.from_json)
         yield bucket

@@ -1,4 +1,4 @@
-"""`untrusted-s3 cat`: the bytes of one file of a folder."""
+"""`untrusted-s3 cat`: write one file of a folder to standard output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RANGE = re.compile(r"(\d{1,18})?-(\d{1,18})?")
     "byte_range",
     key="byte-range",
     metavar="FIRST-LAST",
-    help="Only these bytes, counted from 0, both included; FIRST- is the rest, -N the last N bytes.",
+    help="Only these bytes, counted from 0, both ends included; FIRST- is the rest, -N the last N bytes.",
 )
 @key_holder_options
 @store_options
@@ -55,13 +55,13 @@ async def _cat(path: str, byte_range: str | None, key_holder: KeyHolderOptions, 
         output = sys.stdout.buffer
         async with BlockReader(folder) as reader, contextlib.aclosing(reader.blocks(entry, start, end)) as blocks:
             async for block in blocks:
-                # In a thread, for while the reader of a pipe is slow the next blocks can come.
+                # In a thread: while the reader of a pipe is slow, the next blocks can arrive.
                 await asyncio.to_thread(output.write, block.data)
         await asyncio.to_thread(output.flush)
 
 
 def find_range(byte_range: str | None, size: int) -> tuple[int, int]:
-    """The begin and end (not included) of what --range says of a file of that size."""
+    """Return the begin and end (not included) of the bytes that --range selects in a file of that size."""
     if byte_range is None:
         return 0, size
     first, _, last = byte_range.partition("-")

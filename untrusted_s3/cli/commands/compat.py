@@ -1,4 +1,4 @@
-"""`untrusted-s3 compat`: a round trip with a real Syncthing."""
+"""`untrusted-s3 compat`: test a Syncthing program together with this one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from untrusted_s3 import limits
 from untrusted_s3.cli.options import common_options, json_option, option
 from untrusted_s3.cli.output import print_json
 from untrusted_s3.errors import DataError, UsageError
@@ -21,24 +20,23 @@ from untrusted_s3.structured_logging import printable
 if TYPE_CHECKING:
     from untrusted_s3.compat.checks import CheckResult
 
+DEFAULT_TIME_LIMIT = 300.0
 _VERDICTS = {"ok": "ok", "failed": "FAIL", "not run": "-"}
 _WIDTH = 19
 
 
 @click.command()
-@option("--syncthing", metavar="PATH", required=True, help="The Syncthing program to try.")
+@option("--syncthing", metavar="PATH", required=True, help="The Syncthing program to test.")
 @option(
     "--time-limit",
     key="compat-time-limit",
     type=click.FloatRange(min=1),
-    default=limits.COMPAT_TIME_LIMIT,
+    default=DEFAULT_TIME_LIMIT,
     show_default=True,
     metavar="SECONDS",
     help="Give up after this time.",
 )
-@option(
-    "--keep", key="compat-keep", is_flag=True, help="Leave the temporary folder, with all logs, and say where it is."
-)
+@option("--keep", key="compat-keep", is_flag=True, help="Keep the temporary folder with all logs, and print its path.")
 @json_option
 @common_options
 @click.pass_context
@@ -49,7 +47,7 @@ def compat(context: click.Context, syncthing: str, time_limit: float, keep: bool
     interface and in a temporary folder. Nothing is announced to other devices. Prints a line for each check; the exit
     code is 1 if one fails.
     """
-    # Here, so that a gateway's process loads nothing that could decrypt.
+    # Imported here, because a gateway's process must load nothing that can decrypt.
     from untrusted_s3.compat.compat import Compat
     from untrusted_s3.compat.versions import versions
 

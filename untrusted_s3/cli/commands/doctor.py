@@ -1,4 +1,4 @@
-"""`untrusted-s3 doctor`: whether the store does what we rely on."""
+"""`untrusted-s3 doctor`: check whether the store does what a gateway needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from untrusted_s3.store.s3 import S3Bucket
 
 Check = tuple[str, bool, Callable[[S3Bucket], Awaitable[str]]]
 
-# Name, whether we cannot do without, probe
+# Name, whether a gateway needs it, probe
 _CHECKS: tuple[Check, ...] = (
     ("rights", True, probe.probe_rights),
     ("clock", True, probe.probe_clock),
@@ -33,11 +33,11 @@ _NAME_WIDTH = max(len(name) for name, _, _ in _CHECKS)
 
 
 @click.command()
-@option("--single-writer", is_flag=True, help="Only one gateway uses the bucket: do without conditional writes.")
+@option("--single-writer", is_flag=True, help="Only one gateway uses the bucket, so conditional writes are not needed.")
 @option(
     "--set-lifecycle",
     is_flag=True,
-    help="Add a rule to the bucket that ends unfinished uploads; its other rules stay.",
+    help="Add a lifecycle rule that ends unfinished uploads; other rules stay.",
 )
 @json_option
 @store_options
@@ -76,7 +76,7 @@ async def _examine(store: StoreOptions, checks: Sequence[Check], as_json: bool) 
 
 
 class _Report:
-    """What was found; each line is printed as soon as it is known."""
+    """The results, printed as they come."""
 
     def __init__(self, as_json: bool) -> None:
         self.checks: list[dict[str, Any]] = []
@@ -84,11 +84,11 @@ class _Report:
 
     @property
     def well(self) -> bool:
-        """Whether nothing that is needed failed."""
+        """Whether the store has all that is needed."""
         return all(check["result"] != "FAIL" for check in self.checks)
 
     def add(self, name: str, result: str, message: str) -> None:
-        """One check: ok, note or FAIL."""
+        """Add the result of one check: ok, note or FAIL."""
         self.checks.append({"name": name, "result": result, "message": message})
         if not self._as_json:
             click.echo(f"{result:<4}  {name:<{_NAME_WIDTH}}  {message}")

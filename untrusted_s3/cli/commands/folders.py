@@ -1,4 +1,4 @@
-"""`untrusted-s3 folders`: what the store holds, and its removal."""
+"""`untrusted-s3 folders`: list and remove the folders in the store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folders() -> None:
 @store_options
 @common_options
 def list_folders(store: StoreOptions, as_json: bool) -> None:
-    """List the folders; no gateway is needed."""
+    """List the folders. No gateway needs to run."""
     uvloop.run(_list(store, as_json))
 
 
@@ -47,7 +47,7 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
 @store_options
 @common_options
 def remove(folder_id: str, yes: bool, store: StoreOptions) -> None:
-    """Delete a folder with all its data and history from the store. No gateway may run."""
+    """Delete a folder from the store, with all its data and history. No gateway may run."""
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"folders remove deletes all data of {folder_id!r} for good: add --yes if you mean it")

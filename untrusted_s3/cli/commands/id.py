@@ -1,4 +1,4 @@
-"""`untrusted-s3 id`: the device ID."""
+"""`untrusted-s3 id`: print the gateway's device ID."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from untrusted_s3.cli.terminal import qr_code
 
 
 @click.command("id")
-@option("--qr", is_flag=True, help="Also the QR code, on standard error.")
+@option("--qr", is_flag=True, help="Show the QR code too, on standard error.")
 @store_options
 @identity_options
 @common_options

@@ -1,4 +1,4 @@
-"""`untrusted-s3 ls`: what a folder holds."""
+"""`untrusted-s3 ls`: list a folder."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _SECOND = 1_000_000_000
 
 @click.command(context_settings={**QUIET, "help_option_names": ["--help"]})
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
-@option("-l", "--long", is_flag=True, help="Mode, size, time of modification; where symlinks point.")
-@option("-R", "--recursive", is_flag=True, help="Also what is in the directories.")
-@option("-h", "--human-readable", is_flag=True, help="Sizes like 1.5K and 12M.")
-@option("--deleted", is_flag=True, help="Also what was deleted.")
-@option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@option("-l", "--long", is_flag=True, help="Show mode, size, time of modification and targets of symlinks.")
+@option("-R", "--recursive", is_flag=True, help="List subdirectories too.")
+@option("-h", "--human-readable", is_flag=True, help="Show sizes like 1.5K and 12M.")
+@option("--deleted", is_flag=True, help="List deleted files too.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @key_holder_options
 @store_options
 @common_options
@@ -69,7 +69,7 @@ async def _list(listing: _Listing, paths: tuple[str, ...], key_holder: KeyHolder
 
 
 class _Listing:
-    """Shows entries as they come, and notes what was wrong."""
+    """Prints entries as they come. `missing` and `damaged` say whether a path was missing or an entry damaged."""
 
     def __init__(self, long: bool, recursive: bool, human_readable: bool, deleted: bool, as_json: bool) -> None:
         self.missing = False
@@ -83,7 +83,7 @@ class _Listing:
         self._separate = False
 
     def show_paths(self, folder: Folder, paths: Iterable[str]) -> None:
-        """What paths and globs stand for: first all that is no directory, then what is in each directory."""
+        """Print what paths and globs match: first files and symlinks, then the contents of each directory."""
         directories: list[str] = []
         for path in paths:
             directories += self._show_items(folder, path)
@@ -91,7 +91,7 @@ class _Listing:
             self._show_directory(folder, directory, self._recursive or len(directories) > 1 or self._separate)
 
     def _show_items(self, folder: Folder, path: str) -> list[str]:
-        """Shows what a path stands for, but for directories, which it gives."""
+        """Print the files and symlinks that a path matches; return the directories."""
         from untrusted_s3.vault.globs import compile_glob, is_glob
 
         plain = path.strip("/").removeprefix("./")
@@ -101,7 +101,7 @@ class _Listing:
         if entry is not None and (self._deleted or not is_deleted(entry)):
             found: Iterable[Entry | DamagedEntry] = [entry]
         elif next(folder.entries(plain, deleted=self._deleted), None) is not None:
-            return [plain]  # in a history that has what is in the directory, but not yet the directory
+            return [plain]  # a directory that the log does not have (yet)
         else:
             pattern = compile_glob(plain)
             matching = folder.entries(deleted=self._deleted, matching=pattern.fullmatch) if is_glob(plain) else ()
@@ -155,7 +155,7 @@ class _Listing:
         return f"{mode_text(entry)} {size} {time_text(entry.modified_ns)} {self._text(name)}{target}{note}"
 
     def _text(self, text: str) -> str:
-        """On a terminal, nothing in a name may control it."""
+        """Return a name; for a terminal, with its control characters escaped."""
         return printable(text) if self._terminal else text
 
     def _print(self, line: str) -> None:
@@ -163,17 +163,17 @@ class _Listing:
 
 
 def is_deleted(entry: Entry | DamagedEntry) -> bool:
-    """Whether the folder has it no more."""
+    """Return whether the entry is a deletion."""
     return entry.deleted
 
 
 def is_directory(entry: Entry | DamagedEntry) -> bool:
-    """Whether it has a listing of its own."""
+    """Return whether the entry is a directory."""
     return getattr(entry, "kind", None) == "directory"
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:
-    """The JSON object of an entry."""
+    """Return the JSON object of an entry."""
     value: dict[str, Any] = {
         "path": entry.path,
         "kind": entry.kind,
@@ -193,7 +193,7 @@ def _damaged_json(entry: DamagedEntry) -> dict[str, Any]:
 
 
 def mode_text(entry: Entry) -> str:
-    """Type and permissions as `ls -l` shows them."""
+    """Return type and permissions as `ls -l` shows them."""
     mode = 0o777 if entry.kind == "symlink" else entry.mode
     if mode is None:
         return _TYPES[entry.kind] + 9 * "?"
@@ -204,7 +204,7 @@ def mode_text(entry: Entry) -> str:
 
 
 def time_text(modified_ns: int, zone: tzinfo | None = None) -> str:
-    """Date and time to the minute, in local time if no time zone is given; question marks for no time of a calendar."""
+    """Return date and time to the minute, in local time unless `zone` is given; question marks if out of range."""
     moment = _moment(modified_ns)
     try:
         return moment.astimezone(zone).isoformat(" ", "minutes")[:16] if moment else "????-??-?? ??:??"
@@ -213,7 +213,7 @@ def time_text(modified_ns: int, zone: tzinfo | None = None) -> str:
 
 
 def iso_text(modified_ns: int) -> str | None:
-    """Date and time in UTC to the nanosecond; None for no time of a calendar."""
+    """Return date and time in UTC to the nanosecond; None if out of range."""
     moment = _moment(modified_ns)
     return f"{moment.replace(tzinfo=None).isoformat()}.{modified_ns % _SECOND:09}Z" if moment else None
 
@@ -226,7 +226,7 @@ def _moment(modified_ns: int) -> datetime | None:
 
 
 def human_size(size: int) -> str:
-    """A size as `ls -h` shows it: rounded up, in at most four characters."""
+    """Return a size as `ls -h` shows it: rounded up, in at most four characters."""
     if size < 1024:
         return str(size)
     for exponent, unit in enumerate("KMGTPE", 1):

@@ -1,4 +1,4 @@
-"""`untrusted-s3 peers`: the devices that the gateways on a store accept."""
+"""`untrusted-s3 peers`: list, accept and remove the devices that may connect."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ import uvloop
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.identity import IdentityOptions, identity_options
-from untrusted_s3.cli.options import (
-    StoreOptions,
-    common_options,
-    json_option,
-    option,
-    store_options,
-)
+from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
 from untrusted_s3.cli.output import print_json, print_table
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.connections.registry import SCHEMES
@@ -58,15 +52,15 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
     key="peers-add-address",
     multiple=True,
     metavar="tcp://HOST:PORT",
-    help="Where to dial it; may be repeated. Without one, it has to dial the gateway.",
+    help="Where to dial the device; may be repeated. Without an address, the device has to dial the gateway.",
 )
-@option("--name", key="peers-add-name", help="What to call it.")
+@option("--name", key="peers-add-name", help="A name for the device.")
 @option(
     "--share",
     key="peers-add-share",
     multiple=True,
     metavar="FOLDER",
-    help="ID of a folder to offer it unasked, as a new untrusted device needs; may be repeated.",
+    help="ID of a folder to offer before the device does, as a new untrusted device needs; may be repeated.",
 )
 @store_options
 @identity_options
@@ -79,7 +73,10 @@ def add_peer(
     store: StoreOptions,
     identity: IdentityOptions,
 ) -> None:
-    """Accept a device. For one that is accepted already, change what the options name."""
+    """Accept a device, or change an accepted one.
+
+    Of an accepted device, what no option names stays.
+    """
     for address in addresses:
         SCHEMES.parse(address)
     if not identity.in_store:
@@ -121,7 +118,7 @@ async def _add(
 @store_options
 @common_options
 def remove_peer(device_id: DeviceID, store: StoreOptions) -> None:
-    """Accept a device no longer. What it has stored stays."""
+    """Stop accepting a device. Its data stay."""
     uvloop.run(_remove(store, device_id))
 
 

@@ -1,4 +1,4 @@
-"""`untrusted-s3 restore`: a folder, or a part of it, to a local directory."""
+"""`untrusted-s3 restore`: write a folder, or a part of it, to a local directory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING
 import click
 
 from untrusted_s3.cli.allocator import reuse_large_buffers
-from untrusted_s3.cli.bulk import bulk_options, counted, print_problems
-from untrusted_s3.cli.interruptible import run_interruptible
-from untrusted_s3.cli.invocation import Invocation
 from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
-from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
-from untrusted_s3.cli.output import print_json, size_text
+from untrusted_s3.cli.options import (
+    StoreOptions,
+    common_options,
+    current_invocation,
+    json_option,
+    option,
+    store_options,
+)
+from untrusted_s3.cli.output import counted, print_json, print_problems, size_text
 from untrusted_s3.cli.progress import shown_progress
+from untrusted_s3.cli.selection import selection_options
+from untrusted_s3.cli.signals import run_interruptible
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.errors import NotRestored
 from untrusted_s3.structured_logging import printable
@@ -30,11 +36,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("target", type=click.Path(path_type=Path))
-@bulk_options
+@selection_options
 @option("--overwrite", is_flag=True, help="Replace files and symlinks that differ.")
 @option("--owner", is_flag=True, help="Also restore user and group.")
 @option("--xattrs", is_flag=True, help="Also restore extended attributes.")
-@option("--dry-run", is_flag=True, help="Write nothing; list the paths that would be restored.")
+@option("--dry-run", is_flag=True, help="Write nothing; list the paths to restore.")
 @json_option
 @key_holder_options
 @store_options
@@ -59,7 +65,7 @@ def restore(
     again: after an interruption, start the command once more. The exit code is 1 if a file is damaged or cannot be
     written.
     """
-    # Here, so that a gateway's process loads nothing that could decrypt.
+    # Imported here, because a gateway's process must load nothing that can decrypt.
     from untrusted_s3.restore.restoration import RestoreSettings
 
     reuse_large_buffers()
@@ -89,14 +95,14 @@ async def _restore(
         if settings.dry_run and not as_json and outcome is Outcome.RESTORED:
             click.echo(printable(entry.path))
 
-    live_line = context.ensure_object(Invocation).live_line
+    live_line = current_invocation().live_line
     async with contextlib.AsyncExitStack() as stack:
         bucket = await stack.enter_async_context(open_store(store))
         folder = await stack.enter_async_context(opened_folder(bucket, key_holder))
         reader = await stack.enter_async_context(BlockReader(folder, memory))
         progress = selection.progress(folder)
         if settings.dry_run and not target.exists():
-            target = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # as empty as the one that it would make
+            target = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # as empty as a new target
         opened = stack.enter_context(Target(target))
         run = Restoration(reader, opened, settings, progress, list_path)
         if live_line is not None and not settings.dry_run:

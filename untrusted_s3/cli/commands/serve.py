@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,30 +14,31 @@ import structlog
 import uvloop
 from click.core import ParameterSource
 
-from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.console import Console, watch_without_terminal, welcome
 from untrusted_s3.cli.identity import IdentityOptions, identity_options
-from untrusted_s3.cli.invocation import Invocation
 from untrusted_s3.cli.options import (
     CONFIGURATION_FILE,
+    DEFAULT_LISTEN,
+    NO_HTTP,
     StoreOptions,
+    buffer_memory_option,
     common_options,
+    current_invocation,
     http_option,
     option,
-    parse_host_port,
+    parse_http,
     store_options,
 )
+from untrusted_s3.cli.signals import StopSignals
 from untrusted_s3.cli.store import open_bucket
 from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.gateway.gateway import Gateway, GatewaySettings
+from untrusted_s3.settings import DEFAULT_HISTORY, MIN_HISTORY
 from untrusted_s3.store.probe import probe_conditional_writes
+from untrusted_s3.units import DAY, MIB
 
 _logger = structlog.get_logger()
-
-# 22000 is the port of the user's own Syncthing on the same machine.
-DEFAULT_LISTEN = "tcp://0.0.0.0:22001"
-_DAY = 86_400.0
 
 
 @click.command()
@@ -50,23 +50,16 @@ _DAY = 86_400.0
     show_default=True,
     help="Where devices connect; may be repeated.",
 )
-@http_option("Health, metrics and status; none for no HTTP.")
+@http_option("Where to serve health, metrics and status; none for no HTTP.")
 @option("--name", default="untrusted-s3", show_default=True, help="The device name that peers see.")
-@option(
-    "--buffer-memory",
-    type=click.IntRange(min=limits.MIN_BUFFER_MEMORY // limits.MIB),
-    default=limits.DEFAULT_BUFFER_MEMORY // limits.MIB,
-    show_default=True,
-    metavar="MIB",
-    help="Memory for blocks on their way.",
-)
+@buffer_memory_option("Memory for blocks being received and sent.")
 @option(
     "--history",
-    type=click.IntRange(min=int(limits.MIN_HISTORY_RETENTION // _DAY)),
-    default=int(limits.HISTORY_RETENTION // _DAY),
+    type=click.IntRange(min=int(MIN_HISTORY // DAY)),
+    default=int(DEFAULT_HISTORY // DAY),
     show_default=True,
     metavar="DAYS",
-    help="How long the log and checkpoints are kept that tell what folders were.",
+    help="How far back --as-of can reach: how long log and checkpoints are kept.",
 )
 @option(
     "--single-writer",
@@ -77,7 +70,7 @@ _DAY = 86_400.0
     "--welcome",
     "always_welcome",
     is_flag=True,
-    help="Say what to do in Syncthing even where standard error is no terminal.",
+    help="Print what to do in Syncthing even if standard error is not a terminal.",
 )
 @option(
     "--state",
@@ -107,27 +100,27 @@ def serve(
     """
     for address in listen:
         SCHEMES.parse(address)
-    if http != "none":
-        parse_host_port(http, "--http")
+    if http != NO_HTTP:
+        parse_http(http)
+    tuning = current_invocation().settings
     settings = GatewaySettings(
         listen=listen,
-        http=None if http == "none" else http,
+        http=None if http == NO_HTTP else http,
         name=name,
         state_directory=state or store.data / "state",
-        buffer_memory=buffer_memory * limits.MIB,
-        history=history * _DAY,
-        tuning=context.ensure_object(Invocation).settings,
+        buffer_memory=buffer_memory * MIB,
+        history=history * DAY,
+        tuning=tuning,
     )
     try:
-        same_signal = context.ensure_object(Invocation).settings.upkeep.same_signal
         watch = _watcher(context, always_welcome)
-        uvloop.run(_serve(store, identity, settings, single_writer, watch, same_signal))
+        uvloop.run(_serve(store, identity, settings, single_writer, watch))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
 def _options_in_use(context: click.Context) -> list[str]:
-    """The options that another command needs to find the same store."""
+    """Return the options with which another command finds the same store."""
     options = []
     if CONFIGURATION_FILE in context.meta:
         options += ["--config", str(context.meta[CONFIGURATION_FILE])]
@@ -138,9 +131,9 @@ def _options_in_use(context: click.Context) -> list[str]:
 
 
 def _watcher(context: click.Context, always_welcome: bool) -> Callable[[Gateway], Awaitable[None]]:
-    """What tells the operator about a running gateway, until it is cancelled."""
+    """Return what tells the operator about a running gateway until it is cancelled."""
     command = ["untrusted-s3", "peers", "add", *_options_in_use(context)]
-    live_line = context.ensure_object(Invocation).live_line
+    live_line = current_invocation().live_line
 
     def accept_command(device_id: DeviceID) -> str:
         return shlex.join([*command, str(device_id)])
@@ -162,54 +155,32 @@ async def _serve(
     settings: GatewaySettings,
     single_writer: bool,
     watch: Callable[[Gateway], Awaitable[None]],
-    same_signal: float,
 ) -> None:
-    signals = _Signals(same_signal)
+    signals = StopSignals(settings.tuning.upkeep.same_signal)
     async with open_bucket(store, own_server=True) as bucket:
-        # The embedded store is known to keep them apart; it makes rivals wait for seconds.
+        # The embedded store is known to support them, and the probe would take seconds there.
         if store.location is not None and not single_writer:
             await probe_conditional_writes(bucket)
         gateway = Gateway(bucket, await identity.open(bucket), settings)
         try:
             await gateway.start()
             signals.graceful = True
-            watching = asyncio.ensure_future(watch(gateway))
-            stopping = asyncio.create_task(signals.stop.wait())
+            watching = asyncio.create_task(_watch(watch, gateway))
             try:
-                await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                await signals.stop.wait()
             finally:
                 watching.cancel()
-                stopping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
-            _logger.info("stopping; once more to stop without delay")
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
+            _logger.info("stopping", hint="a second signal stops without delay")
         finally:
             signals.graceful = False
             await gateway.stop()
 
 
-class _Signals:
-    """SIGINT and SIGTERM: while `graceful`, the first one sets `stop`; any later one cancels the task.
-
-    One signal can arrive twice at once, from the terminal and by a program like make that passes it on: signals
-    within `same_signal` seconds after the first one are ignored.
-    """
-
-    def __init__(self, same_signal: float) -> None:
-        self.graceful = False
-        self.stop = asyncio.Event()
-        self._same_signal = same_signal
-        self._stopped_at = float("-inf")
-        self._task = asyncio.current_task()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._handle)
-
-    def _handle(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if self.graceful and not self.stop.is_set():
-            self.stop.set()
-            self._stopped_at = now
-        elif now - self._stopped_at < self._same_signal:
-            return
-        elif self._task is not None:
-            self._task.cancel()
+async def _watch(watch: Callable[[Gateway], Awaitable[None]], gateway: Gateway) -> None:
+    """Watch until cancelled. A failure ends only the watching, not the gateway."""
+    try:
+        await watch(gateway)
+    except Exception:
+        _logger.exception("console failed")

@@ -1,4 +1,4 @@
-"""`untrusted-s3 status`: what a running gateway does."""
+"""`untrusted-s3 status`: show what a running gateway does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from untrusted_s3.cli.options import common_options, http_option, json_option, parse_host_port
+from untrusted_s3.addresses import HostPort
+from untrusted_s3.cli.options import NO_HTTP, common_options, http_option, json_option, parse_http
 from untrusted_s3.cli.output import print_json, print_table, size_text
 from untrusted_s3.errors import GatewayUnreachable, UsageError
 
@@ -17,23 +18,23 @@ _WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S10
 
 
 @click.command()
-@http_option("Where the gateway answers HTTP.")
+@http_option("Where the gateway serves HTTP.")
 @json_option
 @common_options
 def status(http: str, as_json: bool) -> None:
     """Show what a running gateway does."""
-    if http == "none":
-        raise UsageError("--http none: the gateway was told to answer no HTTP, so it has no status to ask for")
-    answer = fetch_status(*parse_host_port(http, "--http"))
+    if http == NO_HTTP:
+        raise UsageError("--http none: a gateway that serves no HTTP cannot be asked for its status")
+    answer = fetch_status(parse_http(http))
     if as_json:
         print_json(answer)
     else:
         _print_status(answer)
 
 
-def fetch_status(host: str, port: int) -> Any:
-    """The answer to GET /api/status. Raises GatewayUnreachable."""
-    connection = http.client.HTTPConnection(_WILDCARDS.get(host, host), port, timeout=_TIMEOUT)
+def fetch_status(address: HostPort) -> Any:
+    """Return the answer to GET /api/status. Raises GatewayUnreachable."""
+    connection = http.client.HTTPConnection(_WILDCARDS.get(address.host, address.host), address.port, timeout=_TIMEOUT)
     try:
         connection.request("GET", "/api/status")
         response = connection.getresponse()
@@ -43,8 +44,8 @@ def fetch_status(host: str, port: int) -> Any:
         return answer
     except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
         raise GatewayUnreachable(
-            f"no gateway answers at {host}:{port} ({error or type(error).__name__}): start it with"
-            " untrusted-s3 serve, or name its address with --http"
+            f"no gateway answers at {address} ({error or type(error).__name__}): start it with untrusted-s3 serve, or"
+            " name its address with --http"
         ) from error
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""`untrusted-s3 vectors`: whether this installation's crypto is Syncthing's."""
+"""`untrusted-s3 vectors`: check this installation's crypto against known answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WIDTH = 18
     "--vectors",
     "directory",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Directory of files in the same form.  [default: those of this installation]",
+    help="Directory of other files of the same format.  [default: the files of this installation]",
 )
 @option(
     "--junit",
@@ -43,7 +43,7 @@ def vectors(context: click.Context, directory: Path | None, junit: Path | None, 
     The answers come from RFCs and from real Syncthing. Each question is put to this program's own code and, for a
     second opinion, to other libraries. The exit code is 1 if an answer is wrong.
     """
-    # Here, so that a gateway's process loads nothing that could decrypt.
+    # Imported here, because a gateway's process must load nothing that can decrypt.
     from untrusted_s3.vectors_check.cases import default_directory
     from untrusted_s3.vectors_check.junit import junit_report
     from untrusted_s3.vectors_check.run import load_groups, run_groups

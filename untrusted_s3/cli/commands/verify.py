@@ -1,4 +1,4 @@
-"""`untrusted-s3 verify`: whether all that is in the store can be restored."""
+"""`untrusted-s3 verify`: check that everything in the store can be restored."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from untrusted_s3.cli.allocator import reuse_large_buffers
-from untrusted_s3.cli.bulk import bulk_options, counted, print_problems
-from untrusted_s3.cli.interruptible import run_interruptible
-from untrusted_s3.cli.invocation import Invocation
 from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
-from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
-from untrusted_s3.cli.output import print_json, size_text
+from untrusted_s3.cli.options import (
+    StoreOptions,
+    common_options,
+    current_invocation,
+    json_option,
+    option,
+    store_options,
+)
+from untrusted_s3.cli.output import counted, print_json, print_problems, size_text
 from untrusted_s3.cli.progress import shown_progress
+from untrusted_s3.cli.selection import selection_options
+from untrusted_s3.cli.signals import run_interruptible
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.errors import DataError
 from untrusted_s3.store.layout import FolderKeys
@@ -32,7 +38,7 @@ _SEED_BITS = 32
 
 
 class _Percentage(click.ParamType[float]):
-    """`5%`, or `5`, as a share from 0 to 1."""
+    """A percentage such as `5%` or `5`, as a share from 0 to 1."""
 
     name = "percentage"
 
@@ -42,14 +48,14 @@ class _Percentage(click.ParamType[float]):
         except ValueError:
             percent = 0.0
         if not 0 < percent <= 100:
-            self.fail(f"{value!r} is no percentage above 0% and up to 100%", parameter, context)
+            self.fail(f"{value!r} is not a percentage above 0% and up to 100%", parameter, context)
         return percent / 100
 
 
 @click.command()
-@bulk_options
-@option("--sample", type=_Percentage(), metavar="PERCENT%", help="Only a random share of the files.")
-@option("--seed", type=click.IntRange(min=0), metavar="N", help="Take the same random share again.")
+@selection_options
+@option("--sample", type=_Percentage(), metavar="PERCENT%", help="Check only a random share of the files.")
+@option("--seed", type=click.IntRange(min=0), metavar="N", help="Check the same random share again.")
 @json_option
 @key_holder_options
 @store_options
@@ -97,11 +103,11 @@ async def _verify(
     seed: int,
     memory: int,
 ) -> tuple[list[Problem], VerifyReport | None]:
-    """What is wrong with the log; and with the files, unless the log is too damaged to know them."""
+    """Return what is wrong with the log, and with the files; None for these if the log is too damaged to name them."""
     from untrusted_s3.index.log_check import check_log
     from untrusted_s3.verify.verification import Verification, sample
 
-    live_line = context.ensure_object(Invocation).live_line
+    live_line = current_invocation().live_line
     async with contextlib.AsyncExitStack() as stack:
         bucket = await stack.enter_async_context(open_store(store))
         try:
