@@ -8,7 +8,7 @@ class and attributes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Final, Literal
 
 SUCCESS: Final = 0
@@ -266,24 +266,14 @@ def exit_code_document() -> str:
         "",
         "<!-- Made by: python -m untrusted_s3.errors -->",
         "",
-        "| exit code | meaning | errors |",
-        "|---|---|---|",
-    ]
-    for code, meaning in EXIT_CODES.items():
-        names = ", ".join(f"`{error.__name__}`" for error in _errors(UntrustedS3Error) if error.exit_code == code)
-        lines.append(f"| {code} | {meaning} | {names} |")
-    lines += [
+        "| exit code | meaning |",
+        "|---|---|",
+        *(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()),
         "",
         "130, 141 and 143 are 128 and the number of the signal, as shells count: SIGINT, SIGPIPE and SIGTERM. A",
         "gateway that a signal stops in order ends with 0.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _errors(base: type[UntrustedS3Error]) -> Iterator[type[UntrustedS3Error]]:
-    yield base
-    for error in base.__subclasses__():
-        yield from _errors(error)
 
 
 if __name__ == "__main__":
