@@ -1,6 +1,7 @@
 """The driver of a real Syncthing, as the tests use it."""
 
-from untrusted_s3.compat.syncthing import Syncthing, free_port
+from untrusted_s3.compat.ports import free_port
+from untrusted_s3.compat.syncthing import Syncthing
 from untrusted_s3.errors import SyncthingFailed
 
 __all__ = ["Syncthing", "SyncthingFailed", "free_port"]

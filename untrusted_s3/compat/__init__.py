@@ -1,1 +1,1 @@
-"""Try a real Syncthing against the gateway, step by step."""
+"""Tests of a real Syncthing together with this gateway, and drivers of both as child processes."""

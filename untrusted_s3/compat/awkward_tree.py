@@ -1,4 +1,4 @@
-"""A folder with what tends to go wrong in synchronising."""
+"""A folder of files that are hard to synchronize."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CHUNK = 1 << 20
 
 
 def build_awkward_tree(root: Path) -> dict[str, str]:
-    """Fill a folder with what tends to go wrong.
+    """Fill a folder with files that are hard to synchronize.
 
-    Returns the paths with decomposed (NFD) names and the composed (NFC) ones they are going to have: on Linux
-    Syncthing's scan renames them on disk, so compare trees only after the first scan.
+    Return the paths with decomposed (NFD) names, and the composed (NFC) names that they get: on Linux, Syncthing's scan
+    renames them on disk, so compare trees only after the first scan.
     """
     for size in (0, 1, 1023, 1024, 1025, 131_071, 131_072, 131_073):
         random_file(root / "sizes" / f"{size} bytes", size, seed=size)
@@ -69,7 +69,7 @@ def build_awkward_tree(root: Path) -> dict[str, str]:
 
 
 def random_file(path: Path, size: int, seed: int) -> None:
-    """Write `size` bytes that no compression shortens; the same for the same seed."""
+    """Write `size` incompressible bytes, the same for the same seed."""
     key = hashlib.sha256(str(seed).encode()).digest()
     stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
     zeros = bytes(_CHUNK)

@@ -1,4 +1,4 @@
-"""Checks that are run one after the other within a time limit, and what comes of each."""
+"""Checks that run one after the other within a time limit, and their results."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ _LEAST_SECONDS = 1.0
 
 
 class CannotRun(Exception):
-    """What is tried gives no way to run a check; the message says what is missing."""
+    """A check cannot be run with this Syncthing; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`run` gives what it has seen, or raises CannotRun, or an error of ours, OSError or TimeoutError where something
-    is wrong. It needs that the checks named in `needs` were well."""
+    """One check.
+
+    Attributes:
+        name: The name of the check.
+        needs: The names of checks that must have succeeded before.
+        run: Returns what it has seen. Raises CannotRun; if the check fails, UntrustedS3Error, OSError or TimeoutError.
+    """
 
     name: str
     needs: frozenset[str]
@@ -31,7 +36,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What came of one check. `detail` says what was seen, what is wrong or why it was not run; `seconds` it took."""
+    """The result of one check.
+
+    Attributes:
+        name: The name of the check.
+        status: Whether it succeeded.
+        detail: What was seen, what is wrong, or why the check was not run.
+        seconds: How long it took.
+    """
 
     name: str
     status: Status
@@ -40,7 +52,7 @@ class CheckResult:
 
 
 class TimeLimit:
-    """A number of seconds from now on."""
+    """A time limit that begins now."""
 
     def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
         self.deadline = clock() + seconds
@@ -49,12 +61,12 @@ class TimeLimit:
 
     @property
     def left(self) -> float:
-        """Seconds; after the end still a little, enough for what is there already."""
+        """Seconds that are left; after the end still a little, enough for an answer that is ready."""
         return max(_LEAST_SECONDS, self.deadline - self._clock())
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time limit is over."""
         return self._clock() >= self.deadline
 
     def __str__(self) -> str:
@@ -62,9 +74,9 @@ class TimeLimit:
 
 
 def run_checks(checks: Iterable[Check], limit: TimeLimit, clock: Clock = time.monotonic) -> Iterator[CheckResult]:
-    """Runs the checks and gives the result of each as soon as it is there.
+    """Run the checks, and yield the result of each.
 
-    A check that needs one that was not well is not run. After the time limit all that is left has failed.
+    A check is not run if one that it needs did not succeed. Checks that begin after the time limit fail.
     """
     missed: set[str] = set()
     for check in checks:

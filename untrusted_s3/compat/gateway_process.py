@@ -1,117 +1,226 @@
-"""Commands of our own as child processes on an embedded store, among them a gateway."""
+"""A gateway as a child process, started by its command line and watched by HTTP."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import os
+import json
 import subprocess
-import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
-from untrusted_s3.compat.syncthing import free_port
+from untrusted_s3.compat.commands import PROGRAM, ReachableStore, command_environment, store_arguments
+from untrusted_s3.compat.ports import free_port
 from untrusted_s3.errors import GatewayUnreachable
 from untrusted_s3.identity.certificate import load_or_create
-from untrusted_s3.limits import DRAIN_TIMEOUT
+from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store.embedded.process import die_with_parent
-from untrusted_s3.store.embedded.server import EmbeddedStore
-from untrusted_s3.store.layout import StoreLocation
 
-_POLL_SECONDS = 0.05
-_START_SECONDS = 60.0
-_STOP_SECONDS = DRAIN_TIMEOUT + 5
+T = TypeVar("T")
+
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = UpkeepSettings().stop_timeout + 5.0  # and what the interpreter needs
+HTTP_TIMEOUT = 30.0
+
+_POLL_INTERVAL = 0.05
 _LOG_LINES = 20
-
-
-def store_options(store: EmbeddedStore) -> list[str]:
-    """The options that name the store."""
-    return ["--store", str(StoreLocation(store.bucket, "")), "--endpoint-url", store.endpoint_url]
-
-
-def command_environment(store: EmbeddedStore, **own: str) -> dict[str, str]:
-    """The environment of a command that uses the store; `own` are more variables. Nobody's settings reach it."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "UNTRUSTED_S3_"))}
-    keys = {"AWS_ACCESS_KEY_ID": store.access_key, "AWS_SECRET_ACCESS_KEY": store.secret_key}
-    return inherited | keys | own
+_WAIT_TIMEOUT = 120.0
 
 
 class GatewayProcess:
-    """A gateway, running for as long as the context lasts. `home` holds its identity, state and log.
+    """A gateway on a prefix (empty, or ending in a slash) of a store; a context manager.
 
-    Enter it from the main thread: on Linux it is told to end when the thread that started it does.
+    `home` holds its identity, state and log; it survives `stop` and another `start`. `options` are more options of
+    `serve`, `environment` more variables, and `program` is what is run instead of this program, for settings that are
+    not options. Start it from the main thread: on Linux it is told to end when the thread that started it ends.
     """
 
-    def __init__(self, home: Path, store: EmbeddedStore) -> None:
+    def __init__(
+        self,
+        home: Path,
+        store: ReachableStore,
+        prefix: str = "",
+        *,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self.home = home
+        self.state = home / "state"
+        self.log_file = home / "gateway.log"
         self.device_id = load_or_create(home / "identity").device_id
         self.listen_address = f"tcp://127.0.0.1:{free_port()}"
+        self.http_port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
         self._store = store
-        self._http_port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._prefix = prefix
+        self._options = list(options)
+        self._environment = dict(environment or {})
+        self._program = list(program)
 
-    def __enter__(self) -> Self:
-        """Starts it and waits until it is ready. Raises GatewayUnreachable."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "untrusted_s3", "serve", *store_options(self._store)),
-                    # The embedded store is known to keep conditional writes apart; the trial would take seconds.
-                    "--single-writer",
-                    *("--identity", str(self.home / "identity"), "--state", str(self.home / "state")),
-                    *("--listen", self.listen_address, "--http", f"127.0.0.1:{self._http_port}"),
-                ],
-                env=command_environment(self._store, UNTRUSTED_S3_LOG_FORMAT="json"),
+    # The process
+
+    def start(self) -> Self:
+        """Start the gateway and wait until it is ready. Raises GatewayUnreachable."""
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.serve_command(),
+                env=command_environment(self._store, {"UNTRUSTED_S3_LOG_FORMAT": "json", **self._environment}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent(),
             )
         try:
-            self._wait_until_ready(self._process)
+            self.wait_for("readiness", lambda: self.http_get("/readyz")[0] == http.HTTPStatus.OK, START_TIMEOUT)
         except BaseException:
-            self.stop()
+            self.kill()
             raise
         return self
+
+    def serve_command(self) -> list[str]:
+        """Return the command line of the gateway."""
+        return [
+            *(*self._program, "serve", *store_arguments(self._store, self._prefix)),
+            *("--identity", str(self.home / "identity"), "--state", str(self.state)),
+            *("--listen", self.listen_address, "--http", f"127.0.0.1:{self.http_port}"),
+            *self._options,
+        ]
+
+    def stop(self) -> int | None:
+        """Send SIGTERM and wait for the end; kill the gateway if that takes too long.
+
+        Return its exit code, or None if it was not running.
+        """
+        process, self.process = self.process, None
+        if process is None:
+            return None
+        process.terminate()
+        try:
+            return process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def kill(self) -> None:
+        """Send SIGKILL. Does nothing if the gateway is not running."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start() if self.process is None else self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Ends it; at once where the context ends by an exception, as nobody wants to know what it has."""
-        if kind is not None and self._process is not None:
-            self._process.kill()
-        self.stop()
-
-    def stop(self) -> None:
-        """Lets it write down what it has and end; kills it if that takes too long. May be called twice."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        """Stop the gateway, or kill it if the context ends by an exception."""
+        if kind is None:
+            self.stop()
+        else:
+            self.kill()
 
     @property
-    def _log(self) -> Path:
-        return self.home / "gateway.log"
+    def pid(self) -> int:
+        """The ID of the running process."""
+        assert self.process is not None, "the gateway is not running"
+        return self.process.pid
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._is_ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                ended = "is not ready in time" if process.returncode is None else f"ended with {process.returncode}"
-                tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-                raise GatewayUnreachable(f"our gateway {ended}; the end of its log:\n{tail}")
-            time.sleep(_POLL_SECONDS)
+    def peak_memory(self) -> int:
+        """Return the most resident memory that the running process ever had, in bytes (Linux only)."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        raise OSError("the kernel does not tell the memory of the gateway")
 
-    def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._http_port, timeout=5)
-        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        return False
+    def log_tail(self, lines: int = _LOG_LINES) -> str:
+        """Return the last lines of the log."""
+        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+
+    # HTTP
+
+    def http_get(self, path: str) -> tuple[int, bytes]:
+        """Return status code and body of an HTTP GET. Raises OSError or http.client.HTTPException."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=HTTP_TIMEOUT)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def status(self) -> dict[str, Any]:
+        """Return the answer of /api/status."""
+        answer: dict[str, Any] = json.loads(self._http_get_ok("/api/status"))
+        return answer
+
+    def peer(self, device_id: str) -> dict[str, Any]:
+        """Return what the status says of an accepted device; empty if the gateway does not know it (yet)."""
+        return next((peer for peer in self.status()["peers"] if peer["device_id"] == device_id), {})
+
+    def folder(self, folder_id: str) -> dict[str, Any]:
+        """Return what the status says of a folder; empty if the gateway does not know it (yet)."""
+        return next((folder for folder in self.status()["folders"] if folder["id"] == folder_id), {})
+
+    def metrics(self) -> dict[str, float]:
+        """Return all samples of /metrics by their names with labels."""
+        lines = self._http_get_ok("/metrics").decode().splitlines()
+        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
+    def counter(self, name: str) -> int:
+        """Return one of the gateway's counters by its name in `untrusted_s3.counters`."""
+        return int(self.metrics()[f"untrusted_s3_{name}_total"])
+
+    def store_requests(self) -> dict[str, int]:
+        """Return how many requests of each kind the gateway has sent to the store."""
+        start, end = 'untrusted_s3_store_requests_total{operation="', '"}'
+        return {
+            name.removeprefix(start).removesuffix(end): int(value)
+            for name, value in self.metrics().items()
+            if name.startswith(start)
+        }
+
+    def _http_get_ok(self, path: str) -> bytes:
+        status, body = self.http_get(path)
+        if status != http.HTTPStatus.OK:
+            raise GatewayUnreachable(f"GET {path}: {status} {body.decode(errors='replace')}\n{self.log_tail()}")
+        return body
+
+    # Waiting
+
+    def wait_for(self, what: str, check: Callable[[], T | None], timeout: float = _WAIT_TIMEOUT) -> T:
+        """Return what `check` returns as soon as it is true. Raises GatewayUnreachable after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            answer = None
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answer = check()
+            if answer:
+                return answer
+            code = self.process.poll() if self.process is not None else None
+            if code is not None or time.monotonic() > deadline:
+                problem = f"took longer than {timeout:.0f} s" if code is None else f"ended with {code}"
+                raise GatewayUnreachable(f"our gateway {problem}, waiting for {what}; its log ends:\n{self.log_tail()}")
+            time.sleep(_POLL_INTERVAL)
+
+    def wait_connected(self, device_id: str, timeout: float = _WAIT_TIMEOUT, connected: bool = True) -> dict[str, Any]:
+        """Wait until the status shows a device as connected, or with `connected=False` as not; return its status."""
+
+        def is_so() -> dict[str, Any] | None:
+            peer = self.peer(device_id)
+            return peer if peer and peer["connected"] is connected else None
+
+        return self.wait_for(f"{'a' if connected else 'no'} connection with {device_id}", is_so, timeout)
+
+    def wait_folder(self, folder_id: str, timeout: float = _WAIT_TIMEOUT, **expected: object) -> dict[str, Any]:
+        """Wait until a folder is idle with nothing pending, and its status has `expected` values; return its status."""
+        expected = {"state": "idle", "pending_files": 0, **expected}
+
+        def is_so() -> dict[str, Any] | None:
+            status = self.folder(folder_id)
+            return status if expected.items() <= status.items() else None
+
+        return self.wait_for(f"folder {folder_id!r} with {expected}", is_so, timeout)

@@ -1,4 +1,4 @@
-"""What the bucket holds of a folder that Syncthing encrypted, and what our own crypto makes of the plain files."""
+"""Checks of what Syncthing encrypted: a folder in the bucket against what our own crypto makes of the plain files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.constants import BLOCK_OVERHEAD
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.compat import trees
@@ -30,14 +30,14 @@ _KINDS = {pb.FILE: "file", pb.DIRECTORY: "directory"}  # all others are symlinks
 
 @dataclass(frozen=True, slots=True)
 class StoredFolder:
-    """The *encryption_password_token*, and the entries that are not deleted by their encrypted names."""
+    """A folder's password token, and its entries that are not deleted, by encrypted name."""
 
     token: bytes
     entries: Mapping[str, Entry]
 
 
 async def read_stored_folder(bucket: Bucket, folder_id: str, state: Path) -> StoredFolder:
-    """The folder as its log has it now; `state` is a file for the local state. Raises DataError or StoreError."""
+    """Read a folder's log; `state` is a file for the local state. Raises DataError or StoreError."""
     keys = FolderKeys.of(folder_id)
     record = await read_record(bucket, keys.record, FolderRecord.from_json)
     if record is None:
@@ -54,7 +54,7 @@ async def read_stored_folder(bucket: Bucket, folder_id: str, state: Path) -> Sto
 
 
 async def download_objects(bucket: Bucket, folder_id: str, stored: StoredFolder, to: Path) -> None:
-    """Copies the objects of all files to a directory. Raises StoreError."""
+    """Download the objects of all files to a directory. Raises StoreError."""
     keys = FolderKeys.of(folder_id)
     for name, entry in stored.entries.items():
         if entry.stored is not None:
@@ -64,18 +64,18 @@ async def download_objects(bucket: Bucket, folder_id: str, stored: StoredFolder,
             await bucket.download_file(key, path)
 
 
-# Each check says what it has seen, or raises CheckFailed.
+# Each check returns what it has seen, or raises CheckFailed.
 
 
 def check_token(stored: StoredFolder, key: FolderKey) -> str:
-    """The folder's token is the one of our key."""
+    """Check that the folder's token is the one of our key."""
     if stored.token != key.token():
         raise CheckFailed(f"Syncthing made {stored.token.hex()}, we make {key.token().hex()}")
     return f"{len(stored.token)} bytes, equal to ours"
 
 
 def check_names(stored: StoredFolder, key: FolderKey, paths: Collection[str]) -> str:
-    """The encrypted names are those that we give to the plain ones, and none is missing or left over."""
+    """Check that the encrypted names are those that we make of the plain ones, no more and no fewer."""
     ours = {key.encrypt_name(path): path for path in paths}
     problems = [f"{ours[name]!r} should be {name}" for name in sorted(ours.keys() - stored.entries.keys())]
     for name in sorted(stored.entries.keys() - ours.keys()):
@@ -90,7 +90,7 @@ def check_names(stored: StoredFolder, key: FolderKey, paths: Collection[str]) ->
 
 
 def check_block_tokens(stored: StoredFolder, key: FolderKey, root: Path) -> str:
-    """The token of every block of the files below `root` is the one that we make of its hash."""
+    """Check that the token of every block of the files below `root` is the one that we make of its hash."""
     problems, with_offset, without_offset = [], 0, 0
     for path in _files(root):
         entry = stored.entries.get(key.encrypt_name(path))
@@ -99,7 +99,7 @@ def check_block_tokens(stored: StoredFolder, key: FolderKey, root: Path) -> str:
             continue
         fake = entry.file_info.message
         file_key = key.file_key(path)
-        size = fake.block_size - limits.BLOCK_OVERHEAD
+        size = fake.block_size - BLOCK_OVERHEAD
         with_and_without = list(_tokens(root / path, size, file_key)) if size > 0 else []
         if len(with_and_without) != len(fake.blocks):
             problems.append(f"{path!r} has {len(fake.blocks)} blocks, we make {len(with_and_without)} of it")
@@ -117,7 +117,7 @@ def check_block_tokens(stored: StoredFolder, key: FolderKey, root: Path) -> str:
 
 
 def check_file_infos(stored: StoredFolder, key: FolderKey, root: Path) -> str:
-    """Every real file info can be decrypted, fits its outside, and says what there is below `root`."""
+    """Check that the file infos can be decrypted, are consistent, and describe exactly the items below `root`."""
     problems, found = [], {}
     for entry in stored.entries.values():
         try:
@@ -133,7 +133,7 @@ def check_file_infos(stored: StoredFolder, key: FolderKey, root: Path) -> str:
 
 
 def describe(real: pb.FileInfo) -> trees.Entry:
-    """What a real file info says of its item, but for the contents."""
+    """Return what a decrypted file info says of its item, without the contents."""
     kind = _KINDS.get(real.type, "symlink")
     if kind == "file":
         return trees.Entry("file", real.permissions, real.modified_s * _NANOSECONDS + real.modified_ns, real.size)
@@ -143,7 +143,7 @@ def describe(real: pb.FileInfo) -> trees.Entry:
 
 
 def fail_with(problems: Collection[str]) -> None:
-    """Raises CheckFailed with the first of the problems, where there are any."""
+    """Raise CheckFailed with the first problems, if there are any."""
     if problems:
         lines = list(problems)[:_SHOWN]
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
@@ -155,7 +155,7 @@ def _files(root: Path) -> list[str]:
 
 
 def _tokens(file: Path, block_size: int, key: FileKey) -> Iterator[tuple[bytes, bytes]]:
-    """For each block of a plain file its token, and the token that old peers give it."""
+    """Yield for each block of a plain file its token, and its token as old versions of Syncthing make it."""
     offset = 0
     with file.open("rb") as stream:
         while (block := stream.read(block_size)) or offset == 0:  # an empty file has one empty block

@@ -1,10 +1,9 @@
 """A real Syncthing as a child process, driven by its REST API.
 
-It talks to nobody but the devices it is told of: no discovery, relays, NAT traversal, reports or upgrades. Folders are
-scanned when its driver says so. Waiting means polling until a deadline, because what is waited for is another process;
-a wait that fails shows the end of Syncthing's log.
+It connects only to the devices that it is told of: no discovery, relays, NAT traversal, reports or upgrades. Folders
+are scanned only on request. Waiting means polling until a deadline; an error of a wait ends with Syncthing's log.
 
-Start it from a thread that outlives it (the main one): on Linux it is told to end when that thread does.
+Start it from the main thread: on Linux it is told to end when the thread that started it ends.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ import http.client
 import json as json_format
 import math
 import os
-import random
 import re
 import secrets
-import socket
 import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
@@ -31,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.compat.ports import free_port
 from untrusted_s3.errors import SyncthingFailed, UsageError
 from untrusted_s3.store.embedded.process import die_with_parent
 
@@ -41,12 +39,12 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 _COMMAND_SECONDS = 60.0
 _REST_SECONDS = 120.0
-_LEAST_SECONDS = 1.0  # for what ends it, whatever the deadline
+_LEAST_SECONDS = 1.0  # for ending it after the deadline
 _VERSION = re.compile(r"syncthing (v\d+\.\d+\.\d+\S*)")
 
 
-def syncthing_version(binary: Path) -> str:
-    """What the program at `binary` says of itself, as `v1.29.5`. Raises UsageError where it is no Syncthing."""
+def syncthing_version(binary: Path, timeout: float = _COMMAND_SECONDS) -> str:
+    """Return the version of a Syncthing program, as in `v1.29.5`. Raises UsageError if it is another program."""
     try:
         done = subprocess.run(
             [binary.absolute(), "--version"],
@@ -54,7 +52,7 @@ def syncthing_version(binary: Path) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_COMMAND_SECONDS,
+            timeout=timeout,
             check=False,
         )
     except OSError as error:
@@ -72,8 +70,10 @@ class Syncthing:
     """One device. `home` holds its configuration, database and log, and survives `stop` and another `start`."""
 
     def __init__(self, binary: Path, home: Path, name: str, deadline: float = math.inf) -> None:
-        """Makes the configuration where `home` has none. Past `deadline`, on the monotonic clock, nothing is waited
-        for any more. Raises SyncthingFailed."""
+        """Make a configuration if `home` has none. No wait lasts beyond `deadline`, on the monotonic clock.
+
+        Raises SyncthingFailed.
+        """
         self.binary = binary
         self.home = home
         self.deadline = deadline
@@ -90,7 +90,7 @@ class Syncthing:
         self._edit_configuration(self._configure)
 
     def run(self, *arguments: str) -> str:
-        """Run another of its commands, and give what it prints. Raises SyncthingFailed unless it ends well."""
+        """Run another command of Syncthing and return its output. Raises SyncthingFailed."""
         command = arguments[0]
         try:
             done = subprocess.run(
@@ -111,17 +111,16 @@ class Syncthing:
         return done.stdout
 
     def _seconds(self, most: float) -> float:
-        """How long something may take."""
         return max(_LEAST_SECONDS, min(most, self.deadline - time.monotonic()))
 
     # The process
 
     def start(self) -> Self:
-        """Start it and wait until its REST API answers."""
+        """Start it and wait until its REST API answers. Raises SyncthingFailed."""
         with (self.home / "syncthing.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, "serve", f"--home={self.home}", "--no-browser", "--no-restart", "--no-upgrade"],
-                # As if a monitor process had started it: else it becomes one, and the child that works outlives a kill.
+                # Otherwise it starts a child that does the work and outlives a kill (v1.29.5 cmd/syncthing/monitor.go).
                 env={**self._environment(), "STMONITORED": "yes"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -142,9 +141,9 @@ class Syncthing:
         return self
 
     def stop(self) -> None:
-        """Shut it down through its API, or by a signal where that does not answer; kill it if that takes too long.
+        """Shut it down by its API, or by SIGTERM if that does not answer; kill it if that takes too long.
 
-        May be called twice.
+        Does nothing if it is not running.
         """
         process, self.process = self.process, None
         if process is None:
@@ -206,7 +205,7 @@ class Syncthing:
         return json_format.loads(answer) if answer.strip() else None
 
     def add_device(self, device_id: str, name: str, addresses: Sequence[str] = (), untrusted: bool = False) -> None:
-        """Make a device known; with no address this one waits to be dialled."""
+        """Add a device; without an address, Syncthing waits for its connection."""
         self.rest(
             "POST",
             "config/devices",
@@ -259,11 +258,11 @@ class Syncthing:
         self.rest("POST", "system/pause", device=device_id)
 
     def resume_device(self, device_id: str) -> None:
-        """Connect again; it dials at once, without waiting for its reconnection interval."""
+        """Connect again, at once: without waiting for the reconnection interval."""
         self.rest("POST", "system/resume", device=device_id)
 
     def scan(self, folder: str) -> None:
-        """Scan the folder now and return when that is done; a scan that found errors fails."""
+        """Scan a folder and wait for the end. Raises SyncthingFailed if the scan found errors."""
         self.rest("POST", "db/scan", folder=folder)
         errors = self.rest("GET", "folder/errors", folder=folder).get("errors")
         if errors:
@@ -274,14 +273,14 @@ class Syncthing:
         return status
 
     def completion(self, device_id: str, folder: str) -> dict[str, Any]:
-        """What this device believes another one has of the folder."""
+        """Return what this device believes that another one has of a folder."""
         completion: dict[str, Any] = self.rest("GET", "db/completion", device=device_id, folder=folder)
         return completion
 
     # Waiting
 
     def wait_connected(self, device_id: str, timeout: float = 60, connected: bool = True) -> None:
-        """Wait until the connection to a device is there, or with `connected=False` is gone."""
+        """Wait until a device is connected, or with `connected=False` until it is not."""
 
         def is_so() -> bool:
             connections = self.rest("GET", "system/connections")["connections"]
@@ -290,7 +289,7 @@ class Syncthing:
         self._wait_for(f"{'a' if connected else 'no'} connection to {device_id}", timeout, is_so)
 
     def wait_completion(self, device_id: str, folder: str, timeout: float = 120) -> dict[str, Any]:
-        """Wait until this device believes that another one has all of the folder.
+        """Wait until this device believes that another one has all of a folder; return its completion.
 
         An empty folder is complete at once, so `scan` first.
         """
@@ -304,7 +303,7 @@ class Syncthing:
                 last["completion"] == 100
                 and last["needItems"] == 0
                 and last["needDeletes"] == 0
-                # Syncthing counts nothing as needed by a device that has not announced anything yet.
+                # A device that has not announced anything yet counts as complete.
                 and (last["sequence"] > 0 or last["globalItems"] == 0)
                 and last.get("remoteState", "valid") == "valid"  # 1.19 does not say
             )
@@ -313,7 +312,7 @@ class Syncthing:
         return self._wait_for(f"completion of {folder!r} at {device_id}", timeout, complete, lambda: last)
 
     def wait_in_sync(self, folder: str, expected_files: int | None = None, timeout: float = 120) -> dict[str, Any]:
-        """Wait until the folder is idle and needs nothing, and holds `expected_files` regular files.
+        """Wait until a folder is idle, needs nothing, and holds `expected_files` regular files; return its status.
 
         Without `expected_files` a folder that has not yet heard of any file counts as in sync.
         """
@@ -376,7 +375,7 @@ class Syncthing:
         tree.write(path, encoding="utf-8")
 
     def _configure(self, root: ElementTree.Element) -> None:
-        """Give the configuration our addresses and cut it off from the world."""
+        """Set our addresses, and turn off all that reaches out to other machines."""
         for device in root.findall("device"):
             if device.get("id") == self.device_id:
                 device.set("name", self.name)
@@ -393,30 +392,19 @@ class Syncthing:
             "autoUpgradeIntervalH": "0",
             "startBrowser": "false",
             "stunKeepaliveStartS": "0",
-            "reconnectionIntervalS": "1",  # Syncthing raises this to the least it takes
+            "reconnectionIntervalS": "1",  # Syncthing raises it to its minimum
             "minHomeDiskFree": "0",
         }
         for name, value in options.items():
             _set(root, f"options/{name}", value)
 
     def home_device_id(self) -> str:
-        """The device ID that belongs to the certificate in `home`."""
+        """Return the device ID of the certificate in `home`."""
         try:
             certificate = x509.load_pem_x509_certificate((self.home / "cert.pem").read_bytes())
         except (OSError, ValueError) as error:
             raise SyncthingFailed(f"{self.name}: syncthing generate has made no certificate: {error}") from error
         return str(DeviceID.from_certificate(certificate.public_bytes(Encoding.DER)))
-
-
-def free_port() -> int:
-    """A free TCP port on the loopback interface, below the range from which Linux serves clients."""
-    candidates = list(range(22_000, 32_700))
-    random.SystemRandom().shuffle(candidates)
-    for port in candidates:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no free port")
 
 
 def _remove_folders(root: ElementTree.Element) -> None:

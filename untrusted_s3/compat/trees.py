@@ -1,4 +1,4 @@
-"""What a folder holds, as far as Syncthing promises to keep it, and how two folders differ."""
+"""What Syncthing preserves of a folder, and how two folders differ."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-_PRIVATE = {".stfolder", ".stversions"}  # Syncthing's own, at the top of a folder
-_TEMPORARY = re.compile(r"\.syncthing\..*\.tmp")  # its files in the making, kept for a day where it gave up
+_PRIVATE = {".stfolder", ".stversions"}  # Syncthing's own directories, at the top of a folder
+_TEMPORARY = re.compile(r"\.syncthing\..*\.tmp")  # files being pulled; kept for a day after a failure
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What Syncthing promises to keep of one item.
+    """What Syncthing preserves of one item.
 
-    `mtime_ns` is None for directories and symlinks, `mode` for symlinks: Syncthing does not synchronise them.
+    `mtime_ns` is None for directories and symlinks, `mode` is None for symlinks: Syncthing does not synchronize them.
     """
 
     kind: Literal["file", "directory", "symlink"]
@@ -31,12 +31,12 @@ class Entry:
 
 
 def manifest(root: Path, contents: bool = True) -> dict[str, Entry]:
-    """Every item below `root` by its relative path, without Syncthing's own; `contents=False` spares the hashing."""
+    """Return the items below `root` by relative path, without Syncthing's own; `contents=False` spares the hashing."""
     return {str(path.relative_to(root)): _entry(path, contents) for path in _walk(root) if path.name not in _PRIVATE}
 
 
 def differences(expected: Mapping[str, Entry], actual: Mapping[str, Entry]) -> list[str]:
-    """A line for each path where two manifests differ."""
+    """Return a line for each path where two manifests differ."""
     found = []
     for name in sorted(expected.keys() | actual.keys()):
         if name not in actual:

@@ -1,4 +1,4 @@
-"""What takes part in a run against a real Syncthing, and in which versions."""
+"""The versions of the programs and libraries in a run of `compat`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WEED_VERSION = re.compile(r"version \S+ (\S+)")
 
 
 def versions(binary: Path) -> dict[str, str]:
-    """Of the Syncthing at `binary`, of ours, SeaweedFS, Python and the libraries that do the work.
+    """Return the versions of the Syncthing program `binary`, this program, SeaweedFS, Python and the main libraries.
 
-    Raises UsageError where `binary` is no Syncthing, or SeaweedFS is not there.
+    Raises UsageError if `binary` is not Syncthing, or if SeaweedFS is not installed.
     """
     found = {
         "syncthing": syncthing_version(binary),

@@ -48,7 +48,7 @@ def compat(context: click.Context, syncthing: str, time_limit: float, keep: bool
     code is 1 if one fails.
     """
     # Imported here, because a gateway's process must load nothing that can decrypt.
-    from untrusted_s3.compat.compat import Compat
+    from untrusted_s3.compat.round_trip import RoundTrip
     from untrusted_s3.compat.versions import versions
 
     program = shutil.which(syncthing)
@@ -60,7 +60,7 @@ def compat(context: click.Context, syncthing: str, time_limit: float, keep: bool
         click.echo(", ".join(f"{name} {number}" for name, number in found.items()))
     started = time.monotonic()
     results: list[CheckResult] = []
-    with _directory(keep) as directory, Compat(binary, directory, time_limit) as run:
+    with _directory(keep) as directory, RoundTrip(binary, directory, time_limit) as run:
         for result in run.checks():
             results.append(result)
             if not as_json:

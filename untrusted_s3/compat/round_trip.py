@@ -1,8 +1,8 @@
-"""A round trip with a real Syncthing: it encrypts as the trusted side, our gateway keeps it, and each step is checked.
+"""A round trip with a real Syncthing: it encrypts as the trusted side, our gateway stores, and each step is checked.
 
-Two trusted devices, which know only the gateway, share one folder with it. What the first one has sent is compared with
-what our own crypto makes of the plain files; what the second one gets, and what `syncthing decrypt` and our own restore
-make of the bucket, with the first one's folder.
+Two trusted devices, which know only the gateway, share one folder with it. What the first one sends is compared with
+what our own crypto makes of the plain files. What the second one receives, and what `syncthing decrypt` and our own
+restore make of the bucket, is compared with the first one's folder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
@@ -18,26 +17,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from untrusted_s3.bep.constants import BLOCK_OVERHEAD
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.compat import stored_folder, trees
 from untrusted_s3.compat.awkward_tree import build_awkward_tree, random_file
 from untrusted_s3.compat.checks import CannotRun, Check, CheckResult, TimeLimit, run_checks
-from untrusted_s3.compat.gateway_process import GatewayProcess, command_environment, store_options
+from untrusted_s3.compat.commands import command_environment, run_command, store_arguments
+from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.compat.stored_folder import StoredFolder
 from untrusted_s3.compat.syncthing import Syncthing
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import CheckFailed, SyncthingFailed
-from untrusted_s3.limits import BLOCK_OVERHEAD, MIB
 from untrusted_s3.store import layout
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.records import PeerRecord, write_record
 from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+from untrusted_s3.units import MIB
 
 T = TypeVar("T")
 
 FOLDER = "untrusted-s3 compat: Grüße"
-PASSWORD = "pässword, of no further use"  # noqa: S105
+PASSWORD = "pässword, used only here"  # noqa: S105
 
 _LARGE = "large/more than one part"
 _LARGE_SIZE = 20 * MIB + 12_345
@@ -51,11 +52,11 @@ _POLL_SECONDS = 0.1
 _OUTPUT_LINES = 20
 
 
-class Compat:
-    """The processes and folders of one run, below `directory`; a context manager, for the main thread.
+class RoundTrip:
+    """The processes and folders of one run, in `directory`; a context manager, for the main thread.
 
-    `time_limit` is in seconds, from the beginning. Entering it starts the store and the gateway; it raises UsageError,
-    StoreError or GatewayUnreachable.
+    `binary` is the Syncthing program; `time_limit` is in seconds from now. Entering starts the store and the gateway,
+    and raises UsageError, StoreError or GatewayUnreachable.
     """
 
     def __init__(self, binary: Path, directory: Path, time_limit: float) -> None:
@@ -81,7 +82,9 @@ class Compat:
             stack.callback(lambda: self._runner.run(self._bucket.close()))
             home = self._directory / "gateway"
             home.mkdir()
-            self._gateway = stack.enter_context(GatewayProcess(home, self._store))
+            # The embedded store is known to support conditional writes, and the probe would take seconds.
+            gateway = GatewayProcess(home, self._store, options=["--single-writer"])
+            self._gateway = stack.enter_context(gateway)
             self._stack = stack.pop_all()
         return self
 
@@ -91,7 +94,7 @@ class Compat:
         self._stack.__exit__(kind, value, traceback)
 
     def checks(self) -> Iterator[CheckResult]:
-        """The result of each check as soon as it is there."""
+        """Run the checks, and yield the result of each."""
         return run_checks(self._plan(), self._limit)
 
     def _plan(self) -> list[Check]:
@@ -170,7 +173,7 @@ class Compat:
         return f"1 of {len(new)} tokens has changed"
 
     def _delete(self) -> str:
-        # By the second device: the first one gets it.
+        # On the second device: the first one receives the deletion.
         (self._copy / _DELETED_FILE).unlink()
         (self._copy / _DELETED_DIRECTORY).rmdir()
         self._send_changes(self._devices[1])
@@ -194,7 +197,7 @@ class Compat:
         self._run(stored_folder.download_objects(self._bucket, FOLDER, self._stored, encrypted))
         decrypted.mkdir()
         device.run("decrypt", f"--folder-id={FOLDER}", f"--password={PASSWORD}", f"--to={decrypted}", str(encrypted))
-        # Contents alone: it restores no directories and symlinks, and not every version sets times and modes.
+        # Only contents: it restores no directories and symlinks, and not every version sets times and modes.
         expected, actual = (_contents(folder) for folder in (self._original, decrypted))
         stored_folder.fail_with(trees.differences(expected, actual))
         return f"{len(actual)} equal files"
@@ -205,18 +208,10 @@ class Compat:
         self._gateway.stop()
         target = self._directory / "restored"
         try:
-            done = subprocess.run(
-                [
-                    *(sys.executable, "-m", "untrusted_s3", "restore", str(target)),
-                    *("--folder", FOLDER, *store_options(self._store)),
-                ],
-                env=command_environment(self._store, UNTRUSTED_S3_PASSWORD=PASSWORD),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=self._limit.left,
-                check=False,
+            done = run_command(
+                ["restore", str(target), "--folder", FOLDER, *store_arguments(self._store)],
+                command_environment(self._store, {"UNTRUSTED_S3_PASSWORD": PASSWORD}),
+                self._limit.left,
             )
         except subprocess.TimeoutExpired:
             raise CheckFailed("our restore does not end") from None
@@ -227,10 +222,10 @@ class Compat:
         stored_folder.fail_with(trees.differences(expected, actual))
         return f"{len(actual)} equal items, straight from the bucket"
 
-    # What they have in common
+    # Used by several checks
 
     def _device(self, name: str, path: Path) -> Syncthing:
-        """A trusted device that shares the folder at `path` with the gateway, and is connected with it."""
+        """Start a trusted device that shares the folder at `path` with the gateway; wait until it is connected."""
         device = Syncthing(self._binary, self._directory / name, name, self._limit.deadline)
         self._stack.callback(device.stop)
         record = PeerRecord(DeviceID.parse(device.device_id), name)
@@ -255,7 +250,7 @@ class Compat:
         device.wait_completion(str(self._gateway.device_id), FOLDER, _WAIT_SECONDS)
 
     def _wait_until_same(self) -> int:
-        """Waits until both devices' folders hold the same; gives the number of items."""
+        """Wait until both devices' folders are equal; return the number of items."""
         deadline = min(time.monotonic() + _WAIT_SECONDS, self._limit.deadline)
         while True:
             expected, actual = (trees.manifest(folder, contents=False) for folder in (self._original, self._copy))
@@ -281,11 +276,11 @@ def _problems_of_metadata(before: StoredFolder, after: StoredFolder, name: str) 
     if old.file_info.message.version == new.file_info.message.version:
         yield "has its old version in the bucket"
     if old.stored != new.stored:
-        yield "has got another object"
+        yield "has another object"
 
 
 def _contents(root: Path) -> dict[str, trees.Entry]:
-    """The regular files below `root` without their modes and times."""
+    """Return the regular files below `root` without their modes and times."""
     found = trees.manifest(root).items()
     return {
         path: trees.Entry("file", size=item.size, sha256=item.sha256) for path, item in found if item.kind == "file"
