@@ -1,1 +1,1 @@
-"""Check implementations of Syncthing's folder encryption against known answers."""
+"""Checks of implementations of Syncthing's folder encryption against known answers."""

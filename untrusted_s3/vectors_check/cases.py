@@ -1,4 +1,4 @@
-"""The files of known answers, in the form that `vectors/README.md` describes."""
+"""Files of known answers, in the format that `vectors/README.md` describes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GENERAL = {"id", "sources", "comment", "valid"}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One known answer, or with `valid` false one thing that must be refused. Bytes are decoded in `fields`."""
+    """One known answer; if `valid` is false, an input that must be refused. Bytes in `fields` are decoded."""
 
     id: str
     sources: tuple[str, ...]
@@ -36,15 +36,14 @@ class Group:
 
 
 def default_directory() -> Path:
-    """Where the vectors of this installation are."""
+    """Return the directory of the vectors of this installation."""
     return Path(untrusted_s3.__file__).parent / "vectors"
 
 
 def load_group(path: Path, kinds: Mapping[str, Mapping[str, str]]) -> Group:
-    """The cases of one file; `kinds` has the kind of each field of each operation.
+    """Return the cases of one file. `kinds` has the kind of each field of each operation.
 
-    A kind that ends in `?` is that of a field which a valid case need not have. Raises UsageError for a file that is
-    not in the form.
+    A kind that ends in `?` marks a field that a valid case may lack. Raises UsageError for a file of another format.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
-"""What an implementation of the encryption has to offer so that the known answers can be put to it.
+"""The interface of an implementation of the encryption, so that known answers can be compared with its own.
 
-Functions that open something raise DataError, or WrongPassword, for what they refuse. Any other exception is a fault.
+Methods that open something raise DataError or WrongPassword for input that they refuse. Any other exception is an
+error of the implementation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class Implementation(ABC):
 
     @abstractmethod
     def libraries(self, operation: str) -> str:
-        """What does the work of an operation."""
+        """Return the names of the libraries that do an operation."""
 
     # Primitives
 
@@ -51,7 +52,7 @@ class Implementation(ABC):
 
     @abstractmethod
     def check_password(self, folder_id: str, password: str, token: bytes) -> bytes:
-        """The folder key, where the token is that of the password."""
+        """Return the folder key if the token is that of the password."""
 
     @abstractmethod
     def encrypt_name(self, folder_key: bytes, name: str) -> str: ...
@@ -64,19 +65,19 @@ class Implementation(ABC):
 
     @abstractmethod
     def block_token(self, file_key: bytes, block_hash: bytes, offset: int | None) -> bytes:
-        """The token of a block; an offset of None stands for the tokens that do not depend on it."""
+        """Return the token of a block; with None, the token that does not depend on the offset."""
 
     @abstractmethod
     def block_hash(self, file_key: bytes, token: bytes, offset: int | None) -> bytes:
-        """The hash in a token; at an offset, tokens that do not depend on it are taken as well."""
+        """Return the hash in a token. With an offset, tokens that do not depend on the offset are accepted too."""
 
     @abstractmethod
     def decrypt_block(self, file_key: bytes, encrypted: bytes, size: int, block_hash: bytes) -> bytes: ...
 
     @abstractmethod
     def encrypt_file_info(self, folder_key: bytes, real: pb.FileInfo) -> pb.FileInfo:
-        """The fake; its field `encrypted` is not compared."""
+        """Return the encrypted file info; its field `encrypted` is not compared."""
 
     @abstractmethod
     def decrypt_file_info(self, folder_key: bytes, fake: pb.FileInfo) -> pb.FileInfo:
-        """The real file info, if the fake fits it."""
+        """Return the real file info if the unencrypted fields are consistent with it."""

@@ -1,4 +1,4 @@
-"""Results as a JUnit report, which CI systems show."""
+"""Results as a JUnit report for CI systems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def junit_report(results: Sequence[GroupResult]) -> bytes:
-    """A test suite an operation, a test case a case and implementation."""
+    """Return a report with a test suite per operation and a test case per case and implementation."""
     root = ElementTree.Element("testsuites", name="untrusted-s3 vectors")
     for result in results:
         attributes = {"name": result.operation, "tests": str(len(result.answers)), "failures": str(len(result.faults))}

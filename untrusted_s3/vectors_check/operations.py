@@ -1,4 +1,4 @@
-"""Each operation of the vectors: its fields, and how an implementation is asked about a case."""
+"""The operations of the vectors: their fields, and the calls of an implementation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ Ask = Callable[[Implementation, Fields], Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What can be asked.
+    """One operation.
 
-    `make` gives the fields that follow from the others: in a valid case they must be equal to those of the case, and
-    in one that is not valid they must differ. Where there is `open`, cases that are not valid are put to it alone, and
-    it must refuse them.
+    `make` and `open` return fields that follow from other fields of a case. In a valid case they must equal those of
+    the case. In an invalid case, `open` must refuse; without `open`, the result of `make` must differ.
     """
 
     kinds: Mapping[str, str]
@@ -30,7 +29,7 @@ class Operation:
 
 
 def describe(real: pb.FileInfo) -> dict[str, Any]:
-    """A file info in protobuf's JSON form: 64-bit integers are decimal texts, bytes are base64, zeros are left out."""
+    """Return a file info in protobuf's JSON mapping: 64-bit integers as strings, bytes as base64, without zeros."""
     described = MessageToDict(real, preserving_proto_field_name=True)
     if "platform" in described:
         platform = pb.PlatformData.FromString(real.platform)
@@ -39,7 +38,10 @@ def describe(real: pb.FileInfo) -> dict[str, Any]:
 
 
 def _outside(fake: pb.FileInfo) -> bytes:
-    """The part of a fake that is the same each time. Syncthing 1.29 adds an empty `platform`, 1.19 does not."""
+    """Return the deterministic part of an encrypted file info.
+
+    `platform` is not in it: Syncthing 1.29 adds an empty one, 1.19 does not.
+    """
     outside = pb.FileInfo()
     outside.CopyFrom(fake)
     outside.ClearField("encrypted")

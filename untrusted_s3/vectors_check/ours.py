@@ -1,4 +1,4 @@
-"""Our own code, as the key holder's commands use it: `untrusted_s3.crypto`, on the library `cryptography`."""
+"""This program's own implementation: `untrusted_s3.crypto`, on the library `cryptography`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BARE = {"scrypt", "hkdf_sha256", "aes_siv"}
 
 
 class Ours(Implementation):
-    """What untrusted_s3 itself decrypts with."""
+    """The code that untrusted_s3 decrypts with."""
 
     def libraries(self, operation: str) -> str:
         return "cryptography" if operation in _BARE else "untrusted_s3"
@@ -40,7 +40,7 @@ class Ours(Implementation):
         try:
             return AESSIV(key).decrypt(ciphertext, list(associated_data))
         except InvalidTag as error:
-            raise DecryptionFailed("the tag does not fit") from error
+            raise DecryptionFailed("the tag does not match") from error
 
     def hchacha20(self, key: bytes, nonce: bytes) -> bytes:
         return xchacha20.hchacha20(key, nonce)

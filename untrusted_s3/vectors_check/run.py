@@ -1,4 +1,4 @@
-"""Putting the known answers to implementations, and what came of it."""
+"""Comparison of implementations with known answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 100  # characters of a wrong value
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one case; `fault` is None where it is as it should be."""
+    """The result of one case with one implementation; `fault` is None if the answer is right."""
 
     case: Case
     libraries: str
@@ -26,7 +26,7 @@ class Answer:
 
 @dataclass(slots=True)
 class GroupResult:
-    """All answers to the cases of one operation."""
+    """The results of all cases of one operation."""
 
     operation: str
     libraries: tuple[str, ...]
@@ -44,18 +44,18 @@ class _Wrong(Exception):
 
 
 def load_groups(directory: Path) -> list[Group]:
-    """All groups of a directory, primitives first. Raises UsageError."""
+    """Return all groups of a directory, primitives first. Raises UsageError."""
     groups = [load_group(path, KINDS) for path in sorted(directory.glob("*.json"))]
     if not groups:
         raise UsageError(f"there are no vectors (*.json) in {directory}")
     if len({group.operation for group in groups}) < len(groups):
-        raise UsageError(f"two files in {directory} are of one operation")
+        raise UsageError(f"two files in {directory} have the same operation")
     order = list(OPERATIONS)
     return sorted(groups, key=lambda group: order.index(group.operation))
 
 
 def run_groups(groups: Sequence[Group], implementations: Sequence[Implementation]) -> Iterator[GroupResult]:
-    """The result of each group as soon as it is there."""
+    """Run all cases, and yield the result of each group."""
     for group in groups:
         libraries = tuple(implementation.libraries(group.operation) for implementation in implementations)
         refusals = sum(not case.valid for case in group.cases)

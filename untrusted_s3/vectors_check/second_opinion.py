@@ -1,6 +1,6 @@
-"""The same encryption by other means: miscreant, PyNaCl (libsodium) and Python's standard library.
+"""A second implementation: miscreant, PyNaCl (libsodium) and Python's standard library.
 
-Written from the specifications alone and for plainness, not speed. It shares no code with `untrusted_s3.crypto`.
+Written from the specifications, for clarity instead of speed. It shares no code with `untrusted_s3.crypto`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _EMPTY_NONCE = b""
 
 
 class SecondOpinion(Implementation):
-    """Other libraries than ours, put together anew."""
+    """An implementation on other libraries than ours."""
 
     def libraries(self, operation: str) -> str:
         return _LIBRARIES[operation]
@@ -118,7 +118,7 @@ class SecondOpinion(Implementation):
 
     def decrypt_name(self, folder_key: bytes, encrypted_name: str) -> str:
         if encrypted_name[1:15] != ".syncthing-enc":
-            raise DecryptionFailed("no encrypted name")
+            raise DecryptionFailed("not an encrypted name")
         digits = (encrypted_name[:1] + encrypted_name[15:]).replace("/", "")
         try:
             ciphertext = base64.b32hexdecode(digits + "=" * (-len(digits) % 8))
