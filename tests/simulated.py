@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
-from untrusted_s3 import limits
 from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreRefused, StoreUnreachable, UploadLost
+from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.bucket import Bucket, Buffer, MultipartUpload, ObjectSummary, UploadedPart
+from untrusted_s3.store.format import FILE_UPLOAD_LIFETIME
 
 Result = TypeVar("Result")
 
 # S3 refuses signed headers whose time is more than this off, and presigned URLs from further in its future.
+GET_LIFETIME = StoreSettings().get_lifetime
 SIGNATURE_LIFETIME = 900
 
 
@@ -191,12 +193,14 @@ class SimulatedBucket:
         clock: Callable[[], float] | None = None,
         gate: Gate = _open_gate,
         fault: Callable[[Call], Fault | None] = lambda call: None,
+        file_upload_lifetime: float = FILE_UPLOAD_LIFETIME,
     ) -> None:
         self.store = store or SimulatedStore()
         self.gate = gate
         self.fault = fault
         self.calls: list[Call] = []
         self._clock = clock or self.store.clock
+        self._file_upload_lifetime = file_upload_lifetime
 
     def count(self, operation: str) -> int:
         """How many calls of one kind there were."""
@@ -240,7 +244,7 @@ class SimulatedBucket:
             body = self.store.get(key)
             return body[start:] if size is None else body[start : start + size]
 
-        return await self._call(Call("get", key, start, size), act, limits.PRESIGNED_GET_LIFETIME)
+        return await self._call(Call("get", key, start, size), act, GET_LIFETIME)
 
     async def put(self, key: str, body: Sequence[Buffer], *, if_none_match: bool = False, lifetime: int = 900) -> None:
         await self._call(
@@ -280,7 +284,7 @@ class SimulatedBucket:
         await self._call(
             Call("upload_file", key),
             lambda: self.store.put(key, path.read_bytes(), begun=begun),
-            limits.FILE_UPLOAD_LIFETIME,
+            self._file_upload_lifetime,
         )
 
     async def download_file(self, key: str, path: Path) -> None:

@@ -61,6 +61,10 @@ class NoSuchFolder(UsageError):
     """The store has no folder of that ID."""
 
 
+class BeforeHistory(UsageError):
+    """A time before the beginning of a folder's stored history."""
+
+
 class FolderRemovalUnfinished(UsageError):
     """The removal of a folder was interrupted: the folder cannot be opened, only removed.
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tests.file_infos import device
 from tests.simulated import SimulatedBucket, SimulatedStore
-from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.log import FolderLog, LogRules
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, decode_segment
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.layout import FolderKeys
 
 KEYS = FolderKeys.of("folder")
@@ -20,12 +21,21 @@ class SimulatedGateway:
     """One gateway's log: `number` tells it from others, `directory` keeps its state."""
 
     def __init__(
-        self, bucket: SimulatedBucket, number: int, directory: Path, clock: Callable[[], float] | None = None
+        self,
+        bucket: SimulatedBucket,
+        number: int,
+        directory: Path,
+        clock: Callable[[], float] | None = None,
+        *,
+        settings: LogSettings | None = None,
+        rules: LogRules | None = None,
     ) -> None:
         self.bucket = bucket
         self.clock = clock or bucket.store.clock
         self.state = FolderState(directory / f"{number}.sqlite")
-        self.log = FolderLog(bucket, KEYS, self.state, device(number), self.clock)
+        self.log = FolderLog(
+            bucket, KEYS, self.state, device(number), settings or LogSettings(), self.clock, rules or LogRules()
+        )
 
     def close(self) -> None:
         """The process ends; what is in the directory stays."""

@@ -9,16 +9,15 @@ import pytest
 
 from tests.simulated import SimulatedBucket, SimulatedClock, SimulatedStore
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, START, StoredFolder, stored_folder
-from untrusted_s3 import limits
-from untrusted_s3.errors import DataError, UsageError
+from untrusted_s3.errors import BeforeHistory, DataError
 from untrusted_s3.index.history import to_datetime, to_time_ms
 from untrusted_s3.index.trimming import trim
+from untrusted_s3.settings import DEFAULT_HISTORY, LogSettings
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.units import DAY
 from untrusted_s3.vault.entry import Entry
 from untrusted_s3.vault.folder import open_folder
 from untrusted_s3.vault.reading import BlockReader
-
-DAY = 86_400.0
 
 
 def at(days: float) -> datetime:
@@ -97,10 +96,10 @@ async def test_a_segment_of_no_bytes_has_no_time(tmp_path: Path) -> None:
 
 async def test_before_the_history_the_error_says_when_it_begins(tmp_path: Path) -> None:
     bucket, story = await history(tmp_path)
-    with pytest.raises(UsageError, match="nothing was ever stored"):
+    with pytest.raises(BeforeHistory, match="nothing was ever stored"):
         await names(bucket, at(0))
     await story.live(1)
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(BeforeHistory) as error:
         await names(bucket, at(0.25))
     stated = datetime.fromisoformat(str(error.value).rpartition(" ")[2])
     assert stated == at(0.5)
@@ -110,13 +109,13 @@ async def test_before_the_history_the_error_says_when_it_begins(tmp_path: Path) 
 async def test_a_trimmed_history_begins_at_its_base(tmp_path: Path) -> None:
     bucket, story = await history(tmp_path)
     await story.live(40, checkpoint=True)
-    await trim(bucket, story.stored.keys, limits.HISTORY_RETENTION, lambda: 0.0)
+    await trim(bucket, story.stored.keys, DEFAULT_HISTORY, clock=lambda: 0.0)
     positions = [int(key[-20:]) for key in bucket.store.keys(story.stored.keys.segments)]
     base = min(positions) - 1
     assert 5 < base < 15
     for day in range(base - 1, 40):
         assert await content(bucket, "daily", at(day + 0.75)) == str(day).encode()
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(BeforeHistory) as error:
         await names(bucket, at(base - 1.25))
     stated = datetime.fromisoformat(str(error.value).rpartition(" ")[2])
     assert stated == at(base - 0.5)
@@ -154,7 +153,7 @@ async def test_few_objects_are_read_for_a_moment(tmp_path: Path) -> None:
     bucket.calls.clear()
     assert await names(bucket, at(30.75)) == ["daily", "new 30"]
     assert bucket.count("download_file") == 1
-    assert bucket.count("get") <= 3 + 2 * limits.SEGMENT_READ_AHEAD
+    assert bucket.count("get") <= 3 + 2 * LogSettings().read_ahead
 
 
 async def test_all_versions_of_a_path(tmp_path: Path) -> None:
@@ -173,7 +172,7 @@ async def test_all_versions_of_a_path(tmp_path: Path) -> None:
 async def test_versions_of_a_trimmed_history_begin_with_what_was_there_before(tmp_path: Path) -> None:
     bucket, story = await history(tmp_path)
     await story.live(40, checkpoint=True)
-    await trim(bucket, story.stored.keys, limits.HISTORY_RETENTION, lambda: 0.0)
+    await trim(bucket, story.stored.keys, DEFAULT_HISTORY, clock=lambda: 0.0)
     async with open_folder(bucket, FOLDER_ID, PASSWORD, as_of=at(30)) as folder, BlockReader(folder) as reader:
         first, second, *_ = versions = await folder.versions("daily")
         assert first.since is None and second.since is not None

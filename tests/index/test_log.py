@@ -28,11 +28,15 @@ from tests.simulated import (
     fast_directory,
     inline_threads,
 )
-from untrusted_s3 import limits
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.errors import DataError, PreconditionFailed, StoreError, StoreUnreachable
 from untrusted_s3.index.entry import Entry, PeerCursor
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.settings import LogSettings
+from untrusted_s3.store.format import SEGMENT_RETENTION
+
+SETTINGS = LogSettings()
+THREE_SEGMENTS = LogSettings(checkpoint_cost=3 * SETTINGS.segment_cost)  # are worth a checkpoint
 
 Batch = dict[int, int]  # the version of each name
 BATCHES = st.lists(st.dictionaries(st.integers(0, 3), st.integers(1, 6), min_size=1, max_size=3), max_size=4)
@@ -162,8 +166,10 @@ def let_pass(store: SimulatedStore, seconds: float) -> None:
     store.clock.now += seconds
 
 
-async def opened(store: SimulatedStore, number: int, tmp_path: Path) -> SimulatedGateway:
-    gateway = SimulatedGateway(SimulatedBucket(store), number, tmp_path)
+async def opened(
+    store: SimulatedStore, number: int, tmp_path: Path, settings: LogSettings = SETTINGS
+) -> SimulatedGateway:
+    gateway = SimulatedGateway(SimulatedBucket(store), number, tmp_path, settings=settings)
     await gateway.log.load()
     return gateway
 
@@ -256,8 +262,10 @@ async def test_appends_of_one_gateway_at_once(store: SimulatedStore, tmp_path: P
     assert gateway.bucket.count("put") == 5
 
 
-async def filled(store: SimulatedStore, tmp_path: Path, segments: int) -> SimulatedGateway:
-    gateway = await opened(store, 1, tmp_path)
+async def filled(
+    store: SimulatedStore, tmp_path: Path, segments: int, settings: LogSettings = SETTINGS
+) -> SimulatedGateway:
+    gateway = await opened(store, 1, tmp_path, settings)
     for number in range(segments):
         await gateway.log.append([entry(file(number % 20, number + 1))], [PeerCursor(device(2), 5, number + 1)])
     return gateway
@@ -268,7 +276,7 @@ async def test_read_ahead_crosses_the_end(segments: int, store: SimulatedStore, 
     writer = await filled(store, tmp_path, segments)
     reader = await opened(store, 2, tmp_path)
     assert contents(reader.state) == contents(writer.state)
-    assert reader.bucket.count("get") == (segments // limits.SEGMENT_READ_AHEAD + 1) * limits.SEGMENT_READ_AHEAD
+    assert reader.bucket.count("get") == (segments // SETTINGS.read_ahead + 1) * SETTINGS.read_ahead
     reads = reader.bucket.count("get")
     await writer.log.append([entry(file("more"))])
     await reader.log.refresh()
@@ -321,7 +329,7 @@ async def test_a_damaged_segment_is_named(store: SimulatedStore, tmp_path: Path)
     reader = SimulatedGateway(SimulatedBucket(store), 2, tmp_path)
     with pytest.raises(DataError, match=KEYS.segment(2)):
         await reader.log.load()
-    assert reader.state.position == 0
+    assert reader.state.position == 1, "what comes before it is applied"
 
 
 async def test_a_segment_at_the_wrong_position_is_refused(store: SimulatedStore, tmp_path: Path) -> None:
@@ -383,7 +391,7 @@ async def test_a_damaged_checkpoint_leaves_the_state_that_there_is(store: Simula
     await writer.log.checkpoint()
     store.put(KEYS.checkpoint(4), b"damaged")
     del store.objects[KEYS.segment(4)]
-    let_pass(store, limits.SEGMENT_RETENTION)
+    let_pass(store, SEGMENT_RETENTION)
     with pytest.raises(DataError, match=KEYS.checkpoint(4)):
         await follower.log.refresh()
     assert contents(follower.state) == before
@@ -416,24 +424,22 @@ async def test_a_checkpoint_of_another_position_is_refused(store: SimulatedStore
         await opened(store, 2, tmp_path)
 
 
-async def test_another_gateways_checkpoint_makes_ours_needless(
-    store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "CHECKPOINT_COST", 3 * limits.SEGMENT_COST)
-    first = await filled(store, tmp_path, 4)
-    second = await opened(store, 2, tmp_path)
+async def test_another_gateways_checkpoint_makes_ours_needless(store: SimulatedStore, tmp_path: Path) -> None:
+    first = await filled(store, tmp_path, 4, THREE_SEGMENTS)
+    second = await opened(store, 2, tmp_path, THREE_SEGMENTS)
     assert [gateway.log.checkpoint_due for gateway in (first, second)] == [True, True]
     assert [await gateway.log.checkpoint_where_due() for gateway in (first, second)] == [True, False]
     assert [gateway.log.checkpoint_due for gateway in (first, second)] == [False, False]
     assert store.keys(KEYS.checkpoints) == [KEYS.checkpoint(4)]
 
 
-async def test_the_larger_the_state_the_rarer_its_checkpoints(
-    store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "CHECKPOINT_COST", 3 * limits.SEGMENT_COST)
-    writer = await filled(store, tmp_path, 4)
-    monkeypatch.setattr(limits, "CHECKPOINT_SHARE", 4.5 * limits.SEGMENT_COST / writer.state.file_size)
+async def test_the_larger_the_state_the_rarer_its_checkpoints(store: SimulatedStore, tmp_path: Path) -> None:
+    size = (await filled(SimulatedStore(), tmp_path / "as large", 4)).state.file_size
+    share = 4.5 * SETTINGS.segment_cost / size
+    writer = await filled(
+        store, tmp_path, 4, LogSettings(checkpoint_cost=3 * SETTINGS.segment_cost, checkpoint_share=share)
+    )
+    assert writer.state.file_size == size
     due = [writer.log.checkpoint_due]
     await writer.log.append([entry(file("more"))])
     assert [*due, writer.log.checkpoint_due] == [False, True]
@@ -444,7 +450,7 @@ async def test_the_state_can_be_read_while_a_checkpoint_is_fetched(store: Simula
     reader = await opened(store, 2, tmp_path)
     await writer.log.append([entry(file("more"))])
     await writer.log.checkpoint()
-    let_pass(store, limits.SEGMENT_RETENTION)
+    let_pass(store, SEGMENT_RETENTION)
 
     seen: list[tuple[int, bool]] = []
 
@@ -459,26 +465,21 @@ async def test_the_state_can_be_read_while_a_checkpoint_is_fetched(store: Simula
     assert contents(reader.state) == contents(writer.state)
 
 
-async def test_when_a_checkpoint_is_due(store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CHECKPOINT_COST", 3 * limits.SEGMENT_COST)
-    writer = await filled(store, tmp_path, 2)
+async def test_when_a_checkpoint_is_due(store: SimulatedStore, tmp_path: Path) -> None:
+    writer = await filled(store, tmp_path, 2, THREE_SEGMENTS)
     due = [writer.log.checkpoint_due]
     await writer.log.append([entry(file("more"))])
     due.append(writer.log.checkpoint_due)
-    reader = await opened(store, 2, tmp_path)
+    reader = await opened(store, 2, tmp_path, THREE_SEGMENTS)
     due.append(reader.log.checkpoint_due)
     await writer.log.checkpoint()
     due.append(writer.log.checkpoint_due)
     assert due == [False, True, True, False]
 
 
-async def test_large_segments_make_a_checkpoint_due_sooner(
-    store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "SEGMENT_COST", 0)
-    monkeypatch.setattr(limits, "CHECKPOINT_COST", 10)
-    monkeypatch.setattr(limits, "CHECKPOINT_SHARE", 0)
-    writer = await filled(store, tmp_path, 1)
+async def test_large_segments_make_a_checkpoint_due_sooner(store: SimulatedStore, tmp_path: Path) -> None:
+    by_bytes_alone = LogSettings(segment_cost=0, checkpoint_cost=10, checkpoint_share=0)
+    writer = await filled(store, tmp_path, 1, by_bytes_alone)
     due = [writer.log.checkpoint_due]  # one segment alone is never worth a checkpoint
     await writer.log.append([entry(file("more"))])
     due.append(writer.log.checkpoint_due)

@@ -30,11 +30,11 @@ from tests.simulated import (
     fast_directory,
     inline_threads,
 )
-from untrusted_s3 import limits
 from untrusted_s3.errors import StoreError
+from untrusted_s3.index.log import LogRules
 from untrusted_s3.index.trimming import trim
+from untrusted_s3.store.format import FILE_UPLOAD_LIFETIME, SEGMENT_RETENTION
 
-RETENTION = limits.SEGMENT_RETENTION
 MINUTE, HOUR = 60, 3600
 
 
@@ -48,10 +48,10 @@ def clean_up(store: SimulatedStore, *, greedy: bool = False, by_age_of_segment: 
     checkpoint's age."""
     covered = 0
     for key in store.keys(KEYS.checkpoints):
-        if by_age_of_segment or store.age(key) >= RETENTION:
+        if by_age_of_segment or store.age(key) >= SEGMENT_RETENTION:
             covered = max(covered, position_of(key))
     for key in store.keys(SEGMENTS):
-        if position_of(key) <= covered and (not by_age_of_segment or store.age(key) >= RETENTION):
+        if position_of(key) <= covered and (not by_age_of_segment or store.age(key) >= SEGMENT_RETENTION):
             del store.objects[key]
     for key in store.keys(KEYS.checkpoints)[:-1]:
         if greedy or position_of(key) < covered:
@@ -89,6 +89,7 @@ class World:
         greedy: bool = False,
         by_age_of_segment: bool = False,
         stall_hours: float = 25,
+        rules: LogRules | None = None,
     ) -> None:
         self.clock = SimulatedClock()
         self.store = SimulatedStore(self.clock, enforce_lifetimes=enforce_lifetimes)
@@ -104,7 +105,7 @@ class World:
         self.gateways = []
         for number, clock in enumerate(clocks):
             bucket = SimulatedBucket(self.store, clock=clock)
-            self.gateways.append(SimulatedGateway(bucket, number, directory, clock))
+            self.gateways.append(SimulatedGateway(bucket, number, directory, clock, rules=rules))
         self.trimmer = SimulatedBucket(self.store)
         self._buckets = [*(gateway.bucket for gateway in self.gateways), self.trimmer]
 
@@ -149,7 +150,7 @@ class World:
     async def trim(self) -> None:
         for _ in range(3):
             try:
-                await trim(self.trimmer, KEYS, 0.0, self.clock)
+                await trim(self.trimmer, KEYS, 0.0, clock=self.clock)
             except StoreError:
                 pass
 
@@ -206,7 +207,11 @@ def test_no_position_twice_and_no_gap(
 
 
 def stalls_that_break(
-    stall_hours: float, *, enforce_lifetimes: bool = True, by_age_of_segment: bool = False
+    stall_hours: float,
+    *,
+    enforce_lifetimes: bool = True,
+    by_age_of_segment: bool = False,
+    rules: LogRules | None = None,
 ) -> Iterator[tuple[int, int, int]]:
     """Lets one gateway stall at each step in turn, and tells where that breaks the log."""
     for old_segments, number, step in itertools.product((0, 2), range(4), range(1, 45)):
@@ -220,6 +225,7 @@ def stalls_that_break(
                 enforce_lifetimes=enforce_lifetimes,
                 greedy=old_segments == 0,
                 by_age_of_segment=by_age_of_segment,
+                rules=rules,
             )
             if not uvloop.run(world.play(old_segments=old_segments, stall=(number, step))):
                 yield old_segments, number, step
@@ -238,23 +244,19 @@ def test_breaks_where_segments_go_before_their_checkpoint_is_old() -> None:
     assert any(stalls_that_break(0, by_age_of_segment=True))
 
 
-@pytest.mark.parametrize("limit", ["SEGMENT_RETENTION", "APPEND_LIFETIME"])
-def test_breaks_without_a_limit(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rules", [LogRules(retention=1e12), LogRules(append_lifetime=10**12)], ids=str)
+def test_breaks_without_a_limit(rules: LogRules) -> None:
     """A reader that never begins again at a checkpoint; a writer whose look and signature never get old."""
-    monkeypatch.setattr(limits, limit, 1e12)
-    assert any(stalls_that_break(25))
+    assert any(stalls_that_break(25, rules=rules))
 
 
-@pytest.mark.parametrize("lifetime", [limits.FILE_UPLOAD_LIFETIME, 1e12])
-async def test_a_checkpoint_whose_upload_stalled_for_a_day(
-    lifetime: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("lifetime", [FILE_UPLOAD_LIFETIME, 1e12])
+async def test_a_checkpoint_whose_upload_stalled_for_a_day(lifetime: float, tmp_path: Path) -> None:
     """It would look a day old when it appears; a reader that has just found no newer checkpoint must still be able to
     read on. So the store refuses it; without that, the reader takes a gap for the end."""
-    monkeypatch.setattr(limits, "FILE_UPLOAD_LIFETIME", lifetime)
     clock = SimulatedClock()
     store = SimulatedStore(clock)
-    writer = SimulatedGateway(SimulatedBucket(store), 1, tmp_path)
+    writer = SimulatedGateway(SimulatedBucket(store, file_upload_lifetime=lifetime), 1, tmp_path)
     reader = SimulatedGateway(SimulatedBucket(store), 2, tmp_path)
     for number in range(3):
         await writer.log.append([entry(file(number))])

@@ -13,7 +13,7 @@ from tests.file_infos import deleted, device, directory, encrypted_name, entry, 
 from tests.simulated import fast_directory
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.errors import DataError, StateDamaged, UsageError
+from untrusted_s3.errors import DataError, StateDamaged, StateFolderUnusable
 from untrusted_s3.index.database import open_database
 from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
 from untrusted_s3.index.segment import Segment
@@ -208,15 +208,17 @@ def test_a_local_file_that_cannot_be_used_is_replaced(body: bytes, path: Path) -
 def test_a_local_file_of_another_version_is_replaced(path: Path) -> None:
     state = FolderState(path)
     state.apply(1, segment(1, file("a")))
-    state._connection.execute(f"PRAGMA user_version = {STATE_VERSION + 1}")
     state.close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {STATE_VERSION + 1}")
+    connection.close()
     state = FolderState(path)
     assert state.position == 0
     state.close()
 
 
 def test_a_file_whose_making_was_cut_short_is_no_obstacle(path: Path) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(StateFolderUnusable):
         open_database(path, "CREATE TABLE one (x); CREATE TABLE nonsense;", 1)
     connection = open_database(path, "CREATE TABLE one (x); CREATE TABLE two (y);", 1)
     connection.execute("INSERT INTO one VALUES (1)")
@@ -225,7 +227,7 @@ def test_a_file_whose_making_was_cut_short_is_no_obstacle(path: Path) -> None:
 
 def test_a_folder_that_cannot_be_used_is_the_users_to_change(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where a folder should be")
-    with pytest.raises(UsageError, match="--state"):
+    with pytest.raises(StateFolderUnusable, match="taken"):
         FolderState(tmp_path / "taken" / "state.sqlite")
 
 

@@ -20,12 +20,14 @@ from tests.simulated import (
     fast_directory,
     inline_threads,
 )
-from untrusted_s3 import limits
 from untrusted_s3.errors import StoreUnreachable
 from untrusted_s3.index.trimming import Trimmed, find_base, surplus_checkpoints, trim
+from untrusted_s3.settings import LogSettings
+from untrusted_s3.store.format import TRIM_LIFETIME
+from untrusted_s3.units import DAY
 
-DAY = 86_400.0
 HISTORY = 30 * DAY
+SETTINGS = LogSettings()
 
 
 def positions(store: SimulatedStore, prefix: str) -> list[int]:
@@ -112,8 +114,8 @@ async def test_an_interrupted_trim_leaves_what_the_next_one_finishes(number: int
         with pytest.raises(StoreUnreachable):
             await trim(bucket, KEYS, HISTORY)
         rest = positions(store, SEGMENTS)
-        assert rest[limits.CONCURRENT_DELETES :] == list(
-            range(rest[-1] + limits.CONCURRENT_DELETES + 1 - len(rest), 51)
+        assert rest[SETTINGS.concurrent_deletions :] == list(
+            range(rest[-1] + SETTINGS.concurrent_deletions + 1 - len(rest), 51)
         )
     await trim(bucket, KEYS, HISTORY)
     assert positions(store, SEGMENTS) == list(range(41, 51))
@@ -123,22 +125,23 @@ async def test_an_interrupted_trim_leaves_what_the_next_one_finishes(number: int
 async def test_a_trim_that_stalled_deletes_no_more_checkpoints() -> None:
     """What it would thin out may be another one's base by now."""
     store = filled(9, {1: 25, 5: 24, 8: 2, 9: 1})
-    readings = itertools.chain([0.0], itertools.repeat(limits.TRIM_LIFETIME + 1))
-    assert await trim(SimulatedBucket(store), KEYS, HISTORY, lambda: next(readings)) == Trimmed()
+    readings = itertools.chain([0.0], itertools.repeat(TRIM_LIFETIME + 1))
+    assert await trim(SimulatedBucket(store), KEYS, HISTORY, clock=lambda: next(readings)) == Trimmed()
     assert positions(store, KEYS.checkpoints) == [1, 5, 8, 9]
     assert await trim(SimulatedBucket(store), KEYS, HISTORY) == Trimmed(checkpoints=1)
     assert positions(store, KEYS.checkpoints) == [1, 8, 9]
 
 
 @one_loop
-async def test_bounded_through_two_hundred_days_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bounded_through_two_hundred_days_of_changes() -> None:
     """Twelve changes a day to twenty files, a checkpoint every five segments, two gateways that both trim."""
-    monkeypatch.setattr(limits, "CHECKPOINT_COST", 5 * limits.SEGMENT_COST)
+    settings = LogSettings(checkpoint_cost=5 * SETTINGS.segment_cost)
     clock = SimulatedClock()
     store = SimulatedStore(clock)
     sizes: list[tuple[int, int, int]] = []
     with inline_threads(), fast_directory() as directory:
-        gateways = [SimulatedGateway(SimulatedBucket(store), number, directory) for number in range(2)]
+        buckets = [SimulatedBucket(store), SimulatedBucket(store)]
+        gateways = [SimulatedGateway(bucket, n, directory, settings=settings) for n, bucket in enumerate(buckets)]
         for day in range(200):
             for change in range(12):
                 clock.now += DAY / 12
@@ -157,7 +160,7 @@ async def test_bounded_through_two_hundred_days_of_changes(monkeypatch: pytest.M
         newcomer = SimulatedGateway(SimulatedBucket(store), 9, directory)
         await newcomer.log.load()
         assert newcomer.state.sequence == 200 * 12
-        assert newcomer.bucket.count("get") <= 2 * limits.SEGMENT_READ_AHEAD
+        assert newcomer.bucket.count("get") <= 2 * SETTINGS.read_ahead
         await gateways[0].log.refresh()
         assert contents(newcomer.state) == contents(gateways[0].state)
         for gateway in (*gateways, newcomer):

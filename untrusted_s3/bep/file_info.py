@@ -23,6 +23,8 @@ _SIZE_TAG = b"\x18"
 _SEQUENCE_TAG = b"\x50"
 _VERSION, _BLOCKS = 9, 16
 _MOST_TRAILERS = 8
+# The parsed message takes 1.4 to 2.4 times its serialized size, which stays in memory as well.
+_MEMORY_FACTOR = 3
 # A block info has at least a token of 48 bytes.
 _SMALLEST_BLOCK_INFO = constants.TOKEN_SIZE
 # File infos up to this size cannot take much memory, whatever is in them.
@@ -46,6 +48,11 @@ class FileInfo:
     def name(self) -> str:
         """The encrypted name."""
         return self.message.name
+
+    @property
+    def memory_size(self) -> int:
+        """About how many bytes it takes in memory."""
+        return _MEMORY_FACTOR * len(self.raw)
 
     @property
     def has_data(self) -> bool:

@@ -1,7 +1,7 @@
 """Checkpoints: a folder's state at a position of its log as one object in the bucket, so that a new gateway need not
 read the whole log (docs/format.md, "Checkpoints").
 
-SQLite file (a multiple of 512 bytes)  CRC-32C of it (4 bytes, big endian)
+    SQLite file (a multiple of 512 bytes)  CRC-32C of it (4 bytes, big endian)
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ import crc32c
 
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.state import FolderState, check_copy
-from untrusted_s3.limits import MIB
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.units import MIB
 
 _CHECKSUM_SIZE = 4
 
 
 async def write_checkpoint(bucket: Bucket, keys: FolderKeys, state: FolderState) -> int:
-    """Writes the state as a checkpoint and returns its position. Another gateway's checkpoint of the same position
-    says the same, so it does not matter which one stays."""
+    """Write the state as a checkpoint and return its position.
+
+    Another gateway's checkpoint of the same position has the same content, so it does not matter which one stays.
+    Raises StoreError.
+    """
     with tempfile.TemporaryDirectory(dir=state.path.parent, prefix="checkpoint-") as directory:
         path = Path(directory, "state.sqlite")
         position = await asyncio.to_thread(_write_copy, state, path)
@@ -33,9 +36,9 @@ async def write_checkpoint(bucket: Bucket, keys: FolderKeys, state: FolderState)
 
 
 async def read_checkpoint(bucket: Bucket, keys: FolderKeys, position: int, state: FolderState) -> None:
-    """Puts the checkpoint of a position in the place of the local state, which serves until then.
+    """Replace the local state by the checkpoint of a position. Until then the local state serves.
 
-    Raises NoSuchKey, or DataError where it is damaged; the local state then stays.
+    Raises NoSuchKey, another StoreError, or DataError where the checkpoint is damaged; the local state then stays.
     """
     key = keys.checkpoint(position)
     with tempfile.TemporaryDirectory(dir=state.path.parent, prefix="checkpoint-") as directory:
@@ -54,7 +57,7 @@ def _write_copy(state: FolderState, path: Path) -> int:
 
 
 def _check(path: Path, position: int, key: str) -> None:
-    """Makes a downloaded checkpoint a sound SQLite file of that position. Raises DataError where it is none."""
+    """Check a downloaded checkpoint and cut its checksum off. Raises DataError."""
     size = path.stat().st_size - _CHECKSUM_SIZE
     with path.open("rb") as file:
         file.seek(max(size, 0))

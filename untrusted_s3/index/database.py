@@ -1,4 +1,4 @@
-"""The local SQLite files. They are caches: one that cannot be used is thrown away and made anew."""
+"""Local SQLite files. They are caches: an unusable one is deleted and made again."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from untrusted_s3.errors import StateDamaged, UsageError
+from untrusted_s3.errors import StateDamaged, StateFolderUnusable
 
 Result = TypeVar("Result")
 
-# Our own statements meet no constraint; an index that does not fit its table does.
+# Our statements violate no constraint, so a violation means that an index does not fit its table.
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT}
 
 
@@ -38,14 +38,14 @@ class _Cursor(sqlite3.Cursor):
 
 
 class Database(sqlite3.Connection):
-    """A connection that raises StateDamaged where the file turns out to be damaged. `on_damage` is called before."""
+    """A connection that calls `on_damage` and raises StateDamaged when the file turns out to be damaged."""
 
     on_damage: Callable[[], None] = staticmethod(lambda: None)
 
     def cursor(self, factory: Any = _Cursor) -> Any:
         return super().cursor(factory)
 
-    # sqlite3's own would not come by the cursor's methods.
+    # Those of sqlite3 do not call the cursor's methods.
     def execute(self, *arguments: Any) -> Any:
         return self.cursor().execute(*arguments)
 
@@ -53,17 +53,16 @@ class Database(sqlite3.Connection):
         return self.cursor().executemany(*arguments)
 
     def damaged(self, what: str) -> StateDamaged:
-        """Tells `on_damage`, and gives the error to raise."""
+        """Call `on_damage` and return the error to raise."""
         self.on_damage()
-        return StateDamaged(f"the local state is damaged ({what}); it is made anew from the store")
+        return StateDamaged(f"the local state is damaged ({what}) and is made again from the store")
 
 
 def open_database(path: Path, schema: str, version: int) -> Database:
-    """The database at `path` with this schema, in autocommit mode; use `with connection:` around a transaction begun
-    by `BEGIN`.
+    """Open the database at `path` in autocommit mode; `with connection:` ends a transaction begun by `BEGIN`.
 
-    A file that is seen at once to be damaged, or one of another `version`, is replaced by an empty one. Raises
-    UsageError where the folder cannot be written to.
+    A file of another schema version, or one whose damage shows at once, is replaced by an empty one. Raises
+    StateFolderUnusable where the folder cannot be written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -72,15 +71,13 @@ def open_database(path: Path, schema: str, version: int) -> Database:
             remove_database(path)
             connection = _try_open(path, schema, version)
     except (OSError, sqlite3.OperationalError) as error:
-        raise UsageError(
-            f"the state folder {path.parent} cannot be used: {error}; choose another with --state"
-        ) from error
+        raise StateFolderUnusable(f"the state folder {path.parent} cannot be used: {error}") from error
     assert connection is not None
     return connection
 
 
 def remove_database(path: Path) -> None:
-    """Deletes a database and what SQLite keeps beside it."""
+    """Delete a database and the files that SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
@@ -91,12 +88,12 @@ def _try_open(path: Path, schema: str, version: int) -> Database | None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cache_size = -16384")
-        # Pages. A segment changes an index of hashes all over; 1000, the default, are less than one segment of a large
-        # folder touches, and each checkpoint of the WAL waits for the disk.
+        # In pages. The entries of a segment are spread all over the index of name hashes: in a large folder they touch
+        # more than the default of 1000 pages, and every checkpoint of the WAL waits for the disk.
         connection.execute("PRAGMA wal_autocheckpoint = 8192")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
-            # All or nothing: half a schema, left by a crash, would be in the way for ever.
+            # In one transaction: half a schema, left by a crash, would make every later start fail.
             connection.executescript(f"BEGIN; {schema}; PRAGMA user_version = {version:d}; COMMIT")
         elif found != version:
             connection.close()

@@ -1,53 +1,76 @@
 """A folder's log: immutable segments at consecutive positions, each created once (docs/format.md, "The log").
 
-The rules that several gateways on one bucket rely on:
+These rules keep the log whole when several gateways write to one bucket. The names in capitals are in store/format.py.
 
-1. A segment at position n + 1 is written by a PUT with `If-None-Match: *`, by a gateway that has applied all up to n.
-   Where the key is taken, somebody else was first: apply theirs, drop those of ours that are not newer any more,
-   number the rest anew, and try the next position.
-2. An object is complete before the entry that names it is appended, and an entry is announced to peers only after
-   its segment is written.
+1. A gateway that has applied all segments up to n writes a segment at position n + 1 by a PUT with `If-None-Match: *`.
+   Where the key is taken, another gateway was first: the gateway applies that segment, drops those of its own entries
+   that are no longer newer, renumbers the rest, and tries the next position.
+2. An object is complete before the entry that names it is appended. An entry is announced to peers only after its
+   segment is written.
 3. Segments are deleted only when a checkpoint covers them that is itself older than SEGMENT_RETENTION by the store's
    clock, and the newest checkpoint is never deleted (index/trimming.py). A checkpoint's age may count from the
-   beginning of its upload, and the store refuses to complete that FILE_UPLOAD_LIFETIME later. So whoever has seen the
-   end of the log, or found nothing newer than its own state among the checkpoints, can read on from there for what
-   SEGMENT_RETENTION is more than FILE_UPLOAD_LIFETIME.
-4. A missing segment is the end of the log only for a reader that has looked within half of SEGMENT_RETENTION, the
-   answer's way included, and has come as far as every checkpoint that it saw. Any other begins again at the newest
-   checkpoint; where that is damaged or gone, at the one before it, which serves if the segments after it are there.
-5. A writer that stalled could create a deleted position a second time. It cannot: the PUT is a presigned one that was
-   signed no later than APPEND_LIFETIME after the writer last saw the end of the log, and the store refuses it, by the
-   store's own clock, APPEND_LIFETIME after it was signed. Both together are far below SEGMENT_RETENTION. A look
-   counts from before its request. A clock of ours that stood still signs in the past, and one that runs ahead in the
-   future, and the store refuses both.
+   beginning of its upload, and the store refuses to complete the upload FILE_UPLOAD_LIFETIME later. So a reader that
+   has seen the end of the log, or found no checkpoint newer than its own state, can read on from there for the time by
+   which SEGMENT_RETENTION exceeds FILE_UPLOAD_LIFETIME.
+4. A missing segment is the end of the log only for a reader that has looked within half of SEGMENT_RETENTION, the time
+   of the answer included, and has come as far as every checkpoint that it saw. Any other reader begins again at the
+   newest checkpoint. Where that one is damaged or gone, the one before it serves if the segments after it exist.
+5. A stalled writer must not create a deleted position a second time. Its PUT is a presigned one, signed no later than
+   APPEND_LIFETIME after the writer last saw the end of the log, and the store refuses it, by the store's own clock,
+   APPEND_LIFETIME after it was signed. Both together are far below SEGMENT_RETENTION. A look counts from before its
+   request. Where a gateway's clock stands still or runs ahead, it signs in the past or in the future, and the store
+   refuses both.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
-from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
 from untrusted_s3.index.entry import Entry, PeerCursor
-from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, decode_segment, encode_segment
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, encode_segment
+from untrusted_s3.index.segment_reader import SegmentRead, SegmentReader
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.format import APPEND_LIFETIME, SEGMENT_RETENTION
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints
 
 _logger = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class LogRules:
+    """The times on which rules 4 and 5 rest. All gateways on a bucket must use the same ones.
+
+    Attributes:
+        append_lifetime: How old a look and a signature may be when a segment is written, in seconds.
+        retention: How long segments stay after a checkpoint covers them, in seconds.
+    """
+
+    append_lifetime: int = APPEND_LIFETIME
+    retention: float = SEGMENT_RETENTION
+
+
+_RULES = LogRules()
+_SETTINGS = LogSettings()
+
+
 class FolderLog:
-    """The log of one folder and the local state that follows it. One task at a time may append or refresh; the
-    methods take care of that."""
+    """The log of one folder, and the local state that follows it.
+
+    Several tasks may call its methods; one at a time reads or writes.
+    """
 
     def __init__(
         self,
@@ -55,48 +78,52 @@ class FolderLog:
         keys: FolderKeys,
         state: FolderState,
         writer: DeviceID,
+        settings: LogSettings = _SETTINGS,
         clock: Callable[[], float] = time.time,
+        rules: LogRules = _RULES,
     ) -> None:
-        """A log that is not loaded yet. `clock` gives seconds since 1970 UTC."""
+        """Make a log that is not loaded yet. `clock` gives seconds since 1970 UTC."""
         self.state = state
         self._bucket = bucket
         self._keys = keys
         self._writer = writer
+        self._settings = settings
         self._clock = clock
+        self._rules = rules
+        self._reader = SegmentReader(bucket, keys, settings, clock)
         self._lock = asyncio.Lock()
         self._last_look = float("-inf")
         self._checkpoint_position = 0
         self._bytes_since_checkpoint = 0
-        self._unreadable: dict[int, Exception] = {}  # checkpoints by their positions, and why
+        self._unreadable: dict[int, Exception] = {}  # why the checkpoints at these positions cannot be read
 
     async def load(self) -> None:
-        """Brings the state up to the end of the log, by way of the newest checkpoint where that is ahead of it.
+        """Bring the state up to the end of the log, starting from the newest checkpoint where that is ahead of it.
 
-        Raises DataError where a segment or checkpoint is damaged.
+        Raises DataError where a segment or a checkpoint is damaged, and StoreError.
         """
         async with self._lock:
             await self._look()
 
     async def refresh(self) -> bool:
-        """Applies what others have appended since the last look. True where there was something."""
+        """Apply the segments that other gateways have appended since the last look. Return whether there were any."""
         async with self._lock:
             before = self.state.position
             await self._look()
             return self.state.position != before
 
     async def append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor] = ()) -> bool:
-        """Extends the log by those of `entries` that are newer than what it has, and by `cursors`. False where nothing
-        was left to write.
+        """Extend the log by those entries that are newer than what it has, and by cursors.
 
-        After it returns, the state reflects every entry or something newer of the same name. Where it raises, the
-        segment may have been written all the same; appending again is harmless.
+        Return whether there was something to write. The state then reflects every entry, or a newer one of the same
+        name. Where this raises, the segment may be written nevertheless; appending again is harmless.
         """
         async with self._lock:
             return await self._append(entries, cursors)
 
     async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor]) -> bool:
         while True:
-            while self._is_behind or not self._looked_within(limits.APPEND_LIFETIME):
+            while self._is_behind or not self._looked_within(self._rules.append_lifetime):
                 await self._look()
             entries = [entry for entry in entries if self.state.wants(entry.file_info)]
             if not entries and not cursors:
@@ -114,13 +141,16 @@ class FolderLog:
             body = encode_segment(segment)
             try:
                 await self._bucket.put(
-                    self._keys.segment(position), [body], if_none_match=True, lifetime=limits.APPEND_LIFETIME
+                    self._keys.segment(position), [body], if_none_match=True, lifetime=self._rules.append_lifetime
                 )
             except PreconditionFailed:
-                # Perhaps by our own PUT, whose answer was lost: then the second round finds nothing left to append.
-                if not await self._apply_next(1):
+                # Perhaps because of our own PUT, whose answer was lost: the next round then finds nothing to append.
+                found = await self._reader.read(position)
+                if found.segment is not None:
+                    self._apply(found)
+                elif self._looked_within(self._rules.retention / 2):
                     raise
-                continue
+                continue  # a missing segment may be deleted: the next round looks again
             self._last_look = signed
             self.state.apply(position, segment)
             self._bytes_since_checkpoint += len(body)
@@ -131,49 +161,42 @@ class FolderLog:
 
     @property
     def _is_behind(self) -> bool:
-        """Whether the log is longer than the state, by a checkpoint that cannot be read: then segments after the state
-        may have been deleted."""
+        """Whether an unreadable checkpoint is ahead of the state: then segments after the state may be deleted."""
         return self.state.position < max(self._unreadable, default=0)
 
     async def _look(self) -> None:
-        ahead = 1
+        depth = 1
         while True:
-            if not self._looked_within(limits.SEGMENT_RETENTION / 2):
+            if not self._looked_within(self._rules.retention / 2):
                 await self._load_checkpoint()
-                ahead = limits.SEGMENT_READ_AHEAD
-            if not await self._apply_next(ahead):
+                depth = self._settings.read_ahead
+            if await self._read_on(depth):
                 return
 
-    async def _apply_next(self, ahead: int) -> bool:
-        """Applies the segments at the next positions, `ahead` of them. False at the end of the log."""
-        looked = self._clock()
-        first = self.state.position + 1
-        found = await asyncio.gather(*(self._read(position) for position in range(first, first + ahead)))
-        for position, segment in enumerate(found, first):
-            if segment is None:
-                if not self._looked_within(limits.SEGMENT_RETENTION / 2):
-                    return True  # it may have been deleted while we waited
-                if self._is_behind:
+    async def _read_on(self, depth: int) -> bool:
+        """Apply the segments after the state. Return whether the first missing one is the end of the log (rule 4)."""
+        async with contextlib.aclosing(self._reader.read_after(self.state.position, depth)) as segments:
+            async for found in segments:
+                if found.segment is not None:
+                    self._apply(found)
+                elif not self._looked_within(self._rules.retention / 2):
+                    return False
+                elif self._is_behind:
                     error = self._unreadable[max(self._unreadable)]
-                    raise DataError(f"{error}; and {self._keys.segment(position)} is not there any more") from error
-                self._last_look = looked
-                return False
-            if segment is EMPTY_SEGMENT:
-                _logger.warning("an empty log segment is passed over", position=position)
-            self.state.apply(position, segment)
+                    raise DataError(f"{error}; and {self._keys.segment(found.position)} is missing") from error
+                else:
+                    self._last_look = found.asked_at
         return True
 
-    async def _read(self, position: int) -> Segment | None:
-        key = self._keys.segment(position)
-        try:
-            body = await self._bucket.get(key)
-        except NoSuchKey:
-            return None
-        self._bytes_since_checkpoint += len(body)
-        return decode_segment(body, key)
+    def _apply(self, found: SegmentRead) -> None:
+        assert found.segment is not None
+        if found.segment is EMPTY_SEGMENT:
+            _logger.warning("empty log segment skipped", position=found.position)
+        self.state.apply(found.position, found.segment)
+        self._bytes_since_checkpoint += found.size
 
     async def _load_checkpoint(self) -> None:
-        """Takes the newest checkpoint that can be read, where one is ahead of the state."""
+        """Replace the state by the newest readable checkpoint where that is ahead of it."""
         self._unreadable.clear()
         while True:
             looked = self._clock()
@@ -188,27 +211,28 @@ class FolderLog:
                 # Deleted by a trim; the next listing shows a newer one.
                 self._unreadable[newest] = error
             except DataError as error:
-                _logger.error("a checkpoint cannot be read, trying an older one", position=newest, error=str(error))
+                _logger.error("checkpoint unreadable", position=newest, error=str(error))
                 self._unreadable[newest] = error
         self._checkpoint_position = newest
         self._last_look = looked
 
     async def _newest_checkpoint(self) -> int:
-        """The position of the newest checkpoint, of those that can be read as far as we know; 0 for none."""
+        """Return the position of the newest checkpoint that is not known to be unreadable; 0 for none."""
         found = await list_checkpoints(self._bucket, self._keys)
         return max(found.keys() - self._unreadable.keys(), default=0)
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether so much has been appended since the newest checkpoint that a new one is worth its size."""
+        """Whether reading the segments since the newest checkpoint costs so much that a new one is worth its size."""
         since = self.state.position - self._checkpoint_position
         if since < 2:
             return False
-        cost = self._bytes_since_checkpoint + since * limits.SEGMENT_COST
-        return cost >= max(limits.CHECKPOINT_COST, self.state.file_size * limits.CHECKPOINT_SHARE)
+        settings = self._settings
+        cost = self._bytes_since_checkpoint + since * settings.segment_cost
+        return cost >= max(settings.checkpoint_cost, self.state.file_size * settings.checkpoint_share)
 
     async def checkpoint_where_due(self) -> bool:
-        """Writes a checkpoint, unless another gateway has written one lately."""
+        """Write a checkpoint if one is due and no other gateway has written one. Return whether it was written."""
         newest = await self._newest_checkpoint()
         if newest > self._checkpoint_position:
             self._checkpoint_position = newest
@@ -219,7 +243,7 @@ class FolderLog:
         return True
 
     async def checkpoint(self) -> None:
-        """Writes a checkpoint of the state as it is now."""
+        """Write a checkpoint of the present state."""
         self._bytes_since_checkpoint = 0
         self._checkpoint_position = await write_checkpoint(self._bucket, self._keys, self.state)
         _logger.info("checkpoint written", position=self._checkpoint_position)

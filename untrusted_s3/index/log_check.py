@@ -1,29 +1,32 @@
-"""Whether a folder's log is sound: every checkpoint, and every segment that is there or should be (docs/format.md)."""
+"""Checks of a folder's log: every checkpoint, and every segment that exists or should (docs/format.md)."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-from untrusted_s3 import limits
 from untrusted_s3.errors import DataError, NoSuchKey
 from untrusted_s3.index.checkpoint import read_checkpoint
-from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, decode_segment
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
+from untrusted_s3.index.segment_reader import SegmentReader
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.problem import Problem
+from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
 
+_SETTINGS = LogSettings()
 
-async def check_log(bucket: Bucket, keys: FolderKeys) -> AsyncIterator[Problem]:
-    """What is wrong with the log, each named by its key: a damaged checkpoint or segment, a missing segment, one whose
-    sequence numbers do not follow.
 
-    Nothing else may be missing while a gateway cleans up: it deletes old checkpoints first, then segments.
+async def check_log(bucket: Bucket, keys: FolderKeys, settings: LogSettings = _SETTINGS) -> AsyncIterator[Problem]:
+    """Yield what is wrong with the log, each problem named by its key: a damaged checkpoint or segment, a missing
+    segment, a segment whose sequence numbers do not follow those before.
+
+    A gateway may trim the log meanwhile: it deletes old checkpoints first, then segments. Raises StoreError.
     """
     segments = sorted(await list_segments(bucket, keys))
     checkpoints = sorted(await list_checkpoints(bucket, keys))
@@ -33,7 +36,7 @@ async def check_log(bucket: Bucket, keys: FolderKeys) -> AsyncIterator[Problem]:
     last = max([*checkpoints[-1:], *segments[-1:]], default=0)
     for position in sorted(set(range(base + 1, last + 1)).difference(segments)):
         yield Problem(keys.segment(position), "the log segment is missing")
-    async for problem in _check_segments(bucket, keys, segments, base):
+    async for problem in _check_segments(SegmentReader(bucket, keys, settings), keys, segments, base):
         yield problem
 
 
@@ -45,20 +48,20 @@ async def _check_checkpoints(bucket: Bucket, keys: FolderKeys, positions: list[i
                 try:
                     await read_checkpoint(bucket, keys, position, state)
                 except NoSuchKey:
-                    continue  # cleaned up meanwhile
+                    continue  # trimmed meanwhile
                 except DataError as error:
                     yield Problem(keys.checkpoint(position), str(error))
         finally:
             state.close()
 
 
-async def _check_segments(bucket: Bucket, keys: FolderKeys, positions: list[int], base: int) -> AsyncIterator[Problem]:
-    """Those up to `base` may have been cleaned up meanwhile."""
+async def _check_segments(
+    reader: SegmentReader, keys: FolderKeys, positions: list[int], base: int
+) -> AsyncIterator[Problem]:
+    """Check segments. Those up to `base` may be trimmed meanwhile."""
     before: tuple[int, Segment] | None = None
-    for begin in range(0, len(positions), limits.SEGMENT_READ_AHEAD):
-        batch = positions[begin : begin + limits.SEGMENT_READ_AHEAD]
-        read = await asyncio.gather(*(_read(bucket, keys.segment(position)) for position in batch))
-        for position, segment in zip(batch, read, strict=True):
+    async with contextlib.aclosing(reader.read_each(positions)) as segments:
+        async for position, segment in segments:
             key = keys.segment(position)
             if isinstance(segment, DataError):
                 yield Problem(key, str(segment))
@@ -73,12 +76,3 @@ async def _check_segments(bucket: Bucket, keys: FolderKeys, positions: list[int]
                     if segment.first_sequence != due:
                         yield Problem(key, f"it begins at sequence {segment.first_sequence}, where {due} is due")
                 before = (position, segment) if segment is not EMPTY_SEGMENT else None
-
-
-async def _read(bucket: Bucket, key: str) -> Segment | DataError | None:
-    try:
-        return decode_segment(await bucket.get(key), key)
-    except NoSuchKey:
-        return None
-    except DataError as error:
-        return error

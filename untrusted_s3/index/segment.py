@@ -1,6 +1,6 @@
-"""Log segments: immutable objects that each extend a folder's log by some entries (docs/format.md, "Segments").
+"""Log segments: immutable objects, each of which extends a folder's log by some entries (docs/format.md, "Segments").
 
-magic (8 bytes, "US3SEG" 0x00 0x01)  Segment (protobuf, segment.proto)  CRC-32C of all before it (4 bytes, big endian)
+magic (8 bytes, "US3SEG" 0x00 0x01)  Segment (protobuf, segment.proto)  CRC-32C of both (4 bytes, big endian)
 """
 
 from __future__ import annotations
@@ -21,8 +21,16 @@ MAGIC = b"US3SEG\x00\x01"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One extension of the log. Entry i has sequence number `first_sequence` + i. `writer` is the gateway's device ID,
-    `append_id` tells this attempt to append from all others, `time_ms` is the writer's clock since 1970 UTC."""
+    """One extension of the log.
+
+    Attributes:
+        writer: The device ID of the gateway that wrote it.
+        append_id: 16 random bytes, new for every attempt to append.
+        time_ms: The writer's clock, in milliseconds since 1970 UTC.
+        first_sequence: The sequence number of the first entry; the others follow without gaps.
+        entries: The changes.
+        cursors: How far peers' indexes are reflected in the log, once the entries are.
+    """
 
     writer: DeviceID
     append_id: bytes
@@ -33,17 +41,17 @@ class Segment:
 
     @property
     def last_sequence(self) -> int:
-        """The sequence number of the last entry; one below `first_sequence` where there is none."""
+        """The sequence number of the last entry; one below `first_sequence` where there are no entries."""
         return self.first_sequence + len(self.entries) - 1
 
 
-# An object of no bytes. SeaweedFS leaves one where a connection ends between the head and the body of a PUT. Nobody
-# ever writes the position again, so all can agree that it says nothing.
+# An object without bytes. SeaweedFS leaves one where a connection ends between the head and the body of a PUT. No
+# gateway writes the position again, so every reader sees the same and passes over it.
 EMPTY_SEGMENT = Segment(DeviceID(bytes(32)), b"", 0, 0, (), ())
 
 
 def encode_segment(segment: Segment) -> bytes:
-    """The segment's object."""
+    """Encode a segment as the bytes of its object."""
     message = pb.Segment(
         writer=segment.writer.raw,
         append_id=segment.append_id,
@@ -60,11 +68,11 @@ def encode_segment(segment: Segment) -> bytes:
 
 
 def decode_segment(data: bytes, key: str) -> Segment:
-    """The segment in an object; `key` is for the message of the DataError raised where it is damaged."""
+    """Decode the bytes of a segment's object. Raises DataError, which names the object's `key`."""
     if not data:
         return EMPTY_SEGMENT
     if data[: len(MAGIC)] != MAGIC:
-        raise DataError(f"{key} is no log segment of this format version")
+        raise DataError(f"{key} is not a log segment of this format version")
     if len(data) < len(MAGIC) + 4 or crc32c.crc32c(data[:-4]) != struct.unpack(">I", data[-4:])[0]:
         raise DataError(f"{key} is damaged: its checksum does not match")
     try:

@@ -1,16 +1,16 @@
-"""A folder's state: what the log says up to a position, kept in SQLite. It is also the format of checkpoints
-(docs/format.md, "Checkpoints").
+"""A folder's state: what the log says up to a position, kept in SQLite.
 
-The file may vanish at any moment; the log in the bucket is the truth.
+The file is a cache and may be lost at any time; the log in the bucket is authoritative. Its schema is also the format
+of checkpoints (docs/format.md, "Checkpoints").
 """
 
 from __future__ import annotations
 
 import sqlite3
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -22,12 +22,12 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.database import open_database, remove_database
-from untrusted_s3.index.entry import Entry, StoredObject
+from untrusted_s3.index.entry import Entry, StoredObject, stored_file_info
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.store.layout import name_hash
+from untrusted_s3.units import MIB
 
 STATE_VERSION = 2
-_CACHED_ENTRIES = 64
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES
@@ -51,7 +51,7 @@ CREATE TABLE cursors (
     sequence INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
-# Within one index a cursor only moves on: another gateway may have handled less of it, which takes nothing back.
+# Within one index a cursor never moves back: another gateway may have handled less of it.
 _SET_CURSOR = """
 INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET
     index_id = excluded.index_id,
@@ -63,8 +63,14 @@ _KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
 
 @dataclass(frozen=True, slots=True)
 class FolderTotals:
-    """What a folder holds: numbers of live files and directories (symlinks count as directories, they look alike),
-    deleted entries, and bytes of encrypted file data."""
+    """What a folder holds.
+
+    Attributes:
+        files: Files that exist.
+        directories: Directories that exist, and symlinks, which look like directories when encrypted.
+        deleted: Deleted entries.
+        bytes: Bytes of encrypted file data.
+    """
 
     files: int
     directories: int
@@ -72,34 +78,61 @@ class FolderTotals:
     bytes: int
 
 
+class _ParsedEntries:
+    """The entries that were looked up last, by sequence numbers, which never name anything else later."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._used = 0
+        self._entries: OrderedDict[int, tuple[Entry, int]] = OrderedDict()
+
+    def get(self, sequence: int) -> Entry | None:
+        found = self._entries.get(sequence)
+        if found is None:
+            return None
+        self._entries.move_to_end(sequence)
+        return found[0]
+
+    def put(self, sequence: int, entry: Entry, size: int) -> None:
+        self._entries[sequence] = entry, size
+        self._used += size
+        while self._used > self._capacity:
+            self._used -= self._entries.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._used = 0
+
+
 class FolderState:
     """The state of one folder after the log segment at `position`."""
 
     def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None) -> None:
-        """Opens the state, or an empty one at position 0. Raises UsageError where the file cannot be used.
+        """Open the state, or make an empty one at position 0. Raises StateFolderUnusable.
 
-        All methods raise StateDamaged, after a call of `on_damage`, where the file turns out to be damaged.
+        All methods raise StateDamaged, after a call of `on_damage`, when the file turns out to be damaged.
         """
         self.path = path
         self._on_damage = on_damage
+        # Peers ask for one block of a file after the other.
+        self._parsed = _ParsedEntries(4 * MIB)
         self._open()
 
     def _open(self) -> None:
         self._connection = open_database(self.path, _SCHEMA, STATE_VERSION)
         self._connection.on_damage = self._on_damage
         self._meta: dict[str, int] = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
-        # Peers ask for one block after the other of a file; a sequence number never names anything else later.
-        self._cached_entry_at = lru_cache(_CACHED_ENTRIES)(self.entry_at)
+        self._parsed.clear()
 
     def replace(self, path: Path) -> None:
-        """Takes the file at `path`, which another state's `write_copy` has made, in the place of its own."""
+        """Replace this state by the file at `path`, which `write_copy` of another state has made."""
         self._connection.close()
         remove_database(self.path)
         path.replace(self.path)
         self._open()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._connection.close()
 
     @property
@@ -114,12 +147,12 @@ class FolderState:
 
     @property
     def time_ms(self) -> int:
-        """When the last segment applied was written, by its writer's clock: milliseconds since 1970 UTC."""
+        """When the last segment applied was written, by its writer's clock, in milliseconds since 1970 UTC."""
         return self._meta["time_ms"]
 
     @property
     def file_size(self) -> int:
-        """Bytes of the SQLite file, about those of a checkpoint."""
+        """The size of the SQLite file in bytes, which is about that of a checkpoint."""
         pages, page_size = (
             self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
         )
@@ -127,11 +160,11 @@ class FolderState:
 
     @property
     def totals(self) -> FolderTotals:
-        """What the folder holds."""
+        """What the folder holds; kept up to date, not counted."""
         return FolderTotals(*(self._meta[key] for key in (*_COUNTERS, "bytes")))
 
     def apply(self, position: int, segment: Segment) -> None:
-        """Applies the segment at the next position. Raises DataError where its place or its numbers are off."""
+        """Apply the segment at the next position. Raises DataError where position or sequence numbers do not follow."""
         if segment is EMPTY_SEGMENT:
             segment = replace(segment, first_sequence=self.sequence + 1, time_ms=self.time_ms)
         if position != self.position + 1 or segment.first_sequence != self.sequence + 1:
@@ -185,19 +218,28 @@ class FolderState:
         )
 
     def wants(self, file_info: FileInfo) -> bool:
-        """Whether this file info is newer than what the folder has under its name."""
-        row = self._connection.execute(
-            "SELECT version FROM files WHERE name_hash = ?", (_name_key(file_info.name),)
-        ).fetchone()
-        return row is None or is_newer(file_info.message.version, pb.Vector.FromString(row[0]))
+        """Return whether a file info is newer than what the folder has under its name."""
+        return self.wants_version(_name_key(file_info.name), file_info.message.version)
+
+    def wants_version(self, key: bytes, version: pb.Vector) -> bool:
+        """Return whether a version is newer than what the folder has under the name with this hash."""
+        row = self._connection.execute("SELECT version FROM files WHERE name_hash = ?", (key,)).fetchone()
+        return row is None or is_newer(version, pb.Vector.FromString(row[0]))
 
     def entry(self, name: str) -> Entry | None:
-        """What the folder has under an encrypted name."""
+        """Return what the folder has under an encrypted name."""
         row = self._connection.execute("SELECT sequence FROM files WHERE name_hash = ?", (_name_key(name),)).fetchone()
-        return self._cached_entry_at(row[0]) if row else None
+        if row is None:
+            return None
+        sequence = row[0]
+        found = self._parsed.get(sequence)
+        if found is None:
+            found = self.entry_at(sequence)
+            self._parsed.put(sequence, found, found.file_info.memory_size)
+        return found
 
     def entry_at(self, sequence: int) -> Entry:
-        """What the folder has under a sequence number that is in use."""
+        """Return what the folder has under a sequence number, which must be in use."""
         row = self._connection.execute(
             "SELECT file_info, content_hash, object_size, part_size, part_crc32c FROM files WHERE sequence = ?",
             (sequence,),
@@ -209,27 +251,27 @@ class FolderState:
         try:
             if content_hash is not None:
                 stored = StoredObject(content_hash, object_size, part_size, struct.unpack(f">{len(crcs) // 4}I", crcs))
-            return Entry(FileInfo(raw, pb.FileInfo.FromString(raw)), stored)
-        except (DecodeError, struct.error) as error:
+            return Entry(stored_file_info(raw), stored)
+        except (DecodeError, ValueError, struct.error) as error:
             raise self._connection.damaged(f"sequence {sequence} cannot be read") from error
 
     def file_infos_after(self, sequence: int, limit: int) -> Iterator[tuple[int, bytes]]:
-        """Sequence numbers above `sequence`, rising, with their serialized file infos; at most `limit`."""
+        """Yield sequence numbers above `sequence`, in order, with their serialized file infos; at most `limit`."""
         yield from self._connection.execute(
             "SELECT sequence, file_info FROM files WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, limit)
         )
 
     def cursor(self, device_id: DeviceID) -> IndexState:
-        """How much of a device's index the log reflects."""
+        """Return how much of a device's index the log reflects."""
         row = self._connection.execute(
             "SELECT index_id, sequence FROM cursors WHERE device_id = ?", (device_id.raw,)
         ).fetchone()
         return IndexState(int(row[0]), row[1]) if row else IndexState()
 
     def write_copy(self, path: Path) -> int:
-        """Writes the state as one compact SQLite file and returns the position that it holds.
+        """Write the state as one compact SQLite file and return its position.
 
-        May run in a thread beside the other methods: it reads through a connection of its own.
+        May run in a thread beside the other methods: it uses another connection.
         """
         connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
         try:
@@ -244,8 +286,10 @@ class FolderState:
 
 
 def check_copy(path: Path, position: int, key: str) -> None:
-    """Raises DataError unless the file at `path`, whose bytes are as they were written, is a state of this version and
-    position; `key` is for the message."""
+    """Check that the file at `path`, whose checksum is right, is a state of this version and position.
+
+    Raises DataError, which names `key`.
+    """
     connection = sqlite3.connect(path)
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -254,7 +298,7 @@ def check_copy(path: Path, position: int, key: str) -> None:
         if connection.execute("SELECT value FROM meta WHERE key = 'position'").fetchone() != (position,):
             raise DataError(f"{key} holds the state of another position")
     except sqlite3.DatabaseError as error:
-        raise DataError(f"{key} is no checkpoint: {error}") from error
+        raise DataError(f"{key} is not a checkpoint: {error}") from error
     finally:
         connection.close()
 

@@ -26,7 +26,7 @@ from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.writer import ObjectWriter
-from untrusted_s3.settings import ObjectSettings
+from untrusted_s3.settings import LogSettings, ObjectSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, folder_segment
 from untrusted_s3.store.records import FolderRecord
@@ -65,7 +65,12 @@ class Folder:
         self._damage = asyncio.Event()
         self.state = FolderState(directory / "state.sqlite", self._damage.set)
         self.pending = PendingIndex(directory / "pending.sqlite", self._damage.set)
-        self._log = FolderLog(bucket, self.keys, self.state, own_id)
+        settings = LogSettings(
+            segment_cost=limits.SEGMENT_COST,
+            checkpoint_cost=limits.CHECKPOINT_COST,
+            checkpoint_share=limits.CHECKPOINT_SHARE,
+        )
+        self._log = FolderLog(bucket, self.keys, self.state, own_id, settings)
         writer = ObjectWriter(bucket, self.keys, budget, uploads, counters, ObjectSettings())
         self.puller = Puller(record.folder_id, self.state, self.pending, writer, self._commit, counters)
         self._counters = counters
