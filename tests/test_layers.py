@@ -21,6 +21,7 @@ LAYERS = {
     "settings": 1,
     "counters": 1,
     "problem": 1,
+    "progress": 1,
     "threads": 1,
     "read_ahead": 1,
     "addresses": 1,

@@ -209,6 +209,13 @@ class NotRestored(UntrustedS3Error):
     """A file, directory or symlink could not be written to the local disk. The message says why, but not which."""
 
 
+class PathTaken(NotRestored):
+    """Something else is where a file or symlink is to be restored, and may not be replaced."""
+
+    def __init__(self) -> None:
+        super().__init__("something else is there")
+
+
 class StateDamaged(UntrustedS3Error):
     """A file of the local state is damaged. What it held is in the store."""
 

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one file or object, named by its plain path or its key."""
+    """Something wrong with one file or object.
+
+    Attributes:
+        path: The plain path of a file, its encrypted name if the path is not known, or the key of an object.
+        reason: What is wrong.
+    """
 
     path: str
     reason: str

@@ -213,7 +213,8 @@ class ReadSettings:
 
     Attributes:
         memory: Bytes for data on its way.
-        read_size: The most bytes of an object that one GET reads.
+        threads: How many threads decrypt; 0 for as many as there are cores.
+        read_size: The most bytes of an object that one GET reads, if the memory is at least 16 times that.
         read_ahead: How many reads of one file are under way at once.
         concurrent_reads: How many reads are under way at once.
         concurrent_files: How many files are restored or verified at once.
@@ -222,6 +223,7 @@ class ReadSettings:
     """
 
     memory: int = 256 * MIB
+    threads: int = 0
     read_size: int = 16 * MIB
     read_ahead: int = 4
     concurrent_reads: int = 32

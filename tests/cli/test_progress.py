@@ -9,8 +9,8 @@ import pytest
 
 from untrusted_s3.cli.progress import ProgressLine, duration_text, shown_progress
 from untrusted_s3.cli.terminal import LiveLine
+from untrusted_s3.progress import Progress
 from untrusted_s3.units import MIB
-from untrusted_s3.vault.progress import Progress
 
 
 class Clock:

@@ -23,20 +23,21 @@ from tests.vault.stored_folder import (
     random_bytes,
     stored_folder,
 )
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.errors import NotRestored, StoreUnreachable
 from untrusted_s3.index.entry import Entry as LogEntry
-from untrusted_s3.limits import KIB, MIB
-from untrusted_s3.restore.restoration import Outcome, Restoration, RestoreReport, RestoreSettings
+from untrusted_s3.progress import Progress
+from untrusted_s3.restore.report import Outcome, RestoreOptions, RestoreReport
+from untrusted_s3.restore.restoration import Restoration
 from untrusted_s3.restore.target import Target
+from untrusted_s3.settings import ReadSettings
+from untrusted_s3.units import KIB, MIB
 from untrusted_s3.vault.entry import Entry
 from untrusted_s3.vault.folder import open_folder
-from untrusted_s3.vault.progress import Progress
 from untrusted_s3.vault.reading import BlockReader
 from untrusted_s3.vault.selection import Selection
 
-PLAIN = RestoreSettings()
+PLAIN = RestoreOptions()
 READS = {"get", "list", "size", "download_file"}
 
 
@@ -58,7 +59,7 @@ def root(tmp_path: Path) -> Path:
 async def restore(
     bucket: SimulatedBucket,
     root: Path,
-    settings: RestoreSettings = PLAIN,
+    options: RestoreOptions = PLAIN,
     *,
     globs: Sequence[str] = (),
     progress: Progress | None = None,
@@ -73,7 +74,7 @@ async def restore(
                 def note(entry: Entry, outcome: Outcome) -> None:
                     seen[entry.path] = outcome
 
-                run = Restoration(reader, target, settings, progress or Progress(), note)
+                run = Restoration(reader, target, options, progress or Progress(), note)
                 return await run.run(Selection(globs).of(opened))
     finally:
         assert {call.operation for call in bucket.calls} <= READS
@@ -188,10 +189,11 @@ async def test_what_differs_is_replaced_only_where_told(folder: StoredFolder, ro
     mine = tree(root)["file"]
     again = reader_of(folder)
     report = await restore(again, root)
-    assert failures(report) == {"file": "something else is there (--overwrite replaces files and symlinks)"}
+    assert failures(report) == {"file": "something else is there"}
+    assert report.taken == ["file"]
     assert tree(root)["file"] == mine
     assert not [call for call in again.calls if "/objects/" in call.key]
-    report = await restore(reader_of(folder), root, RestoreSettings(overwrite=True))
+    report = await restore(reader_of(folder), root, RestoreOptions(overwrite=True))
     assert (report.files, report.there, report.failed) == (1, 1, [])
     assert tree(root) == {"file": b"theirs", "other": b"1"}
     assert file.stat().st_mtime_ns == MODIFIED_NS
@@ -203,7 +205,7 @@ async def test_overwriting_brings_back_permissions_too(folder: StoredFolder, roo
     (root / "file").chmod(0o666)
     await restore(reader_of(folder), root)
     assert stat.S_IMODE((root / "file").stat().st_mode) == 0o666
-    await restore(reader_of(folder), root, RestoreSettings(overwrite=True))
+    await restore(reader_of(folder), root, RestoreOptions(overwrite=True))
     assert stat.S_IMODE((root / "file").stat().st_mode) == 0o640
 
 
@@ -217,7 +219,7 @@ async def test_a_file_that_may_not_be_opened_is_there_all_the_same(
         raise NotRestored("Permission denied")
 
     monkeypatch.setattr(Target, "set_metadata", refuse)
-    report = await restore(reader_of(folder), root, RestoreSettings(overwrite=True))
+    report = await restore(reader_of(folder), root, RestoreOptions(overwrite=True))
     assert (report.there, report.failed) == (1, [])
     assert [problem.reason for problem in report.incomplete] == ["metadata: Permission denied"]
 
@@ -234,7 +236,7 @@ async def test_a_dry_run_tells_and_touches_nothing(folder: StoredFolder, root: P
     (root / "differs").write_bytes(b"mine")
     before, reader = tree(root), reader_of(folder)
     outcomes: dict[str, Outcome] = {}
-    report = await restore(reader, root, RestoreSettings(dry_run=True), outcomes=outcomes)
+    report = await restore(reader, root, RestoreOptions(dry_run=True), outcomes=outcomes)
     assert outcomes == {"there": Outcome.THERE, "new": Outcome.RESTORED, "link": Outcome.RESTORED}
     assert (report.files, report.bytes, report.directories, report.symlinks) == (1, 3, 1, 1)
     assert failures(report).keys() == {"differs"}
@@ -342,7 +344,7 @@ async def test_a_name_that_leads_out_is_never_written(folder: StoredFolder, root
     names = ["../x", "..", "a/../../x", "/etc/x", "a//b", "nul\0", "./x"]
     await folder.append(*[await folder.file(name, b"1") for name in names], await folder.file("good", b"2"))
     before = set(tmp_path.iterdir())
-    report = await restore(reader_of(folder), root, RestoreSettings(overwrite=True))
+    report = await restore(reader_of(folder), root, RestoreOptions(overwrite=True))
     assert failures(report).keys() == set(names)
     assert tree(root) == {"good": b"2"}
     assert set(tmp_path.iterdir()) == before | {root}
@@ -357,7 +359,7 @@ async def test_a_path_cannot_be_both_a_file_and_a_directory(folder: StoredFolder
         await folder.file("good", b"4"),
     )
     for _ in range(2):
-        report = await restore(reader_of(folder), root, RestoreSettings(overwrite=True))
+        report = await restore(reader_of(folder), root, RestoreOptions(overwrite=True))
         assert failures(report).keys() <= {"both", "both/below", "way", "way/out"}
         assert len(report.failed) == 2
         assert (root / "good").read_bytes() == b"4"
@@ -371,7 +373,7 @@ async def test_a_symlink_in_the_target_is_not_followed(folder: StoredFolder, roo
     root.mkdir()
     (root / "way").symlink_to(outside)
     await folder.append(folder.directory("way"), await folder.file("way/file", b"1"), await folder.file("good", b"2"))
-    report = await restore(reader_of(folder), root, RestoreSettings(overwrite=True))
+    report = await restore(reader_of(folder), root, RestoreOptions(overwrite=True))
     assert failures(report).keys() == {"way", "way/file"}
     assert list(outside.iterdir()) == []
     assert (root / "good").read_bytes() == b"2"
@@ -405,7 +407,7 @@ async def test_metadata_that_is_refused_is_told(
 
     await folder.append(await folder.file("file", b"1", change_real=owned), folder.directory("d", change_real=owned))
     monkeypatch.setattr(os, "fchown", refuse)
-    report = await restore(reader_of(folder), root, RestoreSettings(owner=True))
+    report = await restore(reader_of(folder), root, RestoreOptions(owner=True))
     assert [(problem.path, problem.reason) for problem in report.incomplete] == [
         ("file", "ownership: Operation not permitted"),
         ("d", "ownership: Operation not permitted"),
@@ -414,9 +416,8 @@ async def test_metadata_that_is_refused_is_told(
     assert tree(root) == {"file": b"1", "d": None}
 
 
-async def test_memory_stays_bounded(folder: StoredFolder, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_stays_bounded(folder: StoredFolder, root: Path) -> None:
     """Many large files at once: the bytes that are asked for and not yet written stay within the budget."""
-    monkeypatch.setattr(limits, "READ_SIZE", MIB)
     entries = [await folder.file(f"file {number}", random_bytes(4 * MIB, number)) for number in range(8)]
     await folder.append(*entries)
     out, most = 0, 0
@@ -429,7 +430,8 @@ async def test_memory_stays_bounded(folder: StoredFolder, root: Path, monkeypatc
             await asyncio.sleep(0.001)
 
     client = reader_of(folder, gate=gate)
-    async with open_folder(client, FOLDER_ID, PASSWORD) as opened, BlockReader(opened, memory=8 * MIB) as reader:
+    settings = ReadSettings(memory=8 * MIB, read_size=MIB)
+    async with open_folder(client, FOLDER_ID, PASSWORD) as opened, BlockReader(opened, settings) as reader:
         with Target(root) as target:
             report = await Restoration(reader, target, PLAIN, Progress()).run(opened.entries())
     assert report.files == 8

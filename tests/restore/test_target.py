@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from untrusted_s3.errors import NotRestored, UsageError
+from untrusted_s3.errors import NotRestored, PathTaken, UsageError
+from untrusted_s3.restore.descriptors import path_components
 from untrusted_s3.restore.metadata import Metadata
-from untrusted_s3.restore.target import Target, check_path, runs_of_data
+from untrusted_s3.restore.new_file import runs_of_data
+from untrusted_s3.restore.target import Target
 
 PLAIN = Metadata(mode=0o640, modified_ns=1_234_567_890_123_456_789)
 
@@ -164,9 +166,9 @@ def test_nothing_is_replaced_without_being_told(target: Target, root: Path) -> N
     write(target, "file", b"mine")
     (root / "link").symlink_to("file")
     for path in ("file", "link"):
-        with pytest.raises(NotRestored, match="--overwrite"):
+        with pytest.raises(PathTaken, match="something else is there"):
             write(target, path, b"theirs")
-        with pytest.raises(NotRestored, match="--overwrite"):
+        with pytest.raises(PathTaken, match="something else is there"):
             target.make_symlink(path, b"elsewhere", Metadata())
     assert names(root) == {"file", "link"}
     assert (root / "file").read_bytes() == b"mine"
@@ -244,7 +246,7 @@ def test_without_hard_links_a_rename_does(target: Target, root: Path, monkeypatc
 )
 def test_a_name_that_leads_out_is_refused(target: Target, root: Path, path: str) -> None:
     acts: list[Callable[[], object]] = [
-        lambda: check_path(path),
+        lambda: path_components(path),
         lambda: write(target, path, b"1", overwrite=True),
         lambda: target.make_directory(path),
         lambda: target.make_symlink(path, b"x", Metadata(), overwrite=True),

@@ -10,7 +10,6 @@ from typing import Self
 
 from tests.file_infos import device
 from tests.simulated import SimulatedBucket
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.crypto.file_info import encrypt_file_info
@@ -25,10 +24,11 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.multipart import part_ranges, part_size
 from untrusted_s3.store.records import FolderRecord, open_store, write_record
+from untrusted_s3.units import KIB
 
 FOLDER_ID = "folder"
 PASSWORD = "the folder's password"
-BLOCK_SIZE = 128 * limits.KIB
+BLOCK_SIZE = 128 * KIB
 MODIFIED_NS = 1_700_000_000_123_456_789
 START = 1_700_000_000.0
 

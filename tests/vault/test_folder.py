@@ -21,7 +21,7 @@ from tests.vault.stored_folder import (
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.crypto.folder_key import FolderKey
-from untrusted_s3.errors import DataError, UsageError, WrongPassword
+from untrusted_s3.errors import DataError, FolderRemovalUnfinished, NoSuchFolder, WrongPassword
 from untrusted_s3.index.entry import Entry as LogEntry
 from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.index.segment import Segment
@@ -92,11 +92,11 @@ async def test_a_wrong_password_is_told_before_anything_is_read(tmp_path: Path) 
 
 async def test_a_folder_that_is_not_there_says_which_are(tmp_path: Path) -> None:
     bucket = SimulatedBucket()
-    with pytest.raises(UsageError, match="has none"):
+    with pytest.raises(NoSuchFolder, match="has none"):
         async with open_folder(bucket, "other", PASSWORD):
             pass
     await stored_folder(bucket, tmp_path)
-    with pytest.raises(UsageError, match=f"has '{FOLDER_ID}'"):
+    with pytest.raises(NoSuchFolder, match=f"has '{FOLDER_ID}'"):
         async with open_folder(bucket, "other", PASSWORD):
             pass
 
@@ -105,9 +105,10 @@ async def test_a_folder_that_is_being_removed(tmp_path: Path) -> None:
     bucket = SimulatedBucket()
     stored = await stored_folder(bucket, tmp_path)
     await write_record(bucket, stored.keys.record, {**stored.record.to_json(), "removed": True})
-    with pytest.raises(UsageError, match="folders remove"):
+    with pytest.raises(FolderRemovalUnfinished, match="not finished") as error:
         async with open_folder(bucket, FOLDER_ID, PASSWORD):
             pass
+    assert error.value.folder_id == FOLDER_ID
 
 
 async def test_the_record_of_another_folder(tmp_path: Path) -> None:

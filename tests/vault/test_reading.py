@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.loops import RunAsync
 from tests.simulated import Call, Fault, Phase, SimulatedBucket, fail_once, fast_directory
 from tests.vault.stored_folder import BLOCK_SIZE, FOLDER_ID, PASSWORD, StoredFolder, random_bytes, stored_folder
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.errors import BlockDamaged, StoreRefused, StoreUnreachable, UsageError
+from untrusted_s3.settings import ReadSettings
 from untrusted_s3.vault.entry import Entry
 from untrusted_s3.vault.folder import Folder, open_folder
 from untrusted_s3.vault.reading import Block, BlockReader
@@ -49,22 +49,29 @@ async def collect(reader: BlockReader, entry: Entry, start: int = 0, end: int | 
     size=st.integers(0, 9000),
     block_size=st.sampled_from([100, 1000, 1024, 3000]),
     read_size=st.sampled_from([1, 1100, 5000, 100_000]),
+    memory=st.sampled_from([1, 5000, 20_000, 2_000_000]),
     start=st.integers(0, 10_000),
     length=st.none() | st.integers(0, 10_000),
     small=st.sampled_from([0, 1500, 100_000]),
 )
 def test_any_part_of_any_file(
-    run_async: RunAsync, size: int, block_size: int, read_size: int, start: int, length: int | None, small: int
+    run_async: RunAsync,
+    size: int,
+    block_size: int,
+    read_size: int,
+    memory: int,
+    start: int,
+    length: int | None,
+    small: int,
 ) -> None:
     data = random_bytes(size)
     end = None if length is None else start + length
 
     async def play() -> None:
-        with fast_directory() as directory, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(limits, "READ_SIZE", read_size)
-            patch.setattr(limits, "SMALL_READ_SIZE", small)
+        settings = ReadSettings(memory=memory, threads=2, read_size=read_size, small_read_size=small)
+        with fast_directory() as directory:
             folder, entry = await stored_file(SimulatedBucket(), directory, data, block_size)
-            async with BlockReader(folder, memory=20_000, threads=2) as reader:
+            async with BlockReader(folder, settings) as reader:
                 assert await reader.read(entry, start, length) == data[start:end]
                 offset = min(start, size)
                 for block in await collect(reader, entry, start, end):
@@ -77,10 +84,8 @@ def test_any_part_of_any_file(
     run_async(play())
 
 
-async def test_neighbouring_blocks_come_by_one_request_and_several_are_under_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "READ_SIZE", 4 * (BLOCK_SIZE + 40))
+async def test_neighbouring_blocks_come_by_one_request_and_several_are_under_way(tmp_path: Path) -> None:
+    settings = ReadSettings(read_size=4 * (BLOCK_SIZE + 40))
     running = most = 0
 
     async def gate(call: Call, phase: Phase) -> None:
@@ -94,11 +99,20 @@ async def test_neighbouring_blocks_come_by_one_request_and_several_are_under_way
     folder, entry = await stored_file(bucket, tmp_path, data)
     bucket.gate = gate
     bucket.calls.clear()
-    async with BlockReader(folder) as reader:
+    async with BlockReader(folder, settings) as reader:
         assert await reader.read(entry) == data
     sizes = [call.size for call in bucket.calls]
     assert sizes == 7 * [4 * (BLOCK_SIZE + 40)] + [2 * (BLOCK_SIZE + 40) + 1064]
-    assert most == limits.READ_AHEAD
+    assert most == settings.read_ahead
+
+
+@pytest.mark.parametrize("memory", [1, 16 * (BLOCK_SIZE + 40), 64 * (BLOCK_SIZE + 40)])
+async def test_a_file_whose_last_range_is_small_with_little_memory(tmp_path: Path, memory: int) -> None:
+    data = random_bytes(37 * BLOCK_SIZE)
+    folder, entry = await stored_file(SimulatedBucket(), tmp_path, data)
+    settings = ReadSettings(memory=memory, read_size=16 * (BLOCK_SIZE + 40))
+    async with BlockReader(folder, settings) as reader, asyncio.timeout(20):
+        assert await reader.read(entry) == data
 
 
 async def test_a_small_file_is_one_request(tmp_path: Path) -> None:
@@ -110,15 +124,13 @@ async def test_a_small_file_is_one_request(tmp_path: Path) -> None:
     assert [(call.operation, call.start, call.size) for call in bucket.calls] == [("get", 0, 1064)]
 
 
-async def test_memory_is_bounded_with_many_readers_who_stop_in_the_middle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "READ_SIZE", 2 * (BLOCK_SIZE + 40))
+async def test_memory_is_bounded_with_many_readers_who_stop_in_the_middle(tmp_path: Path) -> None:
     one = 4 * (BLOCK_SIZE + 40)
     data = random_bytes(20 * BLOCK_SIZE)
     folder, entry = await stored_file(SimulatedBucket(), tmp_path, data)
     most = 0
-    async with BlockReader(folder, memory=4 * one) as reader, contextlib.AsyncExitStack() as stack:
+    settings = ReadSettings(memory=4 * one, read_size=2 * (BLOCK_SIZE + 40))
+    async with BlockReader(folder, settings) as reader, contextlib.AsyncExitStack() as stack:
         readings = [await stack.enter_async_context(contextlib.aclosing(reader.blocks(entry))) for _ in range(10)]
         # All of them have begun before the first goes on: none can keep another from going on.
         for _ in range(5):
@@ -130,10 +142,9 @@ async def test_memory_is_bounded_with_many_readers_who_stop_in_the_middle(
     assert reader.memory_used == 0
 
 
-async def test_closing_gives_back_what_was_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "READ_SIZE", BLOCK_SIZE + 40)
+async def test_closing_gives_back_what_was_read_ahead(tmp_path: Path) -> None:
     folder, entry = await stored_file(SimulatedBucket(), tmp_path, random_bytes(10 * BLOCK_SIZE))
-    async with BlockReader(folder) as reader:
+    async with BlockReader(folder, ReadSettings(read_size=BLOCK_SIZE + 40)) as reader:
         for taken in (1, 3):
             async with contextlib.aclosing(reader.blocks(entry)) as blocks:
                 for _ in range(taken):

@@ -11,18 +11,21 @@ import pytest
 
 from tests.simulated import Call, Fault, Phase, SimulatedBucket
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, flip, random_bytes, stored_folder
-from untrusted_s3 import limits
 from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.errors import StoreUnreachable
 from untrusted_s3.index.entry import Entry
-from untrusted_s3.limits import KIB, MIB
 from untrusted_s3.objects.trailer import encode_trailer
+from untrusted_s3.progress import Progress
+from untrusted_s3.settings import ReadSettings
+from untrusted_s3.units import KIB, MIB
 from untrusted_s3.vault.folder import open_folder
-from untrusted_s3.vault.progress import Progress
-from untrusted_s3.verify.verification import Verification, VerifyReport, sample
+from untrusted_s3.verify.report import VerifyReport
+from untrusted_s3.verify.sampling import sample
+from untrusted_s3.verify.verification import Verification
 
 BLOCK = 128 * KIB
 SMALL, LARGE = random_bytes(2 * BLOCK + 50, "small"), random_bytes(20 * MIB + 5, "large")
+SETTINGS = ReadSettings(memory=32 * MIB)
 
 
 @pytest.fixture
@@ -35,17 +38,21 @@ async def folder(bucket: SimulatedBucket, tmp_path: Path) -> StoredFolder:
     return await stored_folder(bucket, tmp_path)
 
 
-async def verify(bucket: SimulatedBucket, progress: Progress | None = None) -> VerifyReport:
+async def verify(
+    bucket: SimulatedBucket, progress: Progress | None = None, settings: ReadSettings = SETTINGS
+) -> VerifyReport:
     """Both ways to know the sizes of objects must tell the same."""
-    reports = [await _verify(bucket, progress or Progress(), list_objects) for list_objects in (True, False)]
+    reports = [await _verify(bucket, progress or Progress(), settings, listed) for listed in (True, False)]
     assert reports[0] == reports[1]
     return reports[0]
 
 
-async def _verify(bucket: SimulatedBucket, progress: Progress, list_objects: bool) -> VerifyReport:
+async def _verify(
+    bucket: SimulatedBucket, progress: Progress, settings: ReadSettings, list_objects: bool
+) -> VerifyReport:
     reader = SimulatedBucket(bucket.store, gate=bucket.gate, fault=bucket.fault)
     async with open_folder(reader, FOLDER_ID, PASSWORD) as opened:
-        with Verification(opened, progress, memory=32 * MIB, list_objects=list_objects) as verification:
+        with Verification(opened, progress, settings, list_objects=list_objects) as verification:
             report = await verification.run(opened.entries())
     assert {call.operation for call in reader.calls} <= {"get", "list", "size", "download_file"}
     assert reader.count("size") == (0 if list_objects else report.files)
@@ -184,16 +191,13 @@ async def test_a_log_that_cannot_be_right_is_found(
 async def test_a_huge_trailer_is_not_read(folder: StoredFolder, bucket: SimulatedBucket) -> None:
     entry = await folder.file("file", b"1")
     assert entry.stored is not None
-    size = entry.file_info.message.size + len(entry.file_info.raw) + limits.READ_SIZE + 1
+    size = entry.file_info.message.size + len(entry.file_info.raw) + SETTINGS.read_size + 1
     bucket.store.put(folder.object_key(entry), bytes(size))
     await folder.append(Entry(entry.file_info, dataclasses.replace(entry.stored, size=size)))
     assert damaged(await verify(bucket)) == {"file": "the trailer of its object is too long"}
 
 
-async def test_memory_stays_bounded(
-    folder: StoredFolder, bucket: SimulatedBucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "READ_SIZE", MIB)
+async def test_memory_stays_bounded(folder: StoredFolder, bucket: SimulatedBucket) -> None:
     await folder.append(*[await folder.file(f"file {number}", LARGE) for number in range(3)])
     out, most = 0, 0
 
@@ -205,7 +209,7 @@ async def test_memory_stays_bounded(
             await asyncio.sleep(0.001)
 
     bucket.gate = gate
-    assert damaged(await verify(bucket)) == {}
+    assert damaged(await verify(bucket, settings=ReadSettings(memory=32 * MIB, read_size=MIB))) == {}
     assert MIB <= most <= 16 * MIB
 
 

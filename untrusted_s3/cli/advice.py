@@ -20,6 +20,7 @@ from untrusted_s3.errors import (
     LifecycleRuleMissing,
     NoSuchBucket,
     NoSuchFolder,
+    PathTaken,
     StateFolderUnusable,
     WrongPassphrase,
 )
@@ -48,6 +49,7 @@ _ADVICE: Final[Mapping[type, str | Callable[[Any], str]]] = {
     LifecycleRuleMissing: "untrusted-s3 doctor --set-lifecycle adds one",
     NoSuchBucket: "check --store, or create the bucket with --create-bucket",
     NoSuchFolder: "untrusted-s3 folders list shows the folders",
+    PathTaken: "--overwrite replaces files and symlinks",
     StateFolderUnusable: "choose another with --state",
     WrongPassphrase: (
         "give the one that the identity was made with; if it is lost, choose another --identity-name and accept the"

@@ -13,7 +13,7 @@ from untrusted_s3.cli.output import size_text
 from untrusted_s3.cli.terminal import LiveLine
 
 if TYPE_CHECKING:
-    from untrusted_s3.vault.progress import Progress
+    from untrusted_s3.progress import Progress
 
 LIVE_INTERVAL = 0.25
 PLAIN_INTERVAL = 15.0

@@ -1,7 +1,7 @@
 """What is restored of a file beside its content: permission bits, modification time, ownership, extended attributes.
 
-Where each stands in a file info: Syncthing's proto/bep/bep.proto. Which of them a device sends is a matter of its
-folder's settings ("Send Ownership", "Send Extended Attributes", "Ignore Permissions").
+The fields of a file info: Syncthing v2.1.3 proto/bep/bep.proto. A device sends them according to its folder's settings
+("Send Ownership", "Send Extended Attributes", "Ignore Permissions").
 """
 
 from __future__ import annotations
@@ -22,8 +22,14 @@ from untrusted_s3.vault.entry import Entry, Kind
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """`mode` are permission bits, `modified_ns` nanoseconds since 1970 UTC, `owner` user and group ID, `xattrs` names
-    and values. What is None is not in the file info, or not asked for."""
+    """Metadata to be set; None for what the file info does not state, or what is not to be restored.
+
+    Attributes:
+        mode: The permission bits.
+        modified_ns: The modification time in nanoseconds since 1970 UTC.
+        owner: User and group ID.
+        xattrs: Names and values of extended attributes.
+    """
 
     mode: int | None = None
     modified_ns: int | None = None
@@ -32,7 +38,7 @@ class Metadata:
 
     @classmethod
     def of(cls, entry: Entry, *, owner: bool = False, xattrs: bool = False) -> Metadata:
-        """That of an entry of a folder; ownership and extended attributes only where asked for."""
+        """Return the metadata of an entry; with `owner` its ownership, with `xattrs` its extended attributes."""
         platform = _platform(entry.real)
         # Syncthing does not send the time of a symlink.
         has_time = entry.kind is not Kind.SYMLINK or entry.modified_ns != 0
@@ -44,7 +50,7 @@ class Metadata:
         )
 
     def apply(self, descriptor: int) -> list[str]:
-        """Sets them on an open file or directory. Gives what could not be set, and why, in words."""
+        """Set the metadata of an open file or directory, and return what could not be set, and why."""
         refused: list[str] = []
         if self.owner is not None:
             with _noting("ownership", refused):
@@ -61,7 +67,7 @@ class Metadata:
         return refused
 
     def apply_to_symlink(self, name: bytes, directory: int) -> list[str]:
-        """Sets owner and time of the symlink of that name in an open directory. Gives what could not be set."""
+        """Set owner and time of a symlink in an open directory, and return what could not be set, and why."""
         refused: list[str] = []
         if self.owner is not None:
             with _noting("ownership", refused):
@@ -75,7 +81,7 @@ class Metadata:
 
 @contextmanager
 def _noting(what: str, refused: list[str]) -> Iterator[None]:
-    """Notes that something could not be set: the system refuses, or the value is none that it could take."""
+    """Note in `refused` what could not be set: the system refuses, or the value is not a possible one."""
     try:
         yield
     except OSError as error:
@@ -85,7 +91,7 @@ def _noting(what: str, refused: list[str]) -> Iterator[None]:
 
 
 def _platform(real: pb.FileInfo) -> pb.PlatformData:
-    """The platform data of a file info; none where it is no such message."""
+    """Return the platform data of a file info; nothing if it cannot be parsed."""
     try:
         return pb.PlatformData.FromString(real.platform)
     except DecodeError:
@@ -93,7 +99,7 @@ def _platform(real: pb.FileInfo) -> pb.PlatformData:
 
 
 def _owner(unix: pb.UnixData) -> tuple[int, int]:
-    """The IDs that the names have on this machine, or those that they had on the other."""
+    """Return the IDs that the names have on this machine, or the IDs of the file info for unknown names."""
     return _user_id(os.fsdecode(unix.owner_name), unix.uid), _group_id(os.fsdecode(unix.group_name), unix.gid)
 
 
@@ -114,5 +120,5 @@ def _group_id(name: str, number: int) -> int:
 
 
 def _xattrs(platform: pb.PlatformData) -> tuple[tuple[str, bytes], ...]:
-    """Those that were read on Linux, the only system on which Python sets any."""
+    """Return the extended attributes read on Linux, the only system on which Python can set any."""
     return tuple((os.fsdecode(xattr.name), xattr.value) for xattr in platform.linux.xattrs)

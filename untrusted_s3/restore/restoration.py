@@ -1,95 +1,61 @@
-"""A folder, or a part of it, written to a local directory."""
+"""Writes entries of a folder to a local directory."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
 
-from untrusted_s3 import limits
-from untrusted_s3.errors import DataError, NotRestored
+from untrusted_s3.errors import DataError, NotRestored, PathTaken
 from untrusted_s3.problem import Problem
+from untrusted_s3.progress import FileProgress, Progress
 from untrusted_s3.restore.metadata import Metadata
-from untrusted_s3.restore.target import NewFile, Target
+from untrusted_s3.restore.new_file import NewFile
+from untrusted_s3.restore.report import Outcome, RestoreOptions, RestoreReport
+from untrusted_s3.restore.target import Target
+from untrusted_s3.threads import in_thread_to_the_end
+from untrusted_s3.vault.concurrency import for_each
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind
-from untrusted_s3.vault.progress import FileProgress, Progress
 from untrusted_s3.vault.reading import BlockReader
-
-Result = TypeVar("Result")
-
-
-class Outcome(enum.StrEnum):
-    """What became of a file or symlink, or would in a dry run."""
-
-    RESTORED = "restored"
-    THERE = "there already"
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreSettings:
-    """Whether to replace files that differ, and what to set beside permissions and times. In a dry run nothing is
-    written or fetched."""
-
-    overwrite: bool = False
-    owner: bool = False
-    xattrs: bool = False
-    dry_run: bool = False
-
-
-@dataclass(slots=True)
-class RestoreReport:
-    """What was restored, in numbers, and what was not. `bytes` are of files' contents that were written; `there` counts
-    files and symlinks that were there already. `failed` is not restored; of what is in `incomplete`, some metadata."""
-
-    files: int = 0
-    directories: int = 0
-    symlinks: int = 0
-    bytes: int = 0
-    there: int = 0
-    failed: list[Problem] = field(default_factory=list)
-    incomplete: list[Problem] = field(default_factory=list)
 
 
 class Restoration:
-    """One run. A second one into the same target fetches only what the first has not finished."""
+    """One run. Another run into the same target fetches only what this one has not finished.
+
+    Attributes:
+        report: What was restored so far.
+    """
 
     def __init__(
         self,
         reader: BlockReader,
         target: Target,
-        settings: RestoreSettings,
+        options: RestoreOptions,
         progress: Progress,
         on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None,
     ) -> None:
+        """Make a run. `on_outcome` is called for each file and symlink that is restored or there already."""
         self.report = RestoreReport()
         self._reader = reader
+        self._settings = reader.settings
         self._target = target
-        self._settings = settings
+        self._options = options
         self._progress = progress
         self._on_outcome = on_outcome
         self._directories: list[tuple[str, Metadata]] = []
         self._symlinks: list[Entry] = []
-        self._large_files = asyncio.Semaphore(limits.CONCURRENT_LARGE_FILES_RESTORED)
+        self._large_files = asyncio.Semaphore(self._settings.concurrent_large_files)
 
     async def run(self, entries: Iterable[Entry | DamagedEntry]) -> RestoreReport:
-        """Restores entries, of which each directory comes before what is in it.
+        """Restore entries; each directory comes before what is in it.
 
-        Files first, many at a time; then symlinks, so that nothing can go through them; then the metadata of
-        directories, from the deepest up. What is damaged, or what the system refuses, is in the report and does not
-        stop the rest. Raises StoreError where the store cannot be reached or refuses.
+        Files are restored first, many at once; then symlinks, so that no file is written through one; then the metadata
+        of directories, from the deepest up. What is damaged, or what the system refuses, is in the report and does not
+        stop the rest. Raises StoreError.
         """
-        waiting = iter(entries)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(limits.CONCURRENT_FILES_RESTORED):
-                    tasks.create_task(self._work(waiting))
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        await for_each(entries, self._restore, self._settings.concurrent_files)
         for entry in self._symlinks:
             self._restore_symlink(entry)
             await asyncio.sleep(0)
@@ -98,34 +64,32 @@ class Restoration:
             await asyncio.sleep(0)
         return self.report
 
-    async def _work(self, entries: Iterator[Entry | DamagedEntry]) -> None:
-        for entry in entries:
-            if isinstance(entry, DamagedEntry):
-                self._fail(entry.path or entry.encrypted_name, entry.reason)
-            elif entry.kind is Kind.FILE:
-                await self._restore_file(entry)
-            elif entry.kind is Kind.DIRECTORY:
-                self._restore_directory(entry)
-            else:
-                self._symlinks.append(entry)
-            await asyncio.sleep(0)  # much may be there already, and then nothing else would get its turn
+    async def _restore(self, entry: Entry | DamagedEntry) -> None:
+        if isinstance(entry, DamagedEntry):
+            self.report.failed.append(Problem(entry.path or entry.encrypted_name, entry.reason))
+        elif entry.kind is Kind.FILE:
+            await self._restore_file(entry)
+        elif entry.kind is Kind.DIRECTORY:
+            self._restore_directory(entry)
+        else:
+            self._symlinks.append(entry)
 
     async def _restore_file(self, entry: Entry) -> None:
         counted = self._progress.begin(entry.encrypted.message.size)
         try:
             if not self._is_there(entry):
-                if not self._settings.dry_run:
+                if not self._options.dry_run:
                     await self._write_file(entry, counted)
                 self.report.files += 1
                 self.report.bytes += entry.size
                 self._on_outcome(entry, Outcome.RESTORED)
         except (NotRestored, DataError) as error:
-            self._fail(entry.path, str(error))
+            self._fail(entry.path, error)
         counted.end()
 
     async def _write_file(self, entry: Entry, counted: FileProgress) -> None:
-        if entry.size <= limits.SMALL_READ_SIZE:
-            refused = await _in_thread(self._write_whole, entry, await self._reader.read(entry))
+        if entry.size <= self._settings.small_read_size:
+            refused = await in_thread_to_the_end(self._write_whole, entry, await self._reader.read(entry))
         else:
             async with self._large_files:
                 refused = await self._write_blocks(entry, counted)
@@ -140,65 +104,65 @@ class Restoration:
         with self._new_file(entry) as file:
             async with contextlib.aclosing(self._reader.blocks(entry)) as blocks:
                 async for block in blocks:
-                    await _in_thread(file.write, block.offset, block.data)
+                    await in_thread_to_the_end(file.write, block.offset, block.data)
                     counted.add(len(block.data))
-            return await _in_thread(file.finish, entry.size)
+            return await in_thread_to_the_end(file.finish, entry.size)
 
     def _new_file(self, entry: Entry) -> NewFile:
-        return self._target.new_file(entry.path, self._metadata(entry), overwrite=self._settings.overwrite)
+        return self._target.new_file(entry.path, self._metadata(entry), overwrite=self._options.overwrite)
 
     def _restore_directory(self, entry: Entry) -> None:
         metadata = self._metadata(entry)
         try:
-            if not self._settings.dry_run:
+            if not self._options.dry_run:
                 self._target.make_directory(entry.path, 0o777 if metadata.mode is None else 0o700)
                 self._directories.append((entry.path, metadata))
             self.report.directories += 1
         except NotRestored as error:
-            self._fail(entry.path, str(error))
+            self._fail(entry.path, error)
 
     def _complete_directory(self, path: str, metadata: Metadata) -> None:
         try:
             self._note_refused(path, self._target.set_metadata(path, metadata))
         except NotRestored as error:
-            self._fail(path, str(error))
+            self._fail(path, error)
 
     def _restore_symlink(self, entry: Entry) -> None:
-        points_to, metadata, overwrite = entry.real.symlink_target, self._metadata(entry), self._settings.overwrite
+        points_to, metadata, overwrite = entry.real.symlink_target, self._metadata(entry), self._options.overwrite
         try:
             if not self._is_there(entry):
-                if not self._settings.dry_run:
+                if not self._options.dry_run:
                     refused = self._target.make_symlink(entry.path, points_to, metadata, overwrite=overwrite)
                     self._note_refused(entry.path, refused)
                 self.report.symlinks += 1
                 self._on_outcome(entry, Outcome.RESTORED)
         except NotRestored as error:
-            self._fail(entry.path, str(error))
+            self._fail(entry.path, error)
 
     def _is_there(self, entry: Entry) -> bool:
-        """Whether a file of equal size and time, or an equal symlink, is there; if so it is counted.
+        """Return whether a file of equal size and time, or an equal symlink, is there; if so, count it.
 
-        Raises NotRestored where something else is in its place that may not be replaced.
+        Raises PathTaken if something else is there that may not be replaced.
         """
         status = self._target.status(entry.path)
         if status is None:
             return False
         if self._is_equal(entry, status):
-            if entry.kind is Kind.FILE and self._settings.overwrite and not self._settings.dry_run:
+            if entry.kind is Kind.FILE and self._options.overwrite and not self._options.dry_run:
                 self._renew_metadata(entry)
             self.report.there += 1
             self._on_outcome(entry, Outcome.THERE)
             return True
         if stat.S_ISDIR(status.st_mode):
             raise NotRestored("a directory is in its place")
-        if not self._settings.overwrite:
-            raise NotRestored("something else is there (--overwrite replaces files and symlinks)")
+        if not self._options.overwrite:
+            raise PathTaken
         return False
 
     def _renew_metadata(self, entry: Entry) -> None:
         try:
             refused = self._target.set_metadata(entry.path, self._metadata(entry))
-        except NotRestored as error:  # one that we may not open, for example, has its content all the same
+        except NotRestored as error:  # the content is right even if the file may not be opened, for example
             refused = [f"metadata: {error}"]
         self._note_refused(entry.path, refused)
 
@@ -209,20 +173,12 @@ class Restoration:
         return stat.S_ISREG(status.st_mode) and size_and_time == (entry.size, entry.modified_ns)
 
     def _metadata(self, entry: Entry) -> Metadata:
-        return Metadata.of(entry, owner=self._settings.owner, xattrs=self._settings.xattrs)
+        return Metadata.of(entry, owner=self._options.owner, xattrs=self._options.xattrs)
 
-    def _fail(self, path: str, reason: str) -> None:
-        self.report.failed.append(Problem(path, reason))
+    def _fail(self, path: str, error: NotRestored | DataError) -> None:
+        self.report.failed.append(Problem(path, str(error)))
+        if isinstance(error, PathTaken):
+            self.report.taken.append(path)
 
     def _note_refused(self, path: str, refused: list[str]) -> None:
         self.report.incomplete += (Problem(path, what) for what in refused)
-
-
-async def _in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Runs it in a thread, to its end even where this task is cancelled: it uses what is closed after that."""
-    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise

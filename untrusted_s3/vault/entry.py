@@ -21,7 +21,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 class Kind(enum.StrEnum):
-    """What kind of thing lies under a path."""
+    """The kind of an entry."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -35,9 +35,13 @@ _KINDS = {pb.FILE: Kind.FILE, pb.DIRECTORY: Kind.DIRECTORY}
 class Entry:
     """One file, directory or symlink.
 
-    `path` is relative to the folder, has slashes between its components, and is harmless: no component is empty, `.` or
-    `..`. `real` is the decrypted file info, `encrypted` the one around it, whose block list says where in the object
-    each block lies. `stored` and `key` are the object with the data, for a file that is not deleted.
+    Attributes:
+        path: Relative to the folder, with slashes. It is harmless: no component is empty, `.` or `..`.
+        kind: What it is.
+        real: The decrypted file info.
+        encrypted: The file info around it; its block list says where each block lies in the object.
+        stored: The object with the data, for a file that is not deleted.
+        key: The key of that object, or an empty string.
     """
 
     path: str
@@ -49,38 +53,44 @@ class Entry:
 
     @property
     def deleted(self) -> bool:
-        """Whether the folder has it no more: deleted, or ignored on the device that knew of it."""
+        """Whether the folder no longer has it: it was deleted, or the device that announced it ignores it."""
         return self.real.deleted or self.real.invalid
 
     @property
     def size(self) -> int:
-        """Bytes of a file's data or of a symlink's target; 0 for a directory."""
+        """The bytes of a file's data or of a symlink's target; 0 for a directory."""
         if self.kind is Kind.SYMLINK:
             return len(self.real.symlink_target)
         return self.real.size if self.kind is Kind.FILE and not self.deleted else 0
 
     @property
     def mode(self) -> int | None:
-        """The permission bits; None where there are none: of symlinks, and from systems without them."""
+        """The permission bits; None for symlinks and for what comes from systems without such bits."""
         if self.real.no_permissions or self.kind is Kind.SYMLINK:
             return None
         return self.real.permissions & _PERMISSIONS
 
     @property
     def modified_ns(self) -> int:
-        """When it was modified, in nanoseconds since 1970 UTC. When it was deleted is not known."""
+        """The modification time in nanoseconds since 1970 UTC. The time of a deletion is not known."""
         return self.real.modified_s * _NANOSECONDS + self.real.modified_ns
 
     @property
     def target(self) -> str:
-        """Where a symlink points, as stored. Bytes that are no UTF-8 are kept as surrogates, as in `os.fsdecode`."""
+        """Where a symlink points, as stored. Bytes that are not UTF-8 become surrogates, as in `os.fsdecode`."""
         return self.real.symlink_target.decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
 class DamagedEntry:
-    """Something in the folder that cannot be used, and why. `path` is the plain name where that is known; it need not
-    be harmless. `deleted` is what the outside of the file info says."""
+    """An entry of the folder that cannot be used.
+
+    Attributes:
+        path: The plain name if it is known; it may be harmful.
+        encrypted_name: The encrypted name.
+        reason: What is wrong.
+        deleted: Whether the unencrypted part of the file info says so.
+    """
 
     path: str | None
     encrypted_name: str
@@ -90,14 +100,19 @@ class DamagedEntry:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What a path was from a time on, by the clock of the gateway that wrote it; None: since before the history."""
+    """What a path was from a time on.
+
+    Attributes:
+        since: The time, by the clock of the gateway that wrote it; None if it is older than the history.
+        entry: What the path was; perhaps a deletion.
+    """
 
     since: datetime | None
     entry: Entry | DamagedEntry
 
 
 def open_entry(entry: LogEntry, folder_key: FolderKey, keys: FolderKeys) -> Entry | DamagedEntry:
-    """Decrypts what the log says of one name."""
+    """Decrypt and check what the log says of one name."""
     encrypted = entry.file_info
     path, reason = None, ""
     try:
@@ -113,7 +128,7 @@ def open_entry(entry: LogEntry, folder_key: FolderKey, keys: FolderKeys) -> Entr
 
 
 def is_gone(message: pb.FileInfo) -> bool:
-    """Whether a file info, real or fake, says that there is nothing any more."""
+    """Return whether a file info, encrypted or real, says that the folder no longer has the entry."""
     return message.deleted or message.invalid
 
 
@@ -123,7 +138,7 @@ def _object_key(entry: LogEntry, keys: FolderKeys) -> str:
         return ""
     if stored is None:
         raise DataError("the log names no object with its data")
-    # Whoever writes to the store can write this too; it must stay below the folder's objects.
+    # The log is not encrypted: the key must stay below the folder's objects whatever it says.
     if not is_object_name(stored.content_hash) or stored.size <= entry.file_info.message.size:
         raise DataError("the log names an object that cannot be its data")
     return keys.object(entry.file_info.name, stored.content_hash)

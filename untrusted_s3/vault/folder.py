@@ -14,23 +14,36 @@ from google.protobuf.message import DecodeError
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import check_name
 from untrusted_s3.crypto.folder_key import FolderKey
-from untrusted_s3.errors import DataError, DecryptionFailed, RemoteProtocolError, UsageError
-from untrusted_s3.index.checkpoint import read_checkpoint
+from untrusted_s3.errors import (
+    DataError,
+    DecryptionFailed,
+    FolderRemovalUnfinished,
+    NoSuchFolder,
+    RemoteProtocolError,
+)
 from untrusted_s3.index.entry import Entry as LogEntry
-from untrusted_s3.index.history import load_as_of, load_newest, segments_after, to_datetime, to_time_ms
+from untrusted_s3.index.history import load_as_of, load_newest, to_datetime, to_time_ms
 from untrusted_s3.index.state import FolderState, FolderTotals
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
-from untrusted_s3.store.listing import list_checkpoints
-from untrusted_s3.store.records import FolderRecord, read_folders, read_record, removal_unfinished
+from untrusted_s3.store.records import FolderRecord, read_folders, read_record
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Version, is_gone, open_entry
 from untrusted_s3.vault.names import Names
+from untrusted_s3.vault.versions import read_versions
 
-_ALL = -1  # as SQLite's LIMIT has it
+_ALL = -1  # SQLite's LIMIT for no limit
 
 
 class Folder:
-    """What a folder holds. It is the state of one moment: what gateways write meanwhile does not show."""
+    """What a folder holds at one moment. It does not change while it is open.
+
+    Attributes:
+        bucket: The store.
+        record: The folder's record.
+        key: The folder's key.
+        keys: The keys of the folder's objects in the bucket.
+        state: The encrypted state.
+    """
 
     def __init__(self, bucket: Bucket, record: FolderRecord, key: FolderKey, state: FolderState) -> None:
         self.bucket = bucket
@@ -41,7 +54,7 @@ class Folder:
         self._names: Names | None = None
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Free the memory and close the state."""
         if self._names is not None:
             self._names.close()
             self._names = None
@@ -54,26 +67,27 @@ class Folder:
 
     @property
     def time(self) -> datetime | None:
-        """When the last change was written, by the clock of the gateway that did; None where there was none."""
+        """When the last change was written, by the clock of the gateway that wrote it; None before the first."""
         return to_datetime(self.state.time_ms) if self.state.position else None
 
     @property
     def totals(self) -> FolderTotals:
-        """How many files, directories (with symlinks) and deleted entries there are, and bytes of encrypted data."""
+        """The numbers of files, directories (with symlinks) and deleted entries, and the bytes of encrypted data."""
         return self.state.totals
 
     def entry(self, path: str) -> Entry | DamagedEntry | None:
-        """What lies under a path, also if it is deleted. Needs no list of all names."""
+        """Return what has a path, also if it is deleted; None if nothing ever had. Lists nothing."""
         found = self.state.entry(self.key.encrypt_name(path)) if path else None
         return self._open(found) if found is not None else None
 
     def entries(
         self, directory: str = "", *, deleted: bool = False, matching: Callable[[str], object] = bool
     ) -> Iterator[Entry | DamagedEntry]:
-        """All that lies below a directory and has a matching path; the empty path is the whole folder.
+        """Yield all entries below a directory whose path matches; the empty path is the whole folder.
 
-        Each is decrypted as it comes. By directory, then by name, as bytes of UTF-8: so a directory comes before what
-        is in it. Where all of the folder is asked for, what has no harmless path comes last, matching or not.
+        Each is decrypted when it is its turn. The order is by directory, then by name, as bytes of UTF-8: a directory
+        comes before what is in it. For the whole folder, entries without a harmless path come last, whether they match
+        or not.
         """
         for path, sequence in self._all_names().below(directory, deleted):
             if matching(path):
@@ -82,43 +96,26 @@ class Folder:
             yield from self.unnamed(deleted=deleted)
 
     def children(self, directory: str = "", *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
-        """What lies directly in a directory, by name."""
+        """Yield the entries directly in a directory, by name."""
         for _, sequence in self._all_names().children(directory, deleted):
             yield self._open(self.state.entry_at(sequence))
 
     def directories(self, directory: str = "", *, deleted: bool = False) -> Iterator[str]:
-        """Paths of the directories below one that have something in them."""
+        """Yield the paths of the directories below one that have something in them."""
         return self._all_names().directories(directory, deleted)
 
     def unnamed(self, *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
-        """What has no harmless path: names that do not decrypt, or would lead out of the folder."""
+        """Yield the entries without a harmless path: their names do not decrypt, or would lead out of the folder."""
         for sequence in self._all_names().unnamed(deleted):
             yield self._open(self.state.entry_at(sequence))
 
     async def versions(self, path: str) -> list[Version]:
-        """All versions of a path within the history that the store keeps, oldest first. Reads the whole log."""
-        name = self.key.encrypt_name(path)
-        with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:
-            state = FolderState(Path(directory, "base.sqlite"))
-            try:
-                return await self._versions(name, state)
-            finally:
-                state.close()
+        """Return all versions of a path within the history that the store keeps, oldest first.
 
-    async def _versions(self, name: str, base: FolderState) -> list[Version]:
-        if not await self.bucket.size(self.keys.segment(1)):
-            oldest = min(await list_checkpoints(self.bucket, self.keys), default=None)
-            if oldest is not None:
-                await read_checkpoint(self.bucket, self.keys, oldest, base)
-        found = base.entry(name)
-        versions = [Version(None, self._open(found))] if found is not None else []
-        async for _, segment in segments_after(self.bucket, self.keys, base.position):
-            versions += (
-                Version(to_datetime(segment.time_ms), self._open(entry))
-                for entry in segment.entries
-                if entry.file_info.name == name
-            )
-        return versions
+        Reads the whole log. Raises DataError or StoreError.
+        """
+        found = read_versions(self.bucket, self.keys, self.key.encrypt_name(path))
+        return [Version(since, self._open(entry)) async for since, entry in found]
 
     def _open(self, entry: LogEntry) -> Entry | DamagedEntry:
         return open_entry(entry, self.key, self.keys)
@@ -151,10 +148,10 @@ class Folder:
 async def open_folder(
     bucket: Bucket, folder_id: str, password: str, *, as_of: datetime | None = None
 ) -> AsyncIterator[Folder]:
-    """The folder as it is now, or as it was at `as_of` (with a time zone). Nothing is written to the store.
+    """Open a folder as it is now, or as it was at `as_of` (with a time zone). Nothing is written to the store.
 
-    Raises WrongPassword; UsageError where there is no such folder, or `as_of` is before its history; DataError where
-    its log is damaged; StoreError.
+    Raises WrongPassword, NoSuchFolder, FolderRemovalUnfinished, UsageError if `as_of` is before the history, DataError
+    if the log is damaged, or StoreError.
     """
     record = await _find(bucket, folder_id)
     key = await asyncio.to_thread(FolderKey.derive, password, folder_id)
@@ -176,16 +173,16 @@ async def open_folder(
 async def _find(bucket: Bucket, folder_id: str) -> FolderRecord:
     record = await read_record(bucket, FolderKeys.of(folder_id).record, FolderRecord.from_json)
     if record is None:
-        raise UsageError(
+        raise NoSuchFolder(
             f"there is no folder {folder_id!r} in the store, which has {name_folders(await read_folders(bucket))}"
         )
     if record.folder_id != folder_id:
         raise DataError(f"the record of the folder {folder_id!r} names another folder, {record.folder_id!r}")
     if record.removed:
-        raise UsageError(f"the folder {folder_id!r} cannot be opened: {removal_unfinished(record)}")
+        raise FolderRemovalUnfinished(folder_id)
     return record
 
 
 def name_folders(folders: list[FolderRecord]) -> str:
-    """Which folders there are, for a message."""
+    """Return the IDs of folders, for a message."""
     return ", ".join(repr(folder.folder_id) for folder in folders) or "none"

@@ -1,4 +1,4 @@
-"""Globs: `*`, `?` and `[...]` stand for characters of one name, and `**` for any, slashes included."""
+"""Globs: `*`, `?` and `[...]` stand for characters of one name, and `**` for any characters, slashes included."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SPECIAL = re.compile(r"[\\\[\]^&~|]")  # in a set of characters
 
 
 def is_glob(text: str) -> bool:
-    """Whether anything in the text stands for something else."""
+    """Return whether a text has any of the special characters of globs."""
     return len(_PIECES.split(text)) > 1
 
 
 def compile_glob(glob: str) -> re.Pattern[str]:
-    """What matches all of a path. Raises UsageError."""
+    """Return the regular expression of a glob, for `fullmatch`. Raises UsageError."""
     try:
         return re.compile("".join(map(_expression, _PIECES.split(glob))), re.DOTALL)
     except re.error as error:
@@ -25,7 +25,6 @@ def compile_glob(glob: str) -> re.Pattern[str]:
 
 
 def _expression(piece: str) -> str:
-    """A piece of a glob as a regular expression."""
     if piece in _STARS:
         return _STARS[piece]
     if len(piece) > 2 and piece[0] == "[" and piece[-1] == "]":

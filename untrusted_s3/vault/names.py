@@ -1,4 +1,4 @@
-"""The plain names of a folder, in memory: many times smaller than as Python's objects, and never on a disk."""
+"""The plain names of a folder. SQLite in memory needs a fraction of what Python objects would; they reach no disk."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ CREATE TABLE unnamed (sequence INTEGER PRIMARY KEY, gone INTEGER NOT NULL);
 
 
 class Names:
-    """Plain paths of entries and their sequence numbers. Those that are gone (deleted) come only on demand.
+    """Plain paths of entries and their sequence numbers.
 
-    All orders are by directory, then by name, as bytes of UTF-8: a directory comes before what is in it.
+    Methods with a parameter `gone` leave out what is gone (deleted) unless it is true. The order is by directory, then
+    by name, as bytes of UTF-8: a directory comes before what is in it.
     """
 
     def __init__(self) -> None:
@@ -28,11 +29,11 @@ class Names:
         self._connection.executescript(_SCHEMA)
 
     def close(self) -> None:
-        """Frees the memory."""
+        """Free the memory."""
         self._connection.close()
 
     def add(self, rows: Iterable[tuple[str | None, int, bool]]) -> None:
-        """Adds paths, their sequence numbers and whether they are gone; no path where there is no harmless one."""
+        """Add rows of path (None if there is no harmless one), sequence number, and whether the entry is gone."""
         cursor = self._connection.cursor()
         cursor.execute("BEGIN")
         for path, sequence, gone in rows:
@@ -44,21 +45,21 @@ class Names:
         cursor.execute("COMMIT")
 
     def unnamed(self, gone: bool) -> Iterator[int]:
-        """What has no harmless path."""
+        """Yield the sequence numbers of entries without a harmless path."""
         rows = self._connection.execute("SELECT sequence FROM unnamed WHERE gone <= ? ORDER BY sequence", (gone,))
         return (row[0] for row in rows)
 
     def children(self, directory: str, gone: bool) -> Iterator[tuple[str, int]]:
-        """What lies directly in a directory; the folder itself is the empty path."""
+        """Yield paths and sequence numbers directly in a directory; the empty path is the folder itself."""
         return self._paths("WHERE gone <= ? AND directory = ?", gone, directory)
 
     def below(self, directory: str, gone: bool) -> Iterator[tuple[str, int]]:
-        """What lies in a directory and in those below it."""
+        """Yield paths and sequence numbers in a directory and in those below it."""
         yield from self.children(directory, gone)
         yield from self._paths("WHERE gone <= ? AND directory >= ? AND directory < ?", gone, *_range_below(directory))
 
     def directories(self, directory: str, gone: bool) -> Iterator[str]:
-        """Paths of the directories below one, of which each has something in it, in the same order."""
+        """Yield the paths of the directories below one that have something in them."""
         rows = self._connection.execute(
             "SELECT DISTINCT directory FROM names WHERE gone <= ? AND directory >= ? AND directory < ? ORDER BY 1",
             (gone, *_range_below(directory)),
@@ -72,7 +73,7 @@ class Names:
 
 
 def _range_below(directory: str) -> tuple[str, str | bytes]:
-    """The first path below a directory, and the first after all of them."""
+    """Return the first path below a directory, and the first after all of them."""
     if not directory:
-        return "\x01", b""  # to SQLite, any bytes come after all texts
+        return "\x01", b""  # in SQLite, bytes come after all texts
     return directory + "/", directory + chr(ord("/") + 1)

@@ -1,23 +1,24 @@
-"""Which part of a folder is meant: paths and globs."""
+"""A part of a folder, chosen by paths and globs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from untrusted_s3.errors import UsageError
+from untrusted_s3.progress import Progress
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind
 from untrusted_s3.vault.folder import Folder
 from untrusted_s3.vault.globs import compile_glob
-from untrusted_s3.vault.progress import Progress
 
 
 class Selection:
-    """What lies under one of several paths or globs, or below one of these; everything where there is none.
+    """What matches one of several paths or globs, or lies below such a path; everything if none is given.
 
-    A path that has a glob's special characters in its name may be given as it is.
+    A path whose name has special characters of globs also matches literally.
     """
 
     def __init__(self, globs: Sequence[str] = ()) -> None:
+        """Choose by globs. Raises UsageError for one that is wrong."""
         self._literal = {glob.strip("/") for glob in globs}
         self._patterns = [compile_glob(glob) for glob in self._literal]
 
@@ -27,16 +28,16 @@ class Selection:
         return not self._patterns
 
     def includes(self, path: str) -> bool:
-        """Whether the path is meant."""
+        """Return whether a path is selected."""
         return self.is_everything or any(
             above in self._literal or any(pattern.fullmatch(above) for pattern in self._patterns)
             for above in (path, *_above(path))
         )
 
     def of(self, folder: Folder) -> Iterator[Entry | DamagedEntry]:
-        """What is meant of a folder, with the directories that it lies in; each of these comes before what is in it.
+        """Yield the selected entries of a folder and the directories that they lie in.
 
-        Also what has no known path: it could be meant.
+        A directory comes before what is in it. Entries without a known path are included, because they could match.
         """
         given: set[str] = set()
         for entry in folder.entries(matching=self.includes):
@@ -50,9 +51,9 @@ class Selection:
             yield entry
 
     def progress(self, folder: Folder) -> Progress:
-        """How much work there is on the files that are meant, none of it done.
+        """Return the work on the selected files of a folder, with nothing done.
 
-        Raises UsageError where a folder has nothing of what is meant.
+        Raises UsageError if the folder has nothing that is selected.
         """
         if self.is_everything:
             return Progress(total_files=folder.totals.files, total_bytes=folder.totals.bytes)
@@ -68,5 +69,5 @@ class Selection:
 
 
 def _above(path: str) -> list[str]:
-    """The paths of the directories that a path lies in, from the top."""
+    """Return the paths of the directories that a path lies in, from the top."""
     return [path[:end] for end, character in enumerate(path) if character == "/"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from untrusted_s3.cli.advice import advise
 from untrusted_s3.cli.allocator import reuse_large_buffers
 from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
 from untrusted_s3.cli.options import (
@@ -25,11 +26,12 @@ from untrusted_s3.cli.progress import shown_progress
 from untrusted_s3.cli.selection import selection_options
 from untrusted_s3.cli.signals import run_interruptible
 from untrusted_s3.cli.store import open_store
-from untrusted_s3.errors import NotRestored
+from untrusted_s3.errors import NotRestored, PathTaken
+from untrusted_s3.settings import ReadSettings
 from untrusted_s3.structured_logging import printable
 
 if TYPE_CHECKING:
-    from untrusted_s3.restore.restoration import Outcome, RestoreReport, RestoreSettings
+    from untrusted_s3.restore.report import Outcome, RestoreOptions, RestoreReport
     from untrusted_s3.vault.entry import Entry
     from untrusted_s3.vault.selection import Selection
 
@@ -66,11 +68,11 @@ def restore(
     written.
     """
     # Imported here, because a gateway's process must load nothing that can decrypt.
-    from untrusted_s3.restore.restoration import RestoreSettings
+    from untrusted_s3.restore.report import RestoreOptions
 
     reuse_large_buffers()
-    settings = RestoreSettings(overwrite, owner, xattrs, dry_run)
-    report = run_interruptible(_restore(context, store, key_holder, target, selection, settings, memory, as_json))
+    options = RestoreOptions(overwrite, owner, xattrs, dry_run)
+    report = run_interruptible(_restore(context, store, key_holder, target, selection, options, memory, as_json))
     if as_json:
         print_json({"ok": not report.failed, "dry_run": dry_run, **dataclasses.asdict(report)})
     _print_report(report, dry_run)
@@ -83,35 +85,43 @@ async def _restore(
     key_holder: KeyHolderOptions,
     target: Path,
     selection: Selection,
-    settings: RestoreSettings,
+    options: RestoreOptions,
     memory: int,
     as_json: bool,
 ) -> RestoreReport:
-    from untrusted_s3.restore.restoration import Outcome, Restoration
+    from untrusted_s3.restore.report import Outcome
+    from untrusted_s3.restore.restoration import Restoration
     from untrusted_s3.restore.target import Target
     from untrusted_s3.vault.reading import BlockReader
 
     def list_path(entry: Entry, outcome: Outcome) -> None:
-        if settings.dry_run and not as_json and outcome is Outcome.RESTORED:
+        if options.dry_run and not as_json and outcome is Outcome.RESTORED:
             click.echo(printable(entry.path))
 
     live_line = current_invocation().live_line
     async with contextlib.AsyncExitStack() as stack:
         bucket = await stack.enter_async_context(open_store(store))
         folder = await stack.enter_async_context(opened_folder(bucket, key_holder))
-        reader = await stack.enter_async_context(BlockReader(folder, memory))
+        reader = await stack.enter_async_context(BlockReader(folder, ReadSettings(memory=memory)))
         progress = selection.progress(folder)
-        if settings.dry_run and not target.exists():
+        if options.dry_run and not target.exists():
             target = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # as empty as a new target
         opened = stack.enter_context(Target(target))
-        run = Restoration(reader, opened, settings, progress, list_path)
-        if live_line is not None and not settings.dry_run:
+        run = Restoration(reader, opened, options, progress, list_path)
+        if live_line is not None and not options.dry_run:
             await stack.enter_async_context(shown_progress(progress, "restored", live_line))
         return await run.run(selection.of(folder))
 
 
 def _print_report(report: RestoreReport, dry_run: bool) -> None:
-    print_problems("not restored", report.failed)
+    taken, advice = set(report.taken), advise(PathTaken())
+    print_problems(
+        "not restored",
+        [
+            dataclasses.replace(problem, reason=f"{problem.reason} ({advice})") if problem.path in taken else problem
+            for problem in report.failed
+        ],
+    )
     print_problems("restored, but not all of its metadata", report.incomplete)
     parts = [f"{counted(report.files, 'file')} ({size_text(report.bytes)})", counted(report.symlinks, "symlink")]
     parts += [f"{report.there:,} there already"] if report.there else []

@@ -26,13 +26,14 @@ from untrusted_s3.cli.selection import selection_options
 from untrusted_s3.cli.signals import run_interruptible
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.errors import DataError
+from untrusted_s3.settings import ReadSettings
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import read_folders
 
 if TYPE_CHECKING:
     from untrusted_s3.problem import Problem
     from untrusted_s3.vault.selection import Selection
-    from untrusted_s3.verify.verification import VerifyReport
+    from untrusted_s3.verify.report import VerifyReport
 
 _SEED_BITS = 32
 
@@ -105,7 +106,8 @@ async def _verify(
 ) -> tuple[list[Problem], VerifyReport | None]:
     """Return what is wrong with the log, and with the files; None for these if the log is too damaged to name them."""
     from untrusted_s3.index.log_check import check_log
-    from untrusted_s3.verify.verification import Verification, sample
+    from untrusted_s3.verify.sampling import sample
+    from untrusted_s3.verify.verification import Verification
 
     live_line = current_invocation().live_line
     async with contextlib.AsyncExitStack() as stack:
@@ -128,7 +130,8 @@ async def _verify(
             progress.total_bytes = int(progress.total_bytes * share)
         if live_line is not None:
             await stack.enter_async_context(shown_progress(progress, "verified", live_line))
-        verification = stack.enter_context(Verification(folder, progress, memory, list_objects=all_of_it))
+        settings = ReadSettings(memory=memory)
+        verification = stack.enter_context(Verification(folder, progress, settings, list_objects=all_of_it))
         return log, await verification.run(entries)
 
 

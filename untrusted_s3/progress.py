@@ -1,4 +1,4 @@
-"""How far a long piece of work has come."""
+"""How far a long piece of work on files has come."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Progress:
-    """Files and bytes (of encrypted data) that are done, and how many there are in all."""
+    """What is done, and how much work there is.
+
+    Attributes:
+        files: Files that are done.
+        bytes: Bytes that are done, of encrypted data.
+        total_files: All files.
+        total_bytes: All bytes.
+    """
 
     files: int = 0
     bytes: int = 0
@@ -15,24 +22,24 @@ class Progress:
     total_bytes: int = 0
 
     def begin(self, size: int) -> FileProgress:
-        """One more file is begun, of that many bytes."""
+        """Begin a file of `size` bytes."""
         return FileProgress(self, size)
 
 
 class FileProgress:
-    """One file's share of a progress."""
+    """The share of one file in a Progress."""
 
     def __init__(self, progress: Progress, size: int) -> None:
         self._progress = progress
         self._left = size
 
     def add(self, size: int) -> None:
-        """More of its bytes are done."""
+        """Count `size` more bytes as done."""
         size = min(size, self._left)
         self._left -= size
         self._progress.bytes += size
 
     def end(self) -> None:
-        """It is done, or given up: what is left of it needs no more time."""
+        """Count the file as done, with all of its bytes; also if it was given up."""
         self.add(self._left)
         self._progress.files += 1

@@ -1,0 +1,24 @@
+"""What was verified, and what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from untrusted_s3.problem import Problem
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was verified, and what is wrong.
+
+    Attributes:
+        files: Files that were read.
+        bytes: The bytes of their objects.
+        others: Directories and symlinks.
+        damaged: What is damaged, by plain path, or by encrypted name if the path is not known.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    others: int = 0
+    damaged: list[Problem] = field(default_factory=list)
