@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from collections.abc import Callable
 
 import crc32c
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.file_infos import deleted, device, directory, entry, file, plaintext
+from untrusted_s3.bep import bep_pb2 as bep
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError
+from untrusted_s3.bep.file_info import parse_file_info
+from untrusted_s3.errors import DataError, FolderRefused, RemoteProtocolError
 from untrusted_s3.index import segment_pb2 as pb
 from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
 from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, Segment, decode_segment, encode_segment
@@ -121,3 +124,26 @@ def test_another_version_of_the_format_is_told_from_damage() -> None:
 def test_sound_bytes_that_say_nonsense(message: bytes) -> None:
     with pytest.raises(DataError, match=KEY):
         decode_segment(sealed(message), KEY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda info: info.ClearField("blocks"),
+        lambda info: setattr(info.blocks[0], "size", 5),
+        lambda info: setattr(info.blocks[0], "hash", b"a token of another length"),
+        lambda info: setattr(info, "name", "another form of encrypted names"),
+        lambda info: setattr(info, "encrypted", bytes(2 << 20)),
+    ],
+    ids=["no blocks", "block size", "token", "name", "long"],
+)
+def test_limits_for_peers_do_not_apply_to_the_log(change: Callable[[bep.FileInfo], object]) -> None:
+    """They may be stricter one day than when the entry was written."""
+    info = bep.FileInfo.FromString(file("a").raw)
+    change(info)
+    raw = info.SerializeToString()
+    with pytest.raises((RemoteProtocolError, FolderRefused)):
+        parse_file_info(raw)
+    message = pb.Segment(writer=bytes(32), entries=[pb.Entry(file_info=raw)])
+    (found,) = decode_segment(sealed(message.SerializeToString()), KEY).entries
+    assert (found.file_info.raw, found.file_info.message) == (raw, info)

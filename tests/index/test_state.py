@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.file_infos import deleted, device, directory, encrypted_name, entry, file
 from tests.simulated import fast_directory
+from untrusted_s3.accounts import Account
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import DataError, StateDamaged, StateFolderUnusable
@@ -237,6 +238,26 @@ def test_an_entry_read_before_a_change_is_not_given_after_it(state: FolderState)
         found = state.entry(encrypted_name("a"))
         assert found is not None
         assert found.file_info.message.version.counters[0].value == position
+
+
+def test_parsed_entries_stay_within_an_account(path: Path) -> None:
+    account = Account(100_000)
+    state = FolderState(path, parsed=account)
+    state.apply(1, segment(1, *map(file, range(1000))))
+    for number in range(1000):
+        found = state.entry(encrypted_name(number))
+        assert found == state.entry(encrypted_name(number)) == entry(file(number))
+    assert 50_000 < account.used <= account.capacity
+    assert account.most_used < 2 * account.capacity
+    state.close()
+    assert account.used == 0
+
+
+def test_a_parsed_entry_is_given_again(state: FolderState) -> None:
+    state.apply(1, segment(1, file("a"), file("b")))
+    first = state.entry(encrypted_name("a"))
+    assert state.entry(encrypted_name("b")) is not None
+    assert state.entry(encrypted_name("a")) is first
 
 
 def test_file_infos_are_given_as_they_were(state: FolderState) -> None:

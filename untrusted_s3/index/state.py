@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from untrusted_s3.accounts import Account, ByteCache
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
@@ -57,6 +57,8 @@ INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET
     index_id = excluded.index_id,
     sequence = iif(index_id = excluded.index_id, max(sequence, excluded.sequence), excluded.sequence)
 """
+# Bytes of parsed entries that are kept where no account is given.
+_PARSED_ENTRIES = 4 * MIB
 _COUNTERS = ("files", "directories", "deleted")
 _KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
 
@@ -78,44 +80,20 @@ class FolderTotals:
     bytes: int
 
 
-class _ParsedEntries:
-    """The entries that were looked up last, by sequence numbers, which never name anything else later."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._used = 0
-        self._entries: OrderedDict[int, tuple[Entry, int]] = OrderedDict()
-
-    def get(self, sequence: int) -> Entry | None:
-        found = self._entries.get(sequence)
-        if found is None:
-            return None
-        self._entries.move_to_end(sequence)
-        return found[0]
-
-    def put(self, sequence: int, entry: Entry, size: int) -> None:
-        self._entries[sequence] = entry, size
-        self._used += size
-        while self._used > self._capacity:
-            self._used -= self._entries.popitem(last=False)[1][1]
-
-    def clear(self) -> None:
-        self._entries.clear()
-        self._used = 0
-
-
 class FolderState:
     """The state of one folder after the log segment at `position`."""
 
-    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None, parsed: Account | None = None) -> None:
         """Open the state, or make an empty one at position 0. Raises StateFolderUnusable.
 
-        All methods raise StateDamaged, after a call of `on_damage`, when the file turns out to be damaged.
+        `parsed` bounds the memory for parsed entries that are kept. All methods raise StateDamaged, after a call of
+        `on_damage`, when the file turns out to be damaged.
         """
         self.path = path
         self._on_damage = on_damage
-        # Peers ask for one block of a file after the other.
-        self._parsed = _ParsedEntries(4 * MIB)
+        # By sequence numbers, which are never used again. Peers ask for one block of a file after the other.
+        account = parsed if parsed is not None else Account(_PARSED_ENTRIES)
+        self._parsed: ByteCache[int, Entry] = ByteCache(account, path)
         self._open()
 
     def _open(self) -> None:
@@ -133,6 +111,7 @@ class FolderState:
 
     def close(self) -> None:
         """Close the file."""
+        self._parsed.close()
         self._connection.close()
 
     @property
