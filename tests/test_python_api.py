@@ -1,19 +1,53 @@
-"""The example of docs/python-api.md does what it says."""
+"""The public surface is what docs/python-api.md says, and it costs nothing until it is used."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import untrusted_s3
 from tests.peers.s3_server import S3Server
 from tests.vault.stored_folder import FOLDER_ID, MODIFIED_NS, PASSWORD, START, StoredFolder
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.s3 import S3Bucket, S3Credentials
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "python-api.md"
+
+
+def test_the_document_names_what_is_public_and_nothing_else() -> None:
+    section = DOCUMENT.read_text(encoding="utf-8").partition("\n## Public names\n")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == sorted(untrusted_s3.__all__)
+
+
+@pytest.mark.parametrize("name", untrusted_s3.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert name in dir(untrusted_s3)
+    value = getattr(untrusted_s3, name)
+    assert name == "__version__" or value.__name__ == name
+
+
+def test_nothing_else_is_given() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Restoration'"):
+        untrusted_s3.Restoration  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_importing_the_package_loads_nothing_else() -> None:
+    program = "\n".join(
+        [
+            "import sys",
+            "import importlib, typing",
+            "before = set(sys.modules)",
+            "import untrusted_s3",
+            "print(sorted(set(sys.modules) - before))",
+        ]
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout.strip() == "['untrusted_s3']"
 
 
 @pytest.mark.store
