@@ -3,7 +3,8 @@
 A test whose program is missing is skipped. With UNTRUSTED_S3_REQUIRE_PEERS=1, as in CI, it fails.
 
 Async tests run on uvloop, which the gateway uses, and on asyncio. Tests of real peers run on uvloop alone: the gateway
-is a child process there. `tests.loops.one_loop` marks long tests that run on uvloop alone.
+is a child process there. `tests.loops.one_loop` marks long tests that run on uvloop alone, and
+`tests.virtual_time.virtual_time` tests whose time is simulated.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.peers.ceph import ceph_rgw as run_ceph_rgw
 from tests.peers.debian import SYNCTHING_VERSIONS, PeerUnavailable, SyncthingVersion
 from tests.peers.debian import syncthing_binary as fetch_syncthing
 from tests.peers.s3_server import S3Server
+from tests.virtual_time import VirtualTimeLoop
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store.embedded.process import find_weed
 from untrusted_s3.store.embedded.server import EmbeddedStore
@@ -31,6 +33,9 @@ from untrusted_s3.store.embedded.server import EmbeddedStore
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Return the event loops that an async test runs on, by the part of its name that stands for the loop."""
+    marker = item.get_closest_marker("asyncio")
+    if marker is not None and marker.kwargs.get("loop_factories") == ["virtual time"]:
+        return {"virtual time": VirtualTimeLoop}
     return {"uvloop": LOOPS["uvloop"]} if item.get_closest_marker("interop") else LOOPS
 
 

@@ -57,7 +57,6 @@ class LogSettings:
         cursor_interval: How often peers' cursors are written while nothing else is.
         max_append_delay: The longest pause between tries to write to the log.
         read_ahead: How many segments are read at once.
-        pending_batch_size: Bytes of pending file infos that are read from the local index at once.
         concurrent_deletions: How many trimmed segments are deleted at once.
     """
 
@@ -73,7 +72,6 @@ class LogSettings:
     cursor_interval: float = 60.0
     max_append_delay: float = 15.0
     read_ahead: int = 16
-    pending_batch_size: int = 4 * MIB
     concurrent_deletions: int = 16
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.connections.loopback import OURS, THEIRS
+from tests.connections.loopback import OURS, THEIRS, until
 from tests.file_infos import directory, file, plaintext
 from tests.fuzz.test_targets import BODIES, HELLO, mutated
 from tests.loops import RunAsync
@@ -17,15 +16,15 @@ from tests.simulated import SimulatedBucket, fast_directory
 from tests.sync.host import FakeHost, offered
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.connection import Connection
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.framing import encode_frame
-from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.errors import ProtocolError
 from untrusted_s3.store.records import PeerRecord
 from untrusted_s3.sync.session import Session
 
 
-class Wire(BEPTransport):
-    """A transport without TLS and without a socket."""
+class Wire:
+    """A connection without TLS and without a socket. Implements `sync.connection.PeerConnection`."""
 
     def __init__(self) -> None:
         self.bep = Connection(time.monotonic())
@@ -33,12 +32,12 @@ class Wire(BEPTransport):
         self.dialed = False
         self.address = "tcp://192.0.2.1:1"
         self.error: Exception | None = None
-        self.open = True
+        self.is_open = True
         self.paused = False
 
     @property
-    def is_open(self) -> bool:
-        return self.open
+    def peer_device_id(self) -> DeviceID:
+        return THEIRS.device_id
 
     def write(self, *pieces: bytes | bytearray | memoryview) -> None:
         pass
@@ -56,14 +55,17 @@ class Wire(BEPTransport):
         pass
 
     def close(self, reason: str) -> None:
-        self.open = False
+        self.is_open = False
+
+    def say_close(self, reason: str) -> None:
+        self.is_open = False
 
     def fail(self, error: Exception) -> None:
         self.error = self.error or error
-        self.open = False
+        self.is_open = False
 
     def abort(self) -> None:
-        self.open = False
+        self.is_open = False
 
 
 async def listen(data: bytes) -> tuple[FakeHost, Wire]:
@@ -72,25 +74,18 @@ async def listen(data: bytes) -> tuple[FakeHost, Wire]:
         host, wire = FakeHost(OURS, SimulatedBucket(), directory), Wire()
         host.accepts = PeerRecord(THEIRS.device_id, "peer")
         session = Session(host, wire)
-        session.device_id = THEIRS.device_id
-        wire.bep.hello("us", "untrusted-s3", "v1", 1, time.monotonic())
-        conversation = asyncio.create_task(session._guarded(session._converse))
+        session.secured()
         config = encode_frame(pb.CLUSTER_CONFIG, pb.ClusterConfig(folders=[offered()]).SerializeToString())
         try:
             for piece in (HELLO, config, data):
                 for event in wire.bep.receive_data(piece, time.monotonic()):
                     session.received(event)
-                for _ in range(30):
-                    await asyncio.sleep(0)
+                await until(lambda: host.memory.messages.used == 0 or not wire.is_open)
         except ProtocolError as error:
             wire.fail(error)
-        for _ in range(100):
-            await asyncio.sleep(0)
         session.closed(wire.error)
-        conversation.cancel()
-        await asyncio.gather(conversation, return_exceptions=True)
         await host.stop()
-        assert host.message_memory.used == 0
+        assert host.memory.messages.used == 0
         return host, wire
 
 
@@ -124,7 +119,7 @@ def test_a_session_that_hears_anything(run_async: RunAsync, data: bytes) -> None
 async def test_it_does_take_what_is_right() -> None:
     host, wire = await listen(index_frame(INFOS[2].raw))
     assert wire.error is None
-    assert host.counters.index_entries_received._value.get() == 1
+    assert host.counters.registry.get_sample_value("untrusted_s3_index_entries_received_total") == 1
 
 
 async def test_it_does_end_for_what_is_wrong() -> None:

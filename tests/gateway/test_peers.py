@@ -117,7 +117,7 @@ async def test_a_newer_connection_counts_once_the_peer_speaks_over_it(host: Host
     await until(lambda: new.shared_folders == ["f"])
     assert host.peers.accepted[identity.device_id].session is new
     assert old.shared_folders == []
-    assert host.folders["f"].puller.sources == {identity.device_id: new}
+    assert host.folders["f"].sources == {identity.device_id: new}
     (error,) = await asyncio.gather(request, return_exceptions=True)
     assert "gone" in str(error), "what was asked of the old connection is asked again at once"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.file_infos import deleted, device, directory, encrypted_name, file
 from tests.simulated import fast_directory
+from untrusted_s3.accounts import Account
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.index.pending import Pending, PendingIndex
+from untrusted_s3.index.pending import Announced, Pending, PendingIndex, name_key
+from untrusted_s3.objects.naming import content_hash
 
 DEVICES = [device(1), device(2), device(3)]
 NAMES = range(5)
@@ -28,6 +31,23 @@ def announced(name: int, version: int, sequence: int) -> FileInfo:
     return kind(name, version, sequence=sequence)
 
 
+def announcement(info: FileInfo) -> Announced:
+    return Announced(info, content_hash(info) if info.has_data else None)
+
+
+def pending(one: DeviceID, info: FileInfo) -> Pending:
+    """The entry that is pending once a device has announced a file info."""
+    return Pending(
+        one,
+        name_key(info.name),
+        info.message.sequence,
+        info.message.version.SerializeToString(),
+        content_hash(info) if info.has_data else None,
+        info.message.size if info.has_data else 0,
+        len(info.raw),
+    )
+
+
 class AgainstAModel(RuleBasedStateMachine):
     """The pending index does what a dict of dicts would."""
 
@@ -35,13 +55,16 @@ class AgainstAModel(RuleBasedStateMachine):
         super().__init__()
         self.exits = ExitStack()
         self.path = self.exits.enter_context(fast_directory()) / "pending.sqlite"
-        self.index = PendingIndex(self.path)
+        self.parsed = Account(3000)  # room for a few
+        self.index = PendingIndex(self.path, parsed=self.parsed)
         self.received: dict[DeviceID, IndexState] = {}
-        self.pending: dict[DeviceID, dict[str, Pending]] = {one: {} for one in DEVICES}
+        self.pending: dict[DeviceID, dict[bytes, Pending]] = {one: {} for one in DEVICES}
+        self.infos: dict[Pending, FileInfo] = {}
         self.version = 0
 
     def teardown(self) -> None:
         self.index.close()
+        assert self.parsed.used == 0
         self.exits.close()
 
     @rule(one=st.sampled_from(DEVICES), index_id=st.integers(0, 2**64 - 1), sequence=st.integers(0, 100))
@@ -67,28 +90,41 @@ class AgainstAModel(RuleBasedStateMachine):
             infos.append(announced(name, self.version, sequence))
         others = [announced(name, 1, sequence) for name in unwanted if name not in wanted]
         state = IndexState(self.received[one].index_id, sequence)
-        self.index.add(one, state, infos, others)
+        self.index.add(one, state, [announcement(info) for info in infos], [info.name for info in others])
         self.received[one] = state
         for info in others:
-            self.pending[one].pop(info.name, None)
+            self.pending[one].pop(name_key(info.name), None)
         for info in infos:
-            self.pending[one][info.name] = Pending(one, info.message.sequence, info)
+            entry = self.pending[one][name_key(info.name)] = pending(one, info)
+            self.infos[entry] = info
 
     @rule(data=st.data(), stale=st.booleans())
     def remove(self, data: st.DataObject, stale: bool) -> None:
         everything = [entry for entries in self.pending.values() for entry in entries.values()]
         chosen = data.draw(st.lists(st.sampled_from(everything), unique_by=id)) if everything else []
         if stale:  # the device has announced it anew since
-            chosen = [Pending(entry.device_id, entry.sequence + 1000, entry.file_info) for entry in chosen]
+            chosen = [replace(entry, sequence=entry.sequence + 1000) for entry in chosen]
         self.index.remove(chosen)
         for entry in chosen:
             if not stale:
-                del self.pending[entry.device_id][entry.file_info.name]
+                del self.pending[entry.device_id][entry.name_hash]
 
     @rule()
     def restart(self) -> None:
         self.index.close()
-        self.index = PendingIndex(self.path)
+        self.index = PendingIndex(self.path, parsed=self.parsed)
+
+    @rule(data=st.data())
+    def load(self, data: st.DataObject) -> None:
+        everything = [entry for entries in self.pending.values() for entry in entries.values()]
+        if not everything:
+            return
+        entry = data.draw(st.sampled_from(everything))
+        assert self.index.file_info(replace(entry, sequence=entry.sequence + 1000)) is None
+        for _ in range(2):
+            found = self.index.file_info(entry)
+            assert found is not None
+            assert (found.raw, found.message) == (self.infos[entry].raw, self.infos[entry].message)
 
     @invariant()
     def says_the_same(self) -> None:
@@ -104,14 +140,14 @@ class AgainstAModel(RuleBasedStateMachine):
                 left = [entry.sequence for entry in ordered if entry.sequence not in handled]
                 reached = left[0] - 1 if left else received.max_sequence
                 assert self.index.handled(one, handled) == IndexState(received.index_id, reached)
-        largest: dict[str, int] = {}
-        for name in map(encrypted_name, NAMES):
-            found = {entry.device_id: entry for entry in self.index.of_name(name)}
-            assert found == {one: entries[name] for one, entries in self.pending.items() if name in entries}
+        largest: dict[bytes, int] = {}
+        for key in (name_key(encrypted_name(name)) for name in NAMES):
+            found = {entry.device_id: entry for entry in self.index.of_name(key)}
+            assert found == {one: entries[key] for one, entries in self.pending.items() if key in entries}
             for entry in found.values():
-                size = entry.file_info.message.size if entry.file_info.has_data else 0
-                largest[name] = max(largest.get(name, 0), size)
+                largest[key] = max(largest.get(key, 0), entry.size)
         assert self.index.totals == (len(largest), sum(largest.values()))
+        assert self.parsed.used <= self.parsed.capacity
 
 
 AgainstAModel.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
@@ -140,25 +176,43 @@ def test_index_ids_have_64_bits(index_id: int, index: PendingIndex) -> None:
 
 def test_removing_what_was_announced_anew_leaves_the_new_one(index: PendingIndex) -> None:
     old, new = file("a", 1, sequence=1), file("a", 2, sequence=2)
-    index.add(device(1), IndexState(7, 1), [old], [])
+    index.add(device(1), IndexState(7, 1), [announcement(old)], [])
     taken = index.after(device(1), 0, 10)
-    index.add(device(1), IndexState(7, 2), [new], [])
+    index.add(device(1), IndexState(7, 2), [announcement(new)], [])
     index.remove(taken)
-    assert index.of_name(old.name) == [Pending(device(1), 2, new)]
+    assert index.of_name(name_key(old.name)) == [pending(device(1), new)]
     assert index.handled(device(1)) == IndexState(7, 1)
 
 
 def test_a_file_that_several_devices_announce_counts_once(index: PendingIndex) -> None:
     for number in (1, 2):
-        index.add(device(number), IndexState(7, 1), [file("a", 1, sizes=(2000,), sequence=1)], [])
+        index.add(device(number), IndexState(7, 1), [announcement(file("a", 1, sizes=(2000,), sequence=1))], [])
     assert index.totals == (1, 2000)
 
 
 def test_a_message_that_fails_half_way_leaves_nothing(index: PendingIndex) -> None:
-    index.add(device(1), IndexState(7, 1), [file("a", sequence=1)], [])
+    index.add(device(1), IndexState(7, 1), [announcement(file("a", sequence=1))], [])
     too_large = IndexState(7, 2**64)  # more than SQLite holds
     with pytest.raises(OverflowError):
-        index.add(device(1), too_large, [file("b", sequence=2)], [file("a", 2, sequence=3)])
-    assert [entry.file_info.name for entry in index.after(device(1), 0, 10)] == [encrypted_name("a")]
+        index.add(device(1), too_large, [announcement(file("b", sizes=(2000,), sequence=2))], [encrypted_name("a")])
+    assert index.after(device(1), 0, 10) == [pending(device(1), file("a", sequence=1))]
     assert index.totals == (1, 1064)
     assert index.received(device(1)) == IndexState(7, 1)
+
+
+def test_a_message_that_names_a_file_twice_counts_it_once(index: PendingIndex) -> None:
+    infos = [file("a", version, sizes=(2000 * version,), sequence=version) for version in (1, 2)]
+    index.add(device(1), IndexState(7, 2), [announcement(info) for info in infos], [])
+    assert index.after(device(1), 0, 10) == [pending(device(1), infos[1])]
+    assert index.totals == (1, 4000)
+
+
+def test_the_earliest_file_infos_stay_parsed_when_memory_is_short(tmp_path: Path) -> None:
+    infos = [file(number, sequence=number + 1) for number in range(4)]
+    account = Account(5 * infos[0].memory_size // 2)
+    index = PendingIndex(tmp_path / "pending.sqlite", parsed=account)
+    index.add(device(1), IndexState(7, 4), [announcement(info) for info in infos], [])
+    loaded = [index.file_info(entry) for entry in index.after(device(1), 0, 10)]
+    assert [found is info for found, info in zip(loaded, infos, strict=True)] == [True, True, False, False]
+    assert [found and found.raw for found in loaded] == [info.raw for info in infos]
+    index.close()

@@ -8,39 +8,44 @@ from pathlib import Path
 
 from tests.connections.loopback import OURS, THEIRS
 from tests.simulated import SimulatedBucket
+from tests.sync.fakes import new_folder, run, sync_memory
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, check_token
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.identity.certificate import Identity
+from untrusted_s3.settings import LogSettings, Settings
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.sync.folder import Folder
-from untrusted_s3.sync.message_queue import MessageMemory
-from untrusted_s3.sync.responder import Responder
+from untrusted_s3.sync.requests_in import Responder
 from untrusted_s3.sync.session import Refusal, Session
 
 TOKEN = bytes(range(40))
 THEIR_INDEX = 0xFEDC_BA98_7654_3210
+# What is pulled goes to the log at once.
+SETTINGS = Settings(log=LogSettings(segment_interval=0.0))
 
 
 class FakeHost:
     """A gateway as far as a session sees it."""
 
-    def __init__(self, identity: Identity, bucket: SimulatedBucket, state_directory: Path) -> None:
+    def __init__(
+        self, identity: Identity, bucket: SimulatedBucket, state_directory: Path, settings: Settings = SETTINGS
+    ) -> None:
         self.device_id = identity.device_id
         self.device_name = "gateway"
         self.counters = Counters()
         self.bucket = bucket
-        self.responder = Responder(bucket, SharedBudget(1 << 20), self.counters)
-        self.message_memory = MessageMemory(1 << 30)
+        self.sync_settings = settings.sync
+        self.responder = Responder(bucket, self.counters, settings.sync, settings.objects)
+        self.memory = sync_memory()
         self.folders: dict[str, Folder] = {}
         self.accepts: PeerRecord | None = None
         self.refusals: dict[str, str] = {}
         self.ends: list[Exception | None] = []
         self.store_error: Exception | None = None
         self.tasks: list[asyncio.Task[None]] = []
-        self._directory = state_directory
+        self._directory, self._settings = state_directory, settings
 
     async def admit(self, session: Session) -> PeerRecord | None:
         return self.accepts
@@ -54,18 +59,18 @@ class FakeHost:
         return self.folders[offer.folder_id]
 
     async def open(self, record: FolderRecord) -> Folder:
-        folder = Folder(
+        folder = new_folder(
             record,
             self.bucket,
-            self.device_id,
             self._directory,
-            ByteBudget(1 << 20),
-            asyncio.Semaphore(8),
-            self.counters,
+            own_id=self.device_id,
+            memory=self.memory,
+            counters=self.counters,
+            settings=self._settings,
         )
         await folder.open()
         self.folders[record.folder_id] = folder
-        self.tasks.append(asyncio.ensure_future(folder.run()))
+        self.tasks.append(asyncio.ensure_future(run(folder)))
         return folder
 
     def folder(self, folder_id: str) -> Folder | None:

@@ -9,6 +9,7 @@ from tests.file_infos import device
 from tests.simulated import SimulatedStore
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
+from untrusted_s3.bep.events import IndexReceived
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.segment import decode_segment
@@ -52,26 +53,31 @@ class Device:
             raise BlockUnavailable("no such file")
         return memoryview(data_of(block))
 
-    def announce(self, folder: Folder, count: int) -> None:
-        """Gives a folder an index update of at most `count` entries, as `node.session` takes it."""
-        infos = self.after(folder.pending.received(self.device_id).max_sequence)[:count]
+    async def announce(self, folder: Folder, count: int) -> None:
+        """Give a folder an index update of at most `count` entries."""
+        infos = self.after(folder.received(self.device_id).max_sequence)[:count]
         if infos:
-            wanted = [info for info in infos if folder.state.wants(info)]
-            unwanted = [info for info in infos if not folder.state.wants(info)]
-            folder.pending.add(self.device_id, IndexState(self.index_id, infos[-1].message.sequence), wanted, unwanted)
-            folder.puller.wake()
+            raw = tuple(info.raw for info in infos)
+            update = IndexReceived("folder", raw, True, infos[-1].message.sequence, 0)
+            await folder.take_index(self.device_id, self.index_id, update)
+
+    def share(self, folder: Folder) -> IndexState:
+        """Share the folder, as over a new connection. Return how much of the index the folder knows."""
+        known = folder.start_index(self.device_id, IndexState(self.index_id, self.sequence))
+        folder.add_source(self.device_id, self)
+        return known
 
 
 def check_reflected(folder: Folder, one: Device) -> None:
     """The folder has all that the device has, and works at nothing."""
     for name, info in one.files.items():
-        entry = folder.state.entry(name)
+        entry = folder.entry(name)
         assert entry is not None
         assert entry.file_info.message.version == info.message.version
         assert content_hash(entry.file_info) == content_hash(info)
         assert entry.file_info.message.deleted == info.message.deleted
-    assert folder.pending.totals == (0, 0)
-    assert (folder.error, folder.puller.error) == (None, None)
+    assert folder.pending_totals == (0, 0)
+    assert folder.error is None
 
 
 def data_of(block: pb.BlockInfo) -> bytes:
@@ -92,8 +98,3 @@ def check_log(store: SimulatedStore) -> None:
             assert len(body) == entry.stored.size
             trailer = parse_file_info(body[message.size : -4])
             assert content_hash(trailer) == content_hash(entry.file_info) == entry.stored.content_hash.partition("-")[0]
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)

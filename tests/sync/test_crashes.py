@@ -5,23 +5,29 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.file_infos import SMALLEST_BLOCK, deleted, device, directory, file
-from tests.loops import one_loop
+from tests.file_infos import SMALLEST_BLOCK, deleted, directory, file
 from tests.simulated import Call, Phase, SimulatedBucket, SimulatedStore, fast_directory, inline_threads
-from tests.sync.scripted_device import RECORD, Device, check_log, check_reflected, turns
-from untrusted_s3 import limits
-from untrusted_s3.bep.cluster_config import IndexState
+from tests.sync.fakes import new_folder, run, sync_memory
+from tests.sync.scripted_device import RECORD, Device, check_log, check_reflected
+from tests.virtual_time import settled, virtual_time
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.byte_budget import ByteBudget
-from untrusted_s3.counters import Counters
-from untrusted_s3.sync.folder import Folder
+from untrusted_s3.settings import LogSettings, Settings
+from untrusted_s3.store.format import PartGrid
 
+POLL_INTERVAL = 5.0
+GRID = PartGrid(single_put_size=8 * SMALLEST_BLOCK, min_part_size=8192)
+SETTINGS = Settings(
+    log=LogSettings(
+        poll_interval=POLL_INTERVAL,
+        cursor_interval=-1.0,  # at every look at the log
+        checkpoint_cost=2 * LogSettings().segment_cost,
+        checkpoint_share=0.0,
+    )
+)
 LARGE = [SMALLEST_BLOCK] * 40
 # What the device does, one round after the other: small files and large ones come, change as a whole, in part, in their
 # metadata or their kind, and go.
@@ -41,7 +47,6 @@ class Process:
         store: SimulatedStore,
         one: Device,
         home: Path,
-        monkeypatch: pytest.MonkeyPatch,
         dies_at: int = 0,
         phase: Phase | None = None,
     ) -> None:
@@ -51,30 +56,26 @@ class Process:
         self._dies_at, self._phase = dies_at, phase
         self._dead = False
         self._numbers: dict[int, int] = {}
-        self._timers: list[tuple[Callable[..., object], tuple[Any, ...], asyncio.Handle]] = []
         self.bucket = SimulatedBucket(store, gate=self._gate)
-        self.folder = Folder(
-            RECORD, self.bucket, device(9), home, ByteBudget(100_000), asyncio.Semaphore(4), Counters()
-        )
+        memory = sync_memory(blocks=200_000)
+        self.folder = new_folder(RECORD, self.bucket, home, memory=memory, settings=SETTINGS, grid=GRID)
         self._task = asyncio.ensure_future(self._run())
-        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", self._call_later)
 
     async def _run(self) -> None:
         await self.folder.open()
-        self.folder.peer_index(self._one.device_id, IndexState(self._one.index_id, self._one.sequence))
-        self.folder.puller.add_source(self._one.device_id, self._one)
-        await self.folder.run()
+        self._one.share(self.folder)
+        await run(self.folder)
 
     async def play(self, rounds: list[list[FileInfo]]) -> int:
         """Lets the device do what it does; how many rounds came to their end."""
         for number, infos in enumerate([[], *rounds]):
             for info in infos:
                 self._one.take(info)
-            for turn in range(8):
-                await turns(80)
-                if turn == 0 and not self._dead:
-                    self._one.announce(self.folder, 1000)
-                self._time_passes()
+            await settled()
+            if not self._dead:
+                await self._one.announce(self.folder, 1000)
+            for _ in range(7):
+                await asyncio.sleep(POLL_INTERVAL)
                 if self._dead:
                     return number
         return len(rounds)
@@ -98,38 +99,15 @@ class Process:
         if self._dead:
             await asyncio.Event().wait()
 
-    def _call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
-        handle = asyncio.Handle(callback, args, asyncio.get_running_loop(), context)
-        self._timers.append((callback, args, handle))
-        return handle
 
-    def _time_passes(self) -> None:
-        due, self._timers = self._timers, []
-        for callback, args, handle in due:
-            if not handle.cancelled():
-                callback(*args)
-
-
-@pytest.fixture(autouse=True)
-def small_things(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "SINGLE_PUT_SIZE": 8 * SMALLEST_BLOCK,
-        "MIN_PART_SIZE": 8192,
-        "CHECKPOINT_COST": 2 * limits.SEGMENT_COST,
-        "CHECKPOINT_SHARE": 0.0,
-        "CURSOR_INTERVAL": -1.0,  # at every look at the log
-    }.items():
-        monkeypatch.setattr(limits, name, value)
-
-
-@one_loop
+@virtual_time
 @pytest.mark.parametrize("keep_state", [True, False])
 @pytest.mark.parametrize("phase", Phase)
-async def test_dying_at_every_call(phase: Phase, keep_state: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dying_at_every_call(phase: Phase, keep_state: bool) -> None:
     with inline_threads(), fast_directory() as home:
-        undisturbed = Process(SimulatedStore(), Device(1), home / "undisturbed", monkeypatch)
+        undisturbed = Process(SimulatedStore(), Device(1), home / "undisturbed")
         assert await undisturbed.play(ROUNDS) == len(ROUNDS)
-        totals = undisturbed.folder.state.totals
+        totals = undisturbed.folder.totals
         await undisturbed.end()
         assert {call.operation for call in undisturbed.bucket.calls} >= {
             "get",
@@ -145,16 +123,16 @@ async def test_dying_at_every_call(phase: Phase, keep_state: bool, monkeypatch: 
         for dies_at in range(1, undisturbed.calls + 1):
             store, one = SimulatedStore(), Device(1)
             disk = home / f"{dies_at}"
-            first = Process(store, one, disk, monkeypatch, dies_at, phase)
+            first = Process(store, one, disk, dies_at, phase)
             done = await first.play(ROUNDS)
             await first.end()
             left = disk.with_suffix(".dead")
             assert left.exists(), f"it did not die at call {dies_at}"
             if not keep_state:
                 shutil.rmtree(left)
-            second = Process(store, one, left, monkeypatch)
+            second = Process(store, one, left)
             await second.play(ROUNDS[done:])
             check_reflected(second.folder, one)
-            assert second.folder.state.totals == totals
+            assert second.folder.totals == totals
             check_log(store)
             await second.end()

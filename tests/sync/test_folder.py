@@ -1,26 +1,34 @@
-"""A folder's own work: what it says of its troubles."""
+"""A folder's own work: what goes to the log and when, and what it says of its troubles."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.connections.loopback import until
 from tests.file_infos import device, directory
 from tests.simulated import Fault, SimulatedBucket, fail_once
-from untrusted_s3 import limits
+from tests.sync.fakes import DEFAULTS, new_folder
+from tests.virtual_time import settled, virtual_time
 from untrusted_s3.bep.cluster_config import IndexState
-from untrusted_s3.byte_budget import ByteBudget
+from untrusted_s3.bep.events import IndexReceived
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import StateDamaged
-from untrusted_s3.gateway.status import folder_status
+from untrusted_s3.settings import LogSettings, Settings
+from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
 
+pytestmark = virtual_time
+
 A = device(1)
+RECORD = FolderRecord("folder", "", b"token")
+KEYS = FolderKeys.of("folder")
+LOG = DEFAULTS.log
 
 
 class Source:
@@ -28,116 +36,138 @@ class Source:
         raise AssertionError("directories have no blocks")
 
 
+@contextlib.asynccontextmanager
+async def opened(
+    directory: Path, bucket: SimulatedBucket, settings: LogSettings = LOG, counters: Counters | None = None
+) -> AsyncIterator[Folder]:
+    """A folder that works until the end."""
+    folder = new_folder(RECORD, bucket, directory, settings=Settings(log=settings), counters=counters)
+    await folder.open()
+    tasks = [asyncio.create_task(work()) for work in folder.tasks().values()]
+    yield folder
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    folder.close()
+
+
 @pytest.fixture
-async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Folder, SimulatedBucket]]:
-    for name in ("LOG_POLL_INTERVAL", "SEGMENT_INTERVAL", "MAX_APPEND_DELAY"):
-        monkeypatch.setattr(limits, name, 0.001)
-    bucket = SimulatedBucket()
-    record = FolderRecord("folder", "", b"token")
-    opened = Folder(record, bucket, device(9), tmp_path, ByteBudget(1_000_000), asyncio.Semaphore(16), Counters())
-    await opened.open()
-    task = asyncio.ensure_future(opened.run())
-    yield opened, bucket
-    task.cancel()
-    await asyncio.wait([task])
-    opened.close()
+def bucket() -> SimulatedBucket:
+    return SimulatedBucket()
 
 
-def error_of(folder: Folder) -> str:
-    return str(folder_status(folder)["error"] or "")
+@pytest.fixture
+async def folder(tmp_path: Path, bucket: SimulatedBucket) -> AsyncIterator[Folder]:
+    async with opened(tmp_path, bucket) as folder:
+        yield folder
 
 
-async def test_an_error_is_told_while_it_lasts(folder: tuple[Folder, SimulatedBucket]) -> None:
-    opened, bucket = folder
+async def announce(folder: Folder, *numbers: int) -> None:
+    """A peer announces directories, which need no pull."""
+    raw = tuple(directory(number, sequence=number).raw for number in numbers)
+    await folder.take_index(A, 7, IndexReceived("folder", raw, True, max(numbers), 0))
+
+
+def share(folder: Folder) -> None:
+    folder.start_index(A, IndexState(7, 1))
+    folder.add_source(A, Source())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so; the time is virtual."""
+    while not condition():
+        await asyncio.sleep(0.1)
+        assert asyncio.get_running_loop().time() < 10_000
+
+
+async def test_an_error_is_told_while_it_lasts(folder: Folder, bucket: SimulatedBucket) -> None:
     bucket.fault = lambda call: Fault.UNREACHABLE
-    await until(lambda: "cannot be followed" in error_of(opened))
+    await asyncio.sleep(LOG.poll_interval + 1)
+    assert "cannot be followed" in str(folder.error)
     bucket.fault = lambda call: None
-    await until(lambda: not error_of(opened))
+    await asyncio.sleep(LOG.poll_interval + 1)
+    assert folder.error is None
 
 
-async def test_a_log_that_can_be_read_and_not_written(folder: tuple[Folder, SimulatedBucket]) -> None:
-    opened, bucket = folder
+async def test_a_log_that_can_be_read_and_not_written(folder: Folder, bucket: SimulatedBucket) -> None:
     bucket.fault = lambda call: Fault.UNREACHABLE if call.operation == "put" else None
-    opened.peer_index(A, IndexState(7, 1))
-    opened.puller.add_source(A, Source())
-    opened.pending.add(A, IndexState(7, 1), [directory("d", sequence=1)], [])
-    opened.puller.wake()
-    await until(lambda: "cannot be written" in error_of(opened))
+    share(folder)
+    await announce(folder, 1)
+    await until(lambda: "cannot be written" in str(folder.error))
     reads = bucket.count("get")
     await until(lambda: bucket.count("get") > reads + 3)
-    assert "cannot be written" in error_of(opened)
+    assert "cannot be written" in str(folder.error)
     bucket.fault = lambda call: None
-    await until(lambda: opened.state.sequence == 1 and not opened.syncing)
-    assert error_of(opened) == ""
+    await until(lambda: folder.own_index.max_sequence == 1 and not folder.syncing)
+    assert folder.error is None
 
 
-def announce(folder: Folder, *numbers: int) -> None:
-    """A peer announces directories, which need no pull."""
-    infos = [directory(number, sequence=number) for number in numbers]
-    folder.pending.add(A, IndexState(7, max(numbers)), infos, [])
-    folder.puller.wake()
+async def test_a_lone_change_is_written_at_once(tmp_path: Path, bucket: SimulatedBucket) -> None:
+    async with opened(tmp_path, bucket, LogSettings(segment_interval=1000.0)) as folder:
+        share(folder)
+        for number in (1, 2, 3):
+            await announce(folder, number)
+            await settled()
+            assert folder.own_index.max_sequence == number
+        assert folder.position == 3
 
 
-@pytest.fixture
-def shared(folder: tuple[Folder, SimulatedBucket]) -> Folder:
-    opened, _ = folder
-    opened.peer_index(A, IndexState(7, 1))
-    opened.puller.add_source(A, Source())
-    return opened
+async def test_changes_that_come_together_share_a_segment(folder: Folder) -> None:
+    share(folder)
+    await announce(folder, *range(1, 51))
+    await until(lambda: folder.own_index.max_sequence == 50)
+    assert folder.position == 1
 
 
-async def test_a_lone_change_is_written_at_once(shared: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SEGMENT_INTERVAL", 1000.0)
-    for number in (1, 2, 3):
-        announce(shared, number)
-        await until(lambda number=number: shared.state.sequence == number)  # type: ignore[misc]
-    assert shared.state.position == 3
+async def test_a_busy_folder_writes_full_segments_or_few(tmp_path: Path, bucket: SimulatedBucket) -> None:
+    settings = LogSettings(segment_burst=2, segment_pace=1000.0, segment_entries=3)
+    async with opened(tmp_path, bucket, settings) as folder:
+        share(folder)
+        for number in (1, 2):
+            await announce(folder, number)
+            await until(lambda number=number: folder.own_index.max_sequence == number)  # type: ignore[misc]
+        for number in (3, 4):
+            await announce(folder, number)
+            await settled()
+            assert folder.in_work == number - 2
+        await asyncio.sleep(900)
+        assert folder.position == 2, "too soon"
+        await announce(folder, 5)
+        await settled()
+        assert folder.own_index.max_sequence == 5
+        assert folder.position == 3
 
 
-async def test_changes_that_come_together_share_a_segment(shared: Folder) -> None:
-    announce(shared, *range(1, 51))
-    await until(lambda: shared.state.sequence == 50)
-    assert shared.state.position == 1
+async def test_an_append_that_finds_nothing_left_counts_as_no_segment(tmp_path: Path, bucket: SimulatedBucket) -> None:
+    counters = Counters()
+    async with opened(tmp_path, bucket, counters=counters) as folder:
+        bucket.fault = fail_once("put", Fault.ANSWER_LOST)
+        folder.add_source(A, Source())  # without an index state, so that no cursor is to be written
+        await announce(folder, 1)
+        await until(lambda: not folder.syncing and folder.own_index.max_sequence == 1)
+        assert counters.registry.get_sample_value("untrusted_s3_segments_appended_total") == 0
+        assert bucket.store.keys(KEYS.segments) == [KEYS.segment(1)]
 
 
-async def test_a_busy_folder_writes_full_segments_or_few(shared: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SEGMENT_BURST", 2)
-    monkeypatch.setattr(limits, "SEGMENT_PACE", 1000.0)
-    monkeypatch.setattr(limits, "SEGMENT_ENTRIES", 3)
-    for number in (1, 2):
-        announce(shared, number)
-        await until(lambda number=number: shared.state.sequence == number)  # type: ignore[misc]
-    for number in (3, 4):
-        announce(shared, number)
-        await until(lambda number=number: shared.puller.in_work == number - 2)  # type: ignore[misc]
-    await asyncio.sleep(0.01)
-    assert shared.state.position == 2, "too soon"
-    announce(shared, 5)
-    await until(lambda: shared.state.sequence == 5)
-    assert shared.state.position == 3
-
-
-async def test_an_append_that_finds_nothing_left_counts_as_no_segment(folder: tuple[Folder, SimulatedBucket]) -> None:
-    opened, bucket = folder
-    bucket.fault = fail_once("put", Fault.ANSWER_LOST)
-    opened.puller.add_source(A, Source())
-    announce(opened, 1)
-    await until(lambda: not opened.syncing and opened.state.sequence == 1)
-    assert opened._counters.registry.get_sample_value("untrusted_s3_segments_appended_total") == 0
-    assert bucket.store.keys(opened.keys.segments) == [opened.keys.segment(1)]
-
-
-async def test_damage_ends_the_run(folder: tuple[Folder, SimulatedBucket], tmp_path: Path) -> None:
-    opened, bucket = folder
-    other = Folder(
-        opened.record, bucket, device(8), tmp_path / "other", ByteBudget(1_000_000), asyncio.Semaphore(16), Counters()
-    )
-    run = asyncio.ensure_future(other.run())
+async def test_damage_is_noticed(tmp_path: Path, bucket: SimulatedBucket) -> None:
+    folder = new_folder(RECORD, bucket, tmp_path)
+    waiting = asyncio.ensure_future(folder.until_damaged())
+    await settled()
+    assert (folder.damaged, waiting.done()) == (False, False)
+    damage(next(tmp_path.rglob("pending.sqlite")))
     with pytest.raises(StateDamaged):
-        other.pending._connection.execute("INSERT INTO received VALUES (NULL, NULL, NULL)")
-    await asyncio.wait([run])
-    assert isinstance(run.exception(), ExceptionGroup)
-    assert other.damaged
-    other.close()
-    other.discard()
-    assert not list((tmp_path / "other").rglob("*.sqlite"))
+        folder.received(A)
+    await asyncio.wait([waiting])
+    assert isinstance(waiting.exception(), StateDamaged)
+    assert folder.damaged
+    folder.close()
+    folder.discard()
+    assert not list(tmp_path.rglob("*.sqlite"))
+
+
+def damage(path: Path) -> None:
+    """Make the schema of a database point beyond its end."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET rootpage = 1000 WHERE name = 'received'")
+        connection.execute("PRAGMA schema_version = 1000")

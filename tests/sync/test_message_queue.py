@@ -1,11 +1,14 @@
+"""How much of what a peer has said waits to be handled."""
+
 from __future__ import annotations
 
-import pytest
-
-from untrusted_s3 import limits
+from tests.file_infos import device
+from untrusted_s3.accounts import Account
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
-from untrusted_s3.sync.message_queue import MessageMemory, MessageQueue, held_size
+from untrusted_s3.sync.message_queue import MessageQueue, held_size
+
+ROOM = 1 << 20
 
 
 class FakeConnection:
@@ -33,12 +36,11 @@ def index(size: int) -> events.IndexReceived:
     return events.IndexReceived("f", (bytes(size),), True, 0, 0)
 
 
-async def test_a_full_queue_stops_reading_until_half_of_it_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_queue_stops_reading_until_half_of_it_is_handled() -> None:
     message = index(1000)
     size = held_size(message)
-    monkeypatch.setattr(limits, "QUEUED_MESSAGE_MEMORY", 4 * size)
-    memory, connection = MessageMemory(1 << 20), FakeConnection()
-    queue = MessageQueue(memory, connection)
+    memory, connection = Account(1 << 20), FakeConnection()
+    queue = MessageQueue(memory, device(1), connection, 4 * size)
     for _ in range(4):
         queue.put(message)
     reading = [connection.reading]
@@ -51,11 +53,11 @@ async def test_a_full_queue_stops_reading_until_half_of_it_is_handled(monkeypatc
     assert memory.used == size, "the last one is not handled yet"
 
 
-async def test_where_memory_is_scarce_one_message_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = MessageMemory(10_000)
-    busy, connection = MessageQueue(memory, FakeConnection()), FakeConnection()
+async def test_where_memory_is_scarce_one_message_is_enough() -> None:
+    memory = Account(10_000)
+    busy, connection = MessageQueue(memory, device(1), FakeConnection(), ROOM), FakeConnection()
     busy.buffered(6000)
-    queue = MessageQueue(memory, connection)
+    queue = MessageQueue(memory, device(2), connection, ROOM)
     queue.put(events.PingReceived())
     assert not connection.reading
     await queue.get()
@@ -66,9 +68,11 @@ async def test_where_memory_is_scarce_one_message_is_enough(monkeypatch: pytest.
 
 
 async def test_who_holds_most_must_go() -> None:
-    memory = MessageMemory(100_000)
+    memory = Account(100_000)
     connections = [FakeConnection() for _ in range(3)]
-    small, large, late = (MessageQueue(memory, connection) for connection in connections)
+    small, large, late = (
+        MessageQueue(memory, device(number), connection, ROOM) for number, connection in enumerate(connections)
+    )
     small.put(index(10_000))
     large.put(index(50_000))
     large.buffered(10_000)
@@ -83,11 +87,32 @@ async def test_who_holds_most_must_go() -> None:
     assert memory.used < 60_000, "what comes before the end of the connection is not kept"
 
 
+async def test_the_connections_of_a_device_count_together() -> None:
+    memory = Account(100_000)
+    honest, *others = (FakeConnection() for _ in range(5))
+    MessageQueue(memory, device(1), honest, ROOM).buffered(30_000)
+    for connection in others:
+        MessageQueue(memory, device(2), connection, ROOM).buffered(20_000)
+    assert honest.error is None
+    assert sum(connection.aborted for connection in others) == 1
+
+
 async def test_one_that_takes_all_alone() -> None:
-    memory, connection = MessageMemory(1000), FakeConnection()
-    MessageQueue(memory, connection).buffered(1001)
+    memory, connection = Account(1000), FakeConnection()
+    MessageQueue(memory, device(1), connection, ROOM).buffered(1001)
     assert connection.aborted
     assert memory.used == 0
+
+
+async def test_a_closed_queue_holds_nothing() -> None:
+    memory = Account(1000)
+    queue = MessageQueue(memory, device(1), FakeConnection(), ROOM)
+    queue.put(events.PingReceived())
+    queue.close()
+    queue.close()
+    queue.put(events.PingReceived())
+    assert memory.used == 0
+    assert not memory.usage()
 
 
 def test_no_message_is_free() -> None:

@@ -6,26 +6,27 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.file_infos import deleted, device, directory, encrypted_name, file
-from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore, inline_threads
-from tests.sync.scripted_device import RECORD, Device, check_log, check_reflected, turns
-from untrusted_s3 import limits
+from tests.file_infos import SMALLEST_BLOCK, deleted, directory, encrypted_name, file
+from tests.simulated import Call, Fault, Phase, SimulatedBucket, SimulatedStore, inline_threads
+from tests.sync.fakes import new_folder, run, sync_memory
+from tests.sync.scripted_device import RECORD, Device, check_log, check_reflected
+from tests.virtual_time import virtual_time
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import parse_file_info
-from untrusted_s3.byte_budget import ByteBudget
-from untrusted_s3.counters import Counters
+from untrusted_s3.settings import LogSettings, Settings, SyncSettings
+from untrusted_s3.store.format import PartGrid
 from untrusted_s3.sync.folder import Folder
 
 NAMES = 30
 BUSY_NAMES = 3
-TURNS = 400  # of the loop, after which all that can go on without a timer has
+SETTINGS = Settings(log=LogSettings(segment_entries=4), sync=SyncSettings(concurrent_small_files=3, entries_in_work=6))
+GRID = PartGrid(single_put_size=8 * SMALLEST_BLOCK, min_part_size=8192)
+LONGEST_CALL = 0.2
 
 
 class World:
@@ -38,19 +39,18 @@ class World:
         self.home = home
         self.version = 0
         self.trouble = 0.0
-        self.timers: list[tuple[Callable[..., object], tuple[Any, ...], asyncio.Handle]] = []
         self.connected: set[int] = set()
         self.folder: Folder
         self._task: asyncio.Task[None]
 
     async def start(self) -> None:
-        bucket = SimulatedBucket(self.store, fault=self._fault)
-        budget, uploads = ByteBudget(100_000), asyncio.Semaphore(4)
-        self.folder = Folder(RECORD, bucket, device(9), self.home, budget, uploads, Counters())
+        bucket = SimulatedBucket(self.store, gate=self._gate, fault=self._fault)
+        memory = sync_memory(blocks=200_000)
+        self.folder = new_folder(RECORD, bucket, self.home, memory=memory, settings=SETTINGS, grid=GRID)
         trouble, self.trouble = self.trouble, 0.0
         await self.folder.open()
         self.trouble = trouble
-        self._task = asyncio.ensure_future(self.folder.run())
+        self._task = asyncio.ensure_future(run(self.folder))
 
     async def crash(self, keep_state: bool) -> None:
         for number in list(self.connected):
@@ -61,6 +61,9 @@ class World:
         if not keep_state:
             shutil.rmtree(self.home)
 
+    async def _gate(self, call: Call, phase: Phase) -> None:
+        await asyncio.sleep(self.random.uniform(0, LONGEST_CALL / 2))
+
     def _fault(self, call: Call) -> Fault | None:
         if self.random.random() >= self.trouble:
             return None
@@ -68,19 +71,17 @@ class World:
 
     def connect(self, number: int) -> None:
         if number not in self.connected:
-            one = self.devices[number]
-            self.folder.peer_index(one.device_id, IndexState(one.index_id, one.sequence))
-            self.folder.puller.add_source(one.device_id, one)
+            self.devices[number].share(self.folder)
             self.connected.add(number)
 
     def disconnect(self, number: int) -> None:
         if number in self.connected:
-            self.folder.puller.remove_source(self.devices[number].device_id, self.devices[number])
+            self.folder.remove_source(self.devices[number].device_id, self.devices[number])
             self.connected.remove(number)
 
-    def deliver(self, number: int, count: int) -> None:
+    async def deliver(self, number: int, count: int) -> None:
         if number in self.connected:
-            self.devices[number].announce(self.folder, count)
+            await self.devices[number].announce(self.folder, count)
 
     def change(self, number: int) -> None:
         name = self.random.randrange(self.random.choice((BUSY_NAMES, NAMES)))
@@ -97,7 +98,7 @@ class World:
             message.version.counters[0].value = self.version
             info = parse_file_info(message.SerializeToString())
         else:
-            sizes = [limits.MIN_ENCRYPTED_BLOCK_SIZE] * self.random.choice((1, 2, 3, 14, 40))
+            sizes = [SMALLEST_BLOCK] * self.random.choice((1, 2, 3, 14, 40))
             info = file(name, self.version, sizes=sizes, content=self.random.randrange(3))
         self.devices[number].take(info)
 
@@ -113,26 +114,15 @@ class World:
         for number in range(NAMES):
             self._exchange(encrypted_name(number))
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
-        handle = asyncio.Handle(callback, args, asyncio.get_running_loop(), context)
-        self.timers.append((callback, args, handle))
-        return handle
-
-    def time_passes(self) -> None:
-        due, self.timers = self.timers, []
-        for callback, args, handle in due:
-            if not handle.cancelled():
-                callback(*args)
-
     async def something_happens(self) -> None:
         number = self.random.randrange(len(self.devices))
         match self.random.randrange(24):
             case 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7:
                 self.change(number)
             case 8 | 9 | 10 | 11 | 12:
-                self.deliver(number, self.random.randrange(1, 20))
+                await self.deliver(number, self.random.randrange(1, 20))
             case 13 | 14 | 15:
-                self.time_passes()
+                await asyncio.sleep(self.random.choice((1, 6, 20)))
             case 16 | 17:
                 self.connect(number)
             case 18:
@@ -148,7 +138,7 @@ class World:
             case 21 if self.random.randrange(2) == 0:
                 await self.crash(keep_state=self.random.random() < 0.5)
                 await self.start()
-        await turns(self.random.choice((0, 1, 3, 10, 50)))
+        await asyncio.sleep(self.random.choice((0, 0.01, 0.1, 0.5, 2)))
 
     async def come_to_rest(self) -> None:
         self.trouble = 0.0
@@ -156,24 +146,14 @@ class World:
         for number in range(len(self.devices)):
             self.devices[number].answers.set()
             self.connect(number)
-            self.deliver(number, 1000)
-        for _ in range(20):
-            await turns(TURNS)
-            self.time_passes()
+            await self.deliver(number, 1000)
+        await asyncio.sleep(2000)
 
 
+@virtual_time
 @pytest.mark.parametrize("seed", range(12))
-async def test_random_changes(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "SINGLE_PUT_SIZE": 8 * 1064,
-        "MIN_PART_SIZE": 8192,
-        "CONCURRENT_SMALL_FILES": 3,
-        "SEGMENT_ENTRIES": 4,
-        "ENTRIES_IN_WORK": 6,
-    }.items():
-        monkeypatch.setattr(limits, name, value)
+async def test_random_changes(seed: int, tmp_path: Path) -> None:
     world = World(seed, tmp_path / "state")
-    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", world.call_later)
     with inline_threads():
         await world.start()
         for _ in range(300):
@@ -188,11 +168,9 @@ async def test_random_changes(seed: int, tmp_path: Path, monkeypatch: pytest.Mon
         check_log(world.store)
 
         # Without any state the log alone tells how much of each device's index is there.
-        await world.folder.drain()
+        await world.folder.flush()
         await world.crash(keep_state=False)
         await world.start()
         for one in world.devices:
-            assert world.folder.peer_index(one.device_id, IndexState(one.index_id, one.sequence)) == IndexState(
-                one.index_id, one.sequence
-            )
+            assert one.share(world.folder) == IndexState(one.index_id, one.sequence)
         await world.crash(keep_state=False)

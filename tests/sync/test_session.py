@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,22 @@ import pytest
 from tests.connections.loopback import OURS, THEIRS, Recorder, connected, new_transport, until
 from tests.file_infos import SMALLEST_BLOCK, deleted, directory, encrypted_name, file, plaintext
 from tests.simulated import SimulatedBucket
-from tests.sync.host import THEIR_INDEX, TOKEN, FakeHost, offered
-from untrusted_s3 import limits
+from tests.sync.fakes import has
+from tests.sync.host import SETTINGS, THEIR_INDEX, TOKEN, FakeHost, offered
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.bep.framing import encode_frame
 from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.errors import BlockUnavailable, RemoteProtocolError, StoreUnreachable
 from untrusted_s3.objects.trailer import encode_trailer
+from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.session import Session
+
+SYNC = SyncSettings()
 
 
 class Peer(Recorder):
@@ -71,7 +76,7 @@ class Peer(Recorder):
         )
         for name, value in changes.items():
             setattr(request, name, value)
-        self.transport.write(self.transport.bep._frame(pb.REQUEST, request.SerializeToString(), time.monotonic()))
+        self.transport.write(encode_frame(pb.REQUEST, request.SerializeToString()))
 
 
 def block_data(block_hash: bytes, size: int) -> bytes:
@@ -101,7 +106,7 @@ class Talk:
         """The peer announces these, and they are brought in."""
         self.peer.answers = right_answer
         self.peer.index(*(info.raw for info in infos), update=True)
-        await until(lambda: all(not self.folder.state.wants(info) for info in infos))
+        await until(lambda: all(has(self.folder, info) for info in infos))
 
     async def answer_to(self, request_id: int = 7) -> events.ResponseReceived:
         await until(lambda: any(one.id == request_id for one in self.peer.all(events.ResponseReceived)))
@@ -109,13 +114,12 @@ class Talk:
 
 
 @pytest.fixture
-async def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Awaitable[Talk]]]:
+async def connect(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Talk]]]:
     """Connects a gateway's session and a peer that is accepted unless `accepts` is false."""
-    monkeypatch.setattr(limits, "SEGMENT_INTERVAL", 0.0)
     async with AsyncExitStack() as stack:
 
-        async def opened(*, accepts: bool = True, share: Sequence[str] = ()) -> Talk:
-            host = FakeHost(OURS, SimulatedBucket(), tmp_path)
+        async def opened(*, accepts: bool = True, share: Sequence[str] = (), sync: SyncSettings = SYNC) -> Talk:
+            host = FakeHost(OURS, SimulatedBucket(), tmp_path, replace(SETTINGS, sync=sync))
             stack.push_async_callback(host.stop)
             if accepts:
                 host.accepts = PeerRecord(THEIRS.device_id, "peer", share=tuple(share))
@@ -178,7 +182,7 @@ async def test_files_go_to_the_store_and_come_back(connect: Connect) -> None:
     talk.peer.request(info, 1)
     answer = await talk.answer_to()
     assert (bytes(answer.data), answer.code) == (body[2000:], pb.NO_ERROR)
-    assert talk.folder.state.cursor(THEIRS.device_id) == IndexState(THEIR_INDEX, 3)
+    assert talk.folder.handled(THEIRS.device_id) == IndexState(THEIR_INDEX, 3)
 
 
 async def test_our_index_goes_out_with_our_sequence_numbers(connect: Connect) -> None:
@@ -233,8 +237,8 @@ async def test_plaintext_drops_the_folder_and_stores_nothing(connect: Connect) -
     talk.peer.index(directory("later", sequence=3).raw, update=True)
     talk.peer.share()
     await talk.peer.hear(events.ClusterConfigReceived, 2)
-    assert talk.folder.pending.totals == (0, 0)
-    assert talk.folder.state.position == 0
+    assert talk.folder.pending_totals == (0, 0)
+    assert talk.folder.position == 0
     assert not talk.host.bucket.store.objects
     assert talk.host.ends == [], "the connection goes on"
 
@@ -268,7 +272,7 @@ async def test_another_password_touches_nothing(connect: Connect) -> None:
     await until(lambda: "f" in talk.host.refusals)
     assert "password changed" in talk.host.refusals["f"]
     assert talk.session.shared_folders == []
-    assert talk.folder.state.position == 1
+    assert talk.folder.position == 1
     talk.peer.share(offered())
     await until(lambda: talk.session.shared_folders == ["f"])
     assert talk.host.refusals == {}
@@ -291,7 +295,7 @@ async def test_an_index_for_a_folder_that_is_not_shared_is_ignored(connect: Conn
     talk.peer.index(plaintext("a", sequence=1), folder="other")
     await talk.stored(directory("b", sequence=1))
     assert list(talk.host.folders) == ["f"]
-    assert talk.folder.state.sequence == 1
+    assert talk.folder.own_index.max_sequence == 1
 
 
 @pytest.mark.parametrize("sequences", [(1, 1), (2, 1), (0,), (-1,), (5, 6, 6)])
@@ -305,8 +309,8 @@ async def test_sequence_numbers_that_do_not_rise_end_the_connection(
     assert isinstance(talk.host.ends[0], RemoteProtocolError)
     assert "do not rise" in str(talk.host.ends[0])
     assert (await talk.peer.hear(events.CloseReceived)).reason == str(talk.host.ends[0])
-    assert talk.folder.pending.totals == (0, 0)
-    assert talk.folder.puller.sources == {}
+    assert talk.folder.pending_totals == (0, 0)
+    assert talk.folder.sources == {}
 
 
 @pytest.mark.parametrize(
@@ -337,9 +341,8 @@ async def test_a_request_for_what_is_not_there(changes: dict[str, object], conne
     assert talk.host.bucket.count("get") == gets
 
 
-async def test_many_requests_are_answered_within_the_window(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "REQUEST_WINDOW", 5000)
-    talk = await connect()
+async def test_many_requests_are_answered_within_the_window(connect: Connect) -> None:
+    talk = await connect(sync=SyncSettings(request_window=5000))
     await talk.shared()
     info = file("a", sizes=(2000,) * 30, sequence=1)
     await talk.stored(info)
@@ -394,22 +397,17 @@ async def test_answers_that_nobody_asked_for_are_ignored(connect: Connect) -> No
     await second
 
 
-async def test_a_block_that_never_comes(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "REQUEST_TIMEOUT", 0.05)
-    talk = await connect()
+async def test_a_block_that_never_comes(connect: Connect) -> None:
+    talk = await connect(sync=SyncSettings(request_timeout=0.05))
     await talk.shared()
     with pytest.raises(BlockUnavailable, match="no answer"):
         await (await asked(talk))
-    assert talk.session._window.used == 0
-    assert talk.session._requests == {}
+    assert talk.host.memory.requested.used == 0
+    assert talk.session.requests_under_way == 0
 
 
-async def test_over_a_slow_line_later_blocks_wait_for_earlier_ones(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "REQUEST_TIMEOUT", 0.2)
-    monkeypatch.setattr(limits, "SLOWEST_UPLOAD", 10.0 * SMALLEST_BLOCK)
-    talk = await connect()
+async def test_over_a_slow_line_later_blocks_wait_for_earlier_ones(connect: Connect) -> None:
+    talk = await connect(sync=SyncSettings(request_timeout=0.2, slowest_peer=10.0 * SMALLEST_BLOCK))
     await talk.shared()
     tasks = [await asked(talk) for _ in range(8)]
     for request in talk.peer.all(events.RequestReceived):
@@ -431,8 +429,8 @@ async def test_who_waits_for_a_block_learns_of_the_end(connect: Connect) -> None
         await task
     with pytest.raises(BlockUnavailable, match="gone"):
         await talk.session.request_block("f", encrypted_name("a"), 0, file("a").message.blocks[0])
-    assert talk.session._window.used == 0
-    assert talk.folder.puller.sources == {}
+    assert talk.host.memory.requested.used == 0
+    assert talk.folder.sources == {}
     assert talk.session.shared_folders == []
 
 
@@ -484,10 +482,10 @@ async def test_a_peer_that_begins_its_index_anew(connect: Connect) -> None:
     talk = await connect()
     await talk.shared()
     talk.peer.index(*(file(number, sequence=number).raw for number in (1, 2, 3)))
-    await until(lambda: talk.folder.pending.totals[0] == 3)
+    await until(lambda: talk.folder.pending_totals[0] == 3)
     talk.peer.index(file(3, 2, sequence=1).raw)
-    await until(lambda: talk.folder.pending.totals[0] == 1)
-    assert talk.folder.pending.received(THEIRS.device_id) == IndexState(THEIR_INDEX, 1)
+    await until(lambda: talk.folder.pending_totals[0] == 1)
+    assert talk.folder.received(THEIRS.device_id) == IndexState(THEIR_INDEX, 1)
 
 
 async def test_invalid_entries_are_never_pulled(connect: Connect) -> None:
@@ -496,15 +494,14 @@ async def test_invalid_entries_are_never_pulled(connect: Connect) -> None:
     invalid = pb.FileInfo.FromString(file("a", sequence=1).raw)
     invalid.invalid = True
     talk.peer.index(invalid.SerializeToString(), directory("b", sequence=2).raw, update=True)
-    await until(lambda: talk.folder.state.sequence == 1)
-    assert talk.folder.state.entry(encrypted_name("a")) is None
+    await until(lambda: talk.folder.own_index.max_sequence == 1)
+    assert talk.folder.entry(encrypted_name("a")) is None
     assert talk.peer.all(events.RequestReceived) == []
-    assert talk.folder.state.cursor(THEIRS.device_id) == IndexState(THEIR_INDEX, 2)
+    assert talk.folder.handled(THEIRS.device_id) == IndexState(THEIR_INDEX, 2)
 
 
-async def test_a_flood_of_messages_is_held_back(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "QUEUED_MESSAGE_MEMORY", 4000)
-    talk = await connect()
+async def test_a_flood_of_messages_is_held_back(connect: Connect) -> None:
+    talk = await connect(sync=SyncSettings(queued_message_memory=4000))
     await talk.shared()
     pauses = []
     pause_reading = talk.session.transport.pause_reading
@@ -516,13 +513,12 @@ async def test_a_flood_of_messages_is_held_back(connect: Connect, monkeypatch: p
     talk.session.transport.pause_reading = counted  # type: ignore[method-assign]
     for number in range(1, 200):
         talk.peer.index(directory(number, sequence=number).raw, update=True)
-    await until(lambda: talk.folder.state.sequence == 199)
+    await until(lambda: talk.folder.own_index.max_sequence == 199)
     assert pauses, "reading stopped for a while"
 
 
-async def test_two_gateways_say_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_gateways_say_only_what_is_new(tmp_path: Path) -> None:
     """Each answers the other's cluster config; that must come to an end, with the folder shared."""
-    monkeypatch.setattr(limits, "SEGMENT_INTERVAL", 0.0)
     hosts, transports, sent = [], [], [0, 0]
     sessions: list[Session] = []
     identities = (OURS, THEIRS)

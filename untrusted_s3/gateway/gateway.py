@@ -14,7 +14,6 @@ import structlog
 from untrusted_s3 import __version__, limits
 from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.byte_budget import ByteBudget, SharedBudget
 from untrusted_s3.connections.admission import UnadmittedConnections, raise_file_limit, unadmitted_capacity
 from untrusted_s3.connections.dialer import Dialer
 from untrusted_s3.connections.factory import TransportFactory
@@ -44,8 +43,8 @@ from untrusted_s3.store.records import (
 )
 from untrusted_s3.store.s3 import S3Bucket
 from untrusted_s3.sync.folder import Folder
-from untrusted_s3.sync.message_queue import MessageMemory
-from untrusted_s3.sync.responder import Responder
+from untrusted_s3.sync.memory import SyncMemory
+from untrusted_s3.sync.requests_in import Responder
 from untrusted_s3.sync.session import Refusal, Session
 
 _logger = structlog.get_logger()
@@ -78,10 +77,13 @@ class Gateway:
         self.folders: dict[str, Folder] = {}
         self.peers = Peers(bucket, identity.device_id)
         self.ready = False
-        # Half for what comes in and half for what goes out, so that neither can starve the other.
-        self._incoming = ByteBudget(settings.buffer_memory // 2)
-        self.responder = Responder(bucket, SharedBudget(settings.buffer_memory // 2), self.counters)
-        self.message_memory = MessageMemory(limits.MESSAGE_MEMORY)
+        self.sync_settings = settings.tuning.sync
+        self.memory = SyncMemory.of(
+            blocks=settings.buffer_memory,
+            messages=settings.tuning.upkeep.message_memory,
+            parsed=settings.tuning.sync.parsed_file_infos,
+        )
+        self.responder = Responder(bucket, self.counters, settings.tuning.sync, settings.tuning.objects)
         self._uploads = asyncio.Semaphore(limits.CONCURRENT_UPLOADS)
         tuning = settings.tuning.connections
         capacity = unadmitted_capacity(raise_file_limit(tuning), tuning)
@@ -139,10 +141,10 @@ class Gateway:
         try:
             async with asyncio.timeout_at(deadline - limits.DRAIN_CLOSE_TIMEOUT):
                 # Peers stay connected meanwhile, for blocks are still to come from them.
-                await asyncio.gather(*(folder.puller.drain() for folder in self.folders.values()))
+                await asyncio.gather(*(folder.drain() for folder in self.folders.values()))
                 await self._cancel_tasks()
                 for folder in self.folders.values():
-                    await folder.drain()
+                    await folder.flush()
                 await self._heart.end()
         except (TimeoutError, StoreError, StateDamaged) as error:
             _logger.warning(
@@ -233,9 +235,10 @@ class Gateway:
             self.bucket,
             self.device_id,
             self._state_directory,
-            self._incoming,
+            self.memory,
             self._uploads,
             self.counters,
+            self.settings.tuning,
         )
         try:
             await folder.open()

@@ -13,9 +13,9 @@ from untrusted_s3.sync.session import Refusal
 
 def folder_status(folder: Folder) -> dict[str, Any]:
     """A folder, ready for JSON."""
-    totals = folder.state.totals
-    pending_files, pending_bytes = folder.pending.totals
-    error = folder.error or folder.puller.error
+    totals = folder.totals
+    pending_files, pending_bytes = folder.pending_totals
+    error = folder.error
     return {
         "id": folder.record.folder_id,
         "label": folder.record.label,
@@ -23,7 +23,7 @@ def folder_status(folder: Folder) -> dict[str, Any]:
         "directories": totals.directories,
         "deleted": totals.deleted,
         "bytes": totals.bytes,
-        "sequence": folder.state.sequence,
+        "sequence": folder.own_index.max_sequence,
         "pending_files": pending_files,
         "pending_bytes": pending_bytes,
         "state": "error" if error else "syncing" if folder.syncing else "idle",

@@ -1,24 +1,25 @@
-"""What peers have announced and the folder does not have yet: per peer, the entries still to be handled.
+"""The pending index: for each peer, the announced entries that the folder does not have yet.
 
-No copy of a peer's index is kept. A local file, so that a restart goes on where it was; without it, peers send again
-what lies beyond their cursors in the log.
+No copy of a peer's index is kept. The index is a local file, so that a restart continues where it was. Without it,
+peers send again what lies beyond their cursors in the log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from untrusted_s3 import limits
+from untrusted_s3.accounts import Account
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.index.database import open_database
+from untrusted_s3.index.parsed import ParsedFileInfos
 from untrusted_s3.store.layout import name_hash
 
-_PENDING_VERSION = 1
+_PENDING_VERSION = 2
 _SCHEMA = """
 CREATE TABLE received (
     device_id BLOB PRIMARY KEY,
@@ -29,121 +30,212 @@ CREATE TABLE pending (
     device_id BLOB NOT NULL,
     name_hash BLOB NOT NULL,
     sequence INTEGER NOT NULL,
+    version BLOB NOT NULL,
+    content_hash TEXT,
     size INTEGER NOT NULL,
     file_info BLOB NOT NULL,
     PRIMARY KEY (device_id, name_hash)
 );
 CREATE INDEX pending_by_sequence ON pending (device_id, sequence);
-CREATE INDEX pending_by_name ON pending (name_hash);
+CREATE INDEX pending_by_name ON pending (name_hash, device_id, size);
 """
+_COLUMNS = "device_id, name_hash, sequence, version, content_hash, size, length(file_info)"
+# By how much the totals fall when the entries of one device are gone.
+_ONLY_OF_DEVICE = """
+SELECT coalesce(sum(others IS NULL), 0), coalesce(sum(max(size - coalesce(others, 0), 0)), 0) FROM (
+    SELECT size, (
+        SELECT max(other.size) FROM pending AS other
+        WHERE other.name_hash = own.name_hash AND other.device_id != own.device_id
+    ) AS others
+    FROM pending AS own WHERE own.device_id = ?
+)
+"""
+# A version has one counter, of some bytes; a peer that sends longer ones gets smaller batches.
+_BATCH_VERSIONS_SIZE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A file info that a peer announces, and the hash of its content, or None where it has no data."""
+
+    file_info: FileInfo
+    content_hash: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """One announced file info that is to be handled; `sequence` is the announcing device's."""
+    """An announced entry that is to be handled. `PendingIndex.file_info` loads its file info.
+
+    Attributes:
+        device_id: The announcing device.
+        name_hash: The hash of the encrypted name.
+        sequence: The announcing device's sequence number.
+        version: The serialized version vector.
+        content_hash: The hash of the content, or None where the entry has no data.
+        size: The bytes of the data.
+        file_info_size: The bytes of the serialized file info.
+    """
 
     device_id: DeviceID
+    name_hash: bytes
     sequence: int
-    file_info: FileInfo
+    version: bytes
+    content_hash: str | None
+    size: int
+    file_info_size: int
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the entry has blocks to pull."""
+        return self.content_hash is not None
+
+    @property
+    def vector(self) -> pb.Vector:
+        """The version vector."""
+        return pb.Vector.FromString(self.version)
+
+
+def name_key(name: str) -> bytes:
+    """Return the hash of an encrypted name."""
+    return bytes.fromhex(name_hash(name))
 
 
 class PendingIndex:
-    """The pending entries of one folder."""
+    """The pending entries of one folder.
 
-    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None) -> None:
-        """Opens the file, or an empty one. Raises UsageError where it cannot be used.
+    Attributes:
+        path: The local file.
+    """
 
-        All methods raise StateDamaged, after a call of `on_damage`, where the file turns out to be damaged.
+    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None, parsed: Account | None = None) -> None:
+        """Open the file, or make an empty one. Raises UsageError where it cannot be used.
+
+        `parsed` bounds the file infos that stay in memory after they were added. All methods raise StateDamaged, after
+        a call of `on_damage`, when the file turns out to be damaged.
         """
         self.path = path
         self._connection = open_database(path, _SCHEMA, _PENDING_VERSION)
         self._connection.on_damage = on_damage
-        self._files = self._bytes = 0
-        self._count()
+        self._parsed = ParsedFileInfos(parsed if parsed is not None else Account(0))
+        self._files, self._bytes = self._connection.execute(
+            "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT max(size) AS size FROM pending GROUP BY name_hash)"
+        ).fetchone()
 
     @property
     def totals(self) -> tuple[int, int]:
-        """Number of pending files and the bytes of their data; a file that several devices announce counts once."""
-        if len(self.devices()) > 1:
-            rows = self._connection.execute(
-                "SELECT count(*), coalesce(sum(size), 0) "
-                "FROM (SELECT max(size) AS size FROM pending GROUP BY name_hash)"
-            )
-            files, size = rows.fetchone()
-            return files, size
+        """The number of pending names, and the bytes of their data.
+
+        A name that several devices announce counts once, with the largest of its sizes.
+        """
         return self._files, self._bytes
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
+        self._parsed.clear()
         self._connection.close()
 
     def received(self, device_id: DeviceID) -> IndexState:
-        """How much of a device's index has arrived here, handled or pending."""
+        """Return how much of a device's index has arrived here, handled or pending."""
         row = self._connection.execute(
             "SELECT index_id, sequence FROM received WHERE device_id = ?", (device_id.raw,)
         ).fetchone()
         return IndexState(int(row[0]), row[1]) if row else IndexState()
 
     def start(self, device_id: DeviceID, state: IndexState) -> None:
-        """Drops what is pending from a device and begins anew: its index is known up to `state`."""
+        """Drop what is pending from a device; its index is known up to `state`."""
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
+            files, size = self._connection.execute(_ONLY_OF_DEVICE, (device_id.raw,)).fetchone()
             self._connection.execute("DELETE FROM pending WHERE device_id = ?", (device_id.raw,))
             self._set_received(device_id, state)
-        self._count()
+        self._apply([(-files, -size)])
+        self._parsed.drop(device_id)
 
-    def add(
-        self, device_id: DeviceID, state: IndexState, wanted: Sequence[FileInfo], unwanted: Sequence[FileInfo]
-    ) -> None:
-        """Takes in one index message: `wanted` becomes pending, `unwanted` names are not pending from this device any
-        more, and its index is known up to `state`."""
+    def add(self, device_id: DeviceID, state: IndexState, wanted: Sequence[Announced], unwanted: Iterable[str]) -> None:
+        """Take in an index message of a device, after which its index is known up to `state`.
+
+        `wanted` becomes pending; the names in `unwanted` are no longer pending from this device.
+        """
+        device = device_id.raw
+        infos = {name_key(announced.file_info.name): announced for announced in wanted}
+        rows = [_row(device, key, announced) for key, announced in infos.items()]
+        gone = {key for key in map(name_key, unwanted) if key not in infos}
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            for file_info in unwanted:
-                self._delete(device_id, name_hash(file_info.name))
-            for file_info in wanted:
-                key = name_hash(file_info.name)
-                self._delete(device_id, key)
-                size = file_info.message.size if file_info.has_data else 0
-                self._connection.execute(
-                    "INSERT INTO pending VALUES (?, ?, ?, ?, ?)",
-                    (device_id.raw, bytes.fromhex(key), file_info.message.sequence, size, file_info.raw),
-                )
-                self._files += 1
-                self._bytes += size
+            changes = [self._change(row[1], {device: row[5]}) for row in rows]
+            changes += [self._change(key, {device: None}) for key in gone]
+            self._connection.executemany(
+                "DELETE FROM pending WHERE device_id = ? AND name_hash = ?", [(device, key) for key in gone]
+            )
+            self._connection.executemany("INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             self._set_received(device_id, state)
+        self._apply(changes)
+        for key in gone:
+            self._parsed.take(device_id, key)
+        for key, announced in infos.items():
+            self._parsed.put(device_id, key, announced.file_info)
 
-    def remove(self, entries: Sequence[Pending]) -> None:
-        """Forgets entries that have been handled; one that the device has announced anew since stays."""
+    def remove(self, entries: Iterable[Pending]) -> None:
+        """Remove entries that have been handled, except those that the device has announced again since."""
+        by_name: dict[bytes, list[Pending]] = {}
+        for entry in entries:
+            by_name.setdefault(entry.name_hash, []).append(entry)
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            for entry in entries:
-                self._delete(entry.device_id, name_hash(entry.file_info.name), entry.sequence)
+            changes = []
+            gone: list[Pending] = []
+            for key, handled in by_name.items():
+                there = dict(
+                    self._connection.execute(
+                        "SELECT device_id, sequence FROM pending WHERE name_hash = ?", (key,)
+                    ).fetchall()
+                )
+                same = [entry for entry in handled if there.get(entry.device_id.raw) == entry.sequence]
+                changes.append(self._change(key, {entry.device_id.raw: None for entry in same}))
+                gone += same
+            self._connection.executemany(
+                "DELETE FROM pending WHERE device_id = ? AND name_hash = ?",
+                [(entry.device_id.raw, entry.name_hash) for entry in gone],
+            )
+        self._apply(changes)
+        for entry in gone:
+            self._parsed.take(entry.device_id, entry.name_hash)
 
     def after(self, device_id: DeviceID, sequence: int, limit: int) -> list[Pending]:
-        """Pending entries of a device beyond a sequence number, in order: at most `limit`, and fewer where they are
-        large."""
+        """Return a device's pending entries beyond a sequence number, in order: `limit` or fewer."""
         entries: list[Pending] = []
         size = 0
         for row in self._connection.execute(
-            "SELECT sequence, file_info FROM pending WHERE device_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+            f"SELECT {_COLUMNS} FROM pending WHERE device_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",  # noqa: S608
             (device_id.raw, sequence, limit),
         ):
-            entries.append(Pending(device_id, row[0], _file_info(row[1])))
-            size += len(row[1])
-            if size >= limits.PENDING_BATCH_SIZE:
+            entries.append(_from_row(row))
+            size += len(entries[-1].version)
+            if size >= _BATCH_VERSIONS_SIZE:
                 break
         return entries
 
-    def of_name(self, name: str) -> list[Pending]:
-        """What all devices have announced under one encrypted name."""
-        rows = self._connection.execute(
-            "SELECT device_id, sequence, file_info FROM pending WHERE name_hash = ?", (bytes.fromhex(name_hash(name)),)
-        ).fetchall()
-        return [Pending(DeviceID(row[0]), row[1], _file_info(row[2])) for row in rows]
+    def of_name(self, key: bytes) -> list[Pending]:
+        """Return what all devices have announced under the name with this hash."""
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM pending WHERE name_hash = ?", (key,))  # noqa: S608
+        return [_from_row(row) for row in rows.fetchall()]
+
+    def file_info(self, entry: Pending) -> FileInfo | None:
+        """Return the file info of an entry: once as it was added, then parsed again each time.
+
+        None when the device has announced something else under the name since.
+        """
+        file_info = self._parsed.take(entry.device_id, entry.name_hash, entry.sequence)
+        if file_info is not None:
+            return file_info
+        row = self._connection.execute(
+            "SELECT file_info FROM pending WHERE device_id = ? AND name_hash = ? AND sequence = ?",
+            (entry.device_id.raw, entry.name_hash, entry.sequence),
+        ).fetchone()
+        return FileInfo(row[0], pb.FileInfo.FromString(row[0])) if row is not None else None
 
     def handled(self, device_id: DeviceID, handled_too: Collection[int] = ()) -> IndexState:
-        """Up to where a device's index is fully handled, if the sequence numbers in `handled_too` are as well."""
+        """Return up to where a device's index is fully handled, assuming that `handled_too` is as well."""
         received = self.received(device_id)
         for sequence in self._sequences(device_id):
             if sequence not in handled_too:
@@ -151,7 +243,7 @@ class PendingIndex:
         return received
 
     def devices(self) -> list[DeviceID]:
-        """All devices of which some index has arrived."""
+        """Return all devices whose index has arrived, in whole or in part."""
         return [DeviceID(row[0]) for row in self._connection.execute("SELECT device_id FROM received").fetchall()]
 
     def _sequences(self, device_id: DeviceID) -> Iterator[int]:
@@ -165,20 +257,26 @@ class PendingIndex:
             "INSERT OR REPLACE INTO received VALUES (?, ?, ?)", (device_id.raw, str(state.index_id), state.max_sequence)
         )
 
-    def _delete(self, device_id: DeviceID, key: str, sequence: int | None = None) -> None:
-        row = self._connection.execute(
-            "DELETE FROM pending WHERE device_id = ?1 AND name_hash = ?2 AND (?3 IS NULL OR sequence = ?3) "
-            "RETURNING size",
-            (device_id.raw, bytes.fromhex(key), sequence),
-        ).fetchone()
-        if row is not None:
-            self._files -= 1
-            self._bytes -= row[0]
+    def _change(self, key: bytes, sizes: Mapping[bytes, int | None]) -> tuple[int, int]:
+        """Return by how much the totals change when a name's entries get these sizes by device; None removes one."""
+        before: dict[bytes, int] = dict(
+            self._connection.execute("SELECT device_id, size FROM pending WHERE name_hash = ?", (key,)).fetchall()
+        )
+        after = [size for device, size in {**before, **sizes}.items() if size is not None]
+        return bool(after) - bool(before), max(after, default=0) - max(before.values(), default=0)
 
-    def _count(self) -> None:
-        rows = self._connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM pending")
-        self._files, self._bytes = rows.fetchone()
+    def _apply(self, changes: Iterable[tuple[int, int]]) -> None:
+        for files, size in changes:
+            self._files += files
+            self._bytes += size
 
 
-def _file_info(raw: bytes) -> FileInfo:
-    return FileInfo(raw, pb.FileInfo.FromString(raw))
+def _row(device: bytes, key: bytes, announced: Announced) -> tuple[bytes, bytes, int, bytes, str | None, int, bytes]:
+    message = announced.file_info.message
+    size = message.size if announced.content_hash is not None else 0
+    version = message.version.SerializeToString()
+    return device, key, message.sequence, version, announced.content_hash, size, announced.file_info.raw
+
+
+def _from_row(row: tuple[bytes, bytes, int, bytes, str | None, int, int]) -> Pending:
+    return Pending(DeviceID(row[0]), *row[1:])

@@ -1,28 +1,31 @@
-"""How often a folder's log may be extended: at once while little happens, less often while changes go on and on, so
-that a busy folder does not make a segment of every change."""
+"""The pace of log segments: at once in a quiet folder, at intervals in a busy one, so that not every change of a busy
+folder makes a segment."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from untrusted_s3 import limits
+from untrusted_s3.settings import LogSettings
 
 
 class SegmentPace:
-    """Allows limits.SEGMENT_BURST segments, and then one every limits.SEGMENT_PACE seconds; what is not used comes back
-    at that pace. `clock` gives seconds since any fixed point."""
+    """Allows `segment_burst` segments without a pause and one every `segment_pace` seconds after that.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    The burst refills at the same pace. `clock` gives seconds since any fixed point.
+    """
+
+    def __init__(self, settings: LogSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._burst = settings.segment_burst
+        self._pace = settings.segment_pace
         self._clock = clock
-        # When all of the burst is there again: each segment moves it on.
-        self._full_at = clock()
+        self._full_at = float("-inf")  # when the burst is complete again; each segment defers it
 
     @property
     def delay(self) -> float:
         """Seconds until a segment is allowed."""
-        return max(self._full_at - self._clock() - (limits.SEGMENT_BURST - 1) * limits.SEGMENT_PACE, 0.0)
+        return max(self._full_at - self._clock() - (self._burst - 1) * self._pace, 0.0)
 
     def appended(self) -> None:
-        """A segment was written."""
-        self._full_at = max(self._full_at, self._clock()) + limits.SEGMENT_PACE
+        """Note that a segment was written."""
+        self._full_at = max(self._full_at, self._clock()) + self._pace

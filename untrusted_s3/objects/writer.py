@@ -64,9 +64,9 @@ class ObjectWriter:
         """Begin no more parts; the writing of a large object ends with WriteStopped when its running parts have."""
         self._transfers.draining = True
 
-    def is_large(self, file_info: FileInfo) -> bool:
-        """Return whether the object of a file is written in parts."""
-        return self._part_size(file_info) != 0
+    def is_large(self, size: int) -> bool:
+        """Return whether the object of a file with `size` bytes of data is written in parts."""
+        return part_size(size, grid=self._grid) != 0
 
     async def write(
         self,
@@ -109,7 +109,7 @@ class ObjectWriter:
     ) -> StoredObject:
         key = self._keys.object(file_info.name, name)
         try:
-            if not self.is_large(file_info):
+            if not self.is_large(file_info.message.size):
                 stored = await self._put(key, name, file_info, fetch_block)
             elif await self._bucket.size(key) is None:
                 source = self._previous_object(previous, file_info)

@@ -1,52 +1,47 @@
-"""One folder of the store in a running gateway: its state and log, what is pending, and who is told of changes."""
+"""A folder that a running gateway keeps: its stored entries, what is pending, and the work on both."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
-import sqlite3
-import time
-from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import structlog
-
-from untrusted_s3 import limits
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.byte_budget import ByteBudget
+from untrusted_s3.bep.events import IndexReceived, RequestReceived
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, StateDamaged, StoreError
+from untrusted_s3.errors import StateDamaged
 from untrusted_s3.index.database import remove_database
-from untrusted_s3.index.entry import Entry, PeerCursor
+from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.log import FolderLog
-from untrusted_s3.index.pending import Pending, PendingIndex
-from untrusted_s3.index.segment_pace import SegmentPace
-from untrusted_s3.index.state import FolderState
+from untrusted_s3.index.pending import PendingIndex
+from untrusted_s3.index.state import FolderState, FolderTotals
 from untrusted_s3.objects.writer import ObjectWriter
-from untrusted_s3.settings import LogSettings, ObjectSettings
+from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.format import PartGrid
 from untrusted_s3.store.layout import FolderKeys, folder_segment
 from untrusted_s3.store.records import FolderRecord
+from untrusted_s3.sync.index_in import IndexIn
+from untrusted_s3.sync.log_writer import LogWriter
+from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.puller import Puller
+from untrusted_s3.sync.requests_in import matches
+from untrusted_s3.sync.sources import Source
 
-_logger = structlog.get_logger()
-
-
-def _local_directory(state_directory: Path, record: FolderRecord) -> Path:
-    """Where the local files of a folder lie. What is kept of a removed folder with the same ID goes."""
-    base = state_directory / folder_segment(record.folder_id)
-    own = base / f"{record.index_id:016x}"
-    for other in base.glob("*"):
-        if other != own:
-            shutil.rmtree(other, ignore_errors=True)
-    return own
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Folder:
-    """A folder that is open: `await open()` first, then `run()` for as long as the gateway lives."""
+    """A folder of the store that is open in this gateway.
+
+    `open` comes first. Then the works of `tasks` run for as long as the gateway does.
+
+    Attributes:
+        record: The folder's record in the store.
+    """
 
     def __init__(
         self,
@@ -54,231 +49,205 @@ class Folder:
         bucket: Bucket,
         own_id: DeviceID,
         state_directory: Path,
-        budget: ByteBudget,
+        memory: SyncMemory,
         uploads: asyncio.Semaphore,
         counters: Counters,
+        settings: Settings,
+        grid: PartGrid | None = None,
     ) -> None:
+        """Open the folder's local files below `state_directory`. Raises UsageError where they cannot be used.
+
+        `uploads` bounds how many small objects all folders together send at once.
+        """
         self.record = record
-        self.keys = FolderKeys.of(record.folder_id)
-        self.error: str | None = None
+        self._keys = FolderKeys.of(record.folder_id)
         directory = _local_directory(state_directory, record)
         self._damage = asyncio.Event()
-        self.state = FolderState(directory / "state.sqlite", self._damage.set)
-        self.pending = PendingIndex(directory / "pending.sqlite", self._damage.set)
-        settings = LogSettings(
-            segment_cost=limits.SEGMENT_COST,
-            checkpoint_cost=limits.CHECKPOINT_COST,
-            checkpoint_share=limits.CHECKPOINT_SHARE,
+        self._state = FolderState(directory / "state.sqlite", self._damage.set)
+        self._pending = PendingIndex(directory / "pending.sqlite", self._damage.set, memory.parsed)
+        self._log = FolderLog(bucket, self._keys, self._state, own_id, settings.log)
+        self._writer = LogWriter(
+            record.folder_id,
+            self._log,
+            self._state,
+            self._pending,
+            counters,
+            settings.log,
+            in_work=lambda: self._puller.in_work,
+            on_committed=lambda key: self._puller.committed(key),
+            on_damage=self._damage.set,
         )
-        self._log = FolderLog(bucket, self.keys, self.state, own_id, settings)
-        writer = ObjectWriter(bucket, self.keys, budget, uploads, counters, ObjectSettings())
-        self.puller = Puller(record.folder_id, self.state, self.pending, writer, self._commit, counters)
-        self._counters = counters
-        self._pace = SegmentPace()
-        self._ready: deque[Entry] = deque()
-        # Devices whose index we know from themselves, in this run; of others our memory may be out of date.
-        self._heard: set[DeviceID] = set()
-        self._committing = False
-        self._commit_wanted = asyncio.Event()
-        self._checkpoint_wanted = asyncio.Event()
-        self._changed = asyncio.Condition()
+        self._puller = Puller(
+            record.folder_id,
+            self._state,
+            self._pending,
+            ObjectWriter(bucket, self._keys, memory.blocks_in, uploads, counters, settings.objects, grid),
+            self._writer.add,
+            counters,
+            settings.sync,
+        )
+        self._index_in = IndexIn(self._state, self._pending, settings.sync)
 
     async def open(self) -> None:
-        """Brings the state up to the end of the log. Raises StoreError, DataError or StateDamaged."""
+        """Bring the state up to the end of the log. Raises StoreError, DataError or StateDamaged."""
         await self._log.load()
 
+    def tasks(self) -> Mapping[str, Work]:
+        """Return the background tasks by name: they pull, write and follow the log, and write checkpoints.
+
+        Each runs until it is cancelled or fails, and may be run again.
+        """
+        return {
+            "pull": self._puller.run,
+            "append to the log": self._writer.append_entries,
+            "follow the log": self._writer.follow,
+            "write checkpoints": self._writer.write_checkpoints,
+        }
+
+    async def run(self) -> None:
+        """Run all tasks until cancelled, or until one fails or a local file is damaged."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.until_damaged())
+            for work in self.tasks().values():
+                group.create_task(work())
+
     def close(self) -> None:
-        """Closes the local files."""
-        self.state.close()
-        self.pending.close()
+        """Close the local files."""
+        self._state.close()
+        self._pending.close()
 
     @property
     def damaged(self) -> bool:
-        """Whether the local files cannot be used any more; then `discard` them and open the folder anew."""
+        """Whether the local files cannot be used any more. Then `discard` them and open the folder again."""
         return self._damage.is_set()
 
+    async def until_damaged(self) -> None:
+        """Wait until the local files cannot be used any more, and raise StateDamaged."""
+        await self._damage.wait()
+        raise StateDamaged("a file of the local state is damaged")
+
     def discard(self) -> None:
-        """Deletes the local files. Sessions may still hold the folder, so the files are not closed: what is deleted
-        disappears with the last of them."""
-        remove_database(self.state.path)
-        remove_database(self.pending.path)
+        """Delete the local files. They stay open, since sessions may still use the folder."""
+        remove_database(self._state.path)
+        remove_database(self._pending.path)
+
+    async def drain(self) -> None:
+        """Before a stop: begin no more pulls, and wait a while for those under way."""
+        await self._puller.drain()
+
+    async def flush(self) -> None:
+        """Write to the log what is ready, and how far each peer's index is handled. Raises StoreError or DataError."""
+        await self._writer.flush()
+
+    # Status
+
+    @property
+    def error(self) -> str | None:
+        """Why the folder does not make progress, or None."""
+        return self._writer.error or self._puller.error
+
+    @error.setter
+    def error(self, error: str | None) -> None:
+        self._writer.error = error
+
+    @property
+    def syncing(self) -> bool:
+        """Whether entries are being pulled or written to the log."""
+        return not self._puller.idle or self._writer.busy
+
+    @property
+    def totals(self) -> FolderTotals:
+        """What the folder holds."""
+        return self._state.totals
+
+    @property
+    def pending_totals(self) -> tuple[int, int]:
+        """The number of names that are pending, and the bytes of their data."""
+        return self._pending.totals
+
+    @property
+    def position(self) -> int:
+        """The position of the last segment of the log."""
+        return self._state.position
+
+    @property
+    def in_work(self) -> int:
+        """The number of entries that are being pulled or wait for the log."""
+        return self._puller.in_work
+
+    # Our index
 
     @property
     def own_index(self) -> IndexState:
         """The index that all gateways on this store announce for the folder."""
-        return IndexState(self.record.index_id, self.state.sequence)
+        return IndexState(self.record.index_id, self._state.sequence)
 
-    @property
-    def syncing(self) -> bool:
-        """Whether something is being brought in or written down."""
-        return not self.puller.idle or bool(self._ready) or self._committing
+    def file_infos_after(self, sequence: int, limit: int) -> Iterator[tuple[int, bytes]]:
+        """Yield at most `limit` sequence numbers above `sequence`, rising, with their serialized file infos."""
+        return self._state.file_infos_after(sequence, limit)
 
     async def changed_since(self, sequence: int) -> None:
-        """Waits until the folder has a sequence number above `sequence`."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self.state.sequence > sequence)
+        """Wait until the folder has a sequence number above `sequence`."""
+        await self._writer.changed_since(sequence)
 
-    def object_key(self, entry: Entry) -> str:
-        """The key of an entry's object; the entry must have one."""
+    def entry(self, name: str) -> Entry | None:
+        """Return what the folder has under an encrypted name."""
+        return self._state.entry(name)
+
+    def requested_object(self, request: RequestReceived) -> str | None:
+        """Return the key of the object that has the requested block; None where no stored block matches."""
+        entry = self._state.entry(request.name)
+        if entry is None or not matches(request, entry):
+            return None
         assert entry.stored is not None
-        return self.keys.object(entry.file_info.name, entry.stored.content_hash)
+        return self._keys.object(entry.file_info.name, entry.stored.content_hash)
 
-    # Peers' indexes
+    # Peers
 
-    def peer_index(self, device_id: DeviceID, announced: IndexState) -> IndexState:
-        """What we know of a peer's index, given the one it announces now; with another index, nothing."""
-        self._heard.add(device_id)
-        received = self.pending.received(device_id)
+    @property
+    def sources(self) -> Mapping[DeviceID, Source]:
+        """The connected peers that share the folder."""
+        return self._puller.sources.connected
+
+    def add_source(self, device_id: DeviceID, source: Source) -> None:
+        """Add a connected peer that shares the folder."""
+        self._puller.add_source(device_id, source)
+
+    def remove_source(self, device_id: DeviceID, source: Source) -> None:
+        """Remove a peer that has disconnected or no longer shares the folder."""
+        self._puller.remove_source(device_id, source)
+
+    def received(self, device_id: DeviceID) -> IndexState:
+        """Return how much of a peer's index has arrived here."""
+        return self._pending.received(device_id)
+
+    def handled(self, device_id: DeviceID) -> IndexState:
+        """Return how much of a peer's index the log reflects."""
+        return self._state.cursor(device_id)
+
+    def start_index(self, device_id: DeviceID, announced: IndexState) -> IndexState:
+        """Take the index state that a peer announces, and return how much of that index has arrived here."""
+        self._writer.heard.add(device_id)
+        received = self._pending.received(device_id)
         if received.index_id == announced.index_id != 0:
             return received
-        cursor = self.state.cursor(device_id)
+        cursor = self._state.cursor(device_id)
         if cursor.index_id != announced.index_id or announced.index_id == 0:
             cursor = IndexState(announced.index_id, 0)
-        self.pending.start(device_id, cursor)
+        self._pending.start(device_id, cursor)
         return cursor
 
-    # The log
+    async def take_index(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> None:
+        """Take an index message of a peer. Raises RemoteProtocolError or FolderRefused; then nothing was kept."""
+        await self._index_in.take(device_id, index_id, event)
+        self._puller.wake()
 
-    def _commit(self, entry: Entry) -> None:
-        self._ready.append(entry)
-        self._commit_wanted.set()
 
-    async def run(self) -> None:
-        """Pulls, appends to the log, follows what other gateways append, and writes checkpoints; until cancelled, or
-        until a local file is `damaged`."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._end_when_damaged())
-            group.create_task(self.puller.run())
-            group.create_task(self._append_entries())
-            group.create_task(self._follow_log())
-            group.create_task(self._write_checkpoints())
-
-    async def _end_when_damaged(self) -> None:
-        await self._damage.wait()
-        raise StateDamaged("a file of the local state is damaged")
-
-    async def drain(self) -> None:
-        """Writes down what is ready, and how far each peer's index is handled, before a stop."""
-        while self._ready:
-            await self._append_some()
-        await self._append_cursors()
-
-    async def _append_entries(self) -> None:
-        delay = 0.0
-        while True:
-            await self._commit_wanted.wait()
-            await asyncio.sleep(delay)
-            await self._gather_entries()
-            try:
-                await self._append_some()
-                delay = 0.0
-            except (StoreError, DataError) as error:
-                self.error = f"the log cannot be written: {error}"
-                _logger.error("cannot append to the log, trying again", folder=self.record.folder_id, error=str(error))
-                delay = min(max(2 * delay, limits.SEGMENT_INTERVAL), limits.MAX_APPEND_DELAY)
-
-    async def _gather_entries(self) -> None:
-        """Waits for more entries, which makes few large segments of many small ones; not longer than until a segment is
-        full or nothing more is under way, if it is not too soon after the segments before."""
-        now = asyncio.get_running_loop().time
-        earliest = now() + self._pace.delay
-        latest = max(earliest, now() + limits.SEGMENT_INTERVAL)
-        while len(self._ready) < limits.SEGMENT_ENTRIES:
-            until = latest if self.puller.in_work > len(self._ready) else earliest
-            if now() >= until:
-                return
-            self._commit_wanted.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
-                    await self._commit_wanted.wait()
-
-    async def _append_some(self) -> None:
-        entries = self._take_batch()
-        self._committing = True
-        try:
-            handled = self._handled_by(entries)
-            if await self._log.append(entries, self._moved_cursors(handled)):
-                self._counters.segments_appended.inc()
-                self._pace.appended()
-        except BaseException:
-            self._ready.extendleft(reversed(entries))
-            raise
-        finally:
-            self._committing = False
-            if self._ready:
-                self._commit_wanted.set()
-        self.error = None
-        self.pending.remove(handled)
-        for entry in entries:
-            self.puller.committed(entry.file_info.name)
-        await self._notify()
-        if self._log.checkpoint_due:
-            self._checkpoint_wanted.set()
-
-    def _take_batch(self) -> list[Entry]:
-        self._commit_wanted.clear()
-        entries: list[Entry] = []
-        size = 0
-        while self._ready and len(entries) < limits.SEGMENT_ENTRIES and size < limits.SEGMENT_SIZE:
-            entries.append(self._ready.popleft())
-            size += len(entries[-1].file_info.raw)
-        return entries
-
-    def _handled_by(self, entries: list[Entry]) -> list[Pending]:
-        """What is pending and needs no more handling once these entries are in the log."""
-        return [
-            pending
-            for entry in entries
-            for pending in self.pending.of_name(entry.file_info.name)
-            if not is_newer(pending.file_info.message.version, entry.file_info.message.version)
-        ]
-
-    def _moved_cursors(self, handled: list[Pending]) -> list[PeerCursor]:
-        by_device: dict[DeviceID, set[int]] = {}
-        for pending in handled:
-            by_device.setdefault(pending.device_id, set()).add(pending.sequence)
-        cursors = []
-        for device_id in self._heard:
-            reached = self.pending.handled(device_id, by_device.get(device_id, ()))
-            known = self.state.cursor(device_id)
-            moved = reached.index_id != known.index_id or reached.max_sequence > known.max_sequence
-            if reached.index_id and reached.max_sequence > 0 and moved:
-                cursors.append(PeerCursor(device_id, reached.index_id, reached.max_sequence))
-        return cursors
-
-    async def _append_cursors(self) -> None:
-        cursors = self._moved_cursors([])
-        if cursors and await self._log.append([], cursors):
-            self._counters.segments_appended.inc()
-
-    async def _follow_log(self) -> None:
-        last_cursors = time.monotonic()
-        while True:
-            await asyncio.sleep(limits.LOG_POLL_INTERVAL)
-            try:
-                if await self._log.refresh():
-                    await self._notify()
-                if not self.syncing and time.monotonic() - last_cursors > limits.CURSOR_INTERVAL:
-                    last_cursors = time.monotonic()
-                    await self._append_cursors()
-                if not self._ready:  # else it is for the next append to tell
-                    self.error = None
-            except (StoreError, DataError) as error:
-                self.error = f"the log cannot be followed: {error}"
-                _logger.warning("cannot follow the log", folder=self.record.folder_id, error=str(error))
-
-    async def _write_checkpoints(self) -> None:
-        while True:
-            await self._checkpoint_wanted.wait()
-            self._checkpoint_wanted.clear()
-            try:
-                await self._log.checkpoint_where_due()
-            except (StoreError, sqlite3.Error) as error:
-                # SQLite's where the state was loaded anew under our hands; the next checkpoint will do.
-                _logger.warning("cannot write a checkpoint", folder=self.record.folder_id, error=str(error))
-                if not self.state.path.exists():
-                    self._damage.set()  # somebody has deleted it: it serves on, but cannot be copied
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+def _local_directory(state_directory: Path, record: FolderRecord) -> Path:
+    """Return where the folder's local files are. Those of a removed folder with the same ID are deleted."""
+    base = state_directory / folder_segment(record.folder_id)
+    own = base / f"{record.index_id:016x}"
+    for other in base.glob("*"):
+        if other != own:
+            shutil.rmtree(other, ignore_errors=True)
+    return own

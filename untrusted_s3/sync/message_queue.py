@@ -1,105 +1,101 @@
-"""How much of what peers have said is in memory and not handled yet, over all sessions."""
+"""Messages of a peer that wait to be handled, and the memory that they take."""
 
 from __future__ import annotations
 
 import asyncio
 
-from untrusted_s3 import limits
+from untrusted_s3.accounts import Account
 from untrusted_s3.bep import events
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import RemoteProtocolError
 from untrusted_s3.sync.connection import PausableConnection
 
 
-class MessageMemory:
-    """At most `total` bytes. Whoever holds most must go where there are more: peers that behave stay far below, and
-    waiting for one that does not would only hold up the others."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.used = 0
-        self._held: dict[MessageQueue, int] = {}
-
-    @property
-    def scarce(self) -> bool:
-        """Whether nobody should queue more than what it needs to go on."""
-        return self.used > self.total // 2
-
-    def hold(self, queue: MessageQueue, size: int) -> None:
-        """`queue` has `size` bytes now, not what it had before."""
-        self.used += size - self._held.pop(queue, 0)
-        if size:
-            self._held[queue] = size
-        while self.used > self.total:
-            largest = max(self._held, key=self._held.__getitem__)
-            held = self._held[largest]
-            largest.drop(RemoteProtocolError(f"{held} bytes of messages wait here, and memory is short"))
-
-
 class MessageQueue:
-    """The messages of one peer that wait to be handled; where they are much, the peer waits as well."""
+    """The unhandled messages of one connection.
 
-    def __init__(self, memory: MessageMemory, connection: PausableConnection) -> None:
+    A connection with many of them is not read from. When all queues together exceed their account, the device with the
+    most is disconnected: peers that follow the protocol stay far below that.
+    """
+
+    def __init__(self, memory: Account, device_id: DeviceID, connection: PausableConnection, room: int) -> None:
+        """Make an empty queue.
+
+        `memory` counts the messages of all connections. The connection is not read from while more than `room` bytes
+        wait, or while anything waits and more than half of `memory` is used.
+        """
         self._memory = memory
+        self._share = memory.share(device_id, evict=self._evict)
         self._connection = connection
+        self._room = room
         self._queue: asyncio.Queue[tuple[events.Event, int]] = asyncio.Queue()
         self._queued = 0
         self._in_hand = 0
         self._buffered = 0
         self._paused = False
-        self._dropped = False
+        self._closed = False
 
     def put(self, event: events.Event) -> None:
-        """Takes in a message."""
-        if self._dropped:
+        """Add a message."""
+        if self._closed:
             return
         size = held_size(event)
         self._queue.put_nowait((event, size))
         self._queued += size
         self._hold()
-        if not self._paused and self._queued > self._room():
+        if not self._paused and not self._closed and self._queued > self._allowed():
             self._paused = True
             self._connection.pause_reading()
 
     async def get(self) -> events.Event:
-        """The next message; the one before is handled."""
+        """Return the next message. The one before is handled."""
         self._queued -= self._in_hand
         self._in_hand = 0
         self._hold()
-        if self._paused and self._queued <= self._room() // 2:
+        if self._paused and self._queued <= self._allowed() // 2:
             self._paused = False
             self._connection.resume_reading()
         event, self._in_hand = await self._queue.get()
         return event
 
     def buffered(self, size: int) -> None:
-        """So many bytes are here of a message that is not complete."""
+        """Note that `size` bytes of an incomplete message are in memory."""
         self._buffered = size
         self._hold()
 
-    def drop(self, error: Exception | None = None) -> None:
-        """Forgets everything, and whatever comes later. With `error` the connection ends at once because of it."""
-        self._dropped = True
-        self._queue = asyncio.Queue()
-        self._memory.hold(self, 0)
-        if error is not None:
-            self._connection.fail(error)
-            self._connection.abort()
+    def close(self) -> None:
+        """Drop all messages, and those that come later."""
+        if not self._closed:
+            self._closed = True
+            self._queue = asyncio.Queue()
+            self._share.close()
 
-    def _room(self) -> int:
-        return 0 if self._memory.scarce else limits.QUEUED_MESSAGE_MEMORY
+    def _evict(self) -> None:
+        held = self._share.used
+        self.close()
+        self._connection.fail(RemoteProtocolError(f"{held} bytes of messages wait here, and memory is short"))
+        self._connection.abort()
+
+    def _allowed(self) -> int:
+        return 0 if self._memory.scarce else self._room
 
     def _hold(self) -> None:
-        if not self._dropped:
-            self._memory.hold(self, self._queued + self._buffered)
+        if self._closed:
+            return
+        change = self._queued + self._buffered - self._share.used
+        if change > 0:
+            self._share.charge(change)
+        else:
+            self._share.release(-change)
 
 
 def held_size(event: events.Event) -> int:
-    """About how many bytes of memory a message takes until it is handled."""
+    """Return about how many bytes of memory a message takes until it is handled."""
     size = 512
     if isinstance(event, events.IndexReceived):
         size += sum(len(raw) + 64 for raw in event.files)
     elif isinstance(event, events.ClusterConfigReceived):
-        # As objects, folders and devices take several times what they are on the wire.
+        # As objects, folders and devices take several times their serialized size.
         size += sum(4 * folder.ByteSize() + 512 for folder in event.folders)
     elif isinstance(event, events.RequestReceived):
         size += len(event.name) + len(event.folder) + len(event.hash)

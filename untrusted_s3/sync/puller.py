@@ -1,21 +1,19 @@
-"""Decides which of a folder's announced files to bring in next, and from which peers.
+"""The scheduler of a folder's pulls: which of the pending files are brought in next.
 
-Work is taken from the pending index in the order of the announcing device's sequence numbers, so that its cursor
-moves on. Deletions and directories need no data and go straight to the log.
+Entries are taken from the pending index in the order of the announcing device's sequence numbers, so that its cursor
+advances. Deletions and directories have no data and go straight to the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Protocol
 
 import structlog
 
-from untrusted_s3 import limits
-from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.accounts import Account, Share
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
@@ -32,24 +30,24 @@ from untrusted_s3.errors import (
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.objects.assembly import FetchBlock
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.writer import ObjectWriter
+from untrusted_s3.settings import SyncSettings
+from untrusted_s3.supervisor import TaskSet
+from untrusted_s3.sync.sources import Source, Sources
 
 _logger = structlog.get_logger()
 _SCAN_BATCH = 200
-
-
-class Source(Protocol):
-    """A connected peer that shares the folder."""
-
-    async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
-        """One encrypted block. Raises BlockUnavailable."""
-        ...
+_LOGGED_NAME_LENGTH = 40
 
 
 class Puller:
-    """Brings in one folder's pending files; `commit` takes each finished entry for the log."""
+    """Brings in the pending files of one folder.
+
+    Attributes:
+        sources: The connected peers that share the folder.
+        error: The last error of the store, or None after a success.
+    """
 
     def __init__(
         self,
@@ -57,10 +55,12 @@ class Puller:
         state: FolderState,
         pending: PendingIndex,
         writer: ObjectWriter,
-        commit: Callable[[Entry], None],
+        commit: Callable[[Pending, Entry], None],
         counters: Counters,
+        settings: SyncSettings,
     ) -> None:
-        self.sources: dict[DeviceID, Source] = {}
+        """Make a puller that hands each finished entry to `commit`, for the log."""
+        self.sources = Sources(folder_id, pending)
         self.error: str | None = None
         self._folder_id = folder_id
         self._state = state
@@ -68,21 +68,23 @@ class Puller:
         self._writer = writer
         self._commit = commit
         self._counters = counters
-        # By name: the size of the file info, for these are in memory.
-        self._in_work: dict[str, int] = {}
-        self._bytes_in_work = 0
-        # By name, the version that failed last; it has to wait until everything that failed is tried again.
-        self._failures: dict[str, pb.Vector] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._large: deque[FileInfo] = deque()
+        self._settings = settings
+        # The memory of file infos in work, by device; by name hash, who holds how much of it.
+        self._memory = Account(settings.file_infos_in_work)
+        self._shares: dict[DeviceID, Share] = {}
+        self._in_work: dict[bytes, tuple[Share, int]] = {}
+        # By name hash, the version that failed last. It waits until everything that failed is tried again.
+        self._failures: dict[bytes, bytes] = {}
+        self._pulls = TaskSet()
+        self._large: deque[Pending] = deque()
         self._active_small = 0
         self._active_large = 0
-        # Per source: entries read from the pending index, and how far it has been read.
+        # By source: entries read from the pending index, and how far it has been read.
         self._queues: dict[DeviceID, deque[Pending]] = {}
         self._scanned: dict[DeviceID, int] = {}
         self._wake = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
-        # How often in a row the store has failed us; while it is in trouble nothing is begun before the next try.
+        # How often in a row the store has failed. While it is in trouble, nothing begins before the next try.
         self._store_failures = 0
         self._store_in_trouble = False
         self._draining = False
@@ -94,50 +96,53 @@ class Puller:
 
     @property
     def in_work(self) -> int:
-        """How many entries are under way and not in the log yet."""
+        """The number of entries that are under way and not in the log yet."""
         return len(self._in_work)
 
+    @property
+    def memory_in_work(self) -> int:
+        """The bytes of their file infos."""
+        return self._memory.used
+
     def add_source(self, device_id: DeviceID, source: Source) -> None:
-        """A peer that shares the folder is there."""
-        self.sources[device_id] = source
+        """Add a connected peer that shares the folder."""
+        self.sources.add(device_id, source)
         self._failures.clear()  # it may have what others lack
         self.rescan()
 
     def remove_source(self, device_id: DeviceID, source: Source) -> None:
-        """The peer is gone, or does not share the folder any more."""
-        if self.sources.get(device_id) is source:
-            del self.sources[device_id]
+        """Remove a peer that has disconnected or no longer shares the folder."""
+        if self.sources.remove(device_id, source):
             self.rescan()  # an older version of another source may be the newest now
 
     def wake(self) -> None:
-        """There may be something new to do."""
+        """Look for new work."""
         self._wake.set()
 
     def rescan(self) -> None:
-        """Looks at everything pending again: after a failure, or when a source has come."""
+        """Look at all pending entries again."""
         self._queues.clear()
         self._scanned.clear()
         self._wake.set()
 
-    def committed(self, name: str) -> None:
-        """What was under way for this name is in the log; if something newer is pending, it can begin."""
-        self._leave(name)
-        if any(self._state.wants(other.file_info) for other in self._pending.of_name(name)):
+    def committed(self, key: bytes) -> None:
+        """Note that the entry that was under way for a name hash is in the log. A newer one may begin."""
+        self._leave(key)
+        if any(self._is_wanted(other) for other in self._pending.of_name(key)):
             self.rescan()
         self._wake.set()
 
     async def drain(self) -> None:
-        """Begins nothing any more and waits until what is under way has ended, of large files the parts that are.
+        """Begin nothing more, and wait for what is under way: of large files, for the parts that are under way.
 
-        Not for longer than limits.DRAIN_PULLS_TIMEOUT.
+        The wait ends after `drain_timeout`.
         """
         self._draining = True
         self._writer.drain()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=limits.DRAIN_PULLS_TIMEOUT)
+        await self._pulls.join(self._settings.drain_timeout)
 
     async def run(self) -> None:
-        """Works until cancelled; then running pulls are cancelled as well."""
+        """Pull until cancelled, then cancel the pulls under way."""
         self.rescan()
         try:
             while True:
@@ -146,10 +151,7 @@ class Puller:
                 self._start_some()
                 await asyncio.sleep(0)
         finally:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._pulls.cancel()
             if self._retry is not None:
                 self._retry.cancel()
                 self._retry = None
@@ -157,16 +159,16 @@ class Puller:
             self._store_in_trouble = False
 
     def _start_some(self) -> None:
-        """Takes some of each source's pending entries into work, and wakes itself where there may be more at once."""
+        """Take some of each source's pending entries into work. Wake up again where there may be more at once."""
         if self._draining:
             return
-        while self._large and self._active_large < limits.CONCURRENT_LARGE_FILES and not self._store_in_trouble:
-            self._start(self._large.popleft(), large=True)
-        for device_id in list(self.sources):
+        while self._large and self._active_large < self._settings.concurrent_large_files and not self._store_in_trouble:
+            self._start_large(self._large.popleft())
+        for device_id in list(self.sources.connected):
             if self._start_some_of(device_id):
                 self._wake.set()
         if self.idle and self._retry is None:
-            self.error = None  # whatever failed is not wanted any more, or its source is gone
+            self.error = None  # what failed is not wanted any more, or its source is gone
 
     def _start_some_of(self, device_id: DeviceID) -> bool:
         queue = self._queues.setdefault(device_id, deque())
@@ -179,85 +181,108 @@ class Puller:
         while queue and self._has_room:
             entry = queue.popleft()
             taken += 1
-            if not self._take(entry):
+            if not self._is_wanted(entry):
                 handled.append(entry)
+            elif not self._has_to_wait(entry):
+                self._take(entry)
         if handled:
             self._pending.remove(handled)
         return taken > 0 and self._has_room
 
     @property
     def _has_room(self) -> bool:
+        settings = self._settings
         return (
             not self._store_in_trouble
-            and self._active_small < limits.CONCURRENT_SMALL_FILES
-            and len(self._large) < limits.QUEUED_LARGE_FILES
-            and len(self._in_work) < limits.ENTRIES_IN_WORK
-            and self._bytes_in_work < limits.FILE_INFOS_IN_WORK
+            and self._active_small < settings.concurrent_small_files
+            and len(self._large) < settings.queued_large_files
+            and len(self._in_work) < settings.entries_in_work
+            and self._memory.used < self._memory.capacity
         )
 
-    def _leave(self, name: str) -> None:
-        self._bytes_in_work -= self._in_work.pop(name, 0)
+    def _is_wanted(self, entry: Pending) -> bool:
+        """Return whether the entry is newer than what the folder has."""
+        return self._state.wants_version(entry.name_hash, entry.vector)
 
-    def _take(self, entry: Pending) -> bool:
-        """Takes a pending entry into work. False where the folder has it, or something newer."""
-        file_info = entry.file_info
-        if not self._state.wants(file_info):
-            return False
-        if file_info.name in self._in_work or self._failures.get(file_info.name) == file_info.message.version:
+    def _has_to_wait(self, entry: Pending) -> bool:
+        """Return whether something else of this name comes first; a rescan then finds the entry again."""
+        if entry.name_hash in self._in_work or self._failures.get(entry.name_hash) == entry.version:
             return True
-        if len(self.sources) > 1 and self._is_outdated(file_info):
-            return True
-        self._in_work[file_info.name] = len(file_info.raw)
-        self._bytes_in_work += len(file_info.raw)
-        if not file_info.has_data:
-            self._commit(Entry(file_info, None))
-        elif self._writer.is_large(file_info):
-            self._large.append(file_info)
+        return len(self.sources.connected) > 1 and self._is_outdated(entry)
+
+    def _take(self, entry: Pending) -> None:
+        if entry.has_data and self._writer.is_large(entry.size):
+            self._enter(entry)
+            self._large.append(entry)
             self._wake.set()
+            return
+        file_info = self._pending.file_info(entry)
+        if file_info is None:
+            return  # announced again since the queue was read; the new entry comes later
+        self._enter(entry)
+        if entry.has_data:
+            self._start(entry, file_info, large=False)
         else:
-            self._start(file_info, large=False)
-        return True
+            self._commit(entry, Entry(file_info, None))
 
-    def _start(self, file_info: FileInfo, *, large: bool) -> None:
+    def _start_large(self, entry: Pending) -> None:
+        file_info = self._pending.file_info(entry)
+        if file_info is None:
+            self._leave(entry.name_hash)
+            self.rescan()
+            return
+        self._start(entry, file_info, large=True)
+
+    def _enter(self, entry: Pending) -> None:
+        share = self._shares.get(entry.device_id)
+        if share is None:
+            share = self._shares[entry.device_id] = self._memory.share(entry.device_id)
+        share.charge(entry.file_info_size)
+        self._in_work[entry.name_hash] = share, entry.file_info_size
+
+    def _leave(self, key: bytes) -> None:
+        found = self._in_work.pop(key, None)
+        if found is not None:
+            share, size = found
+            share.release(size)
+
+    def _start(self, entry: Pending, file_info: FileInfo, *, large: bool) -> None:
         if large:
             self._active_large += 1
         else:
             self._active_small += 1
-        task = asyncio.create_task(self._pull(file_info))
-        self._tasks.add(task)
-        # Not by the task itself: one that is cancelled before its first step does nothing.
-        task.add_done_callback(partial(self._ended, file_info.name, large))
+        self._pulls.start(self._pull(entry, file_info), partial(self._ended, entry.name_hash, large))
 
-    def _ended(self, name: str, large: bool, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _ended(self, key: bytes, large: bool, task: asyncio.Task[None]) -> None:
         if large:
             self._active_large -= 1
         else:
             self._active_small -= 1
         if task.cancelled():
-            self._leave(name)
+            self._leave(key)
         self._wake.set()
 
-    async def _pull(self, file_info: FileInfo) -> None:
+    async def _pull(self, entry: Pending, file_info: FileInfo) -> None:
         try:
             current = self._state.entry(file_info.name)
-            if current and current.stored and content_hash(current.file_info) == content_hash(file_info):
+            if current and current.stored and content_hash(current.file_info) == entry.content_hash:
                 # Only metadata changed: the data stays where it is.
                 stored = current.stored
             else:
-                stored = await self._writer.write(
-                    file_info, self._fetcher(file_info), current, partial(self._is_superseded, file_info)
-                )
+                fetch = self.sources.fetcher(entry, file_info.name)
+                stored = await self._writer.write(file_info, fetch, current, partial(self._is_superseded, entry))
             self._succeeded()
-            self._commit(Entry(file_info, stored))
+            self._commit(entry, Entry(file_info, stored))
         except WriteStopped:
-            self._leave(file_info.name)
+            self._leave(entry.name_hash)
             self.rescan()
         except (BlockUnavailable, StoreError, DataError, StateDamaged) as error:
-            self._failed(file_info, error)
+            self._failed(entry, file_info.name, error)
         except Exception as error:
-            _logger.exception("a fault of our own while pulling", folder=self._folder_id, name=file_info.name[:40])
-            self._failed(file_info, error)
+            _logger.exception(
+                "internal error in a pull", folder=self._folder_id, name=file_info.name[:_LOGGED_NAME_LENGTH]
+            )
+            self._failed(entry, file_info.name, error)
 
     def _succeeded(self) -> None:
         self.error = None
@@ -266,87 +291,56 @@ class Puller:
             self._store_in_trouble = False
             self._wake.set()
 
-    def _failed(self, file_info: FileInfo, error: Exception) -> None:
-        self._leave(file_info.name)
+    def _failed(self, entry: Pending, name: str, error: Exception) -> None:
+        self._leave(entry.name_hash)
         self._counters.pull_failures.inc()
         if isinstance(error, StoreError | DataError):
             self.error = str(error)
-        if self._is_outdated(file_info):
-            # Changed while it was under way: the newer version is due, not this one.
+        if self._is_outdated(entry):
+            # The file changed while it was under way: the newer version is due, not this one.
             self.rescan()
             return
-        self._failures[file_info.name] = file_info.message.version
+        self._failures[entry.name_hash] = entry.version
         store_failed = isinstance(error, StoreUnreachable | StoreRefused)
-        # Of many that fail together, as when a directory was deleted at the peer, one is told.
-        if self.sources and (self._retry is None or store_failed) and not self._store_in_trouble:
-            _logger.warning("pull failed", folder=self._folder_id, name=file_info.name[:40], error=str(error))
-        delay = limits.PULL_RETRY_INTERVAL
+        # Of many that fail together, as when a directory was deleted at the peer, one is logged.
+        if self.sources.connected and (self._retry is None or store_failed) and not self._store_in_trouble:
+            _logger.warning("pull failed", folder=self._folder_id, name=name[:_LOGGED_NAME_LENGTH], error=str(error))
+        delay = self._settings.pull_retry_interval
         if store_failed:
-            # Other files would fare no better, and peers would send their blocks in vain.
+            # Other files would fail as well, and peers would send their blocks in vain.
             self._store_in_trouble = True
-            delay = min(delay * 2**self._store_failures, limits.MAX_PULL_RETRY_INTERVAL)
+            delay = min(delay * 2**self._store_failures, self._settings.max_pull_retry_interval)
         if self._retry is None:
             self._store_failures += self._store_in_trouble
             self._retry = asyncio.get_running_loop().call_later(delay, self._try_again)
 
-    def _is_outdated(self, file_info: FileInfo) -> bool:
-        """Whether a connected peer announces a newer version of the file."""
-        return any(True for _ in self._newer(file_info))
+    def _is_outdated(self, entry: Pending) -> bool:
+        """Return whether a connected peer announces a newer version of the file."""
+        return any(True for _ in self._newer(entry))
 
-    def _newer(self, file_info: FileInfo) -> Iterator[Pending]:
-        """The newer versions of the file that connected peers announce."""
-        for other in self._pending.of_name(file_info.name):
-            if other.device_id in self.sources and is_newer(other.file_info.message.version, file_info.message.version):
+    def _newer(self, entry: Pending) -> Iterator[Pending]:
+        """Yield the newer versions of the file that connected peers announce."""
+        for other in self._pending.of_name(entry.name_hash):
+            if (
+                other.version != entry.version
+                and other.device_id in self.sources.connected
+                and is_newer(other.vector, entry.vector)
+            ):
                 yield other
 
-    def _is_superseded(self, file_info: FileInfo) -> bool:
-        """Whether the content of the file is not wanted any more: another gateway has brought in that or something
-        newer, or a connected peer announces newer content."""
-        if not self._state.wants(file_info):
+    def _is_superseded(self, entry: Pending) -> bool:
+        """Return whether the content of the entry is not wanted any more.
+
+        Another gateway may have brought in this version or a newer one, or a connected peer announces newer content.
+        """
+        if not self._is_wanted(entry):
             return True
-        return any(content_hash(other.file_info) != content_hash(file_info) for other in self._newer(file_info))
+        return any(other.content_hash != entry.content_hash for other in self._newer(entry))
 
     def _try_again(self) -> None:
         self._retry = None
         self._store_in_trouble = False
-        if self.sources and self._failures:
+        if self.sources.connected and self._failures:
             _logger.info("trying again what failed", folder=self._folder_id, files=len(self._failures))
         self._failures.clear()
         self.rescan()
-
-    def _fetcher(self, file_info: FileInfo) -> FetchBlock:
-        """Gets blocks of one version of a file from whoever announces that version, in turn."""
-        announcing = self._announcing(file_info)
-
-        async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
-            nonlocal announcing
-            reason = "no connected peer has it"
-            tried: list[Source] = []
-            while True:
-                untried = self._connected(announcing, tried)
-                if not untried:
-                    # One may have announced it, or have come back, since this pull began.
-                    announcing = self._announcing(file_info)
-                    untried = self._connected(announcing, tried)
-                if not untried:
-                    raise BlockUnavailable(f"block {number}: {reason}")
-                source = untried[number % len(untried)]
-                tried.append(source)
-                try:
-                    return await source.request_block(self._folder_id, file_info.name, number, block)
-                except BlockUnavailable as error:
-                    reason = str(error)
-
-        return fetch_block
-
-    def _announcing(self, file_info: FileInfo) -> list[DeviceID]:
-        """Who has announced just this version of the file."""
-        return [
-            other.device_id
-            for other in self._pending.of_name(file_info.name)
-            if other.file_info.message.version == file_info.message.version
-        ]
-
-    def _connected(self, devices: Iterable[DeviceID], tried: Sequence[Source]) -> list[Source]:
-        sources = (self.sources.get(device_id) for device_id in devices)
-        return [source for source in sources if source is not None and source not in tried]

@@ -1,4 +1,4 @@
-"""A connected peer: which folders it shares with us, its index in and ours out, its requests and our own.
+"""The conversation with a connected peer: which folders are shared over the connection.
 
 Responses are matched to requests as they arrive; all other messages are handled one after the other.
 """
@@ -14,16 +14,13 @@ from typing import Protocol
 
 import structlog
 
-from untrusted_s3 import __version__, limits
+from untrusted_s3 import __version__
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, folder_message, index_start, read_offer
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import with_sequence
-from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import (
-    BlockUnavailable,
     DataError,
     FolderRefused,
     ProtocolError,
@@ -31,13 +28,17 @@ from untrusted_s3.errors import (
     StateDamaged,
     StoreError,
 )
+from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.records import PeerRecord
 from untrusted_s3.structured_logging import printable
+from untrusted_s3.supervisor import TaskSet
 from untrusted_s3.sync.connection import PeerConnection
 from untrusted_s3.sync.folder import Folder
-from untrusted_s3.sync.index_in import take_index
-from untrusted_s3.sync.message_queue import MessageMemory, MessageQueue
-from untrusted_s3.sync.responder import Responder, matches
+from untrusted_s3.sync.index_out import send_index
+from untrusted_s3.sync.memory import SyncMemory
+from untrusted_s3.sync.message_queue import MessageQueue
+from untrusted_s3.sync.requests_in import RequestsIn, Responder
+from untrusted_s3.sync.requests_out import RequestsOut
 
 CLIENT_NAME = "untrusted-s3"
 _LONGEST_REASON = 200
@@ -45,43 +46,60 @@ _logger = structlog.get_logger()
 
 
 class Host(Protocol):
-    """What a session needs of the gateway."""
+    """What a session needs of the gateway.
+
+    Attributes:
+        device_id: Our device ID.
+        device_name: Our name, which peers see.
+        counters: The gateway's counters.
+        responder: Reads the blocks that peers request.
+        memory: Accounts of what peers make us keep in memory.
+        sync_settings: How folders are synchronized.
+    """
 
     device_id: DeviceID
     device_name: str
     counters: Counters
     responder: Responder
-    message_memory: MessageMemory
+    memory: SyncMemory
+    sync_settings: SyncSettings
 
     async def admit(self, session: Session) -> PeerRecord | None:
-        """The record of the session's device if it is an accepted one; None makes the session end."""
+        """Return the record of the session's device, or None when the device is not accepted; the session then ends."""
         ...
 
     async def folder_for(self, offer: FolderOffer) -> Folder:
-        """The folder of an offer, created where it is new. Raises FolderRefused, StoreError or DataError."""
+        """Return the folder of an offer, which may be new. Raises FolderRefused, StoreError or DataError."""
         ...
 
     def folder(self, folder_id: str) -> Folder | None:
-        """An open folder."""
+        """Return an open folder."""
         ...
 
     def confirm(self, session: Session) -> PeerRecord | None:
-        """The peer has sent its first cluster config: it means this connection to be the one. The device's record, or
-        None where the session has to end, and was ended."""
+        """Note that the peer has sent its first cluster config, and so means to use this connection.
+
+        Return the device's record, or None when the session was ended.
+        """
         ...
 
     def refused(self, device_id: DeviceID, refusals: Mapping[str, Refusal]) -> None:
-        """Which of a peer's folders are refused, by folder ID; in place of what was said before."""
+        """Note the peer's refused folders by folder ID; they replace those noted before."""
         ...
 
     def ended(self, session: Session, error: Exception | None) -> None:
-        """The session is over."""
+        """Note the end of the session."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a folder of a peer is refused, and the peer's label for it."""
+    """Why a folder of a peer is refused.
+
+    Attributes:
+        label: The peer's label for the folder.
+        reason: What is wrong.
+    """
 
     label: str
     reason: str
@@ -89,7 +107,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Share:
-    """A folder that both sides share: the task sends our index, `peer_index_id` names the peer's."""
+    """A folder that both sides share, the id of the peer's index, and the task that sends ours."""
 
     folder: Folder
     peer_index_id: int
@@ -97,96 +115,122 @@ class _Share:
 
 
 class Session:
-    """One connection to a peer, from TLS on. Implements `transport.TransportHandler` and `puller.Source`."""
+    """The conversation over one connection. Handles the connection's events and is a `sources.Source`.
+
+    Attributes:
+        transport: The connection.
+        device_id: The peer's device ID, or None before it is authenticated.
+        hello: The peer's Hello, or None before it came.
+        peer: The record of the peer, or None before it is admitted.
+    """
 
     def __init__(self, host: Host, transport: PeerConnection) -> None:
+        self.transport = transport
         self.device_id: DeviceID | None = None
         self.hello: events.HelloReceived | None = None
         self.peer: PeerRecord | None = None
-        self.transport = transport
         self._host = host
-        self._messages = MessageQueue(host.message_memory, transport)
+        self._channels: _Channels | None = None
         self._shares: dict[str, _Share] = {}
         self._refusals: dict[str, Refusal] = {}
         self._confirmed = False
         self._ended = False
-        self._requests: dict[int, asyncio.Future[events.ResponseReceived]] = {}
-        self._answered_at = float("-inf")
-        self._window = ByteBudget(limits.REQUEST_WINDOW)
-        self._outgoing = host.responder.budget.share()
-        self._sending = asyncio.Lock()
+        # By folder ID, the index id of each folder in the cluster config that was sent last.
         self._announced: dict[str, int] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._conversation: asyncio.Task[None] | None = None
+        self._tasks = TaskSet()
 
     @property
     def shared_folders(self) -> list[str]:
         """The IDs of the folders that are shared over this connection."""
         return sorted(self._shares)
 
-    # TransportHandler
+    @property
+    def requests_under_way(self) -> int:
+        """The number of our requests that wait for a response."""
+        return len(self._channels.requests_out) if self._channels is not None else 0
+
+    # The connection's events
 
     def secured(self) -> None:
+        """Begin the conversation: the peer is authenticated."""
         self.device_id = self.transport.peer_device_id
         if self.device_id == self._host.device_id:
             raise RemoteProtocolError("the peer is ourselves")
+        self._channels = _Channels.of(self._host, self.device_id, self.transport)
         hello = self.transport.bep.hello(
             self._host.device_name, CLIENT_NAME, f"v{__version__}", time.time_ns(), time.monotonic()
         )
         self.transport.write(hello)
-        self._task = asyncio.create_task(self._guarded(self._converse))
+        self._conversation = self._start(partial(self._converse, self._channels.messages))
 
     def received(self, event: events.Event) -> None:
+        """Take a message of the peer."""
+        assert self._channels is not None
         if isinstance(event, events.ResponseReceived):
-            future = self._requests.pop(event.id, None)
-            if future is not None and not future.done():
-                self._answered_at = time.monotonic()
-                future.set_result(event)
-            return
-        self._messages.put(event)
+            self._channels.requests_out.received(event)
+        else:
+            self._channels.messages.put(event)
 
     def buffered(self, size: int) -> None:
-        self._messages.buffered(size)
+        """Note that `size` bytes of an incomplete message are in memory."""
+        if self._channels is not None:
+            self._channels.messages.buffered(size)
 
     def closed(self, error: Exception | None) -> None:
+        """Note the end of the connection."""
         self._stop()
         self._host.ended(self, error)
 
+    # What the gateway calls
+
     def end(self, reason: str) -> None:
-        """Says Close and takes part in nothing any more, though it may be a while until the connection is gone."""
+        """Send a Close and end the connection; the session shares nothing from now on."""
         self.transport.close(reason)
         self._stop()
 
     def say_close(self, reason: str) -> None:
-        """Says Close and takes part in nothing any more, and lets the peer end the connection."""
+        """Send a Close and let the peer end the connection; the session shares nothing from now on."""
         self.transport.say_close(reason)
         self._stop()
 
-    def _stop(self) -> None:
-        self._ended = True
-        self._messages.drop()
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
-        for future in self._requests.values():
-            if not future.done():
-                future.set_exception(BlockUnavailable("the connection to the peer is gone"))
-        for folder_id in list(self._shares):
-            self._unshare(folder_id)
+    def folder_opened(self) -> None:
+        """Note that a folder was opened, which may be one to offer."""
+        if self._confirmed and not self._ended:
+            self._send_cluster_config()
+
+    async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
+        """Return one encrypted block of the peer. Raises BlockUnavailable."""
+        assert self._channels is not None
+        return await self._channels.requests_out.request_block(folder_id, name, number, block)
 
     # The conversation
 
-    async def _guarded(self, conversation: Callable[[], Awaitable[None]]) -> None:
-        """Lets an error in a part of the conversation end the connection."""
+    def _start(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        return self._tasks.start(self._guarded(work))
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Let an error in a part of the conversation end the connection."""
         try:
-            await conversation()
+            await work()
         except (ProtocolError, StoreError, DataError, StateDamaged) as error:
             # Store trouble too: the peer comes back, and then the store may serve again.
             self.transport.fail(error)
         except Exception as error:
-            _logger.exception("a fault of our own in a session", device=str(self.device_id))
+            _logger.exception("internal error in a session", device=str(self.device_id))
             self.transport.fail(error)
 
-    async def _converse(self) -> None:
-        hello = await self._messages.get()
+    def _stop(self) -> None:
+        self._ended = True
+        if self._channels is not None:
+            self._channels.stop()
+        if self._conversation is not None and self._conversation is not asyncio.current_task():
+            self._conversation.cancel()
+        for folder_id in list(self._shares):
+            self._unshare(folder_id)
+
+    async def _converse(self, messages: MessageQueue) -> None:
+        hello = await messages.get()
         assert isinstance(hello, events.HelloReceived)
         self.hello = hello
         self.peer = await self._host.admit(self)
@@ -196,8 +240,8 @@ class Session:
         self.transport.admit()
         self._send_cluster_config()
         while not self._ended:
-            await self._handle(await self._messages.get())
-            # What a peer makes us say must not pile up where it does not listen.
+            await self._handle(await messages.get())
+            # What a peer makes us send must not pile up when the peer does not read.
             await self.transport.drained()
 
     async def _handle(self, event: events.Event) -> None:
@@ -213,7 +257,29 @@ class Session:
             case _:
                 pass
 
-    # Cluster config
+    async def _answer(self, request: events.RequestReceived) -> None:
+        assert self._channels is not None
+        share = self._shares.get(request.folder)
+        key = share.folder.requested_object(request) if share and not request.from_temporary else None
+        if key is None:
+            await self._channels.requests_in.refuse(request)
+        else:
+            await self._channels.requests_in.answer(request, key)
+
+    async def _take_index(self, event: events.IndexReceived) -> None:
+        share = self._shares.get(event.folder)
+        if share is None:
+            # It was on its way when we refused the folder, or the peer ignores the refusal.
+            return
+        try:
+            await share.folder.take_index(self._device_id, share.peer_index_id, event)
+            self._host.counters.index_entries_received.inc(len(event.files))
+        except FolderRefused as error:
+            self._refusals[event.folder] = Refusal(share.folder.record.label, str(error))
+            self._host.refused(self._device_id, self._refusals)
+            self._unshare(event.folder)
+
+    # Cluster configs
 
     async def _take_cluster_config(self, folders: Sequence[pb.Folder]) -> None:
         if not self._confirmed:
@@ -235,16 +301,6 @@ class Session:
         self._offer_again({message.id for message in folders})
         self._send_cluster_config()
 
-    def _offer_again(self, listed: set[str]) -> None:
-        """Forgets what was announced to a peer that does not list all that we offer.
-
-        Its user may have added the folder only now. Where it is to receive encrypted data it cannot say so, for it
-        learns the token from our offer. A gateway takes an offer at once or never, and might offer something to us.
-        """
-        assert self.hello is not None and self.peer is not None
-        if set(self.peer.share) - listed and self.hello.client_name != CLIENT_NAME:
-            self._announced = None
-
     async def _consider(self, message: pb.Folder) -> tuple[FolderOffer, Folder] | None:
         try:
             offer = read_offer(message, self._host.device_id, self._device_id)
@@ -254,171 +310,59 @@ class Session:
             return None
         return None if offer.paused else (offer, folder)
 
-    def folder_opened(self) -> None:
-        """There is a new folder, which may be one to offer."""
-        if self._confirmed:
-            self._send_cluster_config()
-
-    def _send_cluster_config(self) -> None:
-        """Tells the peer the folders that are shared, with what we know of its index, and, once it has spoken, those
-        that the operator wants offered to it.
-
-        None that we refuse: the peer would close the connection over the same trouble. Says nothing that it said
-        before: two gateways would answer each other for ever.
-        """
-        assert self.peer is not None
-        offered = set(self.peer.share) - self._refusals.keys() if self._confirmed else set()
-        peer_indexes = {
-            folder_id: folder.pending.received(self._device_id) if folder_id in self._shares else IndexState()
-            for folder_id in sorted(offered | self._shares.keys())
-            if (folder := self._host.folder(folder_id)) is not None
-        }
-        content = {folder_id: state.index_id for folder_id, state in peer_indexes.items()}
-        if content == self._announced:
-            return
-        self._announced = content
-        messages = []
-        for folder_id, peer_index in peer_indexes.items():
-            folder = self._host.folder(folder_id)
-            assert folder is not None
-            record = folder.record
-            messages.append(
-                folder_message(
-                    folder_id,
-                    record.label,
-                    record.token,
-                    self._host.device_id,
-                    folder.own_index,
-                    self._device_id,
-                    peer_index,
-                )
-            )
-        self.transport.write(self.transport.bep.cluster_config(messages, time.monotonic()))
-
     def _share(self, offer: FolderOffer, folder: Folder) -> None:
-        folder.peer_index(self._device_id, offer.peer)
+        folder.start_index(self._device_id, offer.peer)
         start = index_start(offer.known, folder.own_index)
-        sender = asyncio.create_task(self._guarded(partial(self._send_index, folder, start)))
+        sender = self._start(partial(send_index, folder, start, self.transport, self._host.counters))
         self._shares[offer.folder_id] = _Share(folder, offer.peer.index_id, sender)
-        folder.puller.add_source(self._device_id, self)
+        folder.add_source(self._device_id, self)
         _logger.info("folder shared", folder=offer.folder_id, device=str(self._device_id), index_from=start)
 
     def _unshare(self, folder_id: str) -> None:
         share = self._shares.pop(folder_id)
         share.sender.cancel()
-        share.folder.puller.remove_source(self._device_id, self)
+        share.folder.remove_source(self._device_id, self)
 
-    # Indexes
+    def _offer_again(self, listed: set[str]) -> None:
+        """Forget what was announced to a peer that does not list all folders that we offer.
 
-    async def _take_index(self, event: events.IndexReceived) -> None:
-        share = self._shares.get(event.folder)
-        if share is None:
-            # On its way while we refused or dropped the folder, or a peer that does not care: nothing to store.
+        Its user may have added such a folder only now. A peer that is to receive encrypted data cannot say so, for it
+        learns the token from our offer. A gateway takes an offer at once or never, and might offer something to us.
+        """
+        assert self.hello is not None and self.peer is not None
+        if set(self.peer.share) - listed and self.hello.client_name != CLIENT_NAME:
+            self._announced = None
+
+    def _send_cluster_config(self) -> None:
+        """Send the peer the shared folders and, once it has sent a cluster config, the folders to offer to it.
+
+        A folder that we refuse is not among them: the peer would close the connection for the same reason. A config
+        that says nothing new is not sent: two gateways would answer each other without end.
+        """
+        assert self.peer is not None
+        offered = set(self.peer.share) - self._refusals.keys() if self._confirmed else set()
+        folders = [self._host.folder(folder_id) for folder_id in sorted(offered | self._shares.keys())]
+        peer_indexes = [(folder, self._peer_index(folder)) for folder in folders if folder is not None]
+        content = {folder.record.folder_id: peer_index.index_id for folder, peer_index in peer_indexes}
+        if content == self._announced:
             return
-        try:
-            await take_index(share.folder, self._device_id, share.peer_index_id, event)
-            self._host.counters.index_entries_received.inc(len(event.files))
-        except FolderRefused as error:
-            self._refusals[event.folder] = Refusal(share.folder.record.label, str(error))
-            self._host.refused(self._device_id, self._refusals)
-            self._unshare(event.folder)
-        share.folder.puller.wake()
-
-    async def _send_index(self, folder: Folder, start: int) -> None:
-        """Sends our index from a sequence number on, and then every change, until cancelled."""
-        update, sent = start > 0, start
-        while True:
-            batch: list[bytes] = []
-            size, last = 0, sent
-            for sequence, raw in folder.state.file_infos_after(sent, limits.INDEX_BATCH_FILES):
-                batch.append(with_sequence(raw, sequence))
-                last = sequence
-                size += len(raw)
-                if size > limits.INDEX_BATCH_SIZE:
-                    break
-            if not batch:
-                await folder.changed_since(max(sent, folder.state.sequence))
-                continue
-            message = self.transport.bep.index(
+        self._announced = content
+        messages = [
+            folder_message(
                 folder.record.folder_id,
-                batch,
-                update=update,
-                prev_sequence=sent,
-                last_sequence=last,
-                now=time.monotonic(),
+                folder.record.label,
+                folder.record.token,
+                self._host.device_id,
+                folder.own_index,
+                self._device_id,
+                peer_index,
             )
-            self.transport.write(message)
-            self._host.counters.index_entries_sent.inc(len(batch))
-            update, sent = True, last
-            await self.transport.drained()
+            for folder, peer_index in peer_indexes
+        ]
+        self.transport.write(self.transport.bep.cluster_config(messages, time.monotonic()))
 
-    # Blocks that the peer wants
-
-    async def _answer(self, request: events.RequestReceived) -> None:
-        share = self._shares.get(request.folder)
-        entry = share.folder.state.entry(request.name) if share else None
-        if share is None or entry is None or request.from_temporary or not matches(request, entry):
-            self._host.counters.requests_refused.inc()
-            await self._send_response(request.id, memoryview(b""), pb.NO_SUCH_FILE)
-            return
-        # A peer that reads slowly waits here with its own requests, not in everybody's memory.
-        await self._outgoing.acquire(request.size)
-
-        async def answer(data: memoryview, code: int) -> None:
-            try:
-                await self._send_response(request.id, data, code)
-            finally:
-                self._outgoing.release(request.size)
-
-        self._host.responder.submit(share.folder.object_key(entry), request.offset, request.size, answer)
-
-    async def _send_response(self, request_id: int, data: memoryview, code: int) -> None:
-        # One at a time: what is encrypted for a peer that does not read is a second copy.
-        async with self._sending:
-            if not self.transport.is_open:
-                return
-            self.transport.write(*self.transport.bep.response(request_id, data, code, time.monotonic()))
-            await self.transport.drained()
-        if len(data):
-            self._host.counters.blocks_sent.inc()
-            self._host.counters.block_bytes_sent.inc(len(data))
-
-    # Blocks that we want
-
-    async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
-        await self._window.acquire(block.size)
-        try:
-            if not self.transport.is_open:
-                raise BlockUnavailable("the connection to the peer is gone")
-            request_id, message = self.transport.bep.request(folder_id, name, number, block, time.monotonic())
-            future: asyncio.Future[events.ResponseReceived] = asyncio.get_running_loop().create_future()
-            self._requests[request_id] = future
-            self.transport.write(message)
-            try:
-                response = await self._answer_to(future, block.size)
-            finally:
-                self._requests.pop(request_id, None)
-        finally:
-            self._window.release(block.size)
-        if response.code != pb.NO_ERROR:
-            raise BlockUnavailable(f"the peer answers {_error_name(response.code)}")
-        if len(response.data) != block.size:
-            raise BlockUnavailable(f"the peer sends {len(response.data)} bytes instead of {block.size}")
-        self._host.counters.blocks_received.inc()
-        self._host.counters.block_bytes_received.inc(block.size)
-        return response.data
-
-    async def _answer_to(self, future: asyncio.Future[events.ResponseReceived], size: int) -> events.ResponseReceived:
-        """Waits for a block of `size` bytes while others that were asked for before it come in, for lines are slow."""
-        asked = time.monotonic()
-        last = asked + limits.REQUEST_TIMEOUT + self._window.used / limits.SLOWEST_UPLOAD
-        while not future.done():
-            next_one = max(asked, self._answered_at) + limits.REQUEST_TIMEOUT + size / limits.SLOWEST_UPLOAD
-            now = time.monotonic()
-            if now >= min(next_one, last):
-                raise BlockUnavailable(f"no answer within {now - asked:.0f} s")
-            await asyncio.wait([future], timeout=min(next_one, last) - now)
-        return future.result()
+    def _peer_index(self, folder: Folder) -> IndexState:
+        return folder.received(self._device_id) if folder.record.folder_id in self._shares else IndexState()
 
     @property
     def _device_id(self) -> DeviceID:
@@ -426,5 +370,31 @@ class Session:
         return self.device_id
 
 
-def _error_name(code: int) -> str:
-    return pb.ErrorCode.Name(code) if code in pb.ErrorCode.values() else f"error {code}"
+@dataclass(frozen=True, slots=True)
+class _Channels:
+    """What flows over the connection beside the conversation."""
+
+    messages: MessageQueue
+    requests_in: RequestsIn
+    requests_out: RequestsOut
+
+    @classmethod
+    def of(cls, host: Host, device_id: DeviceID, transport: PeerConnection) -> _Channels:
+        settings, memory = host.sync_settings, host.memory
+        return cls(
+            messages=MessageQueue(memory.messages, device_id, transport, settings.queued_message_memory),
+            requests_in=RequestsIn(
+                transport,
+                memory.blocks_out.share(device_id, settings.request_window),
+                host.responder,
+                host.counters,
+            ),
+            requests_out=RequestsOut(
+                transport, memory.requested.share(device_id, settings.request_window), host.counters, settings
+            ),
+        )
+
+    def stop(self) -> None:
+        self.messages.close()
+        self.requests_in.stop()
+        self.requests_out.stop()

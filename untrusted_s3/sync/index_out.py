@@ -1,0 +1,40 @@
+"""Our index of a folder, as it is sent to a peer."""
+
+from __future__ import annotations
+
+import time
+
+from untrusted_s3.bep.constants import INDEX_BATCH_FILES, INDEX_BATCH_SIZE
+from untrusted_s3.bep.file_info import with_sequence
+from untrusted_s3.counters import Counters
+from untrusted_s3.sync.connection import PeerConnection
+from untrusted_s3.sync.folder import Folder
+
+
+async def send_index(folder: Folder, start: int, connection: PeerConnection, counters: Counters) -> None:
+    """Send the folder's index above the sequence number `start`, and then every change, until cancelled."""
+    update, sent = start > 0, start
+    while True:
+        batch: list[bytes] = []
+        size, last = 0, sent
+        for sequence, raw in folder.file_infos_after(sent, INDEX_BATCH_FILES):
+            batch.append(with_sequence(raw, sequence))
+            last = sequence
+            size += len(raw)
+            if size > INDEX_BATCH_SIZE:
+                break
+        if not batch:
+            await folder.changed_since(max(sent, folder.own_index.max_sequence))
+            continue
+        message = connection.bep.index(
+            folder.record.folder_id,
+            batch,
+            update=update,
+            prev_sequence=sent,
+            last_sequence=last,
+            now=time.monotonic(),
+        )
+        connection.write(message)
+        counters.index_entries_sent.inc(len(batch))
+        update, sent = True, last
+        await connection.drained()

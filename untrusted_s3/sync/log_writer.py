@@ -1,0 +1,223 @@
+"""The writer of a folder's log: it gathers finished entries into segments, follows other gateways' segments, and writes
+checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.vector import is_newer
+from untrusted_s3.counters import Counters
+from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.index.entry import Entry, PeerCursor
+from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.pending import Pending, PendingIndex
+from untrusted_s3.index.segment_pace import SegmentPace
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.settings import LogSettings
+
+_logger = structlog.get_logger()
+
+
+class LogWriter:
+    """Extends and follows the log of one folder.
+
+    Attributes:
+        error: Why the log cannot be written or followed, or None after a success.
+        heard: The devices whose index states are known from themselves in this run; the pending index may be out of
+            date about others, so only the cursors of these are written.
+    """
+
+    def __init__(
+        self,
+        folder_id: str,
+        log: FolderLog,
+        state: FolderState,
+        pending: PendingIndex,
+        counters: Counters,
+        settings: LogSettings,
+        *,
+        in_work: Callable[[], int],
+        on_committed: Callable[[bytes], None],
+        on_damage: Callable[[], None],
+    ) -> None:
+        """Make a writer that is given entries by `add`.
+
+        `in_work` returns how many entries are being pulled or wait here. `on_committed` is called with the name hash of
+        each entry that the log has. `on_damage` is called when the state's file is gone.
+        """
+        self.error: str | None = None
+        self.heard: set[DeviceID] = set()
+        self._folder_id = folder_id
+        self._log = log
+        self._state = state
+        self._pending = pending
+        self._counters = counters
+        self._settings = settings
+        self._in_work = in_work
+        self._on_committed = on_committed
+        self._on_damage = on_damage
+        self._pace = SegmentPace(settings, _loop_time)
+        self._ready: deque[tuple[Pending, Entry]] = deque()
+        self._appending = False
+        self._wanted = asyncio.Event()
+        self._checkpoint_wanted = asyncio.Event()
+        self._changed = asyncio.Condition()
+
+    @property
+    def busy(self) -> bool:
+        """Whether entries wait for the log or are being written to it."""
+        return bool(self._ready) or self._appending
+
+    def add(self, pending: Pending, entry: Entry) -> None:
+        """Take a finished entry for the log, and the pending one that it was made from."""
+        self._ready.append((pending, entry))
+        self._wanted.set()
+
+    async def changed_since(self, sequence: int) -> None:
+        """Wait until the folder has a sequence number above `sequence`."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._state.sequence > sequence)
+
+    async def flush(self) -> None:
+        """Write what is ready, and how far each peer's index is handled. Raises StoreError or DataError."""
+        while self._ready:
+            await self._append_some()
+        await self._append_cursors()
+
+    async def append_entries(self) -> None:
+        """Append what `add` takes, until cancelled."""
+        delay = 0.0
+        while True:
+            await self._wanted.wait()
+            await asyncio.sleep(delay)
+            await self._gather()
+            try:
+                await self._append_some()
+                delay = 0.0
+            except (StoreError, DataError) as error:
+                self.error = f"the log cannot be written: {error}"
+                _logger.error("log not written", folder=self._folder_id, error=str(error))
+                delay = min(max(2 * delay, self._settings.segment_interval), self._settings.max_append_delay)
+
+    async def follow(self) -> None:
+        """Apply what other gateways append, and write cursors now and then, until cancelled."""
+        last_cursors = _loop_time()
+        while True:
+            await asyncio.sleep(self._settings.poll_interval)
+            try:
+                if await self._log.refresh():
+                    await self._notify()
+                idle = not self._in_work() and not self.busy
+                if idle and _loop_time() - last_cursors > self._settings.cursor_interval:
+                    last_cursors = _loop_time()
+                    await self._append_cursors()
+                if not self._ready:  # else the next append tells whether the log can be written
+                    self.error = None
+            except (StoreError, DataError) as error:
+                self.error = f"the log cannot be followed: {error}"
+                _logger.warning("log not read", folder=self._folder_id, error=str(error))
+
+    async def write_checkpoints(self) -> None:
+        """Write checkpoints when they are due, until cancelled."""
+        while True:
+            await self._checkpoint_wanted.wait()
+            self._checkpoint_wanted.clear()
+            try:
+                await self._log.checkpoint_where_due()
+            except (StoreError, sqlite3.Error) as error:
+                # SQLite fails when the state is replaced meanwhile; the next checkpoint succeeds.
+                _logger.warning("checkpoint not written", folder=self._folder_id, error=str(error))
+                if not self._state.path.exists():
+                    self._on_damage()  # the open file still serves, but cannot be copied
+
+    async def _gather(self) -> None:
+        """Wait for more entries, so that many small entries share a segment.
+
+        The wait ends when a segment is full, when nothing more is under way and the pace allows a segment, or after
+        `segment_interval`.
+        """
+        now = _loop_time
+        earliest = now() + self._pace.delay
+        latest = max(earliest, now() + self._settings.segment_interval)
+        while len(self._ready) < self._settings.segment_entries:
+            until = latest if self._in_work() > len(self._ready) else earliest
+            if now() >= until:
+                return
+            self._wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._wanted.wait()
+
+    async def _append_some(self) -> None:
+        batch = self._take_batch()
+        self._appending = True
+        try:
+            handled = self._handled_by(batch)
+            if await self._log.append([entry for _, entry in batch], self._moved_cursors(handled)):
+                self._counters.segments_appended.inc()
+                self._pace.appended()
+        except BaseException:
+            self._ready.extendleft(reversed(batch))
+            raise
+        finally:
+            self._appending = False
+            if self._ready:
+                self._wanted.set()
+        self.error = None
+        self._pending.remove(handled)
+        for pending, _ in batch:
+            self._on_committed(pending.name_hash)
+        await self._notify()
+        if self._log.checkpoint_due:
+            self._checkpoint_wanted.set()
+
+    def _take_batch(self) -> list[tuple[Pending, Entry]]:
+        self._wanted.clear()
+        batch: list[tuple[Pending, Entry]] = []
+        size = 0
+        while self._ready and len(batch) < self._settings.segment_entries and size < self._settings.segment_size:
+            batch.append(self._ready.popleft())
+            size += len(batch[-1][1].file_info.raw)
+        return batch
+
+    def _handled_by(self, batch: list[tuple[Pending, Entry]]) -> list[Pending]:
+        """Return the pending entries that are handled once these entries are in the log."""
+        return [
+            other
+            for pending, _ in batch
+            for other in self._pending.of_name(pending.name_hash)
+            if other.version == pending.version or not is_newer(other.vector, pending.vector)
+        ]
+
+    def _moved_cursors(self, handled: list[Pending]) -> list[PeerCursor]:
+        by_device: dict[DeviceID, set[int]] = {}
+        for pending in handled:
+            by_device.setdefault(pending.device_id, set()).add(pending.sequence)
+        cursors = []
+        for device_id in self.heard:
+            reached = self._pending.handled(device_id, by_device.get(device_id, ()))
+            known = self._state.cursor(device_id)
+            moved = reached.index_id != known.index_id or reached.max_sequence > known.max_sequence
+            if reached.index_id and reached.max_sequence > 0 and moved:
+                cursors.append(PeerCursor(device_id, reached.index_id, reached.max_sequence))
+        return cursors
+
+    async def _append_cursors(self) -> None:
+        cursors = self._moved_cursors([])
+        if cursors and await self._log.append([], cursors):
+            self._counters.segments_appended.inc()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,38 @@
+"""The memory that peers make a gateway use, in accounts whose owners are devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from untrusted_s3.accounts import Account
+from untrusted_s3.byte_budget import ByteBudget
+
+
+@dataclass(frozen=True, slots=True)
+class SyncMemory:
+    """Accounts over all folders and connections. Their owners are device IDs.
+
+    Attributes:
+        messages: Messages that wait to be handled. When it is exceeded, the device with the most is disconnected.
+        parsed: Parsed file infos that wait to be pulled.
+        requested: Blocks that were requested of peers and are not here yet.
+        blocks_in: Blocks and parts on their way to the store.
+        blocks_out: Blocks on their way to peers. A device that waits for no other block may always get one.
+    """
+
+    messages: Account
+    parsed: Account
+    requested: Account
+    blocks_in: ByteBudget
+    blocks_out: Account
+
+    @classmethod
+    def of(cls, *, blocks: int, messages: int, parsed: int) -> SyncMemory:
+        """Make accounts of these capacities, in bytes. Of `blocks`, half is for each direction."""
+        return cls(
+            messages=Account(messages),
+            parsed=Account(parsed),
+            requested=Account(blocks // 2, guarantee=True),
+            blocks_in=ByteBudget(blocks // 2),
+            blocks_out=Account(blocks // 2, guarantee=True),
+        )

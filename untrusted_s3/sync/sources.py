@@ -1,0 +1,82 @@
+"""The peers from which a folder's blocks come: who is connected, and who is asked for a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import BlockUnavailable
+from untrusted_s3.index.pending import Pending, PendingIndex
+from untrusted_s3.objects.assembly import FetchBlock
+
+
+class Source(Protocol):
+    """A connected peer that shares a folder."""
+
+    async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
+        """Return one encrypted block. Raises BlockUnavailable."""
+        ...
+
+
+class Sources:
+    """The connected peers that share one folder."""
+
+    def __init__(self, folder_id: str, pending: PendingIndex) -> None:
+        self._folder_id = folder_id
+        self._pending = pending
+        self._connected: dict[DeviceID, Source] = {}
+
+    @property
+    def connected(self) -> Mapping[DeviceID, Source]:
+        """The connected peers by device ID."""
+        return self._connected
+
+    def add(self, device_id: DeviceID, source: Source) -> None:
+        """Add a peer; it replaces an earlier connection of the same device."""
+        self._connected[device_id] = source
+
+    def remove(self, device_id: DeviceID, source: Source) -> bool:
+        """Remove a peer, unless another connection of the device has replaced it. Return whether it was removed."""
+        if self._connected.get(device_id) is not source:
+            return False
+        del self._connected[device_id]
+        return True
+
+    def fetcher(self, entry: Pending, name: str) -> FetchBlock:
+        """Return a function that gets blocks of this version of a file, from each peer that announces it in turn.
+
+        `name` is the encrypted name. The function raises BlockUnavailable when no connected peer gives the block.
+        """
+        announcing = self._announcing(entry)
+
+        async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
+            nonlocal announcing
+            reason = "no connected peer has it"
+            tried: list[Source] = []
+            while True:
+                untried = self._untried(announcing, tried)
+                if not untried:
+                    # A peer may have announced the version, or have reconnected, since this pull began.
+                    announcing = self._announcing(entry)
+                    untried = self._untried(announcing, tried)
+                if not untried:
+                    raise BlockUnavailable(f"block {number}: {reason}")
+                source = untried[number % len(untried)]
+                tried.append(source)
+                try:
+                    return await source.request_block(self._folder_id, name, number, block)
+                except BlockUnavailable as error:
+                    reason = str(error)
+
+        return fetch_block
+
+    def _announcing(self, entry: Pending) -> list[DeviceID]:
+        """Return the devices that have announced this version."""
+        others = self._pending.of_name(entry.name_hash)
+        return [other.device_id for other in others if other.version == entry.version]
+
+    def _untried(self, devices: Iterable[DeviceID], tried: Sequence[Source]) -> list[Source]:
+        sources = (self._connected.get(device_id) for device_id in devices)
+        return [source for source in sources if source is not None and source not in tried]
