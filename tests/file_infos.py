@@ -6,16 +6,15 @@ import base64
 import hashlib
 from collections.abc import Sequence
 
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.constants import TOKEN_SIZE
+from untrusted_s3.bep.constants import MIN_ENCRYPTED_BLOCK_SIZE, TOKEN_SIZE
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer
 
-SMALLEST_BLOCK = limits.MIN_ENCRYPTED_BLOCK_SIZE
+SMALLEST_BLOCK = MIN_ENCRYPTED_BLOCK_SIZE
 
 
 def device(number: int) -> DeviceID:

@@ -10,16 +10,19 @@ import pytest
 from tests.peers.gateway import Gateway
 from tests.peers.scripted_peer import RawPeer
 from untrusted_s3.identity.certificate import generate
+from untrusted_s3.settings import Settings, UpkeepSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
 pytestmark = pytest.mark.interop
+
+OFTEN = Settings(upkeep=UpkeepSettings(heartbeat_interval=0.2))
 
 
 def test_a_running_gateway_follows_its_accepted_devices(
     seaweedfs: EmbeddedStore, bucket_prefix: str, tmp_path: Path
 ) -> None:
     device = generate()
-    with Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix, limits={"HEARTBEAT_INTERVAL": 0.2}) as gateway:
+    with Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix, settings=OFTEN) as gateway:
         gateway.add_peer(str(device.device_id))
         accepted = RawPeer(gateway, device)
         accepted.wait_accepted()

@@ -12,6 +12,7 @@ from tests.peers.filled_store import FOLDER, FetchingPeer, FilledStore, fill
 from tests.peers.gateway import Gateway
 from untrusted_s3 import limits
 from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys
 
@@ -54,7 +55,7 @@ def test_a_cold_start_reads_a_checkpoint_and_the_segments_after_it(
         (loaded,) = gateway.logged("checkpoint loaded")
         requests = gateway.store_requests()
         assert loaded["position"] > store.segments[0] / 2
-        assert requests["GET"] < store.segments[0] - loaded["position"] + limits.SEGMENT_READ_AHEAD + 12
+        assert requests["GET"] < store.segments[0] - loaded["position"] + LogSettings().read_ahead + 12
 
 
 def damage(path: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_gateway_cleans_up_behind_itself(
 ) -> None:
     keys = FolderKeys.of(FOLDER)
     assert gateway.store is not None
-    gateway.limits = {
+    gateway.rules = {
         "HISTORY_RETENTION": 0,
         "MIN_HISTORY_RETENTION": 0,
         "SEGMENT_RETENTION": 2,

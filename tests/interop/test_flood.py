@@ -21,8 +21,8 @@ from tests.peers.gateway import Gateway
 from tests.peers.scripted_peer import RawPeer, open_socket
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import random_file
-from untrusted_s3 import limits
 from untrusted_s3.identity.certificate import generate
+from untrusted_s3.settings import ConnectionSettings
 
 pytestmark = pytest.mark.interop
 
@@ -99,7 +99,7 @@ def test_ten_thousand_connections_of_strangers(
         device.scan(bucket_prefix)
         device.wait_completion(gateway.device_id, bucket_prefix)
         print(flood.opened, most, (gateway.peak_memory() - before) >> 20)
-    assert most < limits.MAX_UNADMITTED_CONNECTIONS + 1500
+    assert most < ConnectionSettings().max_unadmitted + 1500
     assert gateway.peak_memory() < before + (160 << 20)
     assert gateway.logged("too many connections of unknown devices, the oldest are cut")
     assert len(gateway.log_file.read_bytes()) < 1 << 20, "nobody can fill the disk with our log"

@@ -19,24 +19,25 @@ from tests.peers.gateway import Gateway
 from tests.peers.scripted_peer import RawPeer
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
+from untrusted_s3.bep.constants import BLOCK_OVERHEAD
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.framing import encode_frame
 from untrusted_s3.bep.response import encode_response
 from untrusted_s3.errors import TLSFailed
 from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.settings import ConnectionSettings, Settings, SyncSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
+from untrusted_s3.units import MIB
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("hostile peers")]
 
 FOLDER = "guarded"
 TOKEN = bytes(range(40))
 _STALL = 2.0
-_MIB = limits.MIB
-_BLOCK = limits.MIB + limits.BLOCK_OVERHEAD
+_BLOCK = MIB + BLOCK_OVERHEAD
 
 
 class Peer(RawPeer):
@@ -106,8 +107,10 @@ def pump_until(condition: Callable[[], bool], *peers: Peer, timeout: float = 30)
 def gateway(seaweedfs: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One gateway that has to live through all of this module, with little memory and little patience."""
     home, prefix = tmp_path_factory.mktemp("gateway"), f"test-{uuid.uuid4().hex}"
-    patience = {"STALL_TIMEOUT": _STALL, "PULL_RETRY_INTERVAL": 0.2}
-    with Gateway(home, seaweedfs, prefix, options=["--buffer-memory", "64"], limits=patience) as gateway:
+    patience = Settings(
+        connections=ConnectionSettings(stall_timeout=_STALL), sync=SyncSettings(pull_retry_interval=0.2)
+    )
+    with Gateway(home, seaweedfs, prefix, options=["--buffer-memory", "64"], settings=patience) as gateway:
         yield gateway
 
 
@@ -186,7 +189,7 @@ def bad(**changes: object) -> bytes:
         ([bad(sequence=2), directory("b", sequence=1).raw], "do not rise"),
         ([bad(sequence=-(2**63))], "do not rise"),
         ([bad() + b"\x82\x01\x00" * 10_000_000], "impossibly small blocks"),
-        ([bad(encrypted=bytes(2 * _MIB))], "at most"),
+        ([bad(encrypted=bytes(2 * MIB))], "at most"),
         ([b""] * 20_001, "more than 20000 file infos"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -206,7 +209,7 @@ def test_an_index_that_no_syncthing_sends(
         assert reason in peer.error()
     assert gateway.folder(bucket_prefix)["sequence"] == 0
     assert set(stored_keys(gateway, f"folders/{bucket_prefix}/")) <= {"folder.json"}
-    assert gateway.peak_memory() < before + 150 * _MIB
+    assert gateway.peak_memory() < before + 150 * MIB
 
 
 @pytest.mark.parametrize(
@@ -276,7 +279,7 @@ def test_one_that_asks_and_does_not_read(gateway: Gateway, connect: Connect, buc
         assert bytes(response.data[:8]) == (response.id * _BLOCK).to_bytes(8, "big")
     gateway.wait_for("the end of one", lambda: "reads too slowly" in hostile.error())
     assert gateway.peer(str(honest.device_id))["connected"]
-    assert gateway.peak_memory() < before + 150 * _MIB
+    assert gateway.peak_memory() < before + 150 * MIB
 
 
 def test_floods(gateway: Gateway, connect: Connect, bucket_prefix: str) -> None:
@@ -294,7 +297,7 @@ def test_floods(gateway: Gateway, connect: Connect, bucket_prefix: str) -> None:
     peer.send(encode_frame(pb.CLOSE, pb.Close(reason="\x1b[2J" + "enough " * 100).SerializeToString()) * 100)
     gateway.wait_for("the reason", lambda: r"closed by the peer: \x1b[2Jenough" in peer.error())
     assert len(peer.error()) < 300
-    assert gateway.peak_memory() < before + 64 * _MIB
+    assert gateway.peak_memory() < before + 64 * MIB
 
 
 def lz4_frame(kind: int, body: bytes) -> bytes:
@@ -310,10 +313,10 @@ def test_the_largest_index_messages_of_several_at_once(gateway: Gateway, connect
         peer.share(bucket_prefix)
     zeros = [directory(number, sequence=number + 1).message for number in range(60)]
     for message in zeros:
-        message.encrypted = bytes(_MIB - 1000)
+        message.encrypted = bytes(MIB - 1000)
     index = pb.Index(folder=bucket_prefix, files=[message.SerializeToString() for message in zeros])
     bomb = lz4_frame(pb.INDEX_UPDATE, index.SerializeToString())
-    assert len(bomb) < _MIB
+    assert len(bomb) < MIB
     slowest = 0.0
     for peer in peers:
         with contextlib.suppress(OSError):
@@ -329,7 +332,7 @@ def test_the_largest_index_messages_of_several_at_once(gateway: Gateway, connect
     peers = [connect(number) for number in range(4)]
     for peer in peers:
         with contextlib.suppress(OSError):
-            peer.send(encode_frame(pb.CLUSTER_CONFIG, b"") + encode_frame(pb.INDEX, bytes(64 * _MIB))[: 50 * _MIB])
+            peer.send(encode_frame(pb.CLUSTER_CONFIG, b"") + encode_frame(pb.INDEX, bytes(64 * MIB))[: 50 * MIB])
     gateway.wait_for("one to be dropped", lambda: any("memory is short" in peer.error() for peer in peers))
     # What waits, one message being decoded (twice), what is in work, a checkpoint; all messages would be 1.4 GB.
-    assert gateway.peak_memory() < before + 640 * _MIB
+    assert gateway.peak_memory() < before + 640 * MIB

@@ -26,26 +26,26 @@ from tests.peers.gateway import Gateway, GatewayFailed
 from tests.peers.store_requests import StoreRequest
 from tests.peers.syncthing import Syncthing, SyncthingFailed
 from tests.peers.trees import assert_same_tree, count_files, random_file
-from untrusted_s3 import limits
 from untrusted_s3.index.entry import Entry
-from untrusted_s3.limits import MIB
+from untrusted_s3.settings import LogSettings, Settings, SyncSettings, UpkeepSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
+from untrusted_s3.units import MIB
 
 pytestmark = pytest.mark.interop
 
 FOLDER = "killed"
-# Several parts for a few MiB, and a checkpoint after every other segment.
-LIMITS = {
-    "SINGLE_PUT_SIZE": 5 * MIB,
-    "MIN_PART_SIZE": 5 * MIB,  # the least that S3 takes
-    "CHECKPOINT_COST": 2 * limits.SEGMENT_COST,
-    "CHECKPOINT_SHARE": 0.0,
-    "SEGMENT_INTERVAL": 0.05,
-    "PULL_RETRY_INTERVAL": 0.5,
-    "LOG_POLL_INTERVAL": 0.5,
-    "CURSOR_INTERVAL": 0.5,
-    "HEARTBEAT_INTERVAL": 1.0,
-}
+# A checkpoint after every other segment, and short pauses.
+SETTINGS = Settings(
+    log=LogSettings(
+        checkpoint_cost=2 * LogSettings().segment_cost,
+        checkpoint_share=0.0,
+        segment_interval=0.05,
+        poll_interval=0.5,
+        cursor_interval=0.5,
+    ),
+    sync=SyncSettings(pull_retry_interval=0.5),
+    upkeep=UpkeepSettings(heartbeat_interval=1.0),
+)
 
 
 def _nothing() -> None:
@@ -88,7 +88,7 @@ class Walk:
         number = next(self._numbers)
         options = ["--endpoint-url", self.proxy.url]
         home = self._home / f"gateway {number}"
-        gateway = Gateway(home, self._store, f"{self._prefix}-{number}", options=options, limits=LIMITS)
+        gateway = Gateway(home, self._store, f"{self._prefix}-{number}", options=options, settings=SETTINGS)
         self.device.add_device(gateway.device_id, home.name, untrusted=True)
         return gateway
 
@@ -104,9 +104,9 @@ class Walk:
         random_file(tree / f"new {number}", 3000, seed=number)
         random_file(tree / "edited", 2000 + number, seed=number)
         if large:
-            random_file(tree / "large", 6 * MIB, seed=number)
+            random_file(tree / "large", 9 * MIB, seed=number)
             with (tree / "changed in part").open("r+b" if number > 1 else "w+b") as file:
-                file.truncate(11 * MIB)
+                file.truncate(17 * MIB)  # several parts
                 file.write(b"%d" % number)
         (tree / f"directory {number}").mkdir()
         for old in (tree / f"new {number - 3}", tree / f"directory {number - 3}"):

@@ -26,7 +26,7 @@ from tests.peers.gateway import Gateway
 from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, count_files, random_file
-from untrusted_s3 import limits
+from untrusted_s3.settings import ObjectSettings, UpkeepSettings
 
 pytestmark = pytest.mark.interop
 
@@ -126,7 +126,7 @@ def test_a_step_of_the_part_size(
     path = original / "file"
     random_file(path, 31 * MIB, seed=1)
     with (
-        Gateway(tmp_path / "gateway", s3_server, bucket_prefix, limits={"MAX_PARTS": 4}) as gateway,
+        Gateway(tmp_path / "gateway", s3_server, bucket_prefix, rules={"MAX_PARTS": 4}) as gateway,
         Syncthing(syncthing_binary, tmp_path / "first", "first") as first,
     ):
         share_folder(first, gateway, FOLDER, original)
@@ -229,7 +229,7 @@ def test_an_upload_goes_on_after_sigkill(gateway: Gateway, syncthing_binary: Pat
         gateway.wait_folder(FOLDER, files=1)
         # What was on its way to the store when it was killed may have come there.
         resumed, sent = gateway.counter("parts_resumed"), gateway.counter("parts_sent")
-        assert second_count <= resumed <= second_count + limits.CONCURRENT_PART_UPLOADS
+        assert second_count <= resumed <= second_count + ObjectSettings().concurrent_part_uploads
         assert resumed + sent == parts
         assert gateway.counter("block_bytes_received") <= (sent - 1) * 8.1 * MIB
         assert _uploads(gateway) == {}
@@ -259,7 +259,7 @@ def test_sigterm_lets_what_is_under_way_end(
         gateway.wait_for("some small files", lambda: gateway.folder(FOLDER)["files"] >= 20)
         began = time.monotonic()
         assert gateway.stop() == 0
-        assert time.monotonic() - began < limits.DRAIN_TIMEOUT + 2
+        assert time.monotonic() - began < UpkeepSettings().stop_timeout + 2
         assert "shutting down" in first.log_tail(200), "the peer has got a Close"
         assert not gateway.logged("could not write everything down before the stop; peers will send it again")
         assert stored_keys(gateway, "nodes/") == {}

@@ -15,10 +15,13 @@ from tests.peers.gateway import Gateway
 from tests.peers.s3_server import S3Server, on_each_peer
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
-from untrusted_s3 import limits
+from untrusted_s3.settings import LogSettings, Settings
 from untrusted_s3.store.layout import FolderKeys
 
 pytestmark = pytest.mark.interop
+
+# A checkpoint after every third segment.
+SETTINGS = Settings(log=LogSettings(checkpoint_cost=3 * LogSettings().segment_cost))
 
 FOLDER = "kept"
 
@@ -44,9 +47,7 @@ def test_nothing_moves_again_after_a_restart(
     original, copy = tmp_path / "original", tmp_path / "copy"
     build_awkward_tree(original)
     random_file(original / "large", 9 << 20, seed=9)
-    gateway = Gateway(
-        tmp_path / "gateway", s3_server, bucket_prefix, limits={"CHECKPOINT_COST": 3 * limits.SEGMENT_COST}
-    )
+    gateway = Gateway(tmp_path / "gateway", s3_server, bucket_prefix, settings=SETTINGS)
     with gateway:
         with Syncthing(syncthing_binary, tmp_path / "first", "first") as first:
             share_folder(first, gateway, FOLDER, original)

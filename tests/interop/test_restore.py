@@ -19,9 +19,9 @@ from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, manifest, random_file
-from untrusted_s3.limits import MIB
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.units import MIB
 
 pytestmark = pytest.mark.interop
 

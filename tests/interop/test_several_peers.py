@@ -13,8 +13,11 @@ from tests.peers.gateway import Gateway
 from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import build_awkward_tree, count_files, random_file
+from untrusted_s3.settings import Settings, UpkeepSettings
 
 pytestmark = pytest.mark.interop
+
+OFTEN = Settings(upkeep=UpkeepSettings(heartbeat_interval=0.5))
 
 
 def test_devices_folders_and_passwords(
@@ -24,7 +27,7 @@ def test_devices_folders_and_passwords(
         random_file(tmp_path / name / "file", 2000, seed=1)
     build_awkward_tree(tmp_path / "ours")
     with (
-        Gateway(tmp_path / "gateway", s3_server, bucket_prefix, limits={"HEARTBEAT_INTERVAL": 0.5}) as gateway,
+        Gateway(tmp_path / "gateway", s3_server, bucket_prefix, settings=OFTEN) as gateway,
         Syncthing(syncthing_binaries["1.19.2"], tmp_path / "one home", "one") as one,
         Syncthing(syncthing_binaries["1.29.5"], tmp_path / "other home", "other") as other,
     ):

@@ -31,22 +31,20 @@ from tests.peers.fault_proxy import (
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import build_awkward_tree, count_files, random_file
-from untrusted_s3.limits import MIB
+from untrusted_s3.settings import LogSettings, Settings, StoreSettings, SyncSettings, UpkeepSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
+from untrusted_s3.units import MIB
 
 pytestmark = pytest.mark.interop
 
 FOLDER = "weather"
 # All that waits, waits less, so that minutes become seconds.
-HURRIED = {
-    "PULL_RETRY_INTERVAL": 0.5,
-    "MAX_PULL_RETRY_INTERVAL": 2.0,
-    "LOG_POLL_INTERVAL": 0.5,
-    "MAX_APPEND_DELAY": 1.0,
-    "HEARTBEAT_INTERVAL": 1.0,
-    "STORE_TIMEOUT": 3.0,
-    "DRAIN_TIMEOUT": 3.0,
-}
+HURRIED = Settings(
+    store=StoreSettings(timeout=3.0),
+    log=LogSettings(poll_interval=0.5, max_append_delay=1.0),
+    sync=SyncSettings(pull_retry_interval=0.5, max_pull_retry_interval=2.0),
+    upkeep=UpkeepSettings(heartbeat_interval=1.0, stop_timeout=3.0),
+)
 # `WEATHER_AWAY_SECONDS=600` plays it with all times as they are.
 AWAY_SECONDS = float(os.environ.get("WEATHER_AWAY_SECONDS", "8"))
 
@@ -59,10 +57,10 @@ def proxy(seaweedfs: EmbeddedStore) -> Iterator[FaultProxy]:
 
 @contextlib.contextmanager
 def gateway_behind(
-    proxy: FaultProxy, seaweedfs: EmbeddedStore, prefix: str, home: Path, limits: dict[str, float]
+    proxy: FaultProxy, seaweedfs: EmbeddedStore, prefix: str, home: Path, settings: Settings
 ) -> Iterator[Gateway]:
     """A running gateway that reaches its store through the proxy; the test itself looks into the store directly."""
-    with Gateway(home, seaweedfs, prefix, options=["--endpoint-url", proxy.url], limits=limits) as gateway:
+    with Gateway(home, seaweedfs, prefix, options=["--endpoint-url", proxy.url], settings=settings) as gateway:
         yield gateway
 
 
@@ -196,9 +194,9 @@ def test_the_store_is_away_for_long(
 ) -> None:
     original, copy = tmp_path / "original", tmp_path / "copy"
     build_awkward_tree(original)
-    limits = HURRIED if AWAY_SECONDS < 60 else {}
+    settings = HURRIED if AWAY_SECONDS < 60 else Settings()
     with (
-        gateway_behind(proxy, seaweedfs, bucket_prefix, tmp_path / "gateway", limits) as gateway,
+        gateway_behind(proxy, seaweedfs, bucket_prefix, tmp_path / "gateway", settings) as gateway,
         Syncthing(syncthing_binaries["1.29.5"], tmp_path / "first", "first") as first,
         Syncthing(syncthing_binaries["1.29.5"], tmp_path / "second", "second") as second,
     ):

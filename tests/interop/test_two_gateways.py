@@ -11,6 +11,7 @@ from tests.peers.gateway import Gateway
 from tests.peers.s3_server import S3Server, on_each_peer
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
+from untrusted_s3.settings import LogSettings, Settings
 
 pytestmark = pytest.mark.interop
 
@@ -26,10 +27,10 @@ def test_two_gateways_on_one_store(
     for number in range(300):
         random_file(original / "many" / f"{number}", 4096, seed=number)
     random_file(original / "large", 20 << 20, seed=20)
-    often = {"LOG_POLL_INTERVAL": 1.0}
+    often = Settings(log=LogSettings(poll_interval=1.0))
     with (
-        Gateway(tmp_path / "one", s3_server, bucket_prefix, limits=often) as one,
-        Gateway(tmp_path / "other", s3_server, bucket_prefix, limits=often) as other,
+        Gateway(tmp_path / "one", s3_server, bucket_prefix, settings=often) as one,
+        Gateway(tmp_path / "other", s3_server, bucket_prefix, settings=often) as other,
         Syncthing(syncthing_binary, tmp_path / "first", "first") as first,
     ):
         assert one.device_id != other.device_id

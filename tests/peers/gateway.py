@@ -16,9 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from tests.peers.gateway_main import encode
 from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import free_port
 from untrusted_s3.identity.certificate import load_or_create
+from untrusted_s3.settings import Settings, UpkeepSettings
 from untrusted_s3.store.embedded.process import die_with_parent
 from untrusted_s3.store.layout import StoreLocation
 
@@ -27,7 +29,7 @@ T = TypeVar("T")
 _REPOSITORY = Path(__file__).parents[2]
 _POLL_SECONDS = 0.05
 _START_SECONDS = 60.0
-STOP_SECONDS = 25.0  # limits.DRAIN_TIMEOUT and what the interpreter needs
+STOP_SECONDS = UpkeepSettings().stop_timeout + 5.0
 
 
 class GatewayFailed(AssertionError):
@@ -45,19 +47,21 @@ class Gateway:
         prefix: str = "",
         *,
         options: Sequence[str] = (),
-        limits: Mapping[str, float] | None = None,
+        settings: Settings | None = None,
+        rules: Mapping[str, float] | None = None,
         identity: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """A gateway on a prefix of `store`, or, with None, on an embedded store of its own below `home`.
 
-        `options` are more options of `serve`, `limits` other values for names in untrusted_s3.limits. `identity` are
-        the options that say where its identity comes from, `environment` more variables of its environment.
+        `options` are more options of `serve`, `settings` what no option sets. `identity` are the options that say where
+        its identity comes from, `environment` more variables of its environment.
         """
         self.home = home
         self.store = store
         self.options = list(options)
-        self.limits = dict(limits or {})
+        self.settings = settings
+        self.rules = dict(rules or {})
         self.state = home / "state"
         self.log_file = home / "gateway.log"
         self.http_port = free_port()
@@ -96,10 +100,12 @@ class Gateway:
 
     def serve_command(self) -> list[str]:
         """The command line of the gateway."""
-        overrides = "".join(f"limits.{name} = {value!r}; " for name, value in self.limits.items())
         program = ["-m", "untrusted_s3"]
-        if overrides:
-            script = f"import sys; from untrusted_s3 import limits; {overrides}"
+        if self.settings is not None:
+            program = ["-m", "tests.peers.gateway_main", encode(self.settings)]
+        if self.rules:
+            rules = "".join(f"limits.{name} = {value!r}; " for name, value in self.rules.items())
+            script = f"import sys; from untrusted_s3 import limits; {rules}"
             program = ["-c", script + "from untrusted_s3.cli.main import main; sys.exit(main())"]
         return [
             sys.executable,

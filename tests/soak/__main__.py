@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.peers.debian import syncthing_binary
 from tests.soak.soak import Soak
-from untrusted_s3.limits import MIB
 from untrusted_s3.store.embedded.server import EmbeddedStore
+from untrusted_s3.units import MIB
 
 _MOST_GROWTH = 1.2
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from untrusted_s3.limits import KIB, MIB
+from untrusted_s3.units import KIB, MIB
 
 _MOST_BYTES = 150 * MIB
 _MOST_FILES = 400
@@ -90,7 +90,7 @@ class RandomChanges:
 
     def _bytes(self) -> bytes:
         if self._random.random() < _LARGE_SHARE:
-            return self._random.randbytes(self._random.randrange(6 * MIB, 40 * MIB))
+            return self._random.randbytes(self._random.randrange(9 * MIB, 40 * MIB))
         return self._random.randbytes(self._random.choice([0, 1, 1024, self._random.randrange(300 * KIB)]))
 
     # Changes

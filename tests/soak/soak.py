@@ -23,24 +23,20 @@ from tests.peers.gateway import Gateway, GatewayFailed
 from tests.peers.syncthing import Syncthing, SyncthingFailed
 from tests.peers.trees import assert_same_tree, count_files, manifest
 from tests.soak.changes import RandomChanges
-from untrusted_s3 import limits
-from untrusted_s3.limits import MIB
+from untrusted_s3.settings import LogSettings, Settings, StoreSettings, SyncSettings, UpkeepSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
+from untrusted_s3.units import MIB
 
 FOLDER = "soak"
-LIMITS = {
-    # So that large files, checkpoints and recoveries are not rare.
-    "SINGLE_PUT_SIZE": 5 * MIB,
-    "MIN_PART_SIZE": 5 * MIB,
-    "CHECKPOINT_COST": 10 * limits.SEGMENT_COST,
-    "PULL_RETRY_INTERVAL": 1.0,
-    "MAX_PULL_RETRY_INTERVAL": 5.0,
-    "LOG_POLL_INTERVAL": 2.0,
-    "CURSOR_INTERVAL": 5.0,
-    "MAX_APPEND_DELAY": 2.0,
-    "HEARTBEAT_INTERVAL": 5.0,
-    "STORE_TIMEOUT": 10.0,
-}
+# Checkpoints and recoveries come often.
+SETTINGS = Settings(
+    store=StoreSettings(timeout=10.0),
+    log=LogSettings(
+        checkpoint_cost=10 * LogSettings().segment_cost, poll_interval=2.0, cursor_interval=5.0, max_append_delay=2.0
+    ),
+    sync=SyncSettings(pull_retry_interval=1.0, max_pull_retry_interval=5.0),
+    upkeep=UpkeepSettings(heartbeat_interval=5.0),
+)
 _START_TRIES = 20
 _YOUNG = 15.0  # seconds that a gateway's memory may still grow
 _SETTLE_SECONDS = 240.0
@@ -76,7 +72,7 @@ class Soak:
         self._random = random.Random(seed)
         self._proxy = FaultProxy(store.endpoint_url)
         options = ["--endpoint-url", self._proxy.url]
-        self._gateway = Gateway(home / "gateway", store, prefix, options=options, limits=LIMITS)
+        self._gateway = Gateway(home / "gateway", store, prefix, options=options, settings=SETTINGS)
         self._devices = [Syncthing(binary, home / name, name) for binary, name in zip(binaries, "AB", strict=True)]
         self._trees = [home / "tree A", home / "tree B"]
         # Each device does all kinds of things in a place of its own, and both change the contents of the same files.
