@@ -24,10 +24,11 @@ import click
 
 from bench.machine import describe
 from bench.measure import Measurement
+from bench.options import syncthing_option
 from bench.receivers import MakeReceiver, ReceiverFailed, ReceiverUnavailable, gateway, native, s3fs
 from bench.table import LEGEND, Row, Work, render
 from bench.workloads import INGEST, MIB, SERVE, Report, Shape, put_and_get, size_text, synchronise
-from tests.peers.debian import SYNCTHING_VERSIONS, PeerUnavailable, SyncthingVersion, syncthing_binary
+from untrusted_s3.compat.syncthing import syncthing_version
 from untrusted_s3.errors import UntrustedS3Error
 
 _RECEIVERS: dict[str, tuple[MakeReceiver, str, str]] = {
@@ -50,7 +51,7 @@ class _Candidate:
 
 
 @click.command()
-@click.option("--syncthing", type=click.Choice(SYNCTHING_VERSIONS), default="1.29.5", show_default=True)
+@syncthing_option
 @click.option(
     "--size",
     default=1024,
@@ -74,7 +75,7 @@ class _Candidate:
     help="Where all data is while it is needed, about five times SIZE.  [default: the system's for temporary files]",
 )
 def main(
-    syncthing: SyncthingVersion,
+    syncthing: Path,
     size: int,
     files: int,
     repeat: int,
@@ -94,9 +95,9 @@ def main(
         Shape("small", files, 4096, (4096,)),
     ]
     try:
-        binary = syncthing_binary(syncthing)
-        machine = describe(syncthing)
-    except (PeerUnavailable, UntrustedS3Error) as error:
+        version = syncthing_version(syncthing)
+        machine = describe(version)
+    except UntrustedS3Error as error:
         raise click.ClickException(str(error)) from error
     click.echo(machine, err=True)
 
@@ -113,14 +114,14 @@ def main(
             with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as root:
                 source = Path(root, "source")
                 shape.build(source)
-                candidates = list(_candidates(shape, source, receivers, binary, timeout, SERVE in of_shape))
+                candidates = list(_candidates(shape, source, receivers, syncthing, timeout, SERVE in of_shape))
                 well &= _measure(shape, of_shape, Path(root), candidates, repeat)
 
     click.echo(f"{machine}\n\n{render(works)}\n{LEGEND}")
     if json_file is not None:
         document = {
             "machine": machine,
-            "options": {"syncthing": syncthing, "size": size, "files": files, "repeat": repeat},
+            "options": {"syncthing": version, "size": size, "files": files, "repeat": repeat},
             "workloads": [work.to_json() for work in works],
         }
         json_file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

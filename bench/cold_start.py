@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 
+from bench.filled_store import FetchingPeer, FilledStore, fill
+from bench.gateway import Gateway
 from bench.machine import describe
-from tests.peers.filled_store import FetchingPeer, FilledStore, fill
-from tests.peers.gateway import Gateway
 from untrusted_s3.identity.certificate import Identity, generate
 from untrusted_s3.store.embedded.server import EmbeddedStore
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import click
 
+from bench.gateway import Gateway
 from bench.machine import describe
-from tests.interop.sharing import rescan, share_folder
-from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion, syncthing_binary
-from tests.peers.gateway import Gateway
-from tests.peers.syncthing import Syncthing
-from tests.peers.trees import random_file
+from bench.options import syncthing_option
+from bench.sharing import rescan, share_folder
+from untrusted_s3.compat.awkward_tree import random_file
+from untrusted_s3.compat.syncthing import Syncthing, syncthing_version
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
 FOLDER = "changes"
@@ -28,21 +28,27 @@ _COLUMNS = ("change", "s", "MiB from peers", "MiB sent to the store", "parts sen
 
 
 @click.command()
-@click.option("--syncthing", type=click.Choice(SYNCTHING_VERSIONS), default="1.19.2", show_default=True)
-@click.option("--size", default=1024, show_default=True, type=click.IntRange(min=1024), help="MiB of the large file.")
+@syncthing_option
+@click.option("--size", default=1024, show_default=True, type=click.IntRange(min=128), help="MiB of the large file.")
+@click.option(
+    "--block-sizes/--no-block-sizes",
+    default=True,
+    show_default=True,
+    help="Change a second file, of 249 to 501 MiB, across the steps of Syncthing's block size.",
+)
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help="Where all data is while it is needed, about four times SIZE.  [default: the system's for temporary files]",
 )
-def main(syncthing: SyncthingVersion, size: int, directory: Path | None) -> None:
+def main(syncthing: Path, size: int, block_sizes: bool, directory: Path | None) -> None:
     """Change large files in every way and print a table of what it costs."""
-    click.echo(f"{describe(syncthing)}\n")
+    click.echo(f"{describe(syncthing_version(syncthing))}\n")
     with (
         tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as root,
         EmbeddedStore.start(Path(root, "seaweedfs")) as server,
         Gateway(Path(root, "gateway"), server) as gateway,
-        Syncthing(syncthing_binary(syncthing), Path(root, "device"), "device") as device,
+        Syncthing(syncthing, Path(root, "device"), "device") as device,
     ):
         original = Path(root, "original")
         large, medium = original / "large", original / "medium"
@@ -57,6 +63,8 @@ def main(syncthing: SyncthingVersion, size: int, directory: Path | None) -> None
         table.add("cut to half", lambda: os.truncate(large, large.stat().st_size // 2))
         table.add("mode and time changed", lambda: _touch(large))
         table.add("cut to 100 MiB: smaller blocks", lambda: os.truncate(large, 100 * MIB))
+        if not block_sizes:
+            return
         table.add("new file of 249 MiB", lambda: random_file(medium, 249 * MIB, seed=4))
         table.add("grown to 251 MiB: blocks stay", lambda: _append(medium, 2 * MIB, seed=5))
         table.add("grown to 501 MiB: larger blocks", lambda: _append(medium, 250 * MIB, seed=6))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure import MOUNT, RECEIVER, STORE
-from tests.peers.syncthing import Syncthing, free_port
+from untrusted_s3.compat.syncthing import Syncthing, free_port
 from untrusted_s3.store.embedded.process import die_with_parent
 from untrusted_s3.store.embedded.server import EmbeddedStore
 

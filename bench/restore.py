@@ -23,16 +23,15 @@ from pathlib import Path
 
 import click
 
+from bench.gateway import Gateway
 from bench.machine import describe
 from bench.measure import PEER, RECEIVER, STORE, Measurement, Meter, peak_bytes
+from bench.options import syncthing_option
 from bench.receivers import REPOSITORY, store_environment
+from bench.sharing import PASSWORD, assert_same_tree, download_objects, regular_files, share_folder
 from bench.table import MEGABYTE
 from bench.workloads import MIB, Shape
-from tests.interop.sharing import PASSWORD, download_objects, regular_files, share_folder
-from tests.peers.debian import SYNCTHING_VERSIONS, PeerUnavailable, SyncthingVersion, syncthing_binary
-from tests.peers.gateway import Gateway
-from tests.peers.syncthing import Syncthing
-from tests.peers.trees import assert_same_tree
+from untrusted_s3.compat.syncthing import Syncthing, syncthing_version
 from untrusted_s3.errors import UntrustedS3Error
 from untrusted_s3.store.embedded.process import die_with_parent
 from untrusted_s3.store.embedded.server import EmbeddedStore
@@ -57,7 +56,7 @@ class _Way:
 
 
 @click.command()
-@click.option("--syncthing", type=click.Choice(SYNCTHING_VERSIONS), default="1.29.5", show_default=True)
+@syncthing_option
 @click.option("--size", default=1024, show_default=True, type=click.IntRange(min=1), help="MiB of the large file.")
 @click.option("--files", default=5000, show_default=True, type=click.IntRange(min=2), help="Files of 4 KiB.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
@@ -66,19 +65,19 @@ class _Way:
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help="Where all data is while it is needed, about six times SIZE.  [default: the system's for temporary files]",
 )
-def main(syncthing: SyncthingVersion, size: int, files: int, json_file: Path | None, directory: Path | None) -> None:
+def main(syncthing: Path, size: int, files: int, json_file: Path | None, directory: Path | None) -> None:
     """Measure ways to get a folder back side by side."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is cleaned up
     try:
-        binary, machine = syncthing_binary(syncthing), describe(syncthing)
-    except (PeerUnavailable, UntrustedS3Error) as error:
+        machine = describe(syncthing_version(syncthing))
+    except UntrustedS3Error as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{machine}\n")
     document = []
     for shape in (Shape("large", 1, size * MIB, ()), Shape("small", files, 4096, ())):
         with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as root:
             ways = []
-            for way in _measure(shape, binary, Path(root)):
+            for way in _measure(shape, syncthing, Path(root)):
                 click.echo(f"{shape.title}: {way.title}: {way.measurement.seconds:.2f} s", err=True)
                 ways.append(way)
         click.echo(f"{shape.title}\n{_render(shape, ways)}\n")

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from bench.measure import PEER, Measurement, Meter
 from bench.receivers import FOLDER, REPOSITORY, Bench, MakeReceiver, Receiver, ReceiverFailed, store_environment
-from tests.peers.syncthing import Syncthing, SyncthingFailed
-from tests.peers.trees import assert_same_tree, random_file
+from bench.sharing import assert_same_tree
+from untrusted_s3.compat.awkward_tree import random_file
+from untrusted_s3.compat.syncthing import Syncthing
+from untrusted_s3.errors import SyncthingFailed
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
 INGEST, SERVE = "ingest", "serve"

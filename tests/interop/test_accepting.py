@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.scripted_peer import RawPeer
 from tests.peers.gateway import Gateway
-from tests.peers.scripted_peer import RawPeer
 from untrusted_s3.identity.certificate import generate
 from untrusted_s3.settings import Settings, UpkeepSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bench.scripted_peer import RawPeer, open_socket
 from tests.interop.sharing import fetched_folder, rescan, share_folder, stored_keys
 from tests.peers.gateway import Gateway
-from tests.peers.scripted_peer import RawPeer, open_socket
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
 from untrusted_s3.bep import bep_pb2 as pb

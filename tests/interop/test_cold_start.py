@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.filled_store import FOLDER, FetchingPeer, FilledStore, fill
 from tests.interop.sharing import s3_client, stored_keys
-from tests.peers.filled_store import FOLDER, FetchingPeer, FilledStore, fill
 from tests.peers.gateway import Gateway
 from untrusted_s3 import limits
 from untrusted_s3.identity.certificate import Identity, generate
@@ -36,11 +36,10 @@ def gateway(seaweedfs: EmbeddedStore, bucket_prefix: str, tmp_path: Path) -> Gat
 @pytest.fixture
 def store(gateway: Gateway, identity: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FilledStore:
     """Checkpoints at 12 and 24 of 30 segments."""
-    monkeypatch.setattr(limits, "SEGMENT_ENTRIES", SEGMENT_ENTRIES)
     monkeypatch.setattr(limits, "SEGMENT_COST", 0)
     monkeypatch.setattr(limits, "CHECKPOINT_SHARE", 0)
     monkeypatch.setattr(limits, "CHECKPOINT_COST", 12 * 120_000)
-    return fill(gateway, FILES, identity.device_id, tmp_path)
+    return fill(gateway, FILES, identity.device_id, tmp_path, LogSettings(segment_entries=SEGMENT_ENTRIES))
 
 
 def test_a_cold_start_reads_a_checkpoint_and_the_segments_after_it(

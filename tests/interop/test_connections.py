@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.scripted_peer import RawPeer
 from tests.interop.sharing import rescan, share_folder
 from tests.peers.debian import SyncthingVersion
 from tests.peers.gateway import Gateway
-from tests.peers.scripted_peer import RawPeer
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import random_file
 from untrusted_s3.bep import bep_pb2 as pb

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bench.scripted_peer import RawPeer, open_socket
 from tests.interop.sharing import share_folder
 from tests.peers.debian import SyncthingVersion
 from tests.peers.gateway import Gateway
-from tests.peers.scripted_peer import RawPeer, open_socket
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import random_file
 from untrusted_s3.identity.certificate import generate

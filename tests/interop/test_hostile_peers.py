@@ -11,12 +11,12 @@ from pathlib import Path
 import lz4.block
 import pytest
 
+from bench.scripted_peer import RawPeer
 from tests.connections.loopback import EventType
 from tests.file_infos import directory, encrypted_name, file, plaintext
 from tests.interop.sharing import fetched_folder, rescan, share_folder, stored_keys
 from tests.peers.debian import SyncthingVersion
 from tests.peers.gateway import Gateway
-from tests.peers.scripted_peer import RawPeer
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
 from untrusted_s3.bep import bep_pb2 as pb
@@ -189,7 +189,7 @@ def bad(**changes: object) -> bytes:
         ([bad(sequence=2), directory("b", sequence=1).raw], "do not rise"),
         ([bad(sequence=-(2**63))], "do not rise"),
         ([bad() + b"\x82\x01\x00" * 10_000_000], "impossibly small blocks"),
-        ([bad(encrypted=bytes(2 * MIB))], "at most"),
+        ([bad(encrypted=bytes(2 * MIB))], "over the cap"),
         ([b""] * 20_001, "more than 20000 file infos"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import pytest
 
+from bench.gateway import S3Server
 from tests.peers.debian import SYNCTHING_VERSIONS
 
-
-class S3Server(Protocol):
-    """A running S3 server with path-style addresses, and a bucket in it that is there."""
-
-    @property
-    def endpoint_url(self) -> str: ...
-
-    @property
-    def bucket(self) -> str: ...
-
-    @property
-    def access_key(self) -> str: ...
-
-    @property
-    def secret_key(self) -> str: ...
-
+__all__ = ["S3Server", "on_each_peer", "on_each_s3_server"]
 
 _CEPH = pytest.mark.ceph
 on_each_s3_server = pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+from bench.sharing import assert_same_tree
 from untrusted_s3.compat.awkward_tree import build_awkward_tree, random_file
-from untrusted_s3.compat.trees import differences, manifest
+from untrusted_s3.compat.trees import manifest
 
 __all__ = ["assert_same_tree", "build_awkward_tree", "copy_stdlib", "count_files", "manifest", "random_file"]
 
@@ -21,11 +22,3 @@ def copy_stdlib(root: Path) -> None:
 def count_files(root: Path) -> int:
     """The number of regular files, as Syncthing's `localFiles` counts them."""
     return sum(entry.kind == "file" for entry in manifest(root, contents=False).values())
-
-
-def assert_same_tree(expected: Path, actual: Path) -> None:
-    """Fail with the first differences if two folders do not hold the same."""
-    found = differences(manifest(expected), manifest(actual))
-    if found:
-        more = f"\n… and {len(found) - 10} more" if len(found) > 10 else ""
-        raise AssertionError(f"{expected} and {actual} differ:\n" + "\n".join(found[:10]) + more)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import TypeVar
 
-from tests.peers.scripted_peer import RawPeer
+from bench.scripted_peer import RawPeer
 from tests.peers.syncthing import Syncthing
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events

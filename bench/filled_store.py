@@ -10,12 +10,11 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.peers.gateway import Gateway
-from tests.peers.scripted_peer import RawPeer
-from untrusted_s3 import limits
+from bench.gateway import Gateway
+from bench.scripted_peer import RawPeer
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
-from untrusted_s3.bep.constants import TOKEN_SIZE
+from untrusted_s3.bep.constants import MIN_ENCRYPTED_BLOCK_SIZE, TOKEN_SIZE
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.identity.certificate import Identity
@@ -25,6 +24,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.checksums import crc32c_of
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer
+from untrusted_s3.settings import LogSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.records import FolderRecord, PeerRecord, open_store, write_record
@@ -48,12 +48,14 @@ class FilledStore:
     segments: tuple[int, int]
 
 
-def fill(gateway: Gateway, files: int, peer: DeviceID, directory: Path) -> FilledStore:
+def fill(
+    gateway: Gateway, files: int, peer: DeviceID, directory: Path, settings: LogSettings | None = None
+) -> FilledStore:
     """Fills the store of a gateway that does not run yet, and accepts `peer`. `directory` is for temporary files."""
-    return asyncio.run(_fill(gateway, files, peer, directory))
+    return asyncio.run(_fill(gateway, files, peer, directory, settings or LogSettings()))
 
 
-async def _fill(gateway: Gateway, files: int, peer: DeviceID, directory: Path) -> FilledStore:
+async def _fill(gateway: Gateway, files: int, peer: DeviceID, directory: Path, settings: LogSettings) -> FilledStore:
     store = gateway.store
     assert store is not None
     location = StoreLocation(store.bucket, gateway.prefix)
@@ -70,9 +72,9 @@ async def _fill(gateway: Gateway, files: int, peer: DeviceID, directory: Path) -
         last = _made_up(chance)
         content = chance.randbytes(last.message.size)
         await bucket.put(keys.object(last.name, content_hash(last)), [content, encode_trailer(last)])
-        for start in range(0, files, limits.SEGMENT_ENTRIES):
-            infos = [_made_up(chance) for _ in range(min(limits.SEGMENT_ENTRIES, files - start))]
-            if start + limits.SEGMENT_ENTRIES >= files:
+        for start in range(0, files, settings.segment_entries):
+            infos = [_made_up(chance) for _ in range(min(settings.segment_entries, files - start))]
+            if start + settings.segment_entries >= files:
                 infos[-1] = last
             await log.append([_entry(info) for info in infos])
             if log.checkpoint_due:
@@ -108,7 +110,7 @@ def _made_up(chance: random.Random) -> FileInfo:
         encrypted=chance.randbytes(40 + path_size + 60 + 44 * blocks),
     )
     for _ in range(blocks):
-        size = limits.MIN_ENCRYPTED_BLOCK_SIZE
+        size = MIN_ENCRYPTED_BLOCK_SIZE
         message.blocks.append(pb.BlockInfo(offset=message.size, size=size, hash=chance.randbytes(TOKEN_SIZE)))
         message.size += size
     return FileInfo(message.SerializeToString(), message)
