@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from untrusted_s3.compat.syncthing import free_port
+from untrusted_s3.compat.ports import free_port
 from untrusted_s3.identity.certificate import load_or_create
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store.embedded.process import die_with_parent

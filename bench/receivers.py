@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure import MOUNT, RECEIVER, STORE
-from untrusted_s3.compat.syncthing import Syncthing, free_port
+from untrusted_s3.compat.ports import free_port
+from untrusted_s3.compat.syncthing import Syncthing
 from untrusted_s3.store.embedded.process import die_with_parent
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
