@@ -1,3 +1,5 @@
+"""Folders in cluster configs: which offers are accepted, and what we answer."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""A connection: its states, events, messages and timers."""
+
 from __future__ import annotations
 
 import itertools

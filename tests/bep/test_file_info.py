@@ -1,3 +1,5 @@
+"""The rules for a peer's file infos, and what is kept of them."""
+
 from __future__ import annotations
 
 import base64
@@ -30,7 +32,7 @@ UNKNOWN_FIELDS = b"\x92\x01\x03abc\x72\x04\x1a\x02\x0a\x00\xfa\x7c\x01z\xad\x03a
 
 
 def slashed(digits: str) -> str:
-    """Base32 digits as the path that Syncthing makes of them."""
+    """Return base32 digits as the path that Syncthing makes of them."""
     rest = [digits[start : start + 200] for start in range(3, len(digits), 200)]
     return "/".join([f"{digits[0]}.syncthing-enc", digits[1:3], *rest])
 
@@ -52,7 +54,7 @@ def block_list(sizes: Sequence[int]) -> list[pb.BlockInfo]:
 
 
 def encrypted_file(*sizes: int) -> pb.FileInfo:
-    """A file info as Syncthing makes it for an untrusted device."""
+    """Return a file info as Syncthing makes it for an untrusted device."""
     return pb.FileInfo(
         name=NAME,
         type=pb.FILE,
@@ -348,7 +350,7 @@ def test_garbage_is_the_peers_fault(raw: bytes) -> None:
 
 
 def memory_to_refuse(raw: bytes) -> int:
-    """The most bytes that were held at once."""
+    """Return the most bytes that were held at once."""
     tracemalloc.start()
     try:
         with pytest.raises(RemoteProtocolError):

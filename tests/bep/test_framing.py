@@ -1,3 +1,5 @@
+"""Hello and message frames in any pieces, and their limits."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,3 +1,5 @@
+"""Index messages are decoded as the general library does it, with less memory."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Responses are coded as the general library does it, without copies."""
+
 from __future__ import annotations
 
 import pytest

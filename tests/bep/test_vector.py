@@ -1,3 +1,5 @@
+"""Which of two versions is newer."""
+
 from __future__ import annotations
 
 import random

@@ -1,4 +1,4 @@
-"""Gateways that share one simulated bucket: what the tests of the log have in common."""
+"""Gateways that share one simulated bucket, for the tests of the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEGMENTS = KEYS.base + "log/"
 
 
 class SimulatedGateway:
-    """One gateway's log: `number` tells it from others, `directory` keeps its state."""
+    """The log of one gateway. `number` identifies it; its state is in `directory`."""
 
     def __init__(
         self,
@@ -38,12 +38,12 @@ class SimulatedGateway:
         )
 
     def close(self) -> None:
-        """The process ends; what is in the directory stays."""
+        """End the process. The files in the directory stay."""
         self.state.close()
 
 
 def contents(state: FolderState) -> object:
-    """All that a state says, for comparison."""
+    """Return all that a state says, for comparison."""
     return (
         state.position,
         state.sequence,
@@ -54,13 +54,12 @@ def contents(state: FolderState) -> object:
 
 
 def written_segments(store: SimulatedStore) -> dict[int, Segment]:
-    """All segments in the bucket by their positions."""
+    """Return all segments in the bucket by their positions."""
     return {int(key.rpartition("/")[2]): decode_segment(store.body(key), key) for key in store.keys(SEGMENTS)}
 
 
 def check_log(store: SimulatedStore) -> dict[tuple[str, int], int]:
-    """Checks what must hold of any log of which nothing was deleted, and gives the sequence number of each entry by
-    its name and version."""
+    """Check what must hold of a log without deletions. Return each entry's sequence number by its name and version."""
     assert store.created_twice == []
     segments = written_segments(store)
     assert sorted(segments) == list(range(1, len(segments) + 1)), "positions without gaps"

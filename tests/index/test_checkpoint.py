@@ -1,3 +1,5 @@
+"""Checkpoints come back as they were written, or are refused."""
+
 from __future__ import annotations
 
 import sqlite3

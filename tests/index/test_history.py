@@ -26,8 +26,8 @@ def at(days: float) -> datetime:
 
 
 class History:
-    """A folder in which something happens every day, at midday: on day n the file `daily` gets the content "n", the
-    file `new n` comes, and that of the day before goes."""
+    """A folder that changes every day at midday: on day n the file `daily` gets the content "n", the file `new n` is
+    added, and that of the day before is deleted."""
 
     def __init__(self, stored: StoredFolder, clock: SimulatedClock) -> None:
         self.stored = stored

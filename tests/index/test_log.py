@@ -52,7 +52,7 @@ def entries(batch: Batch) -> list[Entry]:
 
 
 async def append_all(gateway: SimulatedGateway, batches: Sequence[Batch], done: list[Batch]) -> None:
-    """As a gateway does: tries again whatever fails."""
+    """Append as a gateway does, which retries what fails."""
     while True:
         try:
             await gateway.log.load()
@@ -116,7 +116,7 @@ def test_all_gateways_converge(
     "fault", [Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.UNREACHABLE, Fault.ANSWER_LOST, Fault.EMPTIED]
 )
 async def test_a_fault_at_every_call(fault: Fault, tmp_path: Path) -> None:
-    """After a crash the gateway begins again with an empty disk, after another fault it just goes on."""
+    """After a crash the gateway begins again with an empty disk; after another fault it goes on."""
     batches = [{0: 1, 1: 1}, {0: 2}, {2: 1, 1: 3}]
     with inline_threads():
         for number in itertools.count(1):
@@ -223,7 +223,7 @@ async def test_our_own_segment_is_found_when_its_answer_was_lost(store: Simulate
 
 
 async def test_a_conflict_with_nothing_written_is_an_error_to_try_again(store: SimulatedStore, tmp_path: Path) -> None:
-    """409: the store saw two PUTs at once and took neither, or the other one is not to be seen yet."""
+    """HTTP 409: the store saw two PUTs at once and took neither, or the other one is not visible yet."""
     gateway = await opened(store, 1, tmp_path)
     gateway.bucket.fault = fail_once("put", Fault.CONFLICT)
     with pytest.raises(PreconditionFailed):

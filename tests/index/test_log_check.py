@@ -51,7 +51,7 @@ async def test_an_empty_log_has_no_problem(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("offset", [0, 12, -1])
 async def test_a_bit_in_a_segment_is_found(bucket: SimulatedBucket, offset: int) -> None:
-    for position in (2, 5):  # of which no state needs the first one any more
+    for position in (2, 5):  # no state needs the first one
         flip(bucket, KEYS.segment(position), offset)
     problems = await found(bucket)
     assert problems.keys() == {KEYS.segment(2), KEYS.segment(5)}

@@ -43,7 +43,7 @@ def position_of(key: str) -> int:
 
 
 def clean_up(store: SimulatedStore, *, greedy: bool = False, by_age_of_segment: bool = False) -> None:
-    """Deletes what may be deleted: segments that a checkpoint covers, once that checkpoint is old, and the checkpoints
+    """Delete what may be deleted: segments that a checkpoint covers, once that checkpoint is old, and the checkpoints
     before it; with `greedy` those before the newest. `by_age_of_segment` is the wrong rule: it does not look at the
     checkpoint's age."""
     covered = 0
@@ -70,13 +70,13 @@ class GatewayClock(SimulatedClock):
         return self._stopped if self._stopped is not None else self._server() + self._ahead
 
     def stop_or_correct(self) -> None:
-        """Stands still from now on; at the second call it is right again."""
+        """Stop the clock; a second call sets it right."""
         self._stopped = self() if self._stopped is None else None
 
 
 class World:
-    """Gateways that write, one that only reads, a trimmer, and the adversary. `ahead` has how far each one's clock is
-    ahead."""
+    """Gateways that write, one that only reads, a trimmer, and the adversary. `ahead` has how many seconds each
+    gateway's clock is ahead."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class World:
         return max(keys, default=0)
 
     async def look(self, gateway: SimulatedGateway) -> None:
-        """Reads the log, which must then go as far as it did when the look began."""
+        """Read the log. The state must then have come as far as the log had when the look began."""
         end = self.end
         await gateway.log.refresh()
         if gateway.state.position < end:
@@ -155,7 +155,7 @@ class World:
                 pass
 
     def stall_at(self, number: int, step: int) -> None:
-        """Makes one client stall at one step of its calls, until all others are done and `stall_hours` have passed."""
+        """Make one client stall at one step of its calls, until all others are done and `stall_hours` have passed."""
         bucket = self._buckets[number]
         hold, steps = bucket.gate, itertools.count(1)
 
@@ -167,7 +167,7 @@ class World:
         bucket.gate = gate
 
     async def play(self, *, old_segments: int = 0, stall: tuple[int, int] | None = None) -> bool:
-        """Whether all went well. First come some segments that no checkpoint covers, and 25 hours."""
+        """Write old segments without a checkpoint, wait 25 hours, and run all. Return whether the log stayed whole."""
         earlier = SimulatedGateway(SimulatedBucket(self.store), 9, self._directory)
         for number in range(old_segments):
             await earlier.log.append([entry(file(f"old {number}"))])
@@ -213,7 +213,7 @@ def stalls_that_break(
     by_age_of_segment: bool = False,
     rules: LogRules | None = None,
 ) -> Iterator[tuple[int, int, int]]:
-    """Lets one gateway stall at each step in turn, and tells where that breaks the log."""
+    """Let one client stall at each step in turn. Yield where that breaks the log."""
     for old_segments, number, step in itertools.product((0, 2), range(4), range(1, 45)):
         if number == 3 and step > 12:
             continue

@@ -1,3 +1,5 @@
+"""The format of log segments, and what is refused."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -119,7 +121,7 @@ def test_another_version_of_the_format_is_told_from_damage() -> None:
         pb.Segment(writer=bytes(32), entries=[pb.Entry(file_info=b"\xff")]).SerializeToString(),
         pb.Segment(writer=bytes(32), entries=[pb.Entry(file_info=plaintext("a.txt"))]).SerializeToString(),
     ],
-    ids=["no protobuf", "writer", "cursor", "no file info", "plaintext"],
+    ids=["not protobuf", "writer", "cursor", "no file info", "plaintext"],
 )
 def test_sound_bytes_that_say_nonsense(message: bytes) -> None:
     with pytest.raises(DataError, match=KEY):

@@ -1,3 +1,5 @@
+"""The local state: what it says after segments, and how damage shows."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -117,12 +119,12 @@ def test_cursors(index_id: int, state: FolderState) -> None:
 
 
 def test_a_cursor_never_goes_back_within_an_index(state: FolderState) -> None:
-    """Two gateways that both know a peer would write theirs in turn, for ever."""
+    """Two gateways that both know a peer would write theirs in turn, without end."""
     state.apply(1, segment(1, cursors=(PeerCursor(device(2), 5, 100),)))
     state.apply(2, segment(1, cursors=(PeerCursor(device(2), 5, 50),)))
     assert state.cursor(device(2)) == IndexState(5, 100)
     state.apply(3, segment(1, cursors=(PeerCursor(device(2), 6, 1),)))
-    assert state.cursor(device(2)) == IndexState(6, 1), "another index begins anew"
+    assert state.cursor(device(2)) == IndexState(6, 1), "another index begins from its own number"
 
 
 KINDS = (file, directory, deleted)
@@ -268,7 +270,7 @@ def test_file_infos_are_given_as_they_were(state: FolderState) -> None:
 
 
 def spoiled(path: Path) -> None:
-    """Overwrites all but the first pages of a file, as a bad disk does."""
+    """Overwrite all but the first pages of a file, as a bad disk does."""
     size = path.stat().st_size
     with path.open("r+b") as opened:
         opened.seek(8 * 4096)
