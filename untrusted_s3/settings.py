@@ -137,7 +137,8 @@ class SyncSettings:
         queued_large_files: How many larger files may wait for their turn.
         entries_in_work: The most entries of a folder that are being pulled or wait for the log.
         file_infos_in_work: The most bytes of their file infos.
-        parsed_file_infos: The most bytes of parsed file infos that wait to be pulled, over all folders.
+        parsed_file_infos: The most bytes of parsed file infos that wait to be pulled or were looked up lately, over all
+            folders.
         pull_retry_interval: The pause before failed pulls are tried again; it doubles while the store fails.
         max_pull_retry_interval: The longest such pause.
         request_window: The most bytes of blocks that are requested of a peer and not here yet.

@@ -63,7 +63,7 @@ class Folder:
         self._keys = FolderKeys.of(record.folder_id)
         directory = _local_directory(state_directory, record)
         self._damage = asyncio.Event()
-        self._state = FolderState(directory / "state.sqlite", self._damage.set)
+        self._state = FolderState(directory / "state.sqlite", self._damage.set, memory.parsed)
         self._pending = PendingIndex(directory / "pending.sqlite", self._damage.set, memory.parsed)
         self._log = FolderLog(bucket, self._keys, self._state, own_id, settings.log)
         self._writer = LogWriter(

@@ -10,11 +10,11 @@ from untrusted_s3.byte_budget import ByteBudget
 
 @dataclass(frozen=True, slots=True)
 class SyncMemory:
-    """Accounts over all folders and connections. Their owners are device IDs.
+    """Accounts over all folders and connections. Their owners are device IDs, and of parsed entries the folders' files.
 
     Attributes:
         messages: Messages that wait to be handled. When it is exceeded, the device with the most is disconnected.
-        parsed: Parsed file infos that wait to be pulled.
+        parsed: Parsed file infos that wait to be pulled, and entries of folders that were looked up lately.
         requested: Blocks that were requested of peers and are not here yet.
         blocks_in: Blocks and parts on their way to the store.
         blocks_out: Blocks on their way to peers. A device that waits for no other block may always get one.
