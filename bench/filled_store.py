@@ -26,9 +26,10 @@ from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store import layout
+from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.records import FolderRecord, PeerRecord, open_store, write_record
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+from untrusted_s3.store.s3 import S3Bucket
 
 FOLDER = "filled"
 _TOKEN = bytes(50)

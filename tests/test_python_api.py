@@ -13,8 +13,9 @@ import pytest
 import untrusted_s3
 from tests.peers.s3_server import S3Server
 from tests.vault.stored_folder import FOLDER_ID, MODIFIED_NS, PASSWORD, START, StoredFolder
+from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import StoreLocation
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+from untrusted_s3.store.s3 import S3Bucket
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "python-api.md"
 

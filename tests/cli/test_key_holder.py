@@ -23,8 +23,9 @@ from untrusted_s3.cli.commands.ls import human_size, iso_text, time_text
 from untrusted_s3.cli.key_holder import parse_time
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import UsageError
+from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import StoreLocation
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+from untrusted_s3.store.s3 import S3Bucket
 from untrusted_s3.units import KIB
 
 pytestmark = pytest.mark.store

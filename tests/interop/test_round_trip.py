@@ -27,8 +27,9 @@ from tests.peers.gateway import Gateway
 from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, manifest, random_file
+from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import StoreLocation
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+from untrusted_s3.store.s3 import S3Bucket
 from untrusted_s3.vault.entry import Entry, Kind
 from untrusted_s3.vault.folder import open_folder
 from untrusted_s3.vault.reading import BlockReader

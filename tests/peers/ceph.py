@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.peers.debian import PeerUnavailable, cache_directory
 from tests.peers.syncthing import free_port
-from untrusted_s3.store.s3 import S3Credentials, connect
+from untrusted_s3.store.connection import S3Credentials, connect
 
 _SUITE = "sid"
 _MONITOR_PORT = 3300

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.peers.s3_server import S3Server
+from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import StoreLocation
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+from untrusted_s3.store.s3 import S3Bucket
 
 
 @pytest.fixture

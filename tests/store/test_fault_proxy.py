@@ -22,14 +22,15 @@ from tests.peers.fault_proxy import (
     store_full,
 )
 from tests.peers.store_requests import StoreRequest
-from untrusted_s3 import limits
 from untrusted_s3.errors import PreconditionFailed, StoreRefused, StoreUnreachable
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.limits import MIB
+from untrusted_s3.settings import StoreSettings
+from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+from untrusted_s3.store.s3 import S3Bucket
+from untrusted_s3.units import MIB
 
 pytestmark = pytest.mark.store
 
@@ -209,12 +210,13 @@ async def test_throttled(bucket: S3Bucket, proxy: FaultProxy) -> None:
     assert proxy.counts["PutObject object"] == 1
 
 
-async def test_a_store_that_hangs_is_given_up_after_one_timeout(
-    seaweedfs: EmbeddedStore, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "STORE_TIMEOUT", 0.3)
-    location = StoreLocation(seaweedfs.bucket, "")
-    impatient = await S3Bucket.open(location, proxy.url, S3Credentials(seaweedfs.access_key, seaweedfs.secret_key))
+async def test_a_store_that_hangs_is_given_up_after_one_timeout(seaweedfs: EmbeddedStore, proxy: FaultProxy) -> None:
+    impatient = await S3Bucket.open(
+        StoreLocation(seaweedfs.bucket, ""),
+        proxy.url,
+        S3Credentials(seaweedfs.access_key, seaweedfs.secret_key),
+        settings=StoreSettings(timeout=0.3),
+    )
     proxy.script = always(Delay(3600))
     try:
         with pytest.raises(StoreUnreachable):

@@ -8,30 +8,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from untrusted_s3 import limits
-from untrusted_s3.limits import MIB
+from untrusted_s3.bep.constants import BLOCK_OVERHEAD, MAX_ENCRYPTED_BLOCK_SIZE
+from untrusted_s3.store.format import MAX_FILE_SIZE, PART_GRID, PartGrid
 from untrusted_s3.store.multipart import part_ranges, part_size
+from untrusted_s3.units import MIB
 
 S3_MIN_PART, S3_MAX_PART, S3_MAX_PARTS = 5 * MIB, 5 * 1024 * MIB, 10_000
 MAX_TRAILER = 500_000_000
 
 
-@given(st.integers(0, limits.MAX_FILE_SIZE), st.integers(1, limits.MAX_ENCRYPTED_BLOCK_SIZE))
+@given(st.integers(0, MAX_FILE_SIZE), st.integers(1, MAX_ENCRYPTED_BLOCK_SIZE))
 def test_every_size_fits_into_what_s3_allows(data_size: int, block_size: int) -> None:
     size = part_size(data_size, block_size)
     if size == 0:
-        assert data_size <= limits.SINGLE_PUT_SIZE
+        assert data_size <= PART_GRID.single_put_size
         return
-    assert data_size > limits.SINGLE_PUT_SIZE
-    assert size % block_size == 0 and size >= limits.MIN_PART_SIZE
+    assert data_size > PART_GRID.single_put_size
+    assert size % block_size == 0 and size >= PART_GRID.min_part_size
     assert S3_MIN_PART <= size <= S3_MAX_PART
-    assert -(-data_size // size) <= limits.MAX_PARTS
-    smallest = size - block_size < limits.MIN_PART_SIZE
-    assert smallest or -(-data_size // (size // 2)) > limits.MAX_PARTS  # the smallest that does
+    assert -(-data_size // size) <= PART_GRID.max_parts
+    smallest = size - block_size < PART_GRID.min_part_size
+    assert smallest or -(-data_size // (size // 2)) > PART_GRID.max_parts  # the smallest that does
     assert -(-(data_size + MAX_TRAILER) // size) <= S3_MAX_PARTS
 
 
-BLOCK = 128 * 1024 + limits.BLOCK_OVERHEAD
+BLOCK = 128 * 1024 + BLOCK_OVERHEAD
 
 
 @pytest.mark.parametrize(
@@ -43,11 +44,16 @@ BLOCK = 128 * 1024 + limits.BLOCK_OVERHEAD
         (8 * MIB + 1, 1, 8 * MIB),
         (9000 * 64 * BLOCK, BLOCK, 64 * BLOCK),
         (9000 * 64 * BLOCK + 1, BLOCK, 128 * BLOCK),
-        (64 * 1024 * MIB, limits.MAX_ENCRYPTED_BLOCK_SIZE, limits.MAX_ENCRYPTED_BLOCK_SIZE),
+        (64 * 1024 * MIB, MAX_ENCRYPTED_BLOCK_SIZE, MAX_ENCRYPTED_BLOCK_SIZE),
     ],
 )
 def test_the_edges(data_size: int, block_size: int, size: int) -> None:
     assert part_size(data_size, block_size) == size
+
+
+def test_another_grid() -> None:
+    grid = PartGrid(single_put_size=100, min_part_size=64, max_parts=3)
+    assert [part_size(size, 40, grid) for size in (100, 101, 240, 241, 481)] == [0, 80, 80, 160, 320]
 
 
 @given(object_size=st.integers(1, 200 * MIB), size=st.sampled_from([0, 8 * MIB, 16 * MIB]))

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from tests.peers.fault_proxy import Fault, FaultProxy, Moment, Reset
 from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.store.http_server import Answer, Request, http_server
-from untrusted_s3 import limits
 from untrusted_s3.errors import (
+    NoSuchBucket,
     NoSuchKey,
     PreconditionFailed,
     StoreError,
     StoreRefused,
     StoreUnreachable,
     UploadLost,
-    UsageError,
 )
-from untrusted_s3.limits import MIB
-from untrusted_s3.store import s3
-from untrusted_s3.store.bucket import UploadedPart
+from untrusted_s3.settings import StoreSettings
+from untrusted_s3.store.bucket import Buffer, UploadedPart
+from untrusted_s3.store.connection import S3Credentials, connect
 from untrusted_s3.store.layout import StoreLocation
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials, connect
+from untrusted_s3.store.s3 import S3Bucket
+from untrusted_s3.units import MIB
 
 CREDENTIALS = S3Credentials("access", "secret")
+IMPATIENT = StoreSettings(retry_delay=0.0)
+
+
+def credentials_of(server: S3Server) -> S3Credentials:
+    return S3Credentials(server.access_key, server.secret_key)
 
 
 # A real server
@@ -57,8 +64,7 @@ async def test_ranges(bucket: S3Bucket) -> None:
 
 @pytest.mark.store
 @on_each_s3_server
-async def test_a_range_beyond_the_end_is_an_error(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "_TRIES", 1)
+async def test_a_range_beyond_the_end_is_an_error(bucket: S3Bucket) -> None:
     await bucket.put("key", [b"0123456789"])
     for start, size in ((5, 6), (10, 1)):
         with pytest.raises(StoreError):
@@ -175,14 +181,12 @@ async def test_a_part_that_was_replaced_is_not_taken_for_the_one_before(bucket: 
 
 @pytest.mark.store
 @on_each_s3_server
-async def test_many_uploads_and_parts_are_listed_whole(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    call = bucket._call
+async def test_many_uploads_and_parts_are_listed_whole(bucket: S3Bucket) -> None:
+    def small_pages(params: dict[str, Any], model: Any, **_: Any) -> None:
+        params["MaxUploads" if model.name == "ListMultipartUploads" else "MaxParts"] = 2
 
-    async def small_pages(operation: str, **parameters: object) -> object:
-        page = {"list_multipart_uploads": "MaxUploads", "list_parts": "MaxParts"}.get(operation)
-        return await call(operation, **parameters, **({page: 2} if page else {}))
-
-    monkeypatch.setattr(bucket, "_call", small_pages)
+    for operation in ("ListMultipartUploads", "ListParts"):
+        bucket.client.meta.events.register(f"provide-client-params.s3.{operation}", small_pages)
     uploads = {await bucket.create_multipart_upload(f"large-{number // 2}") for number in range(5)}
     assert {upload.upload_id async for upload in bucket.list_multipart_uploads("")} == uploads
     upload_id = await bucket.create_multipart_upload("parts")
@@ -230,20 +234,22 @@ async def test_files(bucket: S3Bucket, tmp_path: Path) -> None:
 @pytest.mark.store
 @on_each_s3_server
 async def test_a_file_whose_upload_takes_too_long_is_refused_by_the_store(
-    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: S3Bucket, s3_server: S3Server, tmp_path: Path
 ) -> None:
     """A checkpoint must not appear long after it was begun."""
-    monkeypatch.setattr(limits, "FILE_UPLOAD_LIFETIME", 1)
-    upload_part = S3Bucket.upload_part
 
-    async def slow(*arguments: Any) -> str:
-        await asyncio.sleep(2.2)
-        return await upload_part(*arguments)
+    class Slow(S3Bucket):
+        async def upload_part(self, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> str:
+            await asyncio.sleep(2.2)
+            return await super().upload_part(key, upload_id, number, body)
 
-    monkeypatch.setattr(S3Bucket, "upload_part", slow)
+    slow = Slow(bucket.location, connect(s3_server.endpoint_url, credentials_of(s3_server)))
     (tmp_path / "up").write_bytes(bytes(9 * MIB))
-    with pytest.raises(StoreRefused):
-        await bucket.upload_file("file", tmp_path / "up")
+    try:
+        with pytest.raises(StoreRefused):
+            await slow.upload_file("file", tmp_path / "up", lifetime=1)
+    finally:
+        await slow.close()
     assert await bucket.size("file") is None
     answer = bucket.client.list_multipart_uploads(Bucket=bucket.location.bucket)
     assert [item for item in answer.get("Uploads", []) if item["Key"].startswith(bucket.location.prefix)] == []
@@ -251,23 +257,19 @@ async def test_a_file_whose_upload_takes_too_long_is_refused_by_the_store(
 
 @pytest.mark.store
 @on_each_s3_server
-async def test_a_completion_whose_answer_was_lost(
-    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    http = S3Bucket._http
-    lost: list[Any] = []
-
-    async def lose_the_first(*arguments: Any, **parameters: Any) -> Any:
-        answer = await http(*arguments, **parameters)
-        if arguments[1] == "POST" and not lost:
-            lost.append(answer)
-            raise StoreUnreachable("the answer was lost")
-        return answer
-
-    monkeypatch.setattr(S3Bucket, "_http", lose_the_first)
+async def test_a_completion_whose_answer_was_lost(bucket: S3Bucket, s3_server: S3Server, tmp_path: Path) -> None:
     (tmp_path / "up").write_bytes(bytes(9 * MIB))
-    await bucket.upload_file("file", tmp_path / "up")
-    assert lost
+    with FaultProxy(s3_server.endpoint_url) as proxy:
+        faults: list[Fault] = [Reset(Moment.AFTER)]
+        proxy.script = lambda request: (
+            faults.pop() if faults and request.operation == "CompleteMultipartUpload" else None
+        )
+        faulty = S3Bucket(bucket.location, connect(proxy.url, credentials_of(s3_server)))
+        try:
+            await faulty.upload_file("file", tmp_path / "up")
+        finally:
+            await faulty.close()
+        assert proxy.faults.total() == 1
     assert await bucket.size("file") == 9 * MIB
 
 
@@ -288,7 +290,7 @@ async def test_requests_are_counted(bucket: S3Bucket) -> None:
 async def test_a_missing_bucket_can_be_created(s3_server: S3Server, bucket_prefix: str) -> None:
     location = StoreLocation(bucket_prefix, "")
     arguments = (location, s3_server.endpoint_url, S3Credentials(s3_server.access_key, s3_server.secret_key))
-    with pytest.raises(StoreRefused, match="--create-bucket"):
+    with pytest.raises(NoSuchBucket):
         await S3Bucket.open(*arguments)
     created = await S3Bucket.open(*arguments, create_bucket=True)
     try:
@@ -343,9 +345,8 @@ class Flaky:
         return self._fault if len(self.requests) <= self._times else self._then
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+def bucket_at(url: str, prefix: str = "", settings: StoreSettings = IMPATIENT) -> S3Bucket:
+    return S3Bucket(StoreLocation("bucket", prefix), connect(url, CREDENTIALS, settings), settings)
 
 
 FAULTS = {
@@ -358,9 +359,9 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("operation", ["get", "put", "upload_part"])
 async def test_faults_that_pass_are_not_noticed(operation: str, fault: Answer | None) -> None:
-    flaky = Flaky(fault, s3._TRIES - 1, Answer(200, b"body" if operation == "get" else b"", {"ETag": '"tag"'}))
+    flaky = Flaky(fault, IMPATIENT.tries - 1, Answer(200, b"body" if operation == "get" else b"", {"ETag": '"tag"'}))
     with http_server(flaky) as url:
-        bucket = S3Bucket(StoreLocation("bucket", "prefix/"), connect(url, CREDENTIALS))
+        bucket = bucket_at(url, "prefix/")
         try:
             if operation == "get":
                 assert await bucket.get("key") == b"body"
@@ -385,13 +386,13 @@ async def test_faults_that_pass_are_not_noticed(operation: str, fault: Answer | 
 async def test_faults_that_stay_are_an_error_in_the_end(fault: Answer | None) -> None:
     flaky = Flaky(fault, 1000, Answer())
     with http_server(flaky) as url:
-        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, CREDENTIALS))
+        bucket = bucket_at(url)
         try:
             with pytest.raises(StoreUnreachable):
                 await bucket.get("key")
         finally:
             await bucket.close()
-    assert len(flaky.requests) >= s3._TRIES
+    assert len(flaky.requests) >= IMPATIENT.tries
 
 
 async def test_a_refusal_is_tried_once_more_with_a_new_signature_and_no_oftener() -> None:
@@ -399,7 +400,7 @@ async def test_a_refusal_is_tried_once_more_with_a_new_signature_and_no_oftener(
     for times, well in ((1, True), (1000, False)):
         flaky = Flaky(denied, times, Answer(200, b"body"))
         with http_server(flaky) as url:
-            bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, CREDENTIALS))
+            bucket = bucket_at(url)
             try:
                 if well:
                     assert await bucket.get("key") == b"body"
@@ -414,7 +415,7 @@ async def test_a_refusal_is_tried_once_more_with_a_new_signature_and_no_oftener(
 async def test_a_truncated_or_overlong_range_is_no_success() -> None:
     flaky = Flaky(Answer(200, b"the whole object"), 2, Answer(206, b"part"))
     with http_server(flaky) as url:
-        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, CREDENTIALS))
+        bucket = bucket_at(url)
         try:
             assert await bucket.get("key", 3, 4) == b"part"
         finally:
@@ -446,23 +447,9 @@ async def test_the_region_is_told_where_amazon_wants_it(monkeypatch: pytest.Monk
         assert (region.encode() in requests[-1].body) == told
 
 
-@pytest.mark.parametrize("url", ["nonsense", "http://", "http://host with space"])
-def test_an_endpoint_url_that_is_none(url: str) -> None:
-    with pytest.raises(UsageError, match="--endpoint-url"):
-        connect(url, CREDENTIALS)
-
-
-def test_a_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "missing")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with pytest.raises(StoreRefused, match="AWS_PROFILE"):
-        connect(None)
-
-
 async def test_the_bucket_goes_on_after_a_cancelled_get() -> None:
     with http_server(lambda request: Answer(200, b"x" * 1000)) as url:
-        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, CREDENTIALS))
+        bucket = bucket_at(url)
         task = asyncio.create_task(bucket.get("key"))
         await asyncio.sleep(0)
         task.cancel()
@@ -472,21 +459,19 @@ async def test_the_bucket_goes_on_after_a_cancelled_get() -> None:
         await bucket.close()
 
 
-async def test_a_store_that_stops_to_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "STORE_TIMEOUT", 0.1)
-    monkeypatch.setattr(limits, "SLOWEST_UPLOAD", 1e9)
+async def test_a_store_that_stops_to_read_is_given_up() -> None:
     taken: list[asyncio.StreamWriter] = []
 
     async def never_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        cast(asyncio.ReadTransport, writer.transport).pause_reading()
         taken.append(writer)
 
     server = await asyncio.start_server(never_read, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    bucket = S3Bucket(StoreLocation("bucket", ""), connect(f"http://127.0.0.1:{port}", S3Credentials("a", "s")))
+    bucket = bucket_at(f"http://127.0.0.1:{port}", settings=StoreSettings(timeout=0.1, slowest_upload=1e9))
     try:
         with pytest.raises(StoreUnreachable):
-            await bucket.put("key", [bytes(64 * limits.MIB)])
+            await bucket.put("key", [bytes(64 * MIB)])
     finally:
         await bucket.close()
         for writer in taken:
@@ -501,6 +486,6 @@ async def test_a_proxy_is_not_asked_for_a_store_on_this_machine(monkeypatch: pyt
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     with http_server(lambda request: Answer(200, headers={"Content-Length": "7"})) as url:
-        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, S3Credentials("a", "s")))
+        bucket = bucket_at(url)
         assert await bucket.size("key") == 7
         await bucket.close()

@@ -10,6 +10,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ParamValidationError
 
 from untrusted_s3.errors import (
+    NoSuchBucket,
     NoSuchKey,
     PreconditionFailed,
     StoreError,
@@ -25,7 +26,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("status", "code", "kind", "message"),
     [
-        (404, "NoSuchBucket", StoreRefused, "--create-bucket"),
+        (404, "NoSuchBucket", NoSuchBucket, "does not exist"),
         (404, "NoSuchKey", NoSuchKey, "no such object"),
         (404, "", NoSuchKey, "no such object"),
         (404, "NoSuchUpload", UploadLost, "another writer"),
@@ -53,7 +54,7 @@ def test_refusals(status: int, code: str, kind: type[StoreError], message: str) 
 
 def test_botocore_errors() -> None:
     refused = ClientError({"Error": {"Code": "NoSuchBucket"}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "op")  # type: ignore[typeddict-item]
-    assert "--create-bucket" in str(translate(refused, "op"))
+    assert type(translate(refused, "op")) is NoSuchBucket
     unreachable = EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
     assert type(translate(unreachable, "op")) is StoreUnreachable
     assert "AWS_ACCESS_KEY_ID" in str(translate(NoCredentialsError(), "op"))

@@ -7,9 +7,10 @@ from contextlib import ExitStack, asynccontextmanager
 
 from untrusted_s3.cli.options import StoreOptions
 from untrusted_s3.store import layout, records
+from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import StoreLocation
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+from untrusted_s3.store.s3 import S3Bucket
 
 
 @asynccontextmanager

@@ -29,10 +29,11 @@ from untrusted_s3.compat.syncthing import Syncthing
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import CheckFailed, SyncthingFailed
 from untrusted_s3.store import layout
+from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.records import PeerRecord, write_record
-from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+from untrusted_s3.store.s3 import S3Bucket
 from untrusted_s3.units import MIB
 
 T = TypeVar("T")

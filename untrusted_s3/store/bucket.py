@@ -1,6 +1,6 @@
-"""The seam to S3: all that the rest of the program asks of a store.
+"""The seam to S3: everything that the rest of the program needs of a store.
 
-`store.s3.S3Bucket` is the real one; tests of the log put a simulated bucket with faults and crashes in its place.
+`store.s3.S3Bucket` implements it for real servers. Tests of the log use a simulated bucket with faults and crashes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class ObjectSummary:
-    """One object of a listing: its key (relative to the store's prefix), its size in bytes, and its age: seconds since
-    it was written, or since its upload was begun, by the store's clock; 0 where the store does not say."""
+    """One object of a listing.
+
+    Attributes:
+        key: The key, relative to the store's prefix.
+        size: The size in bytes.
+        age: Seconds since it was written, or since its multipart upload was begun, by the store's clock; 0 if the
+            store does not say.
+    """
 
     key: str
     size: int
@@ -25,8 +31,13 @@ class ObjectSummary:
 
 @dataclass(frozen=True, slots=True)
 class MultipartUpload:
-    """A multipart upload that is not complete: its key (relative to the store's prefix), its id, and its age in seconds
-    since it was begun, by the store's clock."""
+    """A multipart upload that is not complete.
+
+    Attributes:
+        key: The key, relative to the store's prefix.
+        upload_id: The upload's id.
+        age: Seconds since it was begun, by the store's clock; 0 if the store does not say.
+    """
 
     key: str
     upload_id: str
@@ -35,7 +46,13 @@ class MultipartUpload:
 
 @dataclass(frozen=True, slots=True)
 class UploadedPart:
-    """A part that an upload has already: its number (from 1), its size in bytes, and its ETag."""
+    """A part of an unfinished upload.
+
+    Attributes:
+        number: Its number, from 1.
+        size: Its size in bytes.
+        etag: Its ETag.
+    """
 
     number: int
     size: int
@@ -45,83 +62,86 @@ class UploadedPart:
 class Bucket(Protocol):
     """Objects under keys that are relative to the store's prefix.
 
-    Every method raises StoreUnreachable where the store did not answer after some tries (a write may then have
-    happened all the same) and StoreRefused where it answered with a refusal that another try will not change.
+    Every method raises StoreUnreachable if the store did not answer after some tries (a write may have happened
+    nevertheless), and StoreRefused if it refused in a way that another try will not change.
     """
 
     async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
-        """The object's bytes, or `size` of them from `start`. Raises NoSuchKey."""
+        """Return the object's bytes, or `size` of them from `start`. Raises NoSuchKey."""
         ...
 
     async def put(self, key: str, body: Sequence[Buffer], *, if_none_match: bool = False, lifetime: int = 900) -> None:
-        """Writes the pieces of `body` as one object.
+        """Write the pieces of `body` as one object.
 
-        With `if_none_match` only where the key is free, else PreconditionFailed. The store refuses the request
-        when it arrives more than `lifetime` seconds after it was signed, by the store's own clock.
+        With `if_none_match` the key must be free. Raises PreconditionFailed if it is taken. The store refuses the
+        request if it arrives more than `lifetime` seconds after it was signed, by the store's clock.
         """
         ...
 
     async def delete(self, key: str) -> None:
-        """Removes the object, if there is one."""
+        """Delete the object if it exists."""
         ...
 
     async def size(self, key: str) -> int | None:
-        """The object's size in bytes, or None where there is none."""
+        """Return the object's size in bytes, or None if it does not exist."""
         ...
 
     def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
-        """All objects whose keys begin with `prefix`, in no order to rely on."""
+        """Yield all objects whose keys begin with `prefix`, in any order."""
         ...
 
     def list_directories(self, prefix: str) -> AsyncIterator[str]:
-        """What lies directly below `prefix` (which ends in a slash) and has more below it, each ending in a slash."""
+        """Yield the prefixes one level below `prefix`, which ends in a slash, as they do; in any order."""
         ...
 
     async def upload_file(self, key: str, path: Path) -> None:
-        """Writes a local file as one object.
+        """Write a local file as one object.
 
-        The store refuses to complete it later than limits.FILE_UPLOAD_LIFETIME after it was begun, by its own clock.
+        The store refuses to complete it more than FILE_UPLOAD_LIFETIME (store/format.py) after it was begun, by the
+        store's clock.
         """
         ...
 
     async def download_file(self, key: str, path: Path) -> None:
-        """Writes an object to a local file. Raises NoSuchKey."""
+        """Write an object to a local file. Raises NoSuchKey."""
         ...
 
     async def create_multipart_upload(self, key: str) -> str:
-        """Begins a multipart upload and gives its id."""
+        """Begin a multipart upload and return its id."""
         ...
 
     async def upload_part(self, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> str:
-        """Uploads part `number` (from 1) and gives its ETag. Raises UploadLost."""
+        """Upload part `number` (from 1) and return its ETag. Raises UploadLost."""
         ...
 
     async def upload_part_copy(
         self, key: str, upload_id: str, number: int, source_key: str, start: int, end: int
     ) -> str:
-        """Copies bytes `start` to `end` (not included) of another object as part `number`, inside the store; gives the
-        part's ETag. Raises NoSuchKey where the source is not there, UploadLost."""
+        """Copy bytes `start` to `end` (exclusive) of another object as part `number`, inside the store.
+
+        Return the part's ETag. Raises UploadLost, and NoSuchKey if the source does not exist.
+        """
         ...
 
     def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
-        """All uploads that are not complete and whose keys begin with `prefix`, in no order to rely on."""
+        """Yield all unfinished uploads whose keys begin with `prefix`, in any order."""
         ...
 
     def list_parts(self, key: str, upload_id: str) -> AsyncIterator[UploadedPart]:
-        """The parts that an upload has. Raises UploadLost.
+        """Yield the parts of an upload. Raises UploadLost.
 
-        One that was sent twice may be there twice, with different ETags (SeaweedFS, which completes with either).
+        A part that was sent twice may be listed twice, with different ETags (SeaweedFS, which completes with either).
         """
         ...
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
-        """Makes the parts, given by their ETags in order, one object.
+        """Make one object of the parts, given by their ETags in order.
 
-        Where the key is taken: PreconditionFailed from a store that can tell, else the object is replaced.
-        Raises UploadLost where the upload is gone, or a part is not the one that its ETag names.
+        If the key is taken, raises PreconditionFailed on a store that checks this, else replaces the object. Raises
+        UploadLost if the upload is gone, or if a part is not the one that its ETag names.
         """
         ...
 
     async def abort_multipart_upload(self, key: str, upload_id: str) -> None:
-        """Drops an upload and its parts, if it is there."""
+        """Delete an upload and its parts if it exists."""
         ...

@@ -1,40 +1,45 @@
-"""Removal of a folder with all that the store has of it."""
+"""The removal of a folder with everything that the store has of it."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 
-from untrusted_s3 import limits
-from untrusted_s3.errors import UsageError
+from untrusted_s3.errors import NoSuchFolder, UsageError
+from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.format import HEARTBEAT_LIFETIME
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_nodes
 from untrusted_s3.store.records import FolderRecord, read_record, write_record
 
+_DEFAULTS = StoreSettings()
+
 
 async def check_no_gateway_runs(bucket: Bucket) -> None:
-    """Raises UsageError where a gateway has told the store a moment ago that it runs: it would go on with what it knows
-    of a removed folder."""
+    """Raise UsageError if a gateway's heartbeat is recent.
+
+    A gateway that runs would go on with what it knows of a removed folder.
+    """
     async for node in list_nodes(bucket):
-        if node.age < limits.HEARTBEAT_LIFETIME:
+        if node.age < HEARTBEAT_LIFETIME:
             raise UsageError(
                 f"the gateway {node.device_id} runs, or ran {node.age:.0f} s ago: stop all gateways on this store "
-                f"first. After a crash, wait until {limits.HEARTBEAT_LIFETIME:.0f} s have passed"
+                f"first. After a crash, wait until {HEARTBEAT_LIFETIME:.0f} s have passed"
             )
 
 
-async def remove_folder(bucket: Bucket, folder_id: str) -> int:
-    """Deletes the record, the log, the checkpoints and the objects of a folder, and gives the number of keys deleted.
-    No gateway may run.
+async def remove_folder(bucket: Bucket, folder_id: str, settings: StoreSettings = _DEFAULTS) -> int:
+    """Delete the record, the log, the checkpoints and the objects of a folder; return the number of keys deleted.
 
-    The record goes last and says meanwhile that the folder is being removed, so that nobody opens what is left if this
-    is broken off. Then it can be called again. Raises UsageError where there is no such folder.
+    No gateway may run. The record is deleted last and says until then that the folder is being removed, so that no
+    gateway opens what is left after an interruption. Then the removal can be called again. Raises NoSuchFolder or
+    StoreError.
     """
     keys = FolderKeys.of(folder_id)
     record = await read_record(bucket, keys.record, FolderRecord.from_json)
     if record is None:
-        raise UsageError(f"there is no folder {folder_id!r} in this store (untrusted-s3 folders list)")
+        raise NoSuchFolder(f"there is no folder {folder_id!r} in this store")
     await write_record(bucket, keys.record, dataclasses.replace(record, removed=True).to_json())
     async for upload in bucket.list_multipart_uploads(keys.base):
         await bucket.abort_multipart_upload(upload.key, upload.upload_id)
@@ -46,7 +51,7 @@ async def remove_folder(bucket: Bucket, folder_id: str) -> int:
                 continue
             deletions.add(asyncio.create_task(bucket.delete(item.key)))
             count += 1
-            if len(deletions) >= limits.CONCURRENT_DELETIONS:
+            if len(deletions) >= settings.concurrent_deletions:
                 done, deletions = await asyncio.wait(deletions, return_when=asyncio.FIRST_COMPLETED)
                 for deletion in done:
                     deletion.result()

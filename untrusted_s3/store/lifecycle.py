@@ -1,44 +1,48 @@
-"""The bucket's lifecycle rule that ends unfinished multipart uploads: they cost money, and no listing of objects shows
-them. A gateway ends its own old ones; the rule does it where no gateway runs any more."""
+"""The bucket's lifecycle rule that aborts unfinished multipart uploads.
+
+They cost money, and no listing of objects shows them. A gateway aborts old ones itself; the rule does it where no
+gateway runs any longer.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from untrusted_s3 import limits
-from untrusted_s3.errors import StoreRefused
+from untrusted_s3.errors import LifecycleRuleMissing, NoSuchKey, StoreRefused
+from untrusted_s3.store.format import UPLOAD_RETENTION
 from untrusted_s3.store.s3 import S3Bucket
-from untrusted_s3.store.s3_errors import translate
+from untrusted_s3.units import DAY
 
 Rule = dict[str, Any]
 
 _ID = "untrusted-s3-unfinished-uploads"
-_DAY = 86_400
+_MAX_ID_LENGTH = 255
 
 
 async def probe_lifecycle(bucket: S3Bucket) -> str:
-    """The bucket has a rule that ends unfinished uploads below our prefix. Raises StoreRefused with one that would."""
+    """Check that a rule of the bucket aborts unfinished uploads below our prefix.
+
+    Return the finding. Raises LifecycleRuleMissing, whose message has a rule that would do it.
+    """
     days = _shortest(await _rules(bucket), bucket.location.prefix)
     if days is None:
         rule = json.dumps({"Rules": [_our_rule(bucket)]})
-        raise StoreRefused(
-            f"no rule of the bucket ends unfinished uploads; set one with doctor --set-lifecycle, or this one: {rule}"
-        )
+        raise LifecycleRuleMissing(f"no rule of the bucket ends unfinished uploads; this one does: {rule}")
     return _found(days)
 
 
 async def set_lifecycle(bucket: S3Bucket) -> str:
-    """Adds such a rule to those that the bucket has, unless one of them does it already. Raises StoreError."""
+    """Add such a rule to those of the bucket, unless one of them does it already. Return what was done.
+
+    Raises StoreError.
+    """
     rules, rule = await _rules(bucket), _our_rule(bucket)
     days = _shortest(rules, bucket.location.prefix)
     if days is not None:
         return f"{_found(days)}, by a rule that was there"
     rules = [other for other in rules if other.get("ID") != rule["ID"]] + [rule]
-    await _put(bucket, rules)
+    await bucket.call("put_bucket_lifecycle_configuration", LifecycleConfiguration={"Rules": rules})
     days = _shortest(await _rules(bucket), bucket.location.prefix)
     if days is None:
         raise StoreRefused("the store has taken the rule that ends unfinished uploads, and does not show it")
@@ -52,15 +56,15 @@ def _found(days: int) -> str:
 def _our_rule(bucket: S3Bucket) -> Rule:
     prefix = bucket.location.prefix
     return {
-        "ID": f"{_ID} {prefix}".strip()[:255],
+        "ID": f"{_ID} {prefix}".strip()[:_MAX_ID_LENGTH],
         "Status": "Enabled",
         "Filter": {"Prefix": prefix},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": int(limits.UPLOAD_RETENTION // _DAY)},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": int(UPLOAD_RETENTION // DAY)},
     }
 
 
 def _shortest(rules: list[Rule], prefix: str) -> int | None:
-    """After how many days rules end all unfinished uploads below a prefix; None where they do not."""
+    """Return after how many days rules abort all unfinished uploads below a prefix; None if they do not."""
     days = []
     for rule in rules:
         conditions = dict(rule.get("Filter", {}))
@@ -73,23 +77,7 @@ def _shortest(rules: list[Rule], prefix: str) -> int | None:
 
 async def _rules(bucket: S3Bucket) -> list[Rule]:
     try:
-        answer = await asyncio.to_thread(
-            bucket.client.get_bucket_lifecycle_configuration, Bucket=bucket.location.bucket
-        )
-    except (BotoCoreError, ClientError) as error:
-        if isinstance(error, ClientError) and error.response["Error"]["Code"] == "NoSuchLifecycleConfiguration":
-            return []
-        raise translate(error, "get_bucket_lifecycle_configuration") from error
+        answer = await bucket.call("get_bucket_lifecycle_configuration")
+    except NoSuchKey:  # NoSuchLifecycleConfiguration
+        return []
     return [dict(rule) for rule in answer.get("Rules", [])]
-
-
-async def _put(bucket: S3Bucket, rules: list[Rule]) -> None:
-    configuration: Any = {"Rules": rules}
-    try:
-        await asyncio.to_thread(
-            bucket.client.put_bucket_lifecycle_configuration,
-            Bucket=bucket.location.bucket,
-            LifecycleConfiguration=configuration,
-        )
-    except (BotoCoreError, ClientError) as error:
-        raise translate(error, "put_bucket_lifecycle_configuration") from error

@@ -2,7 +2,7 @@
 
 All parts but the last are of equal size (Cloudflare R2 demands it), and each holds whole blocks. So every upload of the
 same content has the same part boundaries, and a part that was uploaded once fits between parts that are fetched
-later, though the ciphertext of a block is another one each time a peer sends it.
+later, although a peer's encryption of a block differs each time.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from untrusted_s3.store.format import PartGrid
 
 
 def part_size(data_size: int, block_size: int = 1, grid: PartGrid | None = None) -> int:
-    """The part size for `data_size` bytes (a file's without the trailer) in blocks of `block_size` bytes.
+    """Return the part size for `data_size` bytes (a file's size without the trailer) in blocks of `block_size` bytes.
 
-    0 for a single PUT, else the smallest whole number of blocks that has at least 8 MiB, doubled until 9,000 parts
-    hold the data.
+    It is 0 for a single PUT, else the smallest whole number of blocks that has at least `grid.min_part_size` bytes,
+    doubled until `grid.max_parts` parts hold the data.
     """
-    if grid is None:
+    if grid is None:  # TODO: PART_GRID once no test sets these limits
         grid = PartGrid(limits.SINGLE_PUT_SIZE, limits.MIN_PART_SIZE, limits.MAX_PARTS)
     if data_size <= grid.single_put_size:
         return 0
@@ -28,7 +28,7 @@ def part_size(data_size: int, block_size: int = 1, grid: PartGrid | None = None)
 
 
 def part_ranges(object_size: int, size: int) -> list[tuple[int, int]]:
-    """Begin and end of each part of an object; one part where `size` is 0."""
+    """Return the beginning and end of each part of an object; one part if `size` is 0."""
     if size == 0:
         return [(0, object_size)]
     return [(start, min(start + size, object_size)) for start in range(0, object_size, size)]

@@ -1,7 +1,7 @@
-"""Probe before trust: whether a store does what we rely on, found out by trying.
+"""Probes: try whether a store does what gateways rely on.
 
-Each probe leaves nothing behind below `probe/`, gives what it found as a sentence, and raises a StoreError that says
-what is wrong. `untrusted-s3 doctor` runs them all; a gateway runs `probe_conditional_writes` at every start.
+Each probe deletes what it writes below `probe/`, returns its finding as a sentence, and raises a StoreError that says
+what is wrong. A gateway runs `probe_conditional_writes` at every start.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from untrusted_s3.errors import (
     StoreRefused,
     StoreUnreachable,
 )
-from untrusted_s3.limits import KIB, MIB
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.s3 import S3Bucket
-from untrusted_s3.store.s3_errors import clock_skew, translate
+from untrusted_s3.store.s3_errors import clock_skew
+from untrusted_s3.units import KIB, MIB
 
 _WRITERS = 4
 _ATTEMPTS = 3
@@ -34,13 +34,13 @@ def _fresh_key() -> str:
 
 
 async def probe_conditional_writes(bucket: Bucket) -> str:
-    """Of concurrent `If-None-Match: *` PUTs to one key exactly one wins, and a later one loses.
+    """Check that of concurrent `If-None-Match: *` PUTs to one key exactly one succeeds, and that a later one fails.
 
     Raises ConditionalWritesUnsupported.
     """
     for _ in range(_ATTEMPTS):
         key = _fresh_key()
-        await bucket.put(key, [b"unconditional"])  # so that what is refused next is not for lack of rights
+        await bucket.put(key, [b"unconditional"])  # a refusal after this is not for lack of rights
         await bucket.delete(key)
         try:
             outcomes = await asyncio.gather(*(_create(bucket, key, number) for number in range(_WRITERS)))
@@ -57,7 +57,7 @@ async def probe_conditional_writes(bucket: Bucket) -> str:
             await bucket.delete(key)
         if winners:
             return f"of {_WRITERS} concurrent writers one won"
-    # A winner whose answer got lost on the way tries again, and then meets its own object.
+    # A winner whose answer was lost tries again, and then meets its own object.
     raise StoreUnreachable("the store's answers to conditional writes get lost: check the network, then try again")
 
 
@@ -72,12 +72,12 @@ async def _create(bucket: Bucket, key: str, number: int) -> bool:
 def _unsupported(finding: str) -> ConditionalWritesUnsupported:
     return ConditionalWritesUnsupported(
         f"the store does not keep conditional writes apart ({finding}), so two gateways could overwrite each other's"
-        " log: use another store, or, if this gateway is the only one on the bucket, say --single-writer"
+        " log"
     )
 
 
 async def probe_rights(bucket: Bucket) -> str:
-    """The credentials may write, read, list and delete."""
+    """Check that the credentials may write, read, list and delete."""
     key, body = _fresh_key(), os.urandom(KIB)
     await bucket.put(key, [body])
     try:
@@ -93,13 +93,13 @@ async def probe_rights(bucket: Bucket) -> str:
 
 
 async def probe_clock(bucket: S3Bucket) -> str:
-    """How far our clock is from the store's; `S3Bucket.open` has refused where that is too far."""
+    """Measure the difference between our clock and the store's. `S3Bucket.open` refuses too large a one."""
     skew = await _measure_skew(bucket)
     return f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the store's"
 
 
 async def probe_presigned_ranges(bucket: Bucket) -> str:
-    """A ranged GET on a presigned URL gives exactly the range."""
+    """Check that a ranged GET on a presigned URL returns exactly the range."""
     key, body = _fresh_key(), os.urandom(64 * KIB)
     await bucket.put(key, [body])
     try:
@@ -112,10 +112,13 @@ async def probe_presigned_ranges(bucket: Bucket) -> str:
 
 
 async def probe_presigned_expiry(bucket: S3Bucket) -> str:
-    """A presigned PUT is refused once its time is over: rule 5 of the log (index/log.py) rests on it. Takes 2 s."""
+    """Check that a presigned PUT is refused after its lifetime, as rule 5 of the log needs (index/log.py).
+
+    Takes 2 seconds.
+    """
     key = _fresh_key()
     url = bucket.presigner.put(bucket.location.prefix + key, 1)
-    # The store goes by its own clock.
+    # The lifetime ends by the store's clock.
     await asyncio.sleep(2 + min(max(await _measure_skew(bucket), 0.0), _MAX_SKEW_WAITED_FOR))
     try:
         async with (
@@ -136,8 +139,10 @@ async def probe_presigned_expiry(bucket: S3Bucket) -> str:
 
 
 async def probe_multipart(bucket: S3Bucket) -> str:
-    """A multipart upload of a sent part and one that is copied out of another object inside the store; before it is
-    complete it is found again, as an interrupted one has to be."""
+    """Check a multipart upload of a part that is sent and one that is copied from another object inside the store.
+
+    The unfinished upload and its parts must be listed, so that an interrupted one can be continued.
+    """
     key, source_key = _fresh_key(), _fresh_key()
     source, sent = os.urandom(_MIN_PART_SIZE + MIB), os.urandom(_MIN_PART_SIZE)
     await bucket.put(source_key, [source])
@@ -165,8 +170,11 @@ async def probe_multipart(bucket: S3Bucket) -> str:
 
 
 async def probe_conditional_completion(bucket: Bucket) -> str:
-    """`If-None-Match: *` also holds when a multipart upload is completed. No data depends on it: objects of one key
-    hold the same content. But each upload is encrypted anew, so the log's checksums are those of one of them."""
+    """Check that `If-None-Match: *` also holds when a multipart upload is completed.
+
+    No data depends on it, because objects of one key hold the same content. But the encryption of each upload differs,
+    so the log's checksums are those of one of them.
+    """
     key = _fresh_key()
     await bucket.put(key, [b"first"])
     upload_id = await bucket.create_multipart_upload(key)
@@ -185,8 +193,5 @@ async def probe_conditional_completion(bucket: Bucket) -> str:
 
 
 async def _measure_skew(bucket: S3Bucket) -> float:
-    try:
-        answer = await asyncio.to_thread(bucket.client.list_objects_v2, Bucket=bucket.location.bucket, MaxKeys=1)
-    except Exception as error:
-        raise translate(error, "list_objects_v2") from error
+    answer = await bucket.call("list_objects_v2", MaxKeys=1)
     return clock_skew(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))

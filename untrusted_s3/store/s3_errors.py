@@ -1,4 +1,4 @@
-"""What botocore and HTTP statuses mean to us and to the user."""
+"""Errors and dates in the answers of S3 servers, as this program's errors and ages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,16 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from untrusted_s3 import limits
-from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreError, StoreRefused, StoreUnreachable, UploadLost
+from untrusted_s3.errors import (
+    NoSuchBucket,
+    NoSuchKey,
+    PreconditionFailed,
+    StoreError,
+    StoreRefused,
+    StoreUnreachable,
+    UploadLost,
+)
+from untrusted_s3.store.format import MAX_CLOCK_SKEW
 
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired"}
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "StorageFull"}  # Ceph, MinIO and others
@@ -26,7 +34,7 @@ _RETRYABLE = {408, 425, 429, 500, 502, 503, 504}
 
 
 def translate(error: Exception, what: str) -> StoreError:
-    """Our error for one of botocore's; `what` names what was tried, such as "PUT folders/f/log/1"."""
+    """Return our error for one of botocore; `what` names the request, such as "PUT folders/f/log/1"."""
     if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception):
         error = error.__context__  # boto3's transfers wrap the real one
     if isinstance(error, ClientError):
@@ -47,11 +55,11 @@ def translate(error: Exception, what: str) -> StoreError:
 
 
 def refusal(status: int, code: str, what: str) -> StoreError:
-    """Our error for an answer with an HTTP status from 300 up and S3's error code, which may be empty."""
+    """Return our error for an answer with an HTTP status from 300 up and an S3 error code, which may be empty."""
     if status == 412 or (status == 409 and code in ("", "ConditionalRequestConflict", "OperationAborted")):
         return PreconditionFailed(f"{what}: the key is taken")
     if code == "NoSuchBucket":
-        return StoreRefused("the bucket does not exist: check --store, or create it with --create-bucket")
+        return NoSuchBucket("the bucket does not exist")
     if code in _UPLOAD_LOST:
         return UploadLost(f"{what}: the multipart upload is gone, or was changed by another writer ({code})")
     if status == 404:
@@ -78,25 +86,27 @@ def _parse_date(date_header: str | None) -> datetime | None:
 
 
 def age_of(modified: datetime | None, date_header: str | None) -> float:
-    """The age of an object that was modified then, for a store that answers with this `Date` header; 0 where either is
-    missing, so that nothing seems old by mistake."""
+    """Return the age in seconds of an object that was modified at a time, by the `Date` header of the same answer.
+
+    It is 0 if either is missing, so that nothing seems old by mistake.
+    """
     now = _parse_date(date_header)
     return (now - modified).total_seconds() if now is not None and modified is not None else 0.0
 
 
 def clock_skew(date_header: str | None, now: datetime | None = None) -> float:
-    """By how many seconds our clock is ahead of the store's `Date` header; 0 where that is missing or no date."""
+    """Return by how many seconds our clock is ahead of the store's `Date` header; 0 if that is missing or invalid."""
     theirs = _parse_date(date_header)
     return ((now or datetime.now(UTC)) - theirs).total_seconds() if theirs is not None else 0.0
 
 
 def check_clock(date_header: str | None, now: datetime | None = None) -> None:
-    """Raises StoreRefused where the store's `Date` header and our clock are more than five minutes apart.
+    """Raise StoreRefused if the store's `Date` header and our clock are more than MAX_CLOCK_SKEW apart.
 
     Signatures carry our time and presigned URLs expire by the store's, so a wrong clock breaks both.
     """
     skew = clock_skew(date_header, now)
-    if abs(skew) > limits.MAX_CLOCK_SKEW:
+    if abs(skew) > MAX_CLOCK_SKEW:
         direction = "ahead of" if skew > 0 else "behind"
         raise StoreRefused(
             f"this machine's clock is {abs(skew) / 60:.0f} minutes {direction} the store's: set it (NTP), "

@@ -1,0 +1,57 @@
+"""Repeated requests: what is repeated, how often, and when no longer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from untrusted_s3.errors import NoSuchKey, StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.settings import StoreSettings
+from untrusted_s3.store.retries import retry
+
+SETTINGS = StoreSettings(tries=4, retry_delay=0.0)
+
+
+class Attempts:
+    """Fails some times, then succeeds."""
+
+    def __init__(self, failures: int, error: type[StoreError] = StoreUnreachable, seconds: float = 0.0) -> None:
+        self.calls = 0
+        self._failures, self._error, self._seconds = failures, error, seconds
+
+    async def __call__(self) -> str:
+        self.calls += 1
+        await asyncio.sleep(self._seconds)
+        if self.calls <= self._failures:
+            raise self._error(f"failure {self.calls}")
+        return "done"
+
+
+@pytest.mark.parametrize("failures", [0, 1, 3])
+async def test_failures_that_pass(failures: int) -> None:
+    attempts = Attempts(failures)
+    assert await retry(attempts, SETTINGS) == "done"
+    assert attempts.calls == failures + 1
+
+
+async def test_the_last_failure_is_reported() -> None:
+    attempts = Attempts(100)
+    with pytest.raises(StoreUnreachable, match="failure 4"):
+        await retry(attempts, SETTINGS)
+    assert attempts.calls == 4
+
+
+@pytest.mark.parametrize("error", [StoreRefused, NoSuchKey])
+async def test_an_answer_is_final(error: type[StoreError]) -> None:
+    attempts = Attempts(100, error)
+    with pytest.raises(error):
+        await retry(attempts, SETTINGS)
+    assert attempts.calls == 1
+
+
+async def test_a_store_that_hangs_is_not_asked_again() -> None:
+    attempts = Attempts(100, seconds=0.05)
+    with pytest.raises(StoreUnreachable):
+        await retry(attempts, StoreSettings(tries=4, retry_delay=0.0, timeout=0.05))
+    assert attempts.calls == 1

@@ -1,0 +1,78 @@
+"""The connection to an S3 server: its boto3 client, and the credentials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, InvalidRegionError, NoCredentialsError
+
+from untrusted_s3.errors import InvalidEndpoint, UsageError
+from untrusted_s3.settings import StoreSettings
+from untrusted_s3.store.s3_errors import translate
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+DEFAULT_REGION: Final = "us-east-1"
+
+_DEFAULTS = StoreSettings()
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Credentials:
+    """Explicit credentials. Without them boto3 looks in the environment, in ~/.aws and elsewhere."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Connection:
+    """A boto3 client, and the credentials that it signs with; boto3 refreshes them if they are temporary."""
+
+    client: S3Client
+    credentials: Credentials
+
+
+def connect(
+    endpoint_url: str | None, credentials: S3Credentials | None = None, settings: StoreSettings = _DEFAULTS
+) -> S3Connection:
+    """Make a boto3 client that S3-compatible servers understand: no default checksums, path-style keys at an endpoint.
+
+    No request is sent. Raises InvalidEndpoint or another UsageError, and StoreRefused if there are no credentials.
+    """
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if endpoint_url else "auto"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": 1},  # store/retries.py repeats requests
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.timeout,
+        max_pool_connections=settings.control_connections,
+        # A proxy of the environment cannot reach this machine's loopback interface.
+        proxies={} if urlsplit(endpoint_url or "").hostname in _LOOPBACK else None,
+    )
+    try:
+        session = boto3.session.Session(
+            aws_access_key_id=credentials.access_key if credentials else None,
+            aws_secret_access_key=credentials.secret_key if credentials else None,
+        )
+        region = session.region_name or DEFAULT_REGION
+        client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+        found = session.get_credentials()
+        if found is None:
+            raise NoCredentialsError
+        return S3Connection(client, found)
+    except InvalidRegionError as error:
+        raise UsageError(str(error)) from error
+    except ValueError as error:
+        raise InvalidEndpoint(f"the address of the S3 server cannot be used: {error}") from error
+    except BotoCoreError as error:
+        raise translate(error, "set up S3") from error

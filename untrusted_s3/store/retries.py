@@ -1,0 +1,31 @@
+"""Repeating requests to the store. No other module does it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from untrusted_s3.errors import StoreUnreachable
+from untrusted_s3.settings import StoreSettings
+
+Result = TypeVar("Result")
+
+
+async def retry(attempt: Callable[[], Awaitable[Result]], settings: StoreSettings) -> Result:
+    """Call `attempt` until it does not raise StoreUnreachable; give up after `settings.tries` calls.
+
+    It is not called again once `settings.timeout` has passed, so that the caller learns soon that a store hangs.
+    """
+    began = time.monotonic()
+    for number in range(settings.tries - 1):
+        try:
+            return await attempt()
+        except StoreUnreachable:
+            if time.monotonic() - began >= settings.timeout:
+                raise
+        # Full jitter: many writers that failed together must not come back together.
+        await asyncio.sleep(random.uniform(0, settings.retry_delay * 2**number))  # noqa: S311
+    return await attempt()
