@@ -256,6 +256,7 @@ class Settings:
 
     Attributes:
         store: Requests to the store.
+        embedded: The embedded S3 server.
         log: Folders' logs and local indexes.
         objects: Writing and reading objects.
         connections: Connections to peers.
@@ -265,6 +266,7 @@ class Settings:
     """
 
     store: StoreSettings = field(default_factory=StoreSettings)
+    embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     log: LogSettings = field(default_factory=LogSettings)
     objects: ObjectSettings = field(default_factory=ObjectSettings)
     connections: ConnectionSettings = field(default_factory=ConnectionSettings)

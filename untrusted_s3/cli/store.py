@@ -24,10 +24,16 @@ async def open_bucket(options: StoreOptions, *, own_server: bool = False) -> Asy
         location, endpoint_url, credentials = options.location, options.endpoint_url, None
         if location is None:
             start = EmbeddedStore.start if own_server else EmbeddedStore.attach_or_start
-            server = stack.enter_context(start(options.embedded_directory))
+            server = stack.enter_context(start(options.embedded_directory, options.settings.embedded))
             location, endpoint_url = StoreLocation(server.bucket, ""), server.endpoint_url
             credentials = S3Credentials(server.access_key, server.secret_key)
-        bucket = await S3Bucket.open(location, endpoint_url, credentials, create_bucket=options.create_bucket)
+        bucket = await S3Bucket.open(
+            location,
+            endpoint_url,
+            credentials,
+            create_bucket=options.create_bucket,
+            settings=options.settings.store,
+        )
         try:
             yield bucket
         finally:

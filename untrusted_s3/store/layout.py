@@ -47,7 +47,7 @@ class StoreLocation:
         """Parse `s3://BUCKET[/PREFIX]`. Raises UsageError for anything else."""
         match = _LOCATION.fullmatch(url)
         if match is None:
-            raise UsageError(f"--store must look like s3://BUCKET or s3://BUCKET/PREFIX, not {url!r}")
+            raise UsageError(f"{url!r} is not of the form s3://BUCKET or s3://BUCKET/PREFIX")
         bucket, prefix = match[1], (match[2] or "").strip("/")
         if not _BUCKET.fullmatch(bucket):
             raise UsageError(f"{bucket!r} is no bucket name: 3 to 63 of a-z, 0-9, dot and hyphen")
