@@ -23,7 +23,6 @@ from tests.peers.gateway import Gateway, GatewayFailed
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, manifest
 from untrusted_s3.index.segment import decode_segment
-from untrusted_s3.store.connection import S3Credentials, connect
 from untrusted_s3.store.layout import FolderKeys
 
 if TYPE_CHECKING:
