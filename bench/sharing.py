@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from bench.gateway import Gateway
 from untrusted_s3.compat.syncthing import Syncthing
 from untrusted_s3.compat.trees import differences, manifest
+from untrusted_s3.store.connection import S3Credentials, connect
 from untrusted_s3.store.layout import FolderKeys
-from untrusted_s3.store.s3 import S3Credentials, connect
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     )
     from untrusted_s3.index.state import FolderTotals
     from untrusted_s3.settings import ReadSettings
+    from untrusted_s3.store.connection import S3Credentials
     from untrusted_s3.store.layout import StoreLocation
-    from untrusted_s3.store.s3 import S3Bucket, S3Credentials
+    from untrusted_s3.store.s3 import S3Bucket
     from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind, Version
     from untrusted_s3.vault.folder import Folder, open_folder
     from untrusted_s3.vault.reading import Block, BlockReader
@@ -70,7 +71,7 @@ _MODULES = {
     "Kind": "vault.entry",
     "ReadSettings": "settings",
     "S3Bucket": "store.s3",
-    "S3Credentials": "store.s3",
+    "S3Credentials": "store.connection",
     "StoreLocation": "store.layout",
     "Version": "vault.entry",
     "open_folder": "vault.folder",
