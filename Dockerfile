@@ -46,8 +46,8 @@ import json; from urllib.request import ProxyHandler, build_opener; get = build_
 get('http://127.0.0.1:8333/healthz', timeout=5); \
 assert json.load(get('http://127.0.0.1:9333/dir/status', timeout=5))['Topology']['Max'] > 0, 'no volumes yet'"]
 ENTRYPOINT ["/opt/seaweedfs/bin/weed"]
-# As untrusted_s3/store/embedded/process.py starts it, but listening beyond the loopback interface. Only S3, on port 8333,
-# asks for credentials: publish no other port.
+# As untrusted_s3/store/embedded/process.py starts it, but listening beyond the loopback interface. Only S3, on port
+# 8333, asks for credentials: publish no other port.
 CMD ["-logtostderr=true", "mini", "-dir=/data", "-ip=127.0.0.1", "-ip.bind=0.0.0.0", "-s3.port=8333", \
      "-master.telemetry=false", "-master.resumeState=false", "-webdav=false", "-admin.ui=false", \
      "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.allowDeleteBucketNotEmpty=false", "-s3.autoCreateBucket=false"]
