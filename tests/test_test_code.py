@@ -106,9 +106,6 @@ NOT_YET: dict[Check, set[str]] = {
         "tests/fuzz/test_session.py",
     },
     uses_a_private_name: {
-        "tests/cli/test_commands.py",
-        "tests/cli/test_progress.py",
-        "tests/compat/test_syncthing.py",
         "tests/store/test_presign.py",
         "tests/store/test_s3.py",
     },
@@ -118,8 +115,6 @@ NOT_YET: dict[Check, set[str]] = {
     },
     changes_a_global: {
         "tests/cli/test_identity.py",
-        "tests/cli/test_progress.py",
-        "tests/compat/test_syncthing.py",
         "tests/gateway/test_peers.py",
         "tests/gateway/test_upkeep.py",
         "tests/identity/test_sealed.py",

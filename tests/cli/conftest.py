@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import subprocess
+import sys
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
+from tests.cli.filled_folder import fill_folders
 from tests.peers.s3_server import S3Server
+from tests.vault.stored_folder import FOLDER_ID, PASSWORD, derive
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.main import main
 from untrusted_s3.cli.options import ENVIRONMENT_PREFIX
+from untrusted_s3.crypto.folder_key import FolderKey
+from untrusted_s3.store.connection import S3Credentials
+from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.s3 import S3Bucket
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,8 @@ class Outcome:
 
 
 RunCLI = Callable[..., Outcome]
+
+DEVICE = DeviceID(bytes(range(32)))
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +79,58 @@ def store_arguments(s3_server: S3Server, bucket_prefix: str, monkeypatch: pytest
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
     return ["--store", f"s3://{s3_server.bucket}/{bucket_prefix}", "--endpoint-url", s3_server.endpoint_url]
+
+
+def python_m(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a command line in a process of its own."""
+    command = [sys.executable, "-m", "untrusted_s3", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials of no store, in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+@pytest.fixture(scope="session")
+def filled_prefix(seaweedfs: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The prefix of a store with two folders."""
+    prefix = f"test-key-holder-{uuid.uuid4().hex}"
+
+    async def fill() -> None:
+        credentials = S3Credentials(seaweedfs.access_key, seaweedfs.secret_key)
+        location = StoreLocation(seaweedfs.bucket, prefix + "/")
+        bucket = await S3Bucket.open(location, seaweedfs.endpoint_url, credentials)
+        try:
+            await fill_folders(bucket, tmp_path_factory.mktemp("filling"))
+        finally:
+            await bucket.close()
+
+    asyncio.run(fill())
+    return prefix
+
+
+@pytest.fixture
+def _password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The password of `filled_folder`, in the environment; and its key without the time that scrypt takes."""
+    monkeypatch.setattr(FolderKey, "derive", derive)
+    monkeypatch.setenv("UNTRUSTED_S3_PASSWORD", PASSWORD)
+    monkeypatch.setenv("TZ", "UTC")
+
+
+@pytest.fixture
+def arguments(filled_prefix: str, seaweedfs: S3Server, _password: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """--store, --endpoint-url and --folder; credentials and password are in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret_key)
+    store = ["--store", f"s3://{seaweedfs.bucket}/{filled_prefix}", "--endpoint-url", seaweedfs.endpoint_url]
+    return [*store, "--folder", FOLDER_ID]
+
+
+def lines(run_cli: RunCLI, arguments: list[str], *more: str) -> list[str]:
+    """What `ls` prints, without errors."""
+    outcome = run_cli("ls", *arguments, *more)
+    assert (outcome.exit_code, outcome.stderr) == (0, "")
+    return outcome.stdout.splitlines()

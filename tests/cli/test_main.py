@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 
 from tests.cli.conftest import RunCLI
+from untrusted_s3 import __version__
+from untrusted_s3.cli.commands.folders import list_folders
 from untrusted_s3.cli.main import cli
-from untrusted_s3.errors import EXIT_CODES
+from untrusted_s3.errors import BROKEN_PIPE, EXIT_CODES, INTERRUPTED
 
 HEAVY = ("OpenSSL", "aiohttp", "asyncio", "boto3", "botocore", "cryptography", "google.protobuf", "structlog", "uvloop")
 SECRET = (
@@ -69,3 +72,54 @@ def test_help_tells_every_exit_code(run_cli: RunCLI) -> None:
     shown = " ".join(run_cli("--help").stdout.split())
     for code, meaning in EXIT_CODES.items():
         assert f"{code} {meaning}" in shown
+
+
+def test_the_version(run_cli: RunCLI) -> None:
+    outcome = run_cli("--version")
+    assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (0, f"untrusted-s3 {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["peers"], ["nonsense"], ["serve", "--nonsense"], ["peers", "add"], ["id", "x"]]
+)
+def test_usage_mistakes(run_cli: RunCLI, arguments: list[str]) -> None:
+    outcome = run_cli(*arguments)
+    assert (outcome.exit_code, outcome.stdout) == (2, "")
+    assert "--help" in outcome.stderr
+
+
+def test_an_internal_error_leaves_a_traceback_in_a_file(
+    run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(**_: object) -> None:
+        raise KeyError("http://h/k?X-Amz-Signature=feed")
+
+    monkeypatch.setattr(list_folders, "callback", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    outcome = run_cli("folders", "list")
+    assert outcome.exit_code == 1 and outcome.stdout == ""
+    assert outcome.stderr.count("\n") == 1 and "KeyError" in outcome.stderr and "Traceback" not in outcome.stderr
+    (log,) = tmp_path.glob("untrusted-s3-*.log")
+    assert str(log) in outcome.stderr
+    assert "Traceback" in log.read_text()
+    debug = run_cli("folders", "list", "--debug")
+    assert debug.exit_code == 1 and "Traceback" in debug.stderr
+    assert "feed" not in outcome.stderr + debug.stderr + log.read_text()
+    assert len(list(tmp_path.glob("untrusted-s3-*.log"))) == 1
+
+
+def test_an_interruption(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(list_folders, "callback", interrupt)
+    assert run_cli("folders", "list").exit_code == INTERRUPTED
+
+
+def test_nobody_reads_the_output() -> None:
+    command = [sys.executable, "-m", "untrusted_s3", "id"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(30) == BROKEN_PIPE

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from OpenSSL import SSL
@@ -27,14 +26,14 @@ from tests.cli.conftest import RunCLI
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.framing import encode_hello
-from untrusted_s3.cli.console import address_for_peers, summary
-from untrusted_s3.cli.terminal import LiveLine
 from untrusted_s3.connections.tls import make_context
 from untrusted_s3.identity import certificate as identity
 
 pytestmark = [pytest.mark.store, pytest.mark.usefixtures("weed")]
 
 SERVE = [sys.executable, "-m", "untrusted_s3", "serve", "--listen", "tcp://127.0.0.1:0"]
+
+
 TIMEOUT = 60
 
 
@@ -256,66 +255,3 @@ def test_a_signal_that_arrives_twice_at_once_counts_once(monkeypatch: pytest.Mon
         running.wait_for('"event": "ready"')
         running.process.send_signal(signal.SIGTERM)
         assert running.end(signal.SIGTERM) == 0
-
-
-class Terminal:
-    """What a terminal of one line's memory shows: lines that scrolled by, and the last one."""
-
-    encoding = "utf-8"
-
-    def __init__(self) -> None:
-        self.lines = [""]
-
-    def write(self, text: str) -> None:
-        for piece in re.findall(r"\r\x1b\[2K|\n|[^\r\n\x1b]+", text):
-            if piece == "\n":
-                self.lines.append("")
-            elif piece.startswith("\r"):
-                self.lines[-1] = ""
-            else:
-                self.lines[-1] += piece
-
-    def flush(self) -> None:
-        pass
-
-    def isatty(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        raise OSError("no file")
-
-
-def test_the_live_line_stays_last() -> None:
-    terminal: Any = Terminal()
-    live_line = LiveLine(terminal)
-    live_line.write("before\n")
-    live_line.show("one")
-    live_line.show("two")
-    live_line.write("log\n")
-    live_line.show("x" * 200)
-    assert terminal.lines == ["before", "log", "x" * 79]
-    live_line.show("")
-    live_line.write("after\n")
-    assert terminal.lines == ["before", "log", "after", ""]
-
-
-def test_the_summary() -> None:
-    folder = {"id": "a\x1b", "files": 1500, "bytes": 3 << 30, "pending_files": 0, "pending_bytes": 0, "error": None}
-    status: dict[str, Any] = {"folders": [folder], "peers": [{"connected": True}, {"connected": False}]}
-    assert summary(status) == "1/2 devices | 1 folder | 1,500 files 3.0 GiB | up to date"
-    folder.update(pending_files=1200, pending_bytes=5 << 20, error="bad")
-    assert summary(status).endswith("| 1,200 to come 5.0 MiB | error in a\\x1b")
-
-
-@pytest.mark.parametrize(
-    ("listen", "address"),
-    [
-        (["tcp://192.0.2.7:22001", "tcp://127.0.0.1:1"], r"tcp://192\.0\.2\.7:22001"),
-        (["tcp://[2001:db8::1]:22001"], r"tcp://\[2001:db8::1\]:22001"),
-        (["tcp://0.0.0.0:22001"], r"tcp://(THIS-HOST|\d+\.\d+\.\d+\.\d+):22001"),
-        (["tcp://[::]:22001"], r"tcp://(THIS-HOST|\d+\.\d+\.\d+\.\d+):22001"),
-    ],
-)
-def test_the_address_that_peers_may_type(listen: list[str], address: str) -> None:
-    assert re.fullmatch(address, address_for_peers(listen))
-    assert "0.0.0.0" not in address_for_peers(listen)

@@ -1,0 +1,69 @@
+"""A store with a folder for `restore` and `verify`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, derive, random_bytes, stored_folder
+from untrusted_s3.store.layout import FolderKeys, StoreLocation
+from untrusted_s3.store.s3 import S3Bucket
+from untrusted_s3.units import KIB
+
+DATA = random_bytes(300 * KIB)
+KEYS = FolderKeys.of(FOLDER_ID)
+
+
+@pytest.fixture
+def store(store_arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The options of a store; the password is in the environment."""
+    monkeypatch.setenv("UNTRUSTED_S3_PASSWORD", PASSWORD)
+    return store_arguments
+
+
+def in_store(store: list[str], act: Callable[[S3Bucket], Awaitable[None]]) -> None:
+    """Does something with the bucket."""
+
+    async def run() -> None:
+        bucket = await S3Bucket.open(StoreLocation.parse(store[1]), store[3])
+        try:
+            await act(bucket)
+        finally:
+            await bucket.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def filled(store: list[str], tmp_path: Path) -> list[str]:
+    """The options of a store with a folder in it."""
+
+    async def fill(bucket: S3Bucket) -> None:
+        folder: StoredFolder = await stored_folder(bucket, tmp_path)
+        await folder.append(
+            folder.directory("docs"),
+            await folder.file("docs/letter.txt", b"Dear reader"),
+            await folder.file("docs/\x1b[2J", DATA),
+            await folder.file("top", b"1"),
+            folder.symlink("link", "docs"),
+        )
+
+    in_store(store, fill)
+    return store
+
+
+def flip(store: list[str], path: str, offset: int) -> None:
+    """Changes one bit of the object of a file."""
+
+    async def act(bucket: S3Bucket) -> None:
+        async for item in bucket.list(KEYS.objects_of(derive(PASSWORD, FOLDER_ID).encrypt_name(path))):
+            body = bytearray(await bucket.get(item.key))
+            body[offset] ^= 1
+            await bucket.put(item.key, [bytes(body)])
+            return
+        raise AssertionError(f"no object of {path}")
+
+    in_store(store, act)

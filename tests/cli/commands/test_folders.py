@@ -1,0 +1,61 @@
+"""`folders`: folders are listed and removed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import DEVICE, python_m
+from tests.peers.s3_server import S3Server
+from untrusted_s3.store import layout, records
+from untrusted_s3.store.layout import FolderKeys, StoreLocation
+from untrusted_s3.store.s3 import S3Bucket
+
+
+@pytest.mark.store
+async def test_folders(store_arguments: list[str], s3_server: S3Server, bucket_prefix: str) -> None:
+    assert json.loads(python_m("folders", "list", "--json", *store_arguments).stdout) == []
+    bucket = await S3Bucket.open(StoreLocation(s3_server.bucket, f"{bucket_prefix}/"), s3_server.endpoint_url)
+    for folder_id, label in (("photos", "Fotos"), ("my folder", "")):
+        record = records.FolderRecord(folder_id, label, b"token")
+        await records.write_record(bucket, FolderKeys.of(folder_id).record, record.to_json())
+    await bucket.close()
+    found = json.loads(python_m("folders", "list", "--json", *store_arguments).stdout)
+    assert found == [
+        {"id": "my folder", "label": "", "prefix": f"{bucket_prefix}/{FolderKeys.of('my folder').base}"},
+        {"id": "photos", "label": "Fotos", "prefix": f"{bucket_prefix}/folders/photos/"},
+    ]
+    assert "Fotos" in python_m("folders", "list", *store_arguments).stdout
+
+
+@pytest.mark.store
+async def test_the_removal_of_a_folder(store_arguments: list[str], s3_server: S3Server, bucket_prefix: str) -> None:
+    bucket = await S3Bucket.open(StoreLocation(s3_server.bucket, f"{bucket_prefix}/"), s3_server.endpoint_url)
+    for folder_id in ("photos", "photos2"):
+        keys = FolderKeys.of(folder_id)
+        await records.write_record(bucket, keys.record, records.FolderRecord(folder_id, "", b"token").to_json())
+        for key in (keys.segment(1), keys.checkpoint(1), *(keys.object("a" * 32, f"{n:032x}") for n in range(100))):
+            await bucket.put(key, [b"data"])
+    await bucket.create_multipart_upload(FolderKeys.of("photos").object("b" * 32, "c" * 32))
+    node = records.NodeRecord(DEVICE, "gateway", 0, "0")
+    await records.write_record(bucket, layout.node_key(DEVICE), node.to_json())
+    before = {item.key async for item in bucket.list("")}
+
+    for arguments, why in (
+        (["photos"], "add --yes"),
+        (["photos", "--yes"], "stop all gateways"),
+    ):
+        outcome = python_m("folders", "remove", *arguments, *store_arguments)
+        assert (outcome.returncode, why in outcome.stderr) == (2, True), outcome.stderr
+    await bucket.delete(layout.node_key(DEVICE))
+    outcome = python_m("folders", "remove", "other", "--yes", *store_arguments)
+    assert (outcome.returncode, "no folder 'other'" in outcome.stderr) == (2, True)
+    assert {item.key async for item in bucket.list("")} == before - {layout.node_key(DEVICE)}
+
+    outcome = python_m("folders", "remove", "photos", "--yes", *store_arguments)
+    assert (outcome.returncode, outcome.stderr) == (0, "removed photos: 103 objects deleted\n")
+    left = {item.key async for item in bucket.list("")}
+    assert left == {key for key in before if not key.startswith(("folders/photos/", "nodes/"))}
+    assert [upload async for upload in bucket.list_multipart_uploads("")] == []
+    await bucket.close()

@@ -1,0 +1,57 @@
+"""`peers`: devices are accepted, changed, listed and removed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import DEVICE, RunCLI
+
+
+@pytest.mark.store
+def test_peers_come_and_go(run_cli: RunCLI, store_arguments: list[str]) -> None:
+    def listed() -> Any:
+        outcome = run_cli("peers", "list", "--json", *store_arguments)
+        assert outcome.exit_code == 0 and outcome.stderr == ""
+        return json.loads(outcome.stdout)
+
+    def add(*options: str) -> None:
+        outcome = run_cli("peers", "add", str(DEVICE).lower(), *options, *store_arguments)
+        assert (outcome.exit_code, outcome.stdout) == (0, "")
+
+    assert listed() == []
+    addresses = ["tcp://127.0.0.1:22000", "tcp://[::1]:22000"]
+    add("--address", addresses[0], "--address", addresses[1], "--share", "b", "--share", "a")
+    record = {"device_id": str(DEVICE), "name": "", "addresses": addresses, "share": ["b", "a"]}
+    assert listed() == [record]
+    add("--name", "laptop")
+    assert listed() == [{**record, "name": "laptop"}]
+    add("--address", addresses[0], "--name", "")
+    assert listed() == [{**record, "addresses": addresses[:1]}]
+    table = run_cli("peers", "list", *store_arguments)
+    assert str(DEVICE) in table.stdout and addresses[0] in table.stdout
+    assert run_cli("peers", "remove", DEVICE, *store_arguments).exit_code == 0
+    assert listed() == []
+    again = run_cli("peers", "remove", DEVICE, *store_arguments)
+    assert again.exit_code == 2 and str(DEVICE) in again.stderr
+
+
+@pytest.mark.parametrize("command", ["add", "remove"])
+def test_a_typo_in_a_device_id(run_cli: RunCLI, command: str) -> None:
+    typo = str(DEVICE)[:-2] + ("A" if str(DEVICE)[-2] != "A" else "B") + str(DEVICE)[-1]
+    outcome = run_cli("peers", command, typo)
+    assert (outcome.exit_code, outcome.stdout) == (2, "")
+    assert "group 4 of 4" in outcome.stderr
+
+
+def test_our_own_device_id_is_no_peer(run_cli: RunCLI) -> None:
+    outcome = run_cli("peers", "add", run_cli("id").stdout.strip())
+    assert outcome.exit_code == 2 and "own device ID" in outcome.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:22000", "quic://h:1", "tcp://h", "dynamic"])
+def test_an_address_that_is_none(run_cli: RunCLI, address: str) -> None:
+    outcome = run_cli("peers", "add", DEVICE, "--address", address)
+    assert outcome.exit_code == 2 and "tcp://HOST:PORT" in outcome.stderr

@@ -1,0 +1,79 @@
+"""`status`: what a running gateway answers, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.conftest import DEVICE, RunCLI
+from tests.store.http_server import Answer, Request, http_server
+
+STATUS = {
+    "device_id": str(DEVICE),
+    "version": "9.9",
+    "store": "s3://bucket",
+    "folders": [
+        {
+            "id": "photos",
+            "label": "Ph\x1b[2Jotos",
+            "files": 12345,
+            "directories": 3,
+            "deleted": 0,
+            "bytes": 5 << 30,
+            "sequence": 9,
+            "pending_files": 2,
+            "pending_bytes": 2048,
+            "state": "syncing",
+            "error": None,
+        }
+    ],
+    "peers": [
+        {
+            "device_id": str(DEVICE),
+            "name": "laptop",
+            "connected": True,
+            "address": "127.0.0.1:1",
+            "client": "syncthing v1",
+            "error": None,
+        }
+    ],
+    "unknown_devices": [{"device_id": str(DEVICE), "name": "new", "address": "127.0.0.1:2", "last_seen": "now"}],
+}
+
+
+@pytest.fixture
+def gateway_address() -> Iterator[str]:
+    def answer(request: Request) -> Answer:
+        return Answer(200, json.dumps(STATUS).encode()) if request.path == "/api/status" else Answer(404)
+
+    with http_server(answer) as url:
+        yield url.removeprefix("http://")
+
+
+def test_status(run_cli: RunCLI, gateway_address: str) -> None:
+    assert json.loads(run_cli("status", "--json", "--http", gateway_address).stdout) == STATUS
+    outcome = run_cli("status", "--http", gateway_address)
+    assert outcome.exit_code == 0
+    for text in ("photos", "12,345", "5.0 GiB", "syncing", "laptop", "syncthing v1", "new"):
+        assert text in outcome.stdout
+    assert "\x1b" not in outcome.stdout
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", ""])
+def test_status_where_the_gateway_listens_everywhere(run_cli: RunCLI, gateway_address: str, host: str) -> None:
+    assert run_cli("status", "--http", f"{host}:{gateway_address.rpartition(':')[2]}").exit_code == 0
+
+
+def test_status_without_a_gateway(run_cli: RunCLI) -> None:
+    outcome = run_cli("status", "--http", "127.0.0.1:9")
+    assert (outcome.exit_code, outcome.stdout) == (5, "")
+    assert "untrusted-s3 serve" in outcome.stderr
+    assert run_cli("status", "--http", "none").exit_code == 2
+
+
+@pytest.mark.parametrize("answer", [Answer(404), Answer(200, b"<html>"), Answer(200, b"[]"), Answer(200, b"5"), None])
+def test_status_of_something_else(run_cli: RunCLI, answer: Answer | None) -> None:
+    with http_server(lambda request: answer) as url:
+        assert run_cli("status", "--http", url.removeprefix("http://")).exit_code == 5

@@ -1,0 +1,77 @@
+"""Stores that a command cannot use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from tests.cli.conftest import DEVICE, RunCLI, python_m
+from tests.peers.s3_server import S3Server
+from tests.store.http_server import Answer, Request, http_server
+from untrusted_s3.store import records
+from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.s3 import S3Bucket
+
+
+@pytest.mark.parametrize("url", ["bucket", "http://bucket", "s3://", "s3://Bucket", "s3://bucket/a b"])
+def test_a_store_url_that_is_none(run_cli: RunCLI, url: str) -> None:
+    outcome = run_cli("folders", "list", "--store", url)
+    assert (outcome.exit_code, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith("error: ") and outcome.stderr.count("\n") == 1
+
+
+def test_no_credentials(run_cli: RunCLI) -> None:
+    outcome = run_cli("folders", "list", "--store", "s3://bucket", "--endpoint-url", "http://127.0.0.1:9")
+    assert outcome.exit_code == 3 and "AWS_ACCESS_KEY_ID" in outcome.stderr
+
+
+@pytest.mark.usefixtures("credentials")
+def test_an_endpoint_url_that_is_none(run_cli: RunCLI) -> None:
+    outcome = run_cli("folders", "list", "--store", "s3://bucket", "--endpoint-url", "nonsense")
+    assert outcome.exit_code == 2 and "--endpoint-url" in outcome.stderr
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize("command", [["folders", "list"], ["doctor"], ["serve", "--http", "none"]])
+def test_a_store_that_cannot_be_reached(run_cli: RunCLI, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # botocore's pauses between tries
+    outcome = run_cli(*command, "--store", "s3://bucket", "--endpoint-url", "http://127.0.0.1:9")
+    assert outcome.exit_code == 3 and "cannot be reached" in outcome.stdout + outcome.stderr
+
+
+@pytest.mark.usefixtures("credentials")
+def test_a_clock_that_is_off_by_an_hour(run_cli: RunCLI) -> None:
+    def answer(request: Request) -> Answer:
+        return Answer(date=format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True))
+
+    with http_server(answer) as url:
+        outcome = run_cli("serve", "--store", "s3://bucket", "--endpoint-url", url, "--http", "none")
+    assert outcome.exit_code == 3 and "clock" in outcome.stderr and "60 minutes ahead" in outcome.stderr
+
+
+@pytest.mark.store
+def test_a_bucket_that_is_not_there(run_cli: RunCLI, store_arguments: list[str]) -> None:
+    outcome = run_cli("folders", "list", *store_arguments, "--store", "s3://no-such-bucket")
+    assert outcome.exit_code == 3 and "--create-bucket" in outcome.stderr
+
+
+@pytest.mark.store
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials(
+    run_cli: RunCLI, store_arguments: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "wrong")
+    outcome = run_cli("folders", "list", *store_arguments)
+    assert outcome.exit_code == 3 and "credentials" in outcome.stderr
+
+
+@pytest.mark.store
+async def test_a_store_of_another_kind(store_arguments: list[str], s3_server: S3Server, bucket_prefix: str) -> None:
+    bucket = await S3Bucket.open(StoreLocation(s3_server.bucket, f"{bucket_prefix}/"), s3_server.endpoint_url)
+    await records.write_record(bucket, "store.json", {"format": "other"})
+    await bucket.close()
+    for command in (["folders", "list"], ["peers", "list"], ["peers", "add", DEVICE]):
+        result = python_m(*command, *store_arguments)
+        assert result.returncode == 1 and "another bucket or prefix" in result.stderr
