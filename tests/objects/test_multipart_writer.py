@@ -294,7 +294,7 @@ async def test_what_fails_or_is_cancelled_after_it_changed_is_dropped(cancelled:
 
 
 async def test_after_a_failure_no_part_is_begun_but_those_under_way_end() -> None:
-    writing = EncryptingWriting(memory=4 * BLOCK)  # two parts at a time
+    writing = EncryptingWriting(memory=6 * BLOCK)  # two parts at a time: one folder may hold two thirds
     go_on = asyncio.Event()
     fetch_order = itertools.count()
 

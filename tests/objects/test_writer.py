@@ -60,7 +60,7 @@ def test_any_blocks_in_any_order(run_async: RunAsync, sizes: list[int], memory: 
 
         await scheduler.run(work())
         assert writing.fetched == Counter(range(len(sizes)))
-        assert writing.most_used <= max(memory, part or len(object_body(file_info)))
+        assert writing.memory.most_used <= max(memory, part or len(object_body(file_info)))
         writing.check_all_is_released()
 
     run_async(play())
@@ -262,5 +262,5 @@ async def test_some_files_at_once_share_the_memory() -> None:
     await asyncio.gather(*map(writing, files))
     for file_info in files:
         assert writing.bucket.store.body(object_key(file_info)) == object_body(file_info)
-    assert writing.most_used <= 2 * PART
+    assert writing.memory.most_used <= 2 * PART
     writing.check_all_is_released()

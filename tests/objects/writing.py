@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 import crc32c
 
 from tests.simulated import SimulatedBucket, SimulatedStore
+from untrusted_s3.accounts import Account
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.entry import Entry, StoredObject
@@ -50,7 +50,6 @@ class Writing:
         missing: The numbers of the blocks that the source does not have.
         before_block: Called when a block is requested.
         superseded: Whether the content is no longer wanted.
-        most_used: The highest use of memory that was seen when a block was requested.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Writing:
         grid: PartGrid = GRID,
     ) -> None:
         self.bucket = bucket or SimulatedBucket()
-        self.memory = ByteBudget(memory)
+        self.memory = Account(memory)
         self.uploads = asyncio.Semaphore(2)
         self.counters = Counters()
         self.writer = ObjectWriter(
@@ -71,13 +70,11 @@ class Writing:
         self.missing: set[int] = set()
         self.before_block: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
         self.superseded = False
-        self.most_used = 0
 
     async def __call__(self, file_info: FileInfo, before: Entry | None = None) -> StoredObject:
         async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
             assert block == file_info.message.blocks[number]
             self.fetched[number] += 1
-            self.most_used = max(self.most_used, self.memory.used)
             await self.before_block()
             if number in self.missing:
                 raise BlockUnavailable(f"block {number}")

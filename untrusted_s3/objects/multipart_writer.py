@@ -14,7 +14,7 @@ from functools import partial
 
 import structlog
 
-from untrusted_s3.byte_budget import ByteBudget
+from untrusted_s3.accounts import Share
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import PreconditionFailed, StoreError, StoreRefused, UploadLost, WriteStopped
 from untrusted_s3.objects.assembly import Assembly, RequestedRange
@@ -32,7 +32,7 @@ class PartTransfers:
 
     Attributes:
         bucket: The store.
-        memory: Bounds the bytes of parts in memory.
+        memory: The folder's share of the memory for blocks.
         counters: The gateway's counters.
         settings: How objects are written.
         uploads: Bounds how many parts are sent at once; more would not be faster.
@@ -40,7 +40,7 @@ class PartTransfers:
         draining: While set, no part is begun.
     """
 
-    def __init__(self, bucket: Bucket, memory: ByteBudget, counters: Counters, settings: ObjectSettings) -> None:
+    def __init__(self, bucket: Bucket, memory: Share, counters: Counters, settings: ObjectSettings) -> None:
         self.bucket = bucket
         self.memory = memory
         self.counters = counters

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import structlog
 
+from untrusted_s3.accounts import Account
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, PreconditionFailed, PreviousObjectGone
 from untrusted_s3.index.entry import Entry, StoredObject
@@ -34,7 +34,7 @@ class ObjectWriter:
         self,
         bucket: Bucket,
         keys: FolderKeys,
-        memory: ByteBudget,
+        memory: Account,
         uploads: asyncio.Semaphore,
         counters: Counters,
         settings: ObjectSettings,
@@ -45,7 +45,7 @@ class ObjectWriter:
         Args:
             bucket: The store.
             keys: The folder's keys.
-            memory: Bounds the bytes of blocks in memory, over all folders.
+            memory: The memory for blocks, over all folders; the owner is the folder.
             uploads: Bounds how many small objects are sent at once, over all folders.
             counters: The gateway's counters.
             settings: How objects are written.
@@ -53,12 +53,16 @@ class ObjectWriter:
         """
         self._bucket = bucket
         self._keys = keys
-        self._memory = memory
+        self._memory = memory.share(keys.base)
         self._uploads = uploads
         self._counters = counters
         self._settings = settings
         self._grid = grid
-        self._transfers = PartTransfers(bucket, memory, counters, settings)
+        self._transfers = PartTransfers(bucket, self._memory, counters, settings)
+
+    def close(self) -> None:
+        """Leave the account of memory. Nothing may be written after that."""
+        self._memory.close()
 
     def drain(self) -> None:
         """Begin no more parts; the writing of a large object ends with WriteStopped when its running parts have."""
