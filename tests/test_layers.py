@@ -27,7 +27,6 @@ LAYERS = {
     "addresses": 1,
     "accounts": 1,
     "supervisor": 1,
-    "byte_budget": 1,
     "structured_logging": 1,
     "bep": 2,
     "crypto": 3,

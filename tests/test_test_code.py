@@ -111,7 +111,6 @@ NOT_YET: dict[Check, set[str]] = {
     },
     counts_turns_of_the_loop: {
         "tests/simulated.py",
-        "tests/test_byte_budget.py",
     },
     changes_a_global: {
         "tests/cli/test_identity.py",
@@ -119,12 +118,9 @@ NOT_YET: dict[Check, set[str]] = {
         "tests/gateway/test_upkeep.py",
         "tests/identity/test_sealed.py",
         "tests/interop/test_cold_start.py",
-        "tests/restore/test_restoration.py",
         "tests/store/test_fault_proxy.py",
         "tests/store/test_presign.py",
         "tests/store/test_s3.py",
-        "tests/vault/test_reading.py",
-        "tests/verify/test_verification.py",
     },
     imports_the_tests: set(),
 }

@@ -11,12 +11,12 @@ from pathlib import Path
 from tests.file_infos import device, encrypted_name
 from tests.simulated import SimulatedBucket
 from tests.virtual_time import settled
+from untrusted_s3.accounts import Account
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.byte_budget import ByteBudget
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.entry import Entry
@@ -161,7 +161,7 @@ class Pulling:
         writer = ObjectWriter(
             self.bucket,
             FolderKeys.of("folder"),
-            ByteBudget(self._budget),
+            Account(self._budget),
             asyncio.Semaphore(16),
             self.counters,
             ObjectSettings(),

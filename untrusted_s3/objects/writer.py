@@ -60,10 +60,6 @@ class ObjectWriter:
         self._grid = grid
         self._transfers = PartTransfers(bucket, self._memory, counters, settings)
 
-    def close(self) -> None:
-        """Leave the account of memory. Nothing may be written after that."""
-        self._memory.close()
-
     def drain(self) -> None:
         """Begin no more parts; the writing of a large object ends with WriteStopped when its running parts have."""
         self._transfers.draining = True

@@ -1,29 +1,29 @@
-"""The memory that peers make a gateway use, in accounts whose owners are devices."""
+"""The memory that peers make a gateway use, in accounts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from untrusted_s3.accounts import Account
-from untrusted_s3.byte_budget import ByteBudget
 
 
 @dataclass(frozen=True, slots=True)
 class SyncMemory:
-    """Accounts over all folders and connections. Their owners are device IDs, and of parsed entries the folders' files.
+    """Accounts over all folders and connections. Their owners are device IDs where nothing else is said.
 
     Attributes:
         messages: Messages that wait to be handled. When it is exceeded, the device with the most is disconnected.
         parsed: Parsed file infos that wait to be pulled, and entries of folders that were looked up lately.
+            Their owners are folders' files.
         requested: Blocks that were requested of peers and are not here yet.
-        blocks_in: Blocks and parts on their way to the store.
+        blocks_in: Blocks and parts on their way to the store. Its owners are folders.
         blocks_out: Blocks on their way to peers. A device that waits for no other block may always get one.
     """
 
     messages: Account
     parsed: Account
     requested: Account
-    blocks_in: ByteBudget
+    blocks_in: Account
     blocks_out: Account
 
     @classmethod
@@ -33,6 +33,6 @@ class SyncMemory:
             messages=Account(messages),
             parsed=Account(parsed),
             requested=Account(blocks // 2, guarantee=True),
-            blocks_in=ByteBudget(blocks // 2),
+            blocks_in=Account(blocks // 2),
             blocks_out=Account(blocks // 2, guarantee=True),
         )
