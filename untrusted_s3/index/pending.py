@@ -37,9 +37,12 @@ CREATE TABLE pending (
     PRIMARY KEY (device_id, name_hash)
 );
 CREATE INDEX pending_by_sequence ON pending (device_id, sequence);
-CREATE INDEX pending_by_name ON pending (name_hash, device_id, size);
+CREATE INDEX pending_by_name ON pending (name_hash, device_id, sequence, size);
 """
-_COLUMNS = "device_id, name_hash, sequence, version, content_hash, size, length(file_info)"
+_COLUMNS = "name_hash, sequence, version, content_hash, size, length(file_info)"
+_HAS_OTHERS = """
+SELECT EXISTS (SELECT 1 FROM pending WHERE device_id < ?1) OR EXISTS (SELECT 1 FROM pending WHERE device_id > ?1)
+"""
 # By how much the totals fall when the entries of one device are gone.
 _ONLY_OF_DEVICE = """
 SELECT coalesce(sum(others IS NULL), 0), coalesce(sum(max(size - coalesce(others, 0), 0)), 0) FROM (
@@ -145,7 +148,9 @@ class PendingIndex:
         """Drop what is pending from a device; its index is known up to `state`."""
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            files, size = self._connection.execute(_ONLY_OF_DEVICE, (device_id.raw,)).fetchone()
+            files, size = self._files, self._bytes
+            if self._connection.execute(_HAS_OTHERS, (device_id.raw,)).fetchone()[0]:
+                files, size = self._connection.execute(_ONLY_OF_DEVICE, (device_id.raw,)).fetchone()
             self._connection.execute("DELETE FROM pending WHERE device_id = ?", (device_id.raw,))
             self._set_received(device_id, state)
         self._apply([(-files, -size)])
@@ -162,8 +167,8 @@ class PendingIndex:
         gone = {key for key in map(name_key, unwanted) if key not in infos}
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            changes = [self._change(row[1], {device: row[5]}) for row in rows]
-            changes += [self._change(key, {device: None}) for key in gone]
+            changes = [_change(self._entries(row[1]), {device: row[5]}) for row in rows]
+            changes += [_change(self._entries(key), {device: None}) for key in gone]
             self._connection.executemany(
                 "DELETE FROM pending WHERE device_id = ? AND name_hash = ?", [(device, key) for key in gone]
             )
@@ -185,13 +190,9 @@ class PendingIndex:
             changes = []
             gone: list[Pending] = []
             for key, handled in by_name.items():
-                there = dict(
-                    self._connection.execute(
-                        "SELECT device_id, sequence FROM pending WHERE name_hash = ?", (key,)
-                    ).fetchall()
-                )
-                same = [entry for entry in handled if there.get(entry.device_id.raw) == entry.sequence]
-                changes.append(self._change(key, {entry.device_id.raw: None for entry in same}))
+                there = self._entries(key)
+                same = [entry for entry in handled if there.get(entry.device_id.raw, (0, 0))[0] == entry.sequence]
+                changes.append(_change(there, {entry.device_id.raw: None for entry in same}))
                 gone += same
             self._connection.executemany(
                 "DELETE FROM pending WHERE device_id = ? AND name_hash = ?",
@@ -209,7 +210,7 @@ class PendingIndex:
             f"SELECT {_COLUMNS} FROM pending WHERE device_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",  # noqa: S608
             (device_id.raw, sequence, limit),
         ):
-            entries.append(_from_row(row))
+            entries.append(Pending(device_id, *row))
             size += len(entries[-1].version)
             if size >= _BATCH_VERSIONS_SIZE:
                 break
@@ -217,8 +218,11 @@ class PendingIndex:
 
     def of_name(self, key: bytes) -> list[Pending]:
         """Return what all devices have announced under the name with this hash."""
-        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM pending WHERE name_hash = ?", (key,))  # noqa: S608
-        return [_from_row(row) for row in rows.fetchall()]
+        rows = self._connection.execute(
+            f"SELECT device_id, {_COLUMNS} FROM pending WHERE name_hash = ?",  # noqa: S608
+            (key,),
+        )
+        return [Pending(DeviceID(row[0]), *row[1:]) for row in rows.fetchall()]
 
     def file_info(self, entry: Pending) -> FileInfo | None:
         """Return the file info of an entry: once as it was added, then parsed again each time.
@@ -257,13 +261,10 @@ class PendingIndex:
             "INSERT OR REPLACE INTO received VALUES (?, ?, ?)", (device_id.raw, str(state.index_id), state.max_sequence)
         )
 
-    def _change(self, key: bytes, sizes: Mapping[bytes, int | None]) -> tuple[int, int]:
-        """Return by how much the totals change when a name's entries get these sizes by device; None removes one."""
-        before: dict[bytes, int] = dict(
-            self._connection.execute("SELECT device_id, size FROM pending WHERE name_hash = ?", (key,)).fetchall()
-        )
-        after = [size for device, size in {**before, **sizes}.items() if size is not None]
-        return bool(after) - bool(before), max(after, default=0) - max(before.values(), default=0)
+    def _entries(self, key: bytes) -> dict[bytes, tuple[int, int]]:
+        """Return sequence number and size of a name's entries, by device."""
+        rows = self._connection.execute("SELECT device_id, sequence, size FROM pending WHERE name_hash = ?", (key,))
+        return {row[0]: row[1:] for row in rows.fetchall()}
 
     def _apply(self, changes: Iterable[tuple[int, int]]) -> None:
         for files, size in changes:
@@ -271,12 +272,15 @@ class PendingIndex:
             self._bytes += size
 
 
+def _change(entries: Mapping[bytes, tuple[int, int]], new: Mapping[bytes, int | None]) -> tuple[int, int]:
+    """Return by how much the totals change when a name's entries get new sizes by device; None removes one."""
+    before = {device: size for device, (_, size) in entries.items()}
+    after = [size for size in {**before, **new}.values() if size is not None]
+    return bool(after) - bool(before), max(after, default=0) - max(before.values(), default=0)
+
+
 def _row(device: bytes, key: bytes, announced: Announced) -> tuple[bytes, bytes, int, bytes, str | None, int, bytes]:
     message = announced.file_info.message
     size = message.size if announced.content_hash is not None else 0
     version = message.version.SerializeToString()
     return device, key, message.sequence, version, announced.content_hash, size, announced.file_info.raw
-
-
-def _from_row(row: tuple[bytes, bytes, int, bytes, str | None, int, int]) -> Pending:
-    return Pending(DeviceID(row[0]), *row[1:])
