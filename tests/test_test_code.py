@@ -114,8 +114,6 @@ NOT_YET: dict[Check, set[str]] = {
     },
     changes_a_global: {
         "tests/cli/test_identity.py",
-        "tests/gateway/test_peers.py",
-        "tests/gateway/test_upkeep.py",
         "tests/identity/test_sealed.py",
         "tests/interop/test_cold_start.py",
         "tests/store/test_fault_proxy.py",

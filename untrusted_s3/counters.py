@@ -34,5 +34,13 @@ class Counters:
         self.uploads_aborted = self._counter("uploads_aborted", "Unfinished multipart uploads ended after a week")
         self.pull_failures = self._counter("pull_failures", "Files that could not be pulled and are tried again")
 
+        self._task_failures = Counter(
+            "untrusted_s3_task_failures", "Failures of background tasks", labelnames=["task"], registry=self.registry
+        )
+
+    def task_failed(self, task: str) -> None:
+        """Count a failure of the background task of that name."""
+        self._task_failures.labels(task).inc()
+
     def _counter(self, name: str, description: str) -> Counter:
         return Counter(f"untrusted_s3_{name}", description, registry=self.registry)

@@ -1,4 +1,4 @@
-"""TLS between two devices in one process, and with peers that are none."""
+"""TLS between two devices in one process, and with peers that speak something else."""
 
 from __future__ import annotations
 

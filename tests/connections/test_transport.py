@@ -1,3 +1,5 @@
+"""Transports over loopback: what the handler hears, and how connections end."""
+
 from __future__ import annotations
 
 import asyncio
@@ -196,9 +198,9 @@ async def test_who_says_no_hello_must_go(stage: str) -> None:
 
 
 async def test_silence_after_hello_is_no_handshake_timeout() -> None:
-    async with a_pair(settings=ConnectionSettings(handshake_timeout=0.5)) as (ours, theirs):
+    async with a_pair(settings=ConnectionSettings(handshake_timeout=1.0)) as (ours, theirs):
         await in_conversation(ours, theirs)
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.1)
         assert ours.ends == theirs.ends == []
 
 
@@ -209,7 +211,7 @@ async def test_pings_go_out() -> None:
 
 
 async def test_silence_ends_the_connection() -> None:
-    ours = Recorder(OURS, dialed=False, settings=ConnectionSettings(ping_interval=0.05, receive_timeout=0.5))
+    ours = Recorder(OURS, dialed=False, settings=ConnectionSettings(ping_interval=0.05, receive_timeout=1.0))
     theirs = Recorder(THEIRS, dialed=True)
     async with connected(ours.transport, theirs.transport):
         await in_conversation(ours, theirs)

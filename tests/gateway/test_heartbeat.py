@@ -9,13 +9,15 @@ from structlog.testing import capture_logs
 
 from tests.simulated import SimulatedClock
 from tests.store.memory_bucket import MemoryBucket
-from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.gateway.heartbeat import Heartbeat
+from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
+from untrusted_s3.store.format import HEARTBEAT_LIFETIME
 
 DEVICE = DeviceID(bytes(range(32)))
 KEY = layout.node_key(DEVICE)
+INTERVAL = UpkeepSettings().heartbeat_interval
 
 
 def heartbeat(bucket: MemoryBucket, clock: SimulatedClock, name: str = "gateway") -> Heartbeat:
@@ -36,7 +38,7 @@ async def test_it_comes_and_goes() -> None:
         assert await warnings_of(heart) == []
         record = json.loads(bucket.objects[KEY])
         assert record["device_id"] == str(DEVICE) and record["name"] == "gateway" and record["time"] == clock.now
-        clock.now += limits.HEARTBEAT_INTERVAL
+        clock.now += INTERVAL
     await heart.end()
     assert not bucket.objects
     assert await warnings_of(heartbeat(bucket, clock)) == []
@@ -50,11 +52,11 @@ async def test_a_fresh_one_of_another_process_is_told_at_the_start(age: int) -> 
     assert await warnings_of(second := heartbeat(bucket, clock)) == [
         "another gateway with this device ID was running a moment ago, and may still run"
     ]
-    clock.now += limits.HEARTBEAT_INTERVAL
+    clock.now += INTERVAL
     assert await warnings_of(second) == []  # the other one was dead
 
 
-@pytest.mark.parametrize("age", [limits.HEARTBEAT_LIFETIME, 1e6, -1e6])
+@pytest.mark.parametrize("age", [HEARTBEAT_LIFETIME, 1e6, -1e6])
 async def test_an_old_one_is_not(age: float) -> None:
     bucket, clock = MemoryBucket(), SimulatedClock()
     await heartbeat(bucket, clock).beat()
@@ -68,7 +70,7 @@ async def test_two_at_a_time_are_told_by_both() -> None:
     await first.beat()
     await second.beat()
     for heart in (first, second):
-        clock.now += limits.HEARTBEAT_INTERVAL
+        clock.now += INTERVAL
         assert await warnings_of(heart) == ["another gateway runs with this device ID"]
 
 

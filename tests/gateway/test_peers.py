@@ -13,13 +13,13 @@ from tests.connections.loopback import OURS, Recorder, connected, new_transport,
 from tests.file_infos import file
 from tests.simulated import SimulatedBucket
 from tests.sync.host import TOKEN, FakeHost
-from untrusted_s3 import limits
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.gateway.peers import Peers
 from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.settings import Settings, SyncSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.records import PeerRecord
 from untrusted_s3.sync.session import CLIENT_NAME, Refusal, Session
@@ -28,9 +28,9 @@ from untrusted_s3.sync.session import CLIENT_NAME, Refusal, Session
 class Host(FakeHost):
     """A gateway with real peers."""
 
-    def __init__(self, identity: Identity, bucket: SimulatedBucket, state_directory: Path) -> None:
+    def __init__(self, identity: Identity, bucket: SimulatedBucket, state_directory: Path, settings: Settings) -> None:
         super().__init__(identity, bucket, state_directory)
-        self.peers = Peers(bucket, identity.device_id)
+        self.peers = Peers(bucket, identity.device_id, settings)
 
     async def admit(self, session: Session) -> PeerRecord | None:
         return await self.peers.admit(session)
@@ -71,8 +71,13 @@ Connect = Callable[..., Awaitable[tuple[Session, Device]]]
 
 
 @pytest.fixture
-async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    opened = Host(OURS, SimulatedBucket(), tmp_path)
+def settings() -> Settings:
+    return Settings()
+
+
+@pytest.fixture
+async def host(tmp_path: Path, settings: Settings) -> AsyncIterator[Host]:
+    opened = Host(OURS, SimulatedBucket(), tmp_path, settings)
     yield opened
     await opened.stop()
 
@@ -136,18 +141,27 @@ async def test_a_second_connection_that_the_peer_drops_does_no_harm(host: Host, 
     assert old.shared_folders == ["f"]
 
 
-async def test_a_second_connection_that_says_nothing_is_dropped(
-    host: Host, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("settings", [Settings(sync=SyncSettings(second_connection_timeout=0.0))])
+async def test_a_second_connection_that_says_nothing_is_dropped(host: Host, connect: Connect) -> None:
+    identity = generate()
+    old, device = await connect(identity)
+    device.share()
+    await until(lambda: old.shared_folders == ["f"])
+    for _ in range(2):
+        _, another = await connect(identity)
+        assert (await another.hear(events.CloseReceived)).reason == "there is another connection already"
+    assert device.ends == []
+    assert host.peers.accepted[identity.device_id].session is old
+
+
+async def test_a_second_connection_has_time_to_speak(host: Host, connect: Connect) -> None:
     identity = generate()
     old, device = await connect(identity)
     device.share()
     await until(lambda: old.shared_folders == ["f"])
     _, second = await connect(identity)
-    monkeypatch.setattr(limits, "SECOND_CONNECTION_TIMEOUT", 0.0)
     _, third = await connect(identity)
-    assert (await third.hear(events.CloseReceived)).reason == "there is another connection already"
-    assert second.ends == []
+    assert second.ends == third.ends == []
     assert host.peers.accepted[identity.device_id].session is old
 
 

@@ -1,3 +1,5 @@
+"""Upkeep of a store with two folders."""
+
 from __future__ import annotations
 
 import asyncio
@@ -5,14 +7,19 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.connections.loopback import until
 from tests.simulated import Call, Fault, SimulatedBucket
-from untrusted_s3 import limits
 from untrusted_s3.counters import Counters
 from untrusted_s3.gateway.upkeep import Maintenance
+from untrusted_s3.settings import DEFAULT_HISTORY, UpkeepSettings
 from untrusted_s3.store.layout import FolderKeys
 
 DAY = 86_400.0
+
+
+class EndOfTest(Exception):
+    """Ends a task that would run without end."""
+
+
 FOLDERS = [FolderKeys.of("one"), FolderKeys.of("two")]
 
 
@@ -34,7 +41,7 @@ def bucket() -> SimulatedBucket:
 
 
 def maintenance(bucket: SimulatedBucket, counters: Counters) -> Maintenance:
-    return Maintenance(bucket, lambda: ["one", "two"], limits.HISTORY_RETENTION, counters)
+    return Maintenance(bucket, lambda: ["one", "two"], DEFAULT_HISTORY, counters, UpkeepSettings())
 
 
 def counted(counters: Counters) -> list[float]:
@@ -84,11 +91,18 @@ async def test_two_at_once(bucket: SimulatedBucket) -> None:
     assert uploads(bucket) == {"folders/two/objects/b", "elsewhere"}
 
 
-async def test_again_and_again(bucket: SimulatedBucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FIRST_MAINTENANCE_DELAY", 0.001)
-    monkeypatch.setattr(limits, "MAINTENANCE_INTERVAL", 0.001)
-    task = asyncio.ensure_future(maintenance(bucket, Counters()).run())
-    await until(lambda: bucket.count("list_multipart_uploads") >= 3)
-    task.cancel()
-    await asyncio.wait([task])
-    assert task.cancelled()
+async def test_again_and_again(bucket: SimulatedBucket) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 4:
+            raise EndOfTest
+
+    settings = UpkeepSettings(first_delay=60, interval=1000)
+    work = Maintenance(bucket, lambda: ["one", "two"], DEFAULT_HISTORY, Counters(), settings, sleep)
+    with pytest.raises(EndOfTest):
+        await work.run()
+    assert bucket.count("list_multipart_uploads") == 3
+    assert 30 <= slept[0] <= 90
+    assert all(500 <= seconds <= 1500 for seconds in slept[1:])

@@ -1,18 +1,19 @@
-"""What a running gateway tells its store about itself, and how it notices another one with the same device ID."""
+"""The gateway's record in its store, and how it notices another process with the same device ID."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
 
 import structlog
 
-from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError
+from untrusted_s3.errors import DataError, StoreError
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.format import HEARTBEAT_LIFETIME
 from untrusted_s3.store.records import NodeRecord
 
 _logger = structlog.get_logger()
@@ -30,8 +31,17 @@ class Heartbeat:
         self._instance = secrets.token_hex(16)
         self._has_beaten = False
 
+    async def run(self, interval: float) -> None:
+        """Write the record every `interval` seconds, until cancelled."""
+        while True:
+            try:
+                await self.beat()
+            except StoreError as error:
+                _logger.warning("heartbeat not written", error=str(error))
+            await asyncio.sleep(interval)
+
     async def beat(self) -> None:
-        """Writes the record, and warns of another process that has written it. Raises StoreError."""
+        """Write the record, and warn if another process has written it. Raises StoreError."""
         try:
             before = await records.read_record(self._bucket, self._key, NodeRecord.from_json)
         except DataError:
@@ -43,18 +53,18 @@ class Heartbeat:
         self._has_beaten = True
 
     async def end(self) -> None:
-        """Removes the record. Raises StoreError."""
+        """Remove the record. Raises StoreError."""
         await self._bucket.delete(self._key)
 
     def _warn(self, other: NodeRecord) -> None:
-        advice = "each gateway needs an identity of its own: another --identity or --identity-name"
+        advice = "each gateway needs its own identity"
         if self._has_beaten:
-            # It has replaced what we wrote.
+            # The other process has replaced the record of this one.
             _logger.warning("another gateway runs with this device ID", name=other.name, advice=advice)
-        elif abs(age := self._clock() - other.time) < limits.HEARTBEAT_LIFETIME:
+        elif abs(age := self._clock() - other.time) < HEARTBEAT_LIFETIME:
             _logger.warning(
                 "another gateway with this device ID was running a moment ago, and may still run",
                 name=other.name,
                 seconds_ago=round(age),
-                advice=f"after a crash this is nothing; else {advice}",
+                advice=f"after a crash, ignore this; otherwise, {advice}",
             )

@@ -1,4 +1,4 @@
-"""What /api/status says of folders and devices; the fields are a contract with users' scripts (docs/http.md)."""
+"""The JSON of /api/status. Its fields are a contract with users' scripts (docs/http.md)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.gateway.peers import Peer, UnknownDevice
+from untrusted_s3.supervisor import TaskStatus
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.session import Refusal
 
 
-def folder_status(folder: Folder) -> dict[str, Any]:
-    """A folder, ready for JSON."""
+def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, Any]:
+    """Return the JSON of a folder. `task_error` says why one of its background tasks fails."""
     totals = folder.totals
     pending_files, pending_bytes = folder.pending_totals
-    error = folder.error
+    error = folder.error or task_error
     return {
         "id": folder.record.folder_id,
         "label": folder.record.label,
@@ -32,7 +33,7 @@ def folder_status(folder: Folder) -> dict[str, Any]:
 
 
 def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
-    """An accepted device, ready for JSON."""
+    """Return the JSON of an accepted device."""
     session = peer.session
     return {
         "device_id": str(device_id),
@@ -51,10 +52,21 @@ def _refusal_text(refused: tuple[str, Refusal]) -> str:
 
 
 def unknown_status(device_id: DeviceID, unknown: UnknownDevice) -> dict[str, Any]:
-    """A device that is not accepted, ready for JSON."""
+    """Return the JSON of a device that is not accepted."""
     return {
         "device_id": str(device_id),
         "name": unknown.name,
         "address": unknown.address,
         "last_seen": datetime.fromtimestamp(unknown.last_seen, UTC).isoformat(timespec="seconds"),
+    }
+
+
+def task_status(task: TaskStatus) -> dict[str, Any]:
+    """Return the JSON of a background task."""
+    return {
+        "name": task.name,
+        "state": task.state.value,
+        "failing": task.failing,
+        "failures": task.failures,
+        "error": task.error,
     }

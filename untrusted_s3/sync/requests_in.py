@@ -83,9 +83,10 @@ class RequestsIn:
         await self._send(request.id, memoryview(b""), pb.NO_SUCH_FILE)
 
     def stop(self) -> None:
-        """Note that the connection is gone."""
-        self._stopped = True
-        self._close_if_unused()
+        """Note that the connection is gone. A second call does nothing."""
+        if not self._stopped:
+            self._stopped = True
+            self._close_if_unused()
 
     def _close_if_unused(self) -> None:
         if self._stopped and not self._active:

@@ -59,7 +59,9 @@ class RequestsOut:
             future.set_result(event)
 
     def stop(self) -> None:
-        """Fail all requests, since the connection is gone."""
+        """Fail all requests, since the connection is gone. A second call does nothing."""
+        if self._stopped:
+            return
         self._stopped = True
         self._close_if_unused()
         for future in self._responses.values():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shlex
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import structlog
@@ -33,11 +34,13 @@ from untrusted_s3.cli.options import (
 from untrusted_s3.cli.signals import StopSignals
 from untrusted_s3.cli.store import open_bucket
 from untrusted_s3.connections.registry import SCHEMES
-from untrusted_s3.gateway.gateway import Gateway, GatewaySettings
+from untrusted_s3.gateway.gateway import Gateway
+from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.settings import DEFAULT_HISTORY, MIN_HISTORY
 from untrusted_s3.store.probe import probe_conditional_writes
 from untrusted_s3.units import DAY, MIB
 
+_WATCHER = "inform the operator"
 _logger = structlog.get_logger()
 
 
@@ -130,7 +133,7 @@ def _options_in_use(context: click.Context) -> list[str]:
     return options
 
 
-def _watcher(context: click.Context, always_welcome: bool) -> Callable[[Gateway], Awaitable[None]]:
+def _watcher(context: click.Context, always_welcome: bool) -> Callable[[Gateway], Coroutine[Any, Any, None]]:
     """Return what tells the operator about a running gateway until it is cancelled."""
     command = ["untrusted-s3", "peers", "add", *_options_in_use(context)]
     live_line = current_invocation().live_line
@@ -154,7 +157,7 @@ async def _serve(
     identity: IdentityOptions,
     settings: GatewaySettings,
     single_writer: bool,
-    watch: Callable[[Gateway], Awaitable[None]],
+    watch: Callable[[Gateway], Coroutine[Any, Any, None]],
 ) -> None:
     signals = StopSignals(settings.tuning.upkeep.same_signal)
     async with open_bucket(store, own_server=True) as bucket:
@@ -165,22 +168,10 @@ async def _serve(
         try:
             await gateway.start()
             signals.graceful = True
-            watching = asyncio.create_task(_watch(watch, gateway))
-            try:
-                await signals.stop.wait()
-            finally:
-                watching.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await watching
+            gateway.supervisor.start(_WATCHER, partial(watch, gateway))
+            await signals.stop.wait()
+            await gateway.supervisor.cancel(_WATCHER)
             _logger.info("stopping", hint="a second signal stops without delay")
         finally:
             signals.graceful = False
             await gateway.stop()
-
-
-async def _watch(watch: Callable[[Gateway], Awaitable[None]], gateway: Gateway) -> None:
-    """Watch until cancelled. A failure ends only the watching, not the gateway."""
-    try:
-        await watch(gateway)
-    except Exception:
-        _logger.exception("console failed")

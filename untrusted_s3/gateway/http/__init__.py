@@ -1,1 +1,1 @@
-"""The gateway's HTTP pages: health, readiness, metrics and status."""
+"""The gateway's HTTP pages: health, readiness, metrics and status (docs/http.md)."""

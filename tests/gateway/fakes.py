@@ -1,0 +1,108 @@
+"""Folders and sessions as far as the gateway sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+from untrusted_s3.errors import StateDamaged
+from untrusted_s3.store.records import FolderRecord
+from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.session import Session
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class FakeFolder:
+    """A folder whose tasks only wait.
+
+    Attributes:
+        open_error: What `open` raises.
+        task_error: What the task "fail" raises once it is set.
+        heard: What was done with the folder, in order.
+        running: The tasks that run now.
+    """
+
+    def __init__(self, record: FolderRecord, open_error: Exception | None = None) -> None:
+        self.record = record
+        self.open_error = open_error
+        self.task_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.error: str | None = None
+        self.heard: list[str] = []
+        self.running: set[str] = set()
+        self._damage = asyncio.Event()
+
+    @property
+    def as_folder(self) -> Folder:
+        """The same object, typed as what it stands for."""
+        return cast(Folder, self)
+
+    @property
+    def damaged(self) -> bool:
+        return self._damage.is_set() or isinstance(self.open_error, StateDamaged)
+
+    def damage(self) -> None:
+        """The local state cannot be used from now on."""
+        self._damage.set()
+
+    async def open(self) -> None:
+        self.heard.append("open")
+        if self.open_error is not None:
+            raise self.open_error
+
+    def tasks(self) -> Mapping[str, Work]:
+        return {"wait": self._wait, "fail": self._fail}
+
+    async def until_damaged(self) -> None:
+        await self._damage.wait()
+        raise StateDamaged("a file is damaged")
+
+    def discard(self) -> None:
+        self.heard.append("discard")
+
+    def close(self) -> None:
+        self.heard.append("close")
+
+    async def drain(self) -> None:
+        self.heard.append("drain")
+
+    async def flush(self) -> None:
+        self.heard.append("flush")
+
+    async def _wait(self) -> None:
+        self.running.add("wait")
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.running.remove("wait")
+
+    async def _fail(self) -> None:
+        self.running.add("fail")
+        try:
+            await asyncio.shield(self.task_error)
+        finally:
+            self.running.remove("fail")
+
+
+class FakeSession:
+    """A session that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.transport = SimpleNamespace(abort=lambda: self.heard.append("abort"))
+
+    @property
+    def as_session(self) -> Session:
+        """The same object, typed as what it stands for."""
+        return cast(Session, self)
+
+    def folder_opened(self) -> None:
+        self.heard.append("folder opened")
+
+    def end(self, reason: str) -> None:
+        self.heard.append(f"end: {reason}")
+
+    def say_close(self, reason: str) -> None:
+        self.heard.append(f"close: {reason}")

@@ -1,0 +1,77 @@
+"""What is read from the gateway for Prometheus."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from tests.gateway.http.served import FakeGateway, failing, running
+from untrusted_s3.gateway.http.metrics import GatewayCollector
+
+FOLDER = {
+    "id": "f",
+    "files": 1,
+    "directories": 2,
+    "deleted": 3,
+    "bytes": 4,
+    "sequence": 5,
+    "pending_files": 6,
+    "pending_bytes": 7,
+}
+
+
+@pytest.fixture
+def gateway() -> FakeGateway:
+    gateway = FakeGateway()
+    gateway.shown = {
+        "folders": [FOLDER, {**FOLDER, "id": "g", "files": 10}],
+        "peers": [{"device_id": "A", "connected": True}, {"device_id": "B", "connected": False}],
+    }
+    gateway.background = [running("dial"), failing("heartbeat")]
+    gateway.store_requests = {"GET": 8, "list_objects_v2": 9}
+    gateway.counters.registry.register(GatewayCollector(gateway))
+    return gateway
+
+
+@pytest.fixture
+def registry(gateway: FakeGateway) -> CollectorRegistry:
+    return gateway.counters.registry
+
+
+def test_folders(registry: CollectorRegistry) -> None:
+    fields = [name for name in FOLDER if name != "id"]
+    values = {name: registry.get_sample_value(f"untrusted_s3_folder_{name}", {"folder": "f"}) for name in fields}
+    assert values == {name: FOLDER[name] for name in fields}
+    assert registry.get_sample_value("untrusted_s3_folder_files", {"folder": "g"}) == 10
+
+
+def test_peers(registry: CollectorRegistry) -> None:
+    assert registry.get_sample_value("untrusted_s3_peer_connected", {"device": "A"}) == 1
+    assert registry.get_sample_value("untrusted_s3_peer_connected", {"device": "B"}) == 0
+
+
+def test_requests_to_the_store(registry: CollectorRegistry) -> None:
+    value = registry.get_sample_value
+    assert value("untrusted_s3_store_requests_total", {"operation": "GET"}) == 8
+    assert value("untrusted_s3_store_requests_total", {"operation": "list_objects_v2"}) == 9
+
+
+def test_tasks(gateway: FakeGateway, registry: CollectorRegistry) -> None:
+    assert registry.get_sample_value("untrusted_s3_task_running", {"task": "dial"}) == 1
+    assert registry.get_sample_value("untrusted_s3_task_running", {"task": "heartbeat"}) == 0
+    for _ in range(2):
+        gateway.counters.task_failed("heartbeat")
+    assert registry.get_sample_value("untrusted_s3_task_failures_total", {"task": "heartbeat"}) == 2
+    assert registry.get_sample_value("untrusted_s3_task_failures_total", {"task": "dial"}) is None
+
+
+def test_values_are_read_anew_each_time(gateway: FakeGateway, registry: CollectorRegistry) -> None:
+    gateway.shown = {"folders": [{**FOLDER, "files": 100}], "peers": []}
+    assert registry.get_sample_value("untrusted_s3_folder_files", {"folder": "f"}) == 100
+    assert registry.get_sample_value("untrusted_s3_folder_files", {"folder": "g"}) is None
+    assert registry.get_sample_value("untrusted_s3_peer_connected", {"device": "A"}) is None
+
+
+def test_any_name_of_a_folder_makes_valid_text(gateway: FakeGateway, registry: CollectorRegistry) -> None:
+    gateway.shown = {"folders": [{**FOLDER, "id": 'a"\n\\'}], "peers": []}
+    assert b'untrusted_s3_folder_files{folder="a\\"\\n\\\\"} 1.0' in generate_latest(registry)

@@ -1,0 +1,121 @@
+"""The JSON of /api/status, field by field: scripts of users rely on it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.gateway.peers import Peer, UnknownDevice
+from untrusted_s3.gateway.status import folder_status, peer_status, task_status, unknown_status
+from untrusted_s3.store.records import FolderRecord, PeerRecord
+from untrusted_s3.supervisor import TaskState, TaskStatus
+from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.session import Refusal, Session
+
+DEVICE = DeviceID(bytes(range(32)))
+
+
+def a_folder(**changes: Any) -> Folder:
+    fields: dict[str, Any] = {
+        "record": FolderRecord("f", "Label", bytes(40)),
+        "totals": SimpleNamespace(files=1, directories=2, deleted=3, bytes=4),
+        "pending_totals": (6, 7),
+        "own_index": SimpleNamespace(max_sequence=5),
+        "error": None,
+        "syncing": False,
+    }
+    return cast(Folder, SimpleNamespace(**{**fields, **changes}))
+
+
+def test_a_folder() -> None:
+    assert folder_status(a_folder()) == {
+        "id": "f",
+        "label": "Label",
+        "files": 1,
+        "directories": 2,
+        "deleted": 3,
+        "bytes": 4,
+        "sequence": 5,
+        "pending_files": 6,
+        "pending_bytes": 7,
+        "state": "idle",
+        "error": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "task_error", "state", "error"),
+    [
+        ({"syncing": True}, None, "syncing", None),
+        ({"error": "no store"}, None, "error", "no store"),
+        ({"error": "no store", "syncing": True}, "a task fails", "error", "no store"),
+        ({"syncing": True}, "a task fails", "error", "a task fails"),
+    ],
+)
+def test_the_state_of_a_folder(changes: dict[str, Any], task_error: str | None, state: str, error: str | None) -> None:
+    status = folder_status(a_folder(**changes), task_error)
+    assert (status["state"], status["error"]) == (state, error)
+
+
+def test_a_device_that_was_never_connected() -> None:
+    assert peer_status(DEVICE, Peer(PeerRecord(DEVICE, "laptop"))) == {
+        "device_id": str(DEVICE),
+        "name": "laptop",
+        "connected": False,
+        "address": "",
+        "client": "",
+        "folders": [],
+        "error": None,
+    }
+
+
+@pytest.mark.parametrize(("name", "shown"), [("laptop", "laptop"), ("", "its own name")])
+def test_a_device_that_is_connected(name: str, shown: str) -> None:
+    session = SimpleNamespace(
+        hello=SimpleNamespace(device_name="its own name"),
+        transport=SimpleNamespace(address="tcp://192.0.2.1:22000"),
+        shared_folders=["f", "g"],
+    )
+    peer = Peer(PeerRecord(DEVICE, name), cast(Session, session), client="syncthing v2.1.3")
+    assert peer_status(DEVICE, peer) == {
+        "device_id": str(DEVICE),
+        "name": shown,
+        "connected": True,
+        "address": "tcp://192.0.2.1:22000",
+        "client": "syncthing v2.1.3",
+        "folders": ["f", "g"],
+        "error": None,
+    }
+
+
+def test_the_error_of_a_device_names_refused_folders_before_the_end_of_its_connection() -> None:
+    peer = Peer(PeerRecord(DEVICE), error="broke off")
+    assert peer_status(DEVICE, peer)["error"] == "broke off"
+    peer.refused = {"f": Refusal("Photos", "another password"), "g": Refusal("", "not encrypted")}
+    assert peer_status(DEVICE, peer)["error"] == "folder 'Photos': another password; folder 'g': not encrypted"
+
+
+def test_an_unknown_device() -> None:
+    unknown = UnknownDevice(looked_up=5.0, name="new", address="tcp://192.0.2.1:1", last_seen=1_767_225_600.7)
+    assert unknown_status(DEVICE, unknown) == {
+        "device_id": str(DEVICE),
+        "name": "new",
+        "address": "tcp://192.0.2.1:1",
+        "last_seen": "2026-01-01T00:00:00+00:00",
+    }
+
+
+def test_a_task() -> None:
+    assert task_status(TaskStatus("dial", TaskState.RUNNING, 0, False, None)) == {
+        "name": "dial",
+        "state": "running",
+        "failing": False,
+        "failures": 0,
+        "error": None,
+    }
+    assert (
+        task_status(TaskStatus("dial", TaskState.WAITING, 2, True, "ValueError: no"))["state"] == "waiting to restart"
+    )

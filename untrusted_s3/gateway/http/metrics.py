@@ -1,0 +1,61 @@
+"""Metrics that are read from the gateway when Prometheus asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from untrusted_s3.gateway.http.served import ServedGateway
+from untrusted_s3.supervisor import TaskState
+
+# Fields of a folder in /api/status, with what they mean
+_FOLDER_GAUGES: Final = {
+    "files": "Files in the folder",
+    "directories": "Directories and symlinks in the folder",
+    "deleted": "Deleted entries that the folder remembers",
+    "bytes": "Bytes of encrypted file data in the folder",
+    "sequence": "Highest sequence number announced",
+    "pending_files": "Files announced by peers and not in the store yet",
+    "pending_bytes": "Bytes of the pending files",
+}
+
+
+class GatewayCollector(Collector):
+    """The gauges of a gateway, and the counts that others keep."""
+
+    def __init__(self, gateway: ServedGateway) -> None:
+        self._gateway = gateway
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics."""
+        status = self._gateway.status()
+        for field, description in _FOLDER_GAUGES.items():
+            gauge = GaugeMetricFamily(f"untrusted_s3_folder_{field}", description, labels=["folder"])
+            for folder in status["folders"]:
+                gauge.add_metric([folder["id"]], folder[field])
+            yield gauge
+        connected = GaugeMetricFamily("untrusted_s3_peer_connected", "1 while the peer is connected", labels=["device"])
+        for peer in status["peers"]:
+            connected.add_metric([peer["device_id"]], peer["connected"])
+        yield connected
+        yield self._tasks()
+        requests = CounterMetricFamily("untrusted_s3_store_requests", "Requests to the store", labels=["operation"])
+        for operation, count in self._gateway.store_requests.items():
+            requests.add_metric([operation], count)
+        yield requests
+
+    def describe(self) -> list[Metric]:
+        """Return nothing: the names are only known once there are folders and peers."""
+        return []
+
+    def _tasks(self) -> Metric:
+        gauge = GaugeMetricFamily(
+            "untrusted_s3_task_running", "1 while the background task runs, 0 before it is restarted", labels=["task"]
+        )
+        for task in self._gateway.tasks():
+            gauge.add_metric([task.name], task.state is TaskState.RUNNING)
+        return gauge

@@ -1,0 +1,31 @@
+"""What the operator of a gateway decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from untrusted_s3.settings import DEFAULT_BUFFER_MEMORY, DEFAULT_HISTORY, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """The operator's settings of one gateway.
+
+    Attributes:
+        listen: Addresses on which peers connect, such as tcp://0.0.0.0:22001.
+        http: HOST:PORT of the HTTP pages, or None for no pages.
+        name: The device name that peers see.
+        state_directory: Where the local state is kept. It may be deleted while the gateway is stopped.
+        buffer_memory: Bytes of memory for blocks on their way.
+        history: How many seconds of the folders' history are kept.
+        tuning: The tunable numbers of all parts.
+    """
+
+    listen: tuple[str, ...]
+    http: str | None
+    name: str
+    state_directory: Path
+    buffer_memory: int = DEFAULT_BUFFER_MEMORY
+    history: float = DEFAULT_HISTORY
+    tuning: Settings = field(default_factory=Settings)
