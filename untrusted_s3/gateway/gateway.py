@@ -44,13 +44,12 @@ _logger = structlog.get_logger()
 
 
 class GatewayBucket(Bucket, Protocol):
-    """A bucket that says where it is and counts its requests.
+    """A bucket that says where it is and counts its requests."""
 
-    Attributes:
-        requests: How many requests were sent, by HTTP method or S3 operation.
-    """
-
-    requests: dict[str, int]
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """The number of requests sent, by HTTP method or S3 operation."""
+        ...
 
     @property
     def location(self) -> object:
