@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 
 from bench.filled_store import FetchingPeer, FilledStore, fill
-from bench.gateway import Gateway
 from bench.machine import describe
+from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.identity.certificate import Identity, generate
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
@@ -38,7 +38,7 @@ def main(files: int, repeat: int, directory: Path | None) -> None:
         EmbeddedStore.start(Path(root, "seaweedfs")) as server,
     ):
         identity = generate()
-        gateway = Gateway(Path(root, "gateway"), server, "cold")
+        gateway = GatewayProcess(Path(root, "gateway"), server, "cold/")
         began = time.monotonic()
         store = fill(gateway, files, identity.device_id, Path(root))
         click.echo(f"filled with {files:,} files in {time.monotonic() - began:.0f} s")
@@ -52,7 +52,7 @@ def main(files: int, repeat: int, directory: Path | None) -> None:
                     path.rmdir() if path.is_dir() else path.unlink()
 
 
-def _start(gateway: Gateway, identity: Identity, store: FilledStore, files: int, kind: str) -> None:
+def _start(gateway: GatewayProcess, identity: Identity, store: FilledStore, files: int, kind: str) -> None:
     cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
     gateway.start()

@@ -10,13 +10,13 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.gateway import Gateway
 from bench.scripted_peer import RawPeer
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.constants import MIN_ENCRYPTED_BLOCK_SIZE, TOKEN_SIZE
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.log import FolderLog
@@ -50,13 +50,15 @@ class FilledStore:
 
 
 def fill(
-    gateway: Gateway, files: int, peer: DeviceID, directory: Path, settings: LogSettings | None = None
+    gateway: GatewayProcess, files: int, peer: DeviceID, directory: Path, settings: LogSettings | None = None
 ) -> FilledStore:
     """Fills the store of a gateway that does not run yet, and accepts `peer`. `directory` is for temporary files."""
     return asyncio.run(_fill(gateway, files, peer, directory, settings or LogSettings()))
 
 
-async def _fill(gateway: Gateway, files: int, peer: DeviceID, directory: Path, settings: LogSettings) -> FilledStore:
+async def _fill(
+    gateway: GatewayProcess, files: int, peer: DeviceID, directory: Path, settings: LogSettings
+) -> FilledStore:
     store = gateway.store
     assert store is not None
     location = StoreLocation(store.bucket, gateway.prefix)
@@ -125,7 +127,7 @@ def _entry(info: FileInfo) -> Entry:
 class FetchingPeer(RawPeer):
     """A device that shares the folder of a filled store and knows the gateway's index already."""
 
-    def __init__(self, gateway: Gateway, identity: Identity, store: FilledStore, known: int) -> None:
+    def __init__(self, gateway: GatewayProcess, identity: Identity, store: FilledStore, known: int) -> None:
         """Connects; `known` is the sequence number up to which it knows the index."""
         super().__init__(gateway, identity)
         own_id = DeviceID.parse(gateway.device_id)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import click
 
-from bench.gateway import Gateway
 from bench.machine import describe
 from bench.options import syncthing_option
 from bench.sharing import rescan, share_folder
 from untrusted_s3.compat.awkward_tree import random_file
+from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.compat.syncthing import Syncthing, syncthing_version
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
@@ -47,7 +47,7 @@ def main(syncthing: Path, size: int, block_sizes: bool, directory: Path | None) 
     with (
         tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as root,
         EmbeddedStore.start(Path(root, "seaweedfs")) as server,
-        Gateway(Path(root, "gateway"), server) as gateway,
+        GatewayProcess(Path(root, "gateway"), server) as gateway,
         Syncthing(syncthing, Path(root, "device"), "device") as device,
     ):
         original = Path(root, "original")
@@ -74,7 +74,7 @@ def main(syncthing: Path, size: int, block_sizes: bool, directory: Path | None) 
 class _Table:
     """Prints one line a change."""
 
-    def __init__(self, device: Syncthing, gateway: Gateway) -> None:
+    def __init__(self, device: Syncthing, gateway: GatewayProcess) -> None:
         self._device, self._gateway = device, gateway
         _print_row(*_COLUMNS)
         _print_row(*("---" for _ in _COLUMNS))

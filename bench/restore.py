@@ -23,7 +23,6 @@ from pathlib import Path
 
 import click
 
-from bench.gateway import Gateway
 from bench.machine import describe
 from bench.measure import PEER, RECEIVER, STORE, Measurement, Meter, peak_bytes
 from bench.options import syncthing_option
@@ -31,6 +30,7 @@ from bench.receivers import REPOSITORY, store_environment
 from bench.sharing import PASSWORD, assert_same_tree, download_objects, regular_files, share_folder
 from bench.table import MEGABYTE
 from bench.workloads import MIB, Shape
+from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.compat.syncthing import Syncthing, syncthing_version
 from untrusted_s3.errors import UntrustedS3Error
 from untrusted_s3.store.embedded.process import die_with_parent
@@ -91,7 +91,7 @@ def _measure(shape: Shape, binary: Path, root: Path) -> Iterator[_Way]:
     source = root / "source"
     shape.build(source)
     with EmbeddedStore.start(root / "seaweedfs") as store:
-        with Gateway(root / "gateway", store, _PREFIX) as gateway:
+        with GatewayProcess(root / "gateway", store, f"{_PREFIX}/") as gateway:
             with Syncthing(binary, root / "sender", "sender") as sender:
                 share_folder(sender, gateway, _FOLDER, source)
                 sender.wait_completion(gateway.device_id, _FOLDER, _TIMEOUT)
@@ -123,7 +123,9 @@ def _touch_memory(shape: Shape, root: Path) -> None:
     scratch.unlink()
 
 
-def _through_the_gateway(shape: Shape, binary: Path, root: Path, gateway: Gateway, store: EmbeddedStore) -> Measurement:
+def _through_the_gateway(
+    shape: Shape, binary: Path, root: Path, gateway: GatewayProcess, store: EmbeddedStore
+) -> Measurement:
     """From the moment when the device may connect, with nothing left to scan, until it has everything."""
     with Syncthing(binary, root / "puller", "puller") as puller:
         share_folder(puller, gateway, _FOLDER, root / "pulled", paused=True)

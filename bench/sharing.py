@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.gateway import Gateway
+from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.compat.syncthing import Syncthing
 from untrusted_s3.compat.trees import differences, manifest
 from untrusted_s3.store.connection import S3Credentials, connect
@@ -21,7 +21,7 @@ PASSWORD = "correct horse battery staple"
 
 
 def share_folder(
-    device: Syncthing, gateway: Gateway, folder: str, path: Path, password: str = PASSWORD, **settings: object
+    device: Syncthing, gateway: GatewayProcess, folder: str, path: Path, password: str = PASSWORD, **settings: object
 ) -> None:
     """Let a trusted device dial the gateway and share a folder with it, all of which is scanned on return.
 
@@ -35,20 +35,20 @@ def share_folder(
     device.scan(folder)
 
 
-def rescan(device: Syncthing, gateway: Gateway, folder: str, timeout: float = 120) -> None:
+def rescan(device: Syncthing, gateway: GatewayProcess, folder: str, timeout: float = 120) -> None:
     """Scan what was changed, and wait until the gateway has it."""
     device.scan(folder)
     device.wait_completion(gateway.device_id, folder, timeout)
 
 
-def s3_client(gateway: Gateway) -> S3Client:
+def s3_client(gateway: GatewayProcess) -> S3Client:
     """A plain S3 client for the gateway's store."""
     store = gateway.store
     assert store is not None
     return connect(store.endpoint_url, S3Credentials(store.access_key, store.secret_key)).client
 
 
-def stored_keys(gateway: Gateway, below: str = "") -> dict[str, int]:
+def stored_keys(gateway: GatewayProcess, below: str = "") -> dict[str, int]:
     """All keys of the gateway's store, relative to its prefix and `below`, and their sizes."""
     assert gateway.store is not None
     prefix = gateway.prefix + below
@@ -61,12 +61,12 @@ def object_prefix(folder: str) -> str:
     return FolderKeys.of(folder).base + "objects/"
 
 
-def stored_objects(gateway: Gateway, folder: str) -> dict[str, int]:
+def stored_objects(gateway: GatewayProcess, folder: str) -> dict[str, int]:
     """The keys of a folder's objects below `objects/`, and their sizes."""
     return stored_keys(gateway, object_prefix(folder))
 
 
-def download_objects(gateway: Gateway, folder: str, to: Path) -> None:
+def download_objects(gateway: GatewayProcess, folder: str, to: Path) -> None:
     """Copy `objects/` to a disk."""
     store, client, prefix = gateway.store, s3_client(gateway), object_prefix(folder)
     assert store is not None

@@ -19,9 +19,10 @@ from bench.sharing import (
     stored_keys,
     stored_objects,
 )
-from tests.peers.gateway import Gateway, GatewayFailed
+from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, manifest
+from untrusted_s3.errors import GatewayUnreachable
 from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.store.layout import FolderKeys
 
@@ -91,6 +92,6 @@ def wait_same_tree(gateway: Gateway, original: Path, copy: Path) -> None:
 
     try:
         gateway.wait_for("both devices to hold the same", equal)
-    except GatewayFailed:
+    except GatewayUnreachable:
         assert_same_tree(original, copy)
         raise

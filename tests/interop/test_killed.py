@@ -22,10 +22,11 @@ from tests.interop.sharing import PASSWORD, fetched_folder
 from tests.interop.stored_log import check_log
 from tests.peers.debian import SyncthingVersion
 from tests.peers.fault_proxy import Fault, FaultProxy, Moment, Reset, no_fault
-from tests.peers.gateway import Gateway, GatewayFailed
+from tests.peers.gateway import Gateway
 from tests.peers.store_requests import StoreRequest
 from tests.peers.syncthing import Syncthing, SyncthingFailed
 from tests.peers.trees import assert_same_tree, count_files, random_file
+from untrusted_s3.errors import GatewayUnreachable
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.settings import LogSettings, Settings, SyncSettings, UpkeepSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
@@ -156,7 +157,7 @@ class Walk:
         self.proxy.script = script
         operation = strike.request_class.split()[0]
         self.change(large=prepare is not _nothing or "part" in operation.lower() or operation == "HeadObject")
-        with contextlib.suppress(GatewayFailed):
+        with contextlib.suppress(GatewayUnreachable):
             if gateway.process is None:
                 gateway.start()
             self._wait_complete(struck)

@@ -1,20 +1,30 @@
-"""The gateway as a child process whose settings a test may choose."""
+"""The gateway as a child process: with settings of the test, its log, and its end checked.
+
+Its log is one JSON object a line; a line that is not JSON is a traceback.
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
-from bench.gateway import Gateway as GatewayProgram
-from bench.gateway import GatewayFailed, S3Server
 from tests.peers.gateway_main import encode
+from tests.peers.s3_server import S3Server
+from untrusted_s3.compat.commands import PROGRAM, command_environment
+from untrusted_s3.compat.gateway_process import START_TIMEOUT, STOP_TIMEOUT, GatewayProcess
 from untrusted_s3.settings import Settings
 
-__all__ = ["Gateway", "GatewayFailed"]
 
+class Gateway(GatewayProcess):
+    """One gateway on a prefix of `store`, or, with None, on an embedded store below `home`.
 
-class Gateway(GatewayProgram):
-    """One gateway. `settings` are what no option sets; they apply from the next `start` on."""
+    `settings` are what no option sets.
+    """
 
     def __init__(
         self,
@@ -24,19 +34,73 @@ class Gateway(GatewayProgram):
         *,
         options: Sequence[str] = (),
         settings: Settings | None = None,
-        rules: Mapping[str, float] | None = None,
         identity: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(home, store, prefix, options=options, identity=identity, environment=environment)
-        self.settings = settings
-        self.rules = dict(rules or {})
+        super().__init__(
+            home,
+            store,
+            f"{prefix}/" if prefix else "",
+            options=options,
+            identity=identity,
+            environment={**(environment or {}), "PYTHONUNBUFFERED": "1"},
+            program=PROGRAM if settings is None else with_settings(settings),
+        )
 
-    def program(self) -> list[str]:
-        if self.rules:
-            rules = "".join(f"limits.{name} = {value!r}; " for name, value in self.rules.items())
-            script = f"import sys; from untrusted_s3 import limits; {rules}"
-            return ["-c", script + "from untrusted_s3.cli.main import main; sys.exit(main())"]
-        if self.settings is not None:
-            return ["-m", "tests.peers.gateway_main", encode(self.settings)]
-        return super().program()
+    def wait_ended(self) -> int:
+        """Return the exit code of the gateway, which must end by itself in time."""
+        assert self.process is not None
+        try:
+            return self.process.wait(STOP_TIMEOUT)
+        finally:
+            self.kill()
+
+    def run_to_its_end(self) -> tuple[int, str]:
+        """Start a gateway that cannot run. Return its exit code and what it printed."""
+        done = subprocess.run(
+            self.serve_command(),
+            env=command_environment(self.store),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_TIMEOUT,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop it. Unless the test has failed, it must end well and never have logged an internal error."""
+        if kind is not None:
+            self.kill()
+            return
+        assert self.stop() in (0, None), self.log_tail(40)
+        self.assert_no_internal_errors()
+
+    def http_status(self, path: str) -> int:
+        """Return the status code of a GET."""
+        return self.http_get(path)[0]
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return all lines of the log. Fails where one is neither JSON nor the message of a start that failed."""
+        lines = self.log_file.read_text(errors="replace").splitlines()
+        lines = [line for line in lines if not line.startswith("error: ")]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError:
+            raise AssertionError(f"not every line of the log is JSON:\n{self.log_tail(40)}") from None
+
+    def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        """Return the lines of one event with these values."""
+        return [line for line in self.log() if {"event": event, **fields}.items() <= line.items()]
+
+    def assert_no_internal_errors(self) -> None:
+        """Fail if the gateway ever logged a traceback or anything critical."""
+        errors = [line for line in self.log() if "exception" in line or line["level"] == "critical"]
+        assert not errors, "\n".join(json.dumps(line, indent=1).replace("\\n", "\n") for line in errors)
+
+
+def with_settings(settings: Settings) -> list[str]:
+    """Return the command of a program that is `untrusted-s3` with these settings."""
+    return [sys.executable, "-m", "tests.peers.gateway_main", encode(settings)]

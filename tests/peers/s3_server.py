@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.gateway import S3Server
 from tests.peers.debian import SYNCTHING_VERSIONS
+from untrusted_s3.compat.commands import ReachableStore as S3Server
 
 __all__ = ["S3Server", "on_each_peer", "on_each_s3_server"]
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from tests.interop.sharing import PASSWORD
 from tests.interop.stored_log import check_log
 from tests.peers.fault_proxy import FaultProxy, no_fault, random_faults
-from tests.peers.gateway import Gateway, GatewayFailed
+from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing, SyncthingFailed
 from tests.peers.trees import assert_same_tree, count_files, manifest
 from tests.soak.changes import RandomChanges
+from untrusted_s3.errors import GatewayUnreachable
 from untrusted_s3.settings import LogSettings, Settings, StoreSettings, SyncSettings, UpkeepSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.units import MIB
@@ -173,7 +174,7 @@ class Soak:
             try:
                 self._gateway.start()
                 break
-            except GatewayFailed:
+            except GatewayUnreachable:
                 if number == _START_TRIES:
                     raise
                 self.outcome.restarts["failed to start"] += 1

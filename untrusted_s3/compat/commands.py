@@ -35,13 +35,13 @@ def store_arguments(store: ReachableStore, prefix: str = "") -> list[str]:
     return ["--store", str(StoreLocation(store.bucket, prefix)), "--endpoint-url", store.endpoint_url]
 
 
-def command_environment(store: ReachableStore, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a command on a store, with `more` variables.
+def command_environment(store: ReachableStore | None, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a command on a store, or on a local one, with `more` variables.
 
     No setting and no credential of this process gets into it.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "UNTRUSTED_S3_"))}
-    keys = {"AWS_ACCESS_KEY_ID": store.access_key, "AWS_SECRET_ACCESS_KEY": store.secret_key}
+    keys = {"AWS_ACCESS_KEY_ID": store.access_key, "AWS_SECRET_ACCESS_KEY": store.secret_key} if store else {}
     return {**inherited, **keys, **(more or {})}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from untrusted_s3.compat.commands import PROGRAM, ReachableStore, command_environment, store_arguments
+from untrusted_s3.compat.commands import PROGRAM, ReachableStore, command_environment, run_command, store_arguments
 from untrusted_s3.compat.ports import free_port
 from untrusted_s3.errors import GatewayUnreachable
 from untrusted_s3.identity.certificate import load_or_create
@@ -33,7 +33,8 @@ _WAIT_TIMEOUT = 120.0
 class GatewayProcess:
     """A gateway on a prefix (empty, or ending in a slash) of a store; a context manager.
 
-    `home` holds its identity, state and log; it survives `stop` and another `start`. `options` are more options of
+    `home` holds its state, its log and, without other options in `identity`, its identity; it survives `stop` and
+    another `start`. With None as `store` the gateway runs a store below `home` itself. `options` are more options of
     `serve`, `environment` more variables, and `program` is what is run instead of this program, for settings that are
     not options. Start it from the main thread: on Linux it is told to end when the thread that started it ends.
     """
@@ -41,25 +42,32 @@ class GatewayProcess:
     def __init__(
         self,
         home: Path,
-        store: ReachableStore,
+        store: ReachableStore | None,
         prefix: str = "",
         *,
         options: Sequence[str] = (),
+        identity: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
         program: Sequence[str] = PROGRAM,
     ) -> None:
+        home.mkdir(parents=True, exist_ok=True)
         self.home = home
+        self.store = store
+        self.prefix = prefix
         self.state = home / "state"
         self.log_file = home / "gateway.log"
-        self.device_id = load_or_create(home / "identity").device_id
+        self.program = program
         self.listen_address = f"tcp://127.0.0.1:{free_port()}"
         self.http_port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        self._store = store
-        self._prefix = prefix
         self._options = list(options)
-        self._environment = dict(environment or {})
-        self._program = list(program)
+        self._environment = {"UNTRUSTED_S3_LOG_FORMAT": "json", **(environment or {})}
+        if identity is None:
+            self._identity = ["--identity", str(home / "identity")]
+            self.device_id = str(load_or_create(home / "identity").device_id)
+        else:
+            self._identity = list(identity)
+            self.device_id = self.command("id", *identity).stdout.strip()
 
     # The process
 
@@ -68,7 +76,7 @@ class GatewayProcess:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 self.serve_command(),
-                env=command_environment(self._store, {"UNTRUSTED_S3_LOG_FORMAT": "json", **self._environment}),
+                env=command_environment(self.store, self._environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -84,8 +92,7 @@ class GatewayProcess:
     def serve_command(self) -> list[str]:
         """Return the command line of the gateway."""
         return [
-            *(*self._program, "serve", *store_arguments(self._store, self._prefix)),
-            *("--identity", str(self.home / "identity"), "--state", str(self.state)),
+            *(*self.program, "serve", *self._store_arguments(), *self._identity, "--state", str(self.state)),
             *("--listen", self.listen_address, "--http", f"127.0.0.1:{self.http_port}"),
             *self._options,
         ]
@@ -140,6 +147,26 @@ class GatewayProcess:
     def log_tail(self, lines: int = _LOG_LINES) -> str:
         """Return the last lines of the log."""
         return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+
+    # Other commands on the same store
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of this program on the gateway's store. Raises GatewayUnreachable if it fails."""
+        environment = command_environment(self.store, self._environment)
+        done = run_command([*arguments, *self._store_arguments()], environment, START_TIMEOUT)
+        if done.returncode != 0:
+            raise GatewayUnreachable(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+        return done
+
+    def add_peer(self, device_id: str, addresses: Sequence[str] = (), share: Sequence[str] = ()) -> None:
+        """Accept a device, with the command that an operator would use."""
+        options = [f"--address={address}" for address in addresses] + [f"--share={folder}" for folder in share]
+        self.command("peers", "add", device_id, *options)
+
+    def _store_arguments(self) -> list[str]:
+        if self.store is None:
+            return ["--data", str(self.home / "data")]
+        return store_arguments(self.store, self.prefix)
 
     # HTTP
 
