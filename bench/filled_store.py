@@ -69,7 +69,7 @@ async def _fill(
         await write_record(bucket, layout.peer_key(peer), PeerRecord(peer).to_json())
         record, keys = FolderRecord(FOLDER, "", _TOKEN), FolderKeys.of(FOLDER)
         await write_record(bucket, keys.record, record.to_json(), create=True)
-        log = FolderLog(bucket, keys, state, DeviceID.parse(gateway.device_id))
+        log = FolderLog(bucket, keys, state, DeviceID.parse(gateway.device_id), settings)
         await log.load()
         chance = random.Random(files)
         last = _made_up(chance)

@@ -1,4 +1,4 @@
-"""Imports go only downwards, and a gateway never loads anything that could decrypt."""
+"""Imports go only downwards, a gateway never loads anything that could decrypt, and long tasks have one home."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import untrusted_s3
 
 PACKAGE = Path(untrusted_s3.__file__).parent
-# Each layer may import those with a smaller number.
+# A layer may import those with a smaller number. Layers with the same number do not know each other.
 LAYERS = {
     "errors": 0,
     "units": 0,
@@ -32,20 +32,20 @@ LAYERS = {
     "crypto": 3,
     "store": 3,
     "index": 4,
+    "identity": 4,
     "objects": 5,
-    "identity": 5,
     "connections": 6,
-    "sync": 7,
-    "gateway": 8,
+    "sync": 6,
     "vault": 6,
+    "gateway": 7,
     "restore": 7,
     "verify": 7,
     "vectors_check": 7,
-    "compat": 9,
-    "cli": 10,
-    "__main__": 11,
+    "compat": 8,
+    "cli": 9,
+    "__main__": 10,
 }
-# What a gateway consists of: it must not be able to decrypt.
+# Layers that a gateway consists of: it must not be able to decrypt.
 ZERO_KNOWLEDGE = ("bep", "store", "index", "objects", "identity", "connections", "sync", "gateway")
 SECRET = (
     "untrusted_s3.crypto",
@@ -57,24 +57,47 @@ SECRET = (
     "miscreant",
     "nacl",
 )
+# What may start tasks. A task that is to run until the gateway stops belongs to the supervisor.
+TASK_OWNERS = {
+    "untrusted_s3.supervisor": "runs every long task",
+    "untrusted_s3.threads": "waits for one call in a thread",
+    "untrusted_s3.read_ahead": "the reads that are ahead of one consumer",
+    "untrusted_s3.cli.commands.serve": "the operator's view, for as long as the command runs",
+    "untrusted_s3.cli.progress": "the progress line of one command",
+    "untrusted_s3.cli.signals": "the work of one command, which a signal cancels",
+    "untrusted_s3.gateway.gateway": "until the supervisor is used",
+    "untrusted_s3.objects.assembly": "the requests for one object",
+    "untrusted_s3.objects.multipart_writer": "the parts of one object",
+    "untrusted_s3.store.folder_removal": "the deletions of one removal",
+    "untrusted_s3.sync.folder": "the tasks of one folder, inside a task of the supervisor",
+    "untrusted_s3.vault.concurrency": "the files of one command",
+}
+STARTERS = ("create_task", "ensure_future", "run_coroutine_threadsafe")
 
 
-def modules() -> Iterator[tuple[str, Path]]:
+def modules() -> dict[str, Path]:
+    """Return all modules and packages by their full names."""
+    found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        yield ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts), path
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Full names of what a module imports from us, also within functions and under TYPE_CHECKING."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Yield what a module imports of this package, also within functions and under TYPE_CHECKING."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "untrusted_s3")
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            if node.module == "untrusted_s3":
-                yield from (f"untrusted_s3.{alias.name}" for alias in node.names)
-            elif node.module and node.module.startswith("untrusted_s3."):
-                yield node.module
+            if node.module and node.module.split(".")[0] == "untrusted_s3":
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    yield name if name in MODULES else node.module
 
 
 def layer(module: str) -> str:
@@ -82,14 +105,22 @@ def layer(module: str) -> str:
     return parts[1] if len(parts) > 1 else ""
 
 
+def loaded_secrets(program: str) -> str:
+    """Return which modules with secrets a program has loaded at its end."""
+    program += f"\nimport sys; print([name for name in sys.modules if name.startswith({SECRET!r})])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
 def test_every_module_has_its_layer() -> None:
-    assert {layer(name) for name, _ in modules()} <= {*LAYERS, "__init__"}
+    assert {layer(name) for name in MODULES} <= {*LAYERS, ""}
 
 
 def test_imports_go_only_downwards() -> None:
     wrong = [
         f"{name} imports {target}"
-        for name, path in modules()
+        for name, path in MODULES.items()
         for target in imported(path)
         if layer(name) in LAYERS
         and layer(target) in LAYERS
@@ -102,21 +133,21 @@ def test_imports_go_only_downwards() -> None:
 def test_only_the_key_holders_side_imports_the_crypto() -> None:
     wrong = [
         f"{name} imports {target}"
-        for name, path in modules()
+        for name, path in MODULES.items()
         for target in imported(path)
         if layer(name) in ZERO_KNOWLEDGE and target.startswith(SECRET)
     ]
     assert wrong == []
 
 
-def test_modules_of_a_layer_do_not_import_each_other_in_circles() -> None:
-    graph = {name: set(imported(path)) for name, path in modules()}
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {name: set(imported(path)) & MODULES.keys() - {name} for name, path in MODULES.items()}
     done: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:
         assert name not in above, " imports ".join([*above[above.index(name) :], name])
         if name not in done:
-            for target in graph.get(name, ()):
+            for target in graph[name]:
                 visit(target, (*above, name))
             done.add(name)
 
@@ -126,15 +157,29 @@ def test_modules_of_a_layer_do_not_import_each_other_in_circles() -> None:
 
 @pytest.mark.parametrize("layers", [("gateway",), ZERO_KNOWLEDGE])
 def test_a_gateway_loads_no_crypto_of_folders(layers: tuple[str, ...]) -> None:
-    names = [name for name, _ in modules() if layer(name) in layers]
-    assert any(name.endswith(".gateway") for name in names)
-    program = "\n".join(
-        [
-            "import importlib, sys",
-            *(f"importlib.import_module({name.removesuffix('.__init__')!r})" for name in names),
-            f"print([name for name in sys.modules if name.startswith({SECRET!r})])",
-        ]
-    )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.strip() == "[]"
+    names = [name for name in MODULES if layer(name) in layers]
+    assert "untrusted_s3.gateway.gateway" in names
+    imports = "".join(f"importlib.import_module({name!r})\n" for name in names)
+    assert loaded_secrets(f"import importlib\n{imports}") == "[]"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import untrusted_s3.gateway.gateway",
+        "from untrusted_s3.cli.main import main; main(['serve', '--help'])",
+    ],
+)
+def test_neither_the_gateway_nor_its_command_loads_what_decrypts(program: str) -> None:
+    assert loaded_secrets(program) == "[]"
+
+
+def test_only_owners_of_short_work_start_tasks_beside_the_supervisor() -> None:
+    starters = {
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute | ast.Name)
+        if (node.attr if isinstance(node, ast.Attribute) else node.id) in STARTERS
+    }
+    assert starters - TASK_OWNERS.keys() == set()

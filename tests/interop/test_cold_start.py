@@ -9,12 +9,12 @@ import pytest
 
 from bench.filled_store import FOLDER, FetchingPeer, FilledStore, fill
 from tests.interop.sharing import s3_client, stored_keys
-from tests.peers.gateway import Gateway
-from untrusted_s3 import limits
+from tests.peers.gateway import Gateway, from_parts
 from untrusted_s3.identity.certificate import Identity, generate
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.units import DAY
 
 pytestmark = [pytest.mark.interop, pytest.mark.store]
 
@@ -34,12 +34,12 @@ def gateway(seaweedfs: EmbeddedStore, bucket_prefix: str, tmp_path: Path) -> Gat
 
 
 @pytest.fixture
-def store(gateway: Gateway, identity: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FilledStore:
+def store(gateway: Gateway, identity: Identity, tmp_path: Path) -> FilledStore:
     """Checkpoints at 12 and 24 of 30 segments."""
-    monkeypatch.setattr(limits, "SEGMENT_COST", 0)
-    monkeypatch.setattr(limits, "CHECKPOINT_SHARE", 0)
-    monkeypatch.setattr(limits, "CHECKPOINT_COST", 12 * 120_000)
-    return fill(gateway, FILES, identity.device_id, tmp_path, LogSettings(segment_entries=SEGMENT_ENTRIES))
+    settings = LogSettings(
+        segment_entries=SEGMENT_ENTRIES, segment_cost=0, checkpoint_share=0, checkpoint_cost=12 * 120_000
+    )
+    return fill(gateway, FILES, identity.device_id, tmp_path, settings)
 
 
 def test_a_cold_start_reads_a_checkpoint_and_the_segments_after_it(
@@ -90,14 +90,7 @@ def test_a_gateway_cleans_up_behind_itself(
 ) -> None:
     keys = FolderKeys.of(FOLDER)
     assert gateway.store is not None
-    gateway.rules = {
-        "HISTORY_RETENTION": 0,
-        "MIN_HISTORY_RETENTION": 0,
-        "SEGMENT_RETENTION": 2,
-        "UPLOAD_RETENTION": 2,
-        "FIRST_MAINTENANCE_DELAY": 0.5,
-        "MAINTENANCE_INTERVAL": 0.5,
-    }
+    gateway.program = from_parts(age_factor=DAY)  # a second in the bucket counts as a day
     client, bucket = s3_client(gateway), gateway.store.bucket
     ours, other = f"{bucket_prefix}/{keys.base}objects/aa/unfinished", f"{bucket_prefix}/other/unfinished"
     for key in (ours, other):

@@ -22,7 +22,7 @@ from tests.interop.sharing import (
     stored_keys,
     stored_objects,
 )
-from tests.peers.gateway import Gateway
+from tests.peers.gateway import Gateway, from_parts
 from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, count_files, random_file
@@ -125,8 +125,10 @@ def test_a_step_of_the_part_size(
     original, copy = tmp_path / "original", tmp_path / "copy"
     path = original / "file"
     random_file(path, 31 * MIB, seed=1)
+    gateway = Gateway(tmp_path / "gateway", s3_server, bucket_prefix)
+    gateway.program = from_parts(max_parts=4)
     with (
-        Gateway(tmp_path / "gateway", s3_server, bucket_prefix, rules={"MAX_PARTS": 4}) as gateway,
+        gateway,
         Syncthing(syncthing_binary, tmp_path / "first", "first") as first,
     ):
         share_folder(first, gateway, FOLDER, original)

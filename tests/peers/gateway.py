@@ -18,6 +18,7 @@ from tests.peers.s3_server import S3Server
 from untrusted_s3.compat.commands import PROGRAM, command_environment
 from untrusted_s3.compat.gateway_process import START_TIMEOUT, STOP_TIMEOUT, GatewayProcess
 from untrusted_s3.settings import Settings
+from untrusted_s3.store.format import PART_GRID
 
 
 class Gateway(GatewayProcess):
@@ -104,3 +105,9 @@ class Gateway(GatewayProcess):
 def with_settings(settings: Settings) -> list[str]:
     """Return the command of a program that is `untrusted-s3` with these settings."""
     return [sys.executable, "-m", "tests.peers.gateway_main", encode(settings)]
+
+
+def from_parts(*, age_factor: float = 1.0, max_parts: int = PART_GRID.max_parts) -> list[str]:
+    """Return the command of `tests.peers.gateway_from_parts`."""
+    options = [f"--age-factor={age_factor}", f"--max-parts={max_parts}"]
+    return [sys.executable, "-m", "tests.peers.gateway_from_parts", *options]

@@ -18,6 +18,7 @@ from untrusted_s3.gateway.gateway import Gateway, GatewaySettings
 from untrusted_s3.identity.certificate import load_or_create
 from untrusted_s3.settings import Settings, UpkeepSettings
 from untrusted_s3.store.bucket import MultipartUpload, ObjectSummary
+from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
 from untrusted_s3.structured_logging import configure_logging
