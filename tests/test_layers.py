@@ -65,7 +65,6 @@ TASK_OWNERS = {
     "untrusted_s3.cli.commands.serve": "the operator's view, for as long as the command runs",
     "untrusted_s3.cli.progress": "the progress line of one command",
     "untrusted_s3.cli.signals": "the work of one command, which a signal cancels",
-    "untrusted_s3.gateway.gateway": "until the supervisor is used",
     "untrusted_s3.objects.assembly": "the requests for one object",
     "untrusted_s3.objects.multipart_writer": "the parts of one object",
     "untrusted_s3.store.folder_removal": "the deletions of one removal",

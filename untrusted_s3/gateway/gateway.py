@@ -33,6 +33,7 @@ from untrusted_s3.gateway.upkeep import Maintenance
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.records import FolderRecord, PeerRecord, StoreRecord, open_store, read_record
 from untrusted_s3.supervisor import Supervisor, TaskStatus
 from untrusted_s3.sync.folder import Folder
@@ -75,8 +76,13 @@ class Gateway:
         sync_settings: How folders are synchronized.
     """
 
-    def __init__(self, bucket: GatewayBucket, identity: Identity, settings: GatewaySettings) -> None:
-        """Make a gateway that does nothing yet. Raises UsageError for an address that cannot be parsed."""
+    def __init__(
+        self, bucket: GatewayBucket, identity: Identity, settings: GatewaySettings, grid: PartGrid = PART_GRID
+    ) -> None:
+        """Make a gateway that does nothing yet. Raises UsageError for an address that cannot be parsed.
+
+        All gateways on a bucket must use the same `grid`.
+        """
         tuning = settings.tuning
         self.device_id = identity.device_id
         self.device_name = settings.name
@@ -96,6 +102,7 @@ class Gateway:
         self.responder = Responder(bucket, self.counters, tuning.sync, tuning.objects)
         self._stopped = False
         self._settings = settings
+        self._grid = grid
         self._uploads = asyncio.Semaphore(tuning.objects.concurrent_uploads)
         self._state_directory = settings.state_directory
         self.sessions = Sessions()
@@ -266,4 +273,5 @@ class Gateway:
             self._uploads,
             self.counters,
             self._settings.tuning,
+            self._grid,
         )
