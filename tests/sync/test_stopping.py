@@ -24,9 +24,9 @@ SETTINGS = SyncSettings(concurrent_small_files=3)
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> AsyncIterator[Pulling]:
-    """Has room for four parts at a time."""
+    """Has room for four parts at a time: a single folder leaves a third to others."""
     grid = PartGrid(single_put_size=PART, min_part_size=PART)
-    pulling = Pulling(tmp_path, SimulatedBucket(), settings=SETTINGS, grid=grid, budget=4 * PART)
+    pulling = Pulling(tmp_path, SimulatedBucket(), settings=SETTINGS, grid=grid, budget=6 * PART)
     async with running(pulling):
         yield pulling
 

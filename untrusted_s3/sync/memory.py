@@ -9,14 +9,14 @@ from untrusted_s3.accounts import Account
 
 @dataclass(frozen=True, slots=True)
 class SyncMemory:
-    """Accounts over all folders and connections. Their owners are device IDs where nothing else is said.
+    """Accounts over all folders and connections. An account's owners are device IDs, unless its text names others.
 
     Attributes:
         messages: Messages that wait to be handled. When it is exceeded, the device with the most is disconnected.
-        parsed: Parsed file infos that wait to be pulled, and entries of folders that were looked up lately.
-            Their owners are folders' files.
+        parsed: Parsed file infos: those that wait to be pulled, and, owned by the state's file, those of entries that
+            were looked up lately.
         requested: Blocks that were requested of peers and are not here yet.
-        blocks_in: Blocks and parts on their way to the store. Its owners are folders.
+        blocks_in: Blocks and parts on their way to the store. Owned by folders.
         blocks_out: Blocks on their way to peers. A device that waits for no other block may always get one.
     """
 

@@ -64,16 +64,19 @@ class RequestsIn:
 
         Returns when there is memory for the block, so that a peer that reads slowly waits with its own requests only.
         """
-        await self._memory.acquire(request.size)
         self._active += 1
+        try:
+            await self._memory.acquire(request.size)
+        except BaseException:
+            self._ended()
+            raise
 
         async def send(data: memoryview, code: int) -> None:
             try:
                 await self._send(request.id, data, code)
             finally:
                 self._memory.release(request.size)
-                self._active -= 1
-                self._close_if_unused()
+                self._ended()
 
         self._responder.submit(key, request.offset, request.size, send)
 
@@ -87,6 +90,10 @@ class RequestsIn:
         if not self._stopped:
             self._stopped = True
             self._close_if_unused()
+
+    def _ended(self) -> None:
+        self._active -= 1
+        self._close_if_unused()
 
     def _close_if_unused(self) -> None:
         if self._stopped and not self._active:
@@ -132,7 +139,7 @@ class Responder:
         self._waiting.setdefault(key, {}).setdefault(offset, []).append(_Waiting(size, answer))
         if self._active < self._settings.concurrent_gets and self._next_object() is not None:
             self._active += 1
-            self._tasks.start(self._read_waiting(), self._reader_ended)
+            self._tasks.start(self._read_waiting())
 
     async def stop(self) -> None:
         """Cancel what is under way. The peers are gone, and the store's connections will be closed."""
@@ -140,19 +147,19 @@ class Responder:
         await self._tasks.cancel()
 
     async def _read_waiting(self) -> None:
-        # One turn of the loop, so that requests of the same TLS record are here.
-        await asyncio.sleep(0)
-        while (key := self._next_object()) is not None:
-            self._reading[key] += 1
-            try:
-                await self._read(key, self._take_neighbours(key))
-            finally:
-                self._reading[key] -= 1
-                if not self._reading[key]:
-                    del self._reading[key]
-
-    def _reader_ended(self, task: asyncio.Task[None]) -> None:
-        self._active -= 1
+        try:
+            # One turn of the loop, so that requests of the same TLS record are here.
+            await asyncio.sleep(0)
+            while (key := self._next_object()) is not None:
+                self._reading[key] += 1
+                try:
+                    await self._read(key, self._take_neighbours(key))
+                finally:
+                    self._reading[key] -= 1
+                    if not self._reading[key]:
+                        del self._reading[key]
+        finally:
+            self._active -= 1
 
     def _next_object(self) -> str | None:
         """Return the first object that has requests waiting and may be read.
