@@ -113,8 +113,6 @@ NOT_YET: dict[Check, set[str]] = {
         "tests/simulated.py",
     },
     changes_a_global: {
-        "tests/cli/test_identity.py",
-        "tests/identity/test_sealed.py",
         "tests/interop/test_cold_start.py",
         "tests/store/test_fault_proxy.py",
         "tests/store/test_presign.py",

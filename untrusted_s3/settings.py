@@ -251,6 +251,17 @@ class EmbeddedSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IdentitySettings:
+    """Identities in the store.
+
+    Attributes:
+        scrypt_n: Scrypt's parameter N for a new identity: 2**17 takes 128 MiB and about half a second.
+    """
+
+    scrypt_n: int = 2**17
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of a program.
 
@@ -263,6 +274,7 @@ class Settings:
         sync: Synchronizing folders.
         upkeep: What the gateway does by itself.
         reading: Reading a folder with its password.
+        identity: Identities in the store.
     """
 
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -273,6 +285,7 @@ class Settings:
     sync: SyncSettings = field(default_factory=SyncSettings)
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
     reading: ReadSettings = field(default_factory=ReadSettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
 
 
 DEFAULT_BUFFER_MEMORY = 256 * MIB

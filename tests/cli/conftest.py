@@ -23,6 +23,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.main import main
 from untrusted_s3.cli.options import ENVIRONMENT_PREFIX
 from untrusted_s3.crypto.folder_key import FolderKey
+from untrusted_s3.settings import Settings
 from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
@@ -61,12 +62,18 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
 
 
 @pytest.fixture
-def run_cli(capsys: pytest.CaptureFixture[str]) -> RunCLI:
+def settings() -> Settings:
+    """Those of `run_cli`."""
+    return Settings()
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str], settings: Settings) -> RunCLI:
     """Runs a command line in this process."""
 
     def run(*arguments: object) -> Outcome:
         capsys.readouterr()
-        exit_code = main([str(argument) for argument in arguments])
+        exit_code = main([str(argument) for argument in arguments], settings)
         captured = capsys.readouterr()
         return Outcome(exit_code, captured.out, captured.err)
 

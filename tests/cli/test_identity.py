@@ -11,8 +11,8 @@ import pytest
 from tests.cli.conftest import RunCLI
 from tests.peers.s3_server import S3Server
 from untrusted_s3.cli.identity import IdentityOptions
-from untrusted_s3.identity import sealed as sealed_identity
 from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.settings import IdentitySettings, Settings
 from untrusted_s3.store.connection import connect
 
 PASSPHRASE = "correct horse battery staple"
@@ -25,10 +25,10 @@ def own() -> Identity:
     return generate()
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def settings() -> Settings:
     """Scrypt with less memory and time."""
-    monkeypatch.setattr(sealed_identity, "SCRYPT_N", 16)
+    return Settings(identity=IdentitySettings(scrypt_n=16))
 
 
 def write_secrets(identity: Identity) -> list[str]:

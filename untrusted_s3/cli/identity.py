@@ -12,12 +12,13 @@ from typing import Any, TypeVar, cast
 import click
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.cli.options import ENVIRONMENT_PREFIX, apply_options, option
+from untrusted_s3.cli.options import ENVIRONMENT_PREFIX, apply_options, current_invocation, option
 from untrusted_s3.cli.secret import read_secret
 from untrusted_s3.errors import UsageError
 from untrusted_s3.identity import certificate as identities
 from untrusted_s3.identity import sealed as sealed_identity
 from untrusted_s3.identity.certificate import Identity
+from untrusted_s3.settings import IdentitySettings
 from untrusted_s3.store.bucket import Bucket
 
 # Secrets are not options, because every user of the machine can see a command line.
@@ -39,6 +40,7 @@ class IdentityOptions:
         name: The name of a sealed identity in the store; made at first use.
         passphrase_file: A file with its passphrase.
         passphrase: Its passphrase. At most one of the two is set.
+        settings: What options do not set.
     """
 
     directory: Path
@@ -47,6 +49,7 @@ class IdentityOptions:
     name: str | None = None
     passphrase_file: Path | None = None
     passphrase: str | None = field(default=None, repr=False)
+    settings: IdentitySettings = field(default_factory=IdentitySettings)
 
     @property
     def in_store(self) -> bool:
@@ -60,7 +63,7 @@ class IdentityOptions:
         """
         if self.name is None:
             return self.open_local()
-        return await sealed_identity.open_or_create(bucket, self.name, self._read_passphrase())
+        return await sealed_identity.open_or_create(bucket, self.name, self._read_passphrase(), self.settings)
 
     def open_local(self) -> Identity:
         """Like `open`, for an identity that is not in the store."""
@@ -136,6 +139,7 @@ def identity_options(function: Function) -> Function:
             identity_name,
             identity_passphrase_file,
             passphrase,
+            current_invocation().settings.identity,
         )
         return function(*args, identity=options, **parameters)
 

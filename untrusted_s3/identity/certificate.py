@@ -1,7 +1,7 @@
-"""Our identity: the certificate and the private key that make a device ID.
+"""A device's identity: the certificate and the private key that make its device ID.
 
-In a folder of its own, the two files have the names and the form that they have in a Syncthing home, so an identity can
-move either way. `sealed_identity` keeps one in the store.
+In a folder, the two files have the names and the format that they have in a Syncthing home, so an identity can move
+either way. `sealed` keeps an identity in the store.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import UsageError
+from untrusted_s3.errors import IdentityFolderUnusable, UsageError
 
 CERTIFICATE_FILE = "cert.pem"
 KEY_FILE = "key.pem"
 
-# Syncthing compares a peer's certificate with this name before it looks at anything else in it.
+# Syncthing compares a peer's certificate with this name first (v2.1.3 lib/connections/service.go).
 COMMON_NAME = "syncthing"
 LIFETIME = timedelta(days=20 * 365)
 
@@ -47,22 +47,25 @@ class Identity:
 
     @property
     def device_id(self) -> DeviceID:
+        """The device ID of the certificate."""
         return DeviceID.from_certificate(self.certificate.public_bytes(Encoding.DER))
 
     @property
     def certificate_pem(self) -> bytes:
+        """The certificate in PEM form."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     @property
     def private_key_pem(self) -> bytes:
+        """The private key in PEM form (PKCS #8), not encrypted."""
         return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def generate() -> Identity:
-    """A new identity: ECDSA on P-384, self-signed, valid for about twenty years."""
+    """Make a new identity: ECDSA on P-384, self-signed, valid for about twenty years."""
     key = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, COMMON_NAME)])
-    start = datetime.now(UTC) - timedelta(days=1)  # a peer's clock may be behind ours
+    start = datetime.now(UTC) - timedelta(days=1)  # a peer's clock may be slow
     usage = x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
@@ -93,9 +96,9 @@ def generate() -> Identity:
 
 
 def parse(certificate: bytes, key: bytes, names: tuple[str, str], remedy: str) -> Identity:
-    """The identity of a certificate and a private key in PEM form.
+    """Return the identity of a certificate and a private key in PEM form.
 
-    Raises UsageError, with the one of `names` that is wrong, and with the `remedy`.
+    Raises UsageError; the message has the name of the wrong one, of the two `names`, and the `remedy`.
     """
     certificate_name, key_name = names
 
@@ -114,7 +117,7 @@ def parse(certificate: bytes, key: bytes, names: tuple[str, str], remedy: str) -
     except (ValueError, UnsupportedAlgorithm) as error:
         raise unusable(key_name, "is not a private key in PEM form") from error
     if not isinstance(private_key, PrivateKey):
-        raise unusable(key_name, "is of a kind that Syncthing cannot use (it takes ECDSA, Ed25519 and RSA)")
+        raise unusable(key_name, "is of a kind that Syncthing does not accept (it accepts ECDSA, Ed25519 and RSA)")
     spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if private_key.public_key().public_bytes(*spki) != public_key.public_bytes(*spki):
         raise unusable(key_name, f"does not belong to {Path(certificate_name).name}")
@@ -122,12 +125,12 @@ def parse(certificate: bytes, key: bytes, names: tuple[str, str], remedy: str) -
 
 
 def load_files(certificate: Path, key: Path, remedy: str = "give both files of one identity") -> Identity:
-    """Read an identity from two files of any names. Raises UsageError if they are not there or not a pair."""
+    """Read an identity from two files of any names. Raises UsageError if they are missing or not a pair."""
     return parse(_read(certificate), _read(key), (str(certificate), str(key)), remedy)
 
 
 def load(directory: Path) -> Identity:
-    """Read `cert.pem` and `key.pem`. Raises UsageError if they are not there or not a pair."""
+    """Read `cert.pem` and `key.pem`. Raises UsageError if they are missing or not a pair."""
     certificate_path, key_path = directory / CERTIFICATE_FILE, directory / KEY_FILE
     present = [path for path in (certificate_path, key_path) if os.path.lexists(path)]
     if not present:
@@ -143,9 +146,9 @@ def load(directory: Path) -> Identity:
 
 
 def load_or_create(directory: Path) -> Identity:
-    """Read the identity in `directory`; if neither file is there, make one. An existing file is never overwritten.
+    """Read the identity in `directory`; if neither file exists, make one. An existing file is never overwritten.
 
-    Raises UsageError as `load` does, and if the files cannot be written.
+    Raises UsageError like `load`, and IdentityFolderUnusable if the files cannot be written.
     """
     if any(os.path.lexists(directory / name) for name in (CERTIFICATE_FILE, KEY_FILE)):
         return load(directory)
@@ -160,9 +163,7 @@ def load_or_create(directory: Path) -> Identity:
             " directory; if another process is just making the identity, try again"
         ) from error
     except OSError as error:
-        raise UsageError(
-            f"cannot keep an identity in {directory}: {error.strerror}; choose another directory with --identity"
-        ) from error
+        raise IdentityFolderUnusable(f"cannot keep an identity in {directory}: {error.strerror}") from error
     return identity
 
 
@@ -174,7 +175,7 @@ def _read(path: Path) -> bytes:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Create `path` with all of its content, or not at all; FileExistsError if it is there."""
+    """Create `path` with all of its content, or not at all. Raises FileExistsError if it exists."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

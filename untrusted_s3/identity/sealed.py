@@ -1,6 +1,7 @@
-"""An identity in the store, sealed under a passphrase (docs/format.md), so that a gateway needs no disk for it either.
+"""An identity in the store, encrypted with a passphrase (docs/format.md), so that a gateway needs no disk for it.
 
-Whoever reads the bucket can try passphrases, at one scrypt each; hence the memory that scrypt is told to take.
+Everybody who can read the bucket can try passphrases, each at the cost of one scrypt; that is why scrypt takes much
+memory.
 """
 
 from __future__ import annotations
@@ -17,27 +18,43 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from untrusted_s3 import limits
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, UsageError, WrongPassword
+from untrusted_s3.errors import DataError, UsageError, WrongPassphrase
 from untrusted_s3.identity.certificate import Identity, generate, parse
+from untrusted_s3.settings import IdentitySettings
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.units import MIB
 
 VERSION = 1
 SALT_SIZE = 16
 NONCE_SIZE = 12
 KEY_SIZE = 32
 
-# 128 MiB and about half a second a try.
-SCRYPT_N = 2**17
 SCRYPT_R = 8
 SCRYPT_P = 1
+MIN_PASSPHRASE_CHARACTERS = 12
+# A record that asks for more memory (128 N r p, RFC 7914 section 5) is refused.
+MAX_SCRYPT_MEMORY = 256 * MIB
+
+DEFAULTS = IdentitySettings()
 
 
 @dataclass(frozen=True, slots=True)
 class SealedIdentity:
-    """The record: what the sealed texts are bound to, scrypt's parameters, and the texts as AES-256-GCM left them."""
+    """The record of an identity in the store.
+
+    Attributes:
+        store_id: The store that the identity is bound to.
+        name: The identity's name in that store.
+        device_id: The device ID.
+        n: Scrypt's parameter N.
+        r: Scrypt's parameter r.
+        p: Scrypt's parameter p.
+        salt: Scrypt's salt.
+        nonce: The nonce of AES-256-GCM.
+        sealed: Certificate and private key, encrypted with AES-256-GCM.
+    """
 
     store_id: str
     name: str
@@ -50,23 +67,22 @@ class SealedIdentity:
     sealed: bytes
 
     @classmethod
-    def seal(cls, identity: Identity, store_id: str, name: str, passphrase: str) -> SealedIdentity:
-        """Seals an identity for one store and one name. Takes scrypt's time and memory."""
+    def seal(
+        cls, identity: Identity, store_id: str, name: str, passphrase: str, settings: IdentitySettings
+    ) -> SealedIdentity:
+        """Encrypt an identity for one store and one name. Takes the time and the memory of scrypt."""
         salt, nonce = secrets.token_bytes(SALT_SIZE), secrets.token_bytes(NONCE_SIZE)
-        record = cls(store_id, name, identity.device_id, SCRYPT_N, SCRYPT_R, SCRYPT_P, salt, nonce, b"")
+        record = cls(store_id, name, identity.device_id, settings.scrypt_n, SCRYPT_R, SCRYPT_P, salt, nonce, b"")
         texts = {"certificate": identity.certificate_pem.decode(), "private_key": identity.private_key_pem.decode()}
         sealed = AESGCM(record._key(passphrase)).encrypt(nonce, json.dumps(texts).encode(), record._bound)
         return replace(record, sealed=sealed)
 
     def open(self, passphrase: str) -> Identity:
-        """The identity. Takes scrypt's time and memory. Raises WrongPassword, or DataError for what is no identity."""
+        """Decrypt the identity. Takes the time and the memory of scrypt. Raises WrongPassphrase or DataError."""
         try:
             plain = AESGCM(self._key(passphrase)).decrypt(self.nonce, self.sealed, self._bound)
         except InvalidTag:
-            raise WrongPassword(
-                f"the passphrase does not open the identity {self.name!r}: give the one that it was made with; without"
-                " it, choose another --identity-name and accept the new device ID at every peer, which loses nothing"
-            ) from None
+            raise WrongPassphrase(f"the passphrase does not open the identity {self.name!r}") from None
         names = (f"the certificate in the identity {self.name!r}", f"the key in the identity {self.name!r}")
         try:
             texts = json.loads(plain)
@@ -90,7 +106,7 @@ class SealedIdentity:
         return Scrypt(self.salt, KEY_SIZE, self.n, self.r, self.p).derive(passphrase.encode(errors="surrogateescape"))
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the JSON object."""
         return {
             "version": VERSION,
             "store_id": self.store_id,
@@ -104,7 +120,7 @@ class SealedIdentity:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SealedIdentity:
-        """From the JSON object. Raises DataError for a newer version, ValueError, KeyError or TypeError for damage."""
+        """Read the JSON object. Raises DataError for a newer version; ValueError, KeyError, TypeError for damage."""
         if value["version"] != VERSION:
             raise DataError(f"the sealed identity has version {value['version']}: use a newer untrusted-s3")
         scrypt = value["scrypt"]
@@ -122,28 +138,29 @@ class SealedIdentity:
         if value["sha256"] != record._checksum or len(record.salt) != SALT_SIZE or len(record.nonce) != NONCE_SIZE:
             raise ValueError("the checksum is wrong")
         n, r, p = record.n, record.r, record.p
-        if n < 2 or n & (n - 1) or r < 1 or p < 1 or 128 * n * r * p > limits.MAX_SCRYPT_MEMORY:
+        if n < 2 or n & (n - 1) or r < 1 or p < 1 or 128 * n * r * p > MAX_SCRYPT_MEMORY:
             raise ValueError(f"scrypt cannot take n={n} r={r} p={p}")
         return record
 
 
 async def read(bucket: Bucket, name: str) -> SealedIdentity | None:
-    """The record of that name, if there is one. Raises UsageError for what is no name, DataError or StoreError."""
+    """Return the record of that name, or None. Raises UsageError for an invalid name, DataError or StoreError."""
     return await records.read_record(bucket, layout.identity_key(name), SealedIdentity.from_json)
 
 
-async def open_or_create(bucket: Bucket, name: str, passphrase: str) -> Identity:
-    """The identity of that name in this store, made at first use; of several that make it at once all get the same.
+async def open_or_create(bucket: Bucket, name: str, passphrase: str, settings: IdentitySettings = DEFAULTS) -> Identity:
+    """Return the identity of that name in this store; make it at first use.
 
-    Raises UsageError for a name or passphrase that cannot be, WrongPassword, DataError or StoreError.
+    If several processes make it at once, all get the same. Raises UsageError for an invalid name or passphrase,
+    WrongPassphrase, DataError or StoreError.
     """
     key = layout.identity_key(name)
-    if len(passphrase) < limits.MIN_PASSPHRASE_CHARACTERS:
-        raise UsageError(f"the identity's passphrase needs at least {limits.MIN_PASSPHRASE_CHARACTERS} characters")
+    if len(passphrase) < MIN_PASSPHRASE_CHARACTERS:
+        raise UsageError(f"the identity's passphrase needs at least {MIN_PASSPHRASE_CHARACTERS} characters")
     store = await records.open_store(bucket)
     record = await read(bucket, name)
     if record is None:
-        fresh = await asyncio.to_thread(SealedIdentity.seal, generate(), store.store_id, name, passphrase)
+        fresh = await asyncio.to_thread(SealedIdentity.seal, generate(), store.store_id, name, passphrase, settings)
         record = await records.create_or_read(bucket, key, fresh.to_json(), SealedIdentity.from_json)
     if (record.store_id, record.name) != (store.store_id, name):
         raise DataError(
