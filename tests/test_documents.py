@@ -174,6 +174,15 @@ def test_names_in_code_exist(path: Path) -> None:
     assert wrong == [] or relative(path) in NOT_YET
 
 
+def test_modules_in_the_architecture_exist() -> None:
+    path = ROOT / "docs" / "architecture.md"
+    names = {code.text for code in code_of(read(path)) if re.fullmatch(r"[a-z]+(?:_[a-z]+)*", code.text)}
+    modules = {module.stem for module in PACKAGE.rglob("*.py")} | {
+        module.parent.name for module in PACKAGE.rglob("*.py")
+    }
+    assert sorted(names - modules - commands().keys()) == [] or relative(path) in NOT_YET
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 def test_python_names_exist(path: Path) -> None:
     """Names such as untrusted_s3.vault.reading or tests.loops.one_loop."""
