@@ -92,7 +92,7 @@ class StoredFolder:
         body = [key.encrypt_block(piece) for piece in pieces] + [encode_trailer(info)]
         await self.bucket.put(self.keys.object(info.name, content_hash(info)), body)
         whole = b"".join(body)
-        size = part_size(info.message.size)
+        size = part_size(info.message.size, info.message.blocks[0].size)
         checksums = tuple(crc32c_of([whole[start:end]]) for start, end in part_ranges(len(whole), size))
         return Entry(info, StoredObject(content_hash(info), len(whole), size, checksums))
 

@@ -1,0 +1,235 @@
+"""A reader that is written from docs/format.md alone reads what this program has written.
+
+The reader uses nothing of the program. It stops where folders' encryption begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import crc32c
+import pytest
+
+from tests.simulated import SimulatedBucket
+from tests.vault.stored_folder import BLOCK_SIZE, FOLDER_ID, StoredFolder, random_bytes
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.units import KIB, MIB
+
+MAGIC = b"US3SEG\x00\x01"
+
+
+def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a serialized protobuf message."""
+    position = 0
+
+    def varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = message[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while position < len(message):
+        tag = varint()
+        if tag & 7 == 0:
+            yield tag >> 3, varint()
+            continue
+        size = {1: 8, 5: 4}.get(tag & 7) or varint()
+        yield tag >> 3, message[position : position + size]
+        position += size
+
+
+def one(message: bytes, number: int, default: int | bytes = 0) -> int | bytes:
+    """A field that occurs once; of several, the last one counts."""
+    return dict(fields(message)).get(number, default)
+
+
+def number_in(message: bytes, number: int) -> int:
+    value = one(message, number)
+    assert isinstance(value, int)
+    return value
+
+
+def bytes_in(message: bytes, number: int) -> bytes:
+    value = one(message, number, b"")
+    assert isinstance(value, bytes)
+    return value
+
+
+def all_in(message: bytes, number: int) -> list[bytes]:
+    return [value for field, value in fields(message) if field == number and isinstance(value, bytes)]
+
+
+def checked(data: bytes) -> bytes:
+    """The bytes before a CRC-32C."""
+    assert crc32c.crc32c(data[:-4]) == int.from_bytes(data[-4:], "big")
+    return data[:-4]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder has under an encrypted name."""
+
+    sequence: int
+    file_info: bytes
+    object_name: str
+    object_size: int
+    part_size: int
+    checksums: tuple[int, ...]
+
+
+class Reader:
+    """One folder in the objects of a bucket, by their keys."""
+
+    def __init__(self, objects: Mapping[str, bytes], folder_id: str) -> None:
+        store = json.loads(objects["store.json"])
+        assert (store["format"], store["version"]) == ("untrusted_s3", 1)
+        plain = re.fullmatch(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}", folder_id)
+        segment = folder_id if plain else "_" + hashlib.sha256(folder_id.encode()).hexdigest()[:32]
+        self.objects = objects
+        self.base = f"folders/{segment}/"
+        self.record = json.loads(objects[f"{self.base}folder.json"])
+        assert self.record["id"] == folder_id
+        assert not self.record.get("removed")
+        self.files: dict[str, Found] = {}
+        self.position = self.sequence = 0
+
+    def read(self, scratch: Path, *, use_checkpoints: bool = True) -> None:
+        checkpoints = sorted(key for key in self.objects if key.startswith(f"{self.base}checkpoints/"))
+        if checkpoints and use_checkpoints:
+            self.load(checkpoints[-1], scratch)
+        while (segment := self.objects.get(f"{self.base}log/{self.position + 1:020d}")) is not None:
+            self.position += 1
+            if segment:
+                assert segment.startswith(MAGIC)
+                self.apply(checked(segment)[len(MAGIC) :])
+
+    def load(self, key: str, scratch: Path) -> None:
+        database = checked(self.objects[key])
+        assert len(database) % 512 == 0
+        scratch.write_bytes(database)
+        connection = sqlite3.connect(scratch)
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        meta = dict(connection.execute("SELECT key, value FROM meta"))
+        self.position, self.sequence = meta["position"], meta["sequence"]
+        assert self.position == int(key.rpartition("/")[2])
+        totals = {"files": 0, "directories": 0, "deleted": 0, "bytes": 0}
+        rows = connection.execute(
+            "SELECT sequence, name_hash, kind, size, content_hash, object_size, part_size, part_crc32c, file_info"
+            " FROM files ORDER BY sequence"
+        )
+        for sequence, name_hash, kind, size, object_name, object_size, part_size, checksums, file_info in rows:
+            name = bytes_in(file_info, 1).decode()
+            assert name_hash == hashlib.sha256(name.encode()).digest()[:16]
+            words = [checksums[start : start + 4] for start in range(0, len(checksums or b""), 4)]
+            numbers = tuple(int.from_bytes(word, "big") for word in words)
+            self.files[name] = Found(sequence, file_info, object_name or "", object_size or 0, part_size or 0, numbers)
+            totals[("files", "directories", "deleted")[kind]] += 1
+            totals["bytes"] += size
+        connection.close()
+        assert totals == {name: meta[name] for name in totals}
+
+    def apply(self, segment: bytes) -> None:
+        assert number_in(segment, 4) == self.sequence + 1
+        for entry in all_in(segment, 5):
+            self.sequence += 1
+            file_info = bytes_in(entry, 1)
+            packed = bytes_in(entry, 5)
+            numbers = tuple(int.from_bytes(packed[start : start + 4], "little") for start in range(0, len(packed), 4))
+            self.files[bytes_in(file_info, 1).decode()] = Found(
+                self.sequence,
+                file_info,
+                bytes_in(entry, 2).decode(),
+                number_in(entry, 3),
+                number_in(entry, 4),
+                numbers,
+            )
+
+    def encrypted_blocks(self, name: str) -> list[bytes]:
+        """The blocks of a file, after everything that the page says of its object was checked."""
+        found = self.files[name]
+        hashed = hashlib.sha256(name.encode()).hexdigest()[:32]
+        body = self.objects[f"{self.base}objects/{hashed[:2]}/{hashed}/{found.object_name}"]
+        size = number_in(found.file_info, 3)
+        self.check_object(body, found, size)
+        blocks: list[bytes] = []
+        digest = hashlib.sha256()
+        for block in all_in(found.file_info, 16):
+            offset, length, token = number_in(block, 1), number_in(block, 2), bytes_in(block, 3)
+            assert offset == sum(map(len, blocks))
+            blocks.append(body[offset : offset + length])
+            digest.update(length.to_bytes(8, "big") + len(token).to_bytes(2, "big") + token)
+        assert sum(map(len, blocks)) == size
+        assert found.object_name.partition("-")[0] == digest.hexdigest()[:32]
+        return blocks
+
+    def check_object(self, body: bytes, found: Found, size: int) -> None:
+        assert len(body) == found.object_size
+        trailer = body[size:]
+        assert int.from_bytes(trailer[-4:], "big") == len(trailer) - 4
+        assert bytes_in(trailer[:-4], 1) == bytes_in(found.file_info, 1)
+        part_size = 0
+        if size > 8 * MIB:
+            first = number_in(all_in(found.file_info, 16)[0], 2)
+            part_size = -(-8 * MIB // first) * first
+            while part_size * 9000 < size:
+                part_size *= 2
+        assert found.part_size == part_size
+        step = part_size or len(body)
+        parts = [body[start : start + step] for start in range(0, len(body), step)]
+        assert found.checksums == tuple(map(crc32c.crc32c, parts))
+
+
+CONTENTS = {
+    "empty": b"",
+    "small": random_bytes(5, 1),
+    "of several blocks": random_bytes(300 * KIB, 2),
+    "of several parts": random_bytes(17 * MIB, 3),
+}
+
+
+@pytest.mark.parametrize("folder_id", [FOLDER_ID, "a folder/with an awkward ID"])
+async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str) -> None:
+    bucket = SimulatedBucket()
+    folder = await StoredFolder(bucket, tmp_path, folder_id).create()
+    await folder.append(await folder.file("small", b"replaced later"), folder.directory("directory"))
+    await folder.append(*[await folder.file(path, data) for path, data in CONTENTS.items()])
+    await folder.log.checkpoint()
+    await folder.append(folder.symlink("symlink", "target"), folder.deleted("directory"))
+    bucket.store.put(folder.keys.segment(folder.state.position + 1), b"")  # as SeaweedFS leaves it
+    await folder.log.refresh()
+    await folder.append(await folder.file("later", b"after the checkpoint"))
+
+    contents = {**CONTENTS, "later": b"after the checkpoint"}
+    objects = {key: bucket.store.body(key) for key in bucket.store.keys("")}
+    for use_checkpoints in (True, False):
+        reader = Reader(objects, folder_id)
+        reader.read(tmp_path / "scratch.sqlite", use_checkpoints=use_checkpoints)
+        assert (reader.position, reader.sequence) == (folder.state.position, folder.state.sequence)
+        assert {found.sequence: found.file_info for found in reader.files.values()} == dict(
+            folder.state.file_infos_after(0, 100)
+        )
+        for path, data in contents.items():
+            assert decrypted(folder, path, reader.encrypted_blocks(folder.key.encrypt_name(path)), data) == data
+        without = [found for found in reader.files.values() if not found.object_name]
+        assert len(without) == 2
+        assert sorted(pb.FileInfo.FromString(found.file_info).deleted for found in without) == [False, True]
+
+
+def decrypted(folder: StoredFolder, path: str, blocks: list[bytes], data: bytes) -> bytes:
+    pieces = [data[start : start + BLOCK_SIZE] for start in range(0, max(len(data), 1), BLOCK_SIZE)]
+    key = folder.key.file_key(path)
+    return b"".join(
+        key.decrypt_block(block, len(piece), hashlib.sha256(piece).digest())
+        for block, piece in zip(blocks, pieces, strict=True)
+    )
