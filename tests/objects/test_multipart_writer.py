@@ -223,7 +223,7 @@ async def test_an_upload_that_lost_a_part_is_mended() -> None:
     assert not writing.bucket.store.uploads
 
 
-async def test_an_upload_that_is_gone_is_begun_anew() -> None:
+async def test_an_upload_that_is_gone_is_begun_again() -> None:
     writing = EncryptingWriting(SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE)))
     file_info = version([0] * 10)
     with pytest.raises(StoreUnreachable):

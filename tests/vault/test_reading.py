@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.loops import RunAsync
 from tests.simulated import Call, Fault, Phase, SimulatedBucket, fail_once, fast_directory
-from tests.vault.stored_folder import BLOCK_SIZE, FOLDER_ID, PASSWORD, StoredFolder, random_bytes, stored_folder
+from tests.vault.stored_folder import BLOCK_SIZE, FOLDER_ID, PASSWORD, StoredFolder, flip, random_bytes, stored_folder
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.errors import BlockDamaged, StoreRefused, StoreUnreachable, UsageError
 from untrusted_s3.settings import ReadSettings
@@ -152,13 +152,6 @@ async def test_closing_gives_back_what_was_read_ahead(tmp_path: Path) -> None:
                 assert reader.memory_used > 0
             assert reader.memory_used == 0
         assert len(asyncio.all_tasks()) == 1
-
-
-def flip(bucket: SimulatedBucket, key: str, position: int) -> None:
-    """One bit of an object turns over."""
-    body = bytearray(bucket.store.body(key))
-    body[position] ^= 0x10
-    bucket.store.put(key, bytes(body))
 
 
 @pytest.mark.parametrize("position", [0, 30, BLOCK_SIZE // 2, BLOCK_SIZE + 39])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.layout import FolderKeys
 
 _SCHEMA = "CREATE TABLE sizes (key TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID"
 
@@ -12,9 +13,9 @@ _SCHEMA = "CREATE TABLE sizes (key TEXT PRIMARY KEY, size INTEGER NOT NULL) WITH
 class ObjectSizes:
     """Keys and sizes in bytes. SQLite in memory needs a fraction of what Python objects would."""
 
-    def __init__(self, prefix: str) -> None:
-        """Make an empty table for the keys that begin with `prefix`."""
-        self._prefix = prefix
+    def __init__(self, keys: FolderKeys) -> None:
+        """Make an empty table for the objects of a folder."""
+        self._keys = keys
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
         self._connection.execute(_SCHEMA)
 
@@ -23,17 +24,15 @@ class ObjectSizes:
         self._connection.close()
 
     async def load(self, bucket: Bucket) -> None:
-        """List the bucket. Raises StoreError."""
+        """List the objects. Raises StoreError."""
         cursor = self._connection.cursor()
         cursor.execute("BEGIN")
-        async for item in bucket.list(self._prefix):
-            row = (item.key.removeprefix(self._prefix), item.size)
+        async for item in bucket.list(self._keys.objects):
+            row = (self._keys.relative(item.key), item.size)
             cursor.execute("INSERT OR REPLACE INTO sizes VALUES (?, ?)", row)
         cursor.execute("COMMIT")
 
     def get(self, key: str) -> int | None:
         """Return the size of an object, or None if it was not listed."""
-        row = self._connection.execute(
-            "SELECT size FROM sizes WHERE key = ?", (key.removeprefix(self._prefix),)
-        ).fetchone()
+        row = self._connection.execute("SELECT size FROM sizes WHERE key = ?", (self._keys.relative(key),)).fetchone()
         return row[0] if row is not None else None

@@ -20,7 +20,7 @@ from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.objects.stored_object import read_stored_object
 from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.format import PartGrid
+from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.multipart import part_size
 
@@ -38,7 +38,7 @@ class ObjectWriter:
         uploads: asyncio.Semaphore,
         counters: Counters,
         settings: ObjectSettings,
-        grid: PartGrid | None = None,
+        grid: PartGrid = PART_GRID,
     ) -> None:
         """Make a writer.
 

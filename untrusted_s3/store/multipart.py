@@ -7,18 +7,15 @@ later, although a peer's encryption of a block differs each time.
 
 from __future__ import annotations
 
-from untrusted_s3 import limits
-from untrusted_s3.store.format import PartGrid
+from untrusted_s3.store.format import PART_GRID, PartGrid
 
 
-def part_size(data_size: int, block_size: int = 1, grid: PartGrid | None = None) -> int:
+def part_size(data_size: int, block_size: int = 1, grid: PartGrid = PART_GRID) -> int:
     """Return the part size for `data_size` bytes (a file's size without the trailer) in blocks of `block_size` bytes.
 
     It is 0 for a single PUT, else the smallest whole number of blocks that has at least `grid.min_part_size` bytes,
     doubled until `grid.max_parts` parts hold the data.
     """
-    if grid is None:  # TODO: PART_GRID once no test sets these limits
-        grid = PartGrid(limits.SINGLE_PUT_SIZE, limits.MIN_PART_SIZE, limits.MAX_PARTS)
     if data_size <= grid.single_put_size:
         return 0
     size = -(-grid.min_part_size // block_size) * block_size

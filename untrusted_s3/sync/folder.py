@@ -21,7 +21,7 @@ from untrusted_s3.index.state import FolderState, FolderTotals
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.format import PartGrid
+from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.layout import FolderKeys, folder_segment
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.index_in import IndexIn
@@ -53,7 +53,7 @@ class Folder:
         uploads: asyncio.Semaphore,
         counters: Counters,
         settings: Settings,
-        grid: PartGrid | None = None,
+        grid: PartGrid = PART_GRID,
     ) -> None:
         """Open the folder's local files below `state_directory`. Raises UsageError where they cannot be used.
 

@@ -35,7 +35,7 @@ class Verification:
         self._folder = folder
         self._progress = progress
         self._settings = settings if settings is not None else ReadSettings()
-        self._sizes = ObjectSizes(folder.keys.objects) if list_objects else None
+        self._sizes = ObjectSizes(folder.keys) if list_objects else None
         self._pipeline = ReadPipeline(self._settings)
         self._large_files = asyncio.Semaphore(self._settings.concurrent_large_files)
 
