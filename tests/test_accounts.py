@@ -326,3 +326,12 @@ def test_a_flood_of_messages_evicts_only_the_owner_that_holds_most(charges: list
     for owner, size in charges:
         queues[owner].charge(size)
         assert account.used == sum(share.used for share in queues) <= CAPACITY
+
+
+def test_a_share_tells_what_fits() -> None:
+    account = Account(900)
+    first, second = account.share("a"), account.share("b")
+    assert first.fits(2000), "a single demand is never refused"
+    first.charge(500)
+    assert first.fits(100) and not first.fits(101)
+    assert second.fits(266) and not second.fits(267)

@@ -235,6 +235,10 @@ class Share:
                 self._account._withdraw(self, granted)
             raise
 
+    def fits(self, size: int) -> bool:
+        """Return whether `size` bytes are within the owner's share now."""
+        return self._account._fits(self._account._owners[self.owner], self, size)
+
     def charge(self, size: int) -> None:
         """Hold `size` bytes that are in use already; owners evict until the account is within its capacity."""
         self._account._charge(self, size)

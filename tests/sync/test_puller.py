@@ -72,7 +72,7 @@ async def test_more_than_is_read_at_a_time(folder: Pulling) -> None:
 
 async def test_few_large_file_infos_are_in_work_at_a_time(tmp_path: Path) -> None:
     infos = [directory(number, sequence=number + 1) for number in range(50)]
-    settings = SyncSettings(file_infos_in_work=3 * len(infos[0].raw))
+    settings = SyncSettings(file_infos_in_work=5 * len(infos[0].raw))  # a device gets two thirds
     async with running(Pulling(tmp_path, SimulatedBucket(), settings=settings)) as folder:
         folder.hold = True
         folder.announce(A, *infos)
@@ -85,6 +85,24 @@ async def test_few_large_file_infos_are_in_work_at_a_time(tmp_path: Path) -> Non
         assert 3 <= most <= 4
         assert folder.state.totals.directories == 50
         assert folder.puller.memory_in_work == 0
+
+
+async def test_a_device_leaves_memory_to_others(tmp_path: Path) -> None:
+    infos = [directory(number, sequence=number + 1) for number in range(50)]
+    settings = SyncSettings(file_infos_in_work=5 * len(infos[0].raw))
+    async with running(Pulling(tmp_path, SimulatedBucket(), settings=settings)) as folder:
+        folder.hold = True
+        folder.announce(A, *infos)
+        folder.puller.add_source(A, FakeSource())
+        await settled()
+        folder.announce(B, directory("other", sequence=1))
+        folder.puller.add_source(B, FakeSource())
+        await settled()
+        assert folder.names[-1] == encrypted_name("other")
+        folder.write_held(len(folder.held))
+        folder.hold = False
+        await settled()
+        assert folder.state.totals.directories == 51
 
 
 async def test_deletions_and_directories_need_no_data(folder: Pulling) -> None:

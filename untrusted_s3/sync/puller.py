@@ -69,9 +69,10 @@ class Puller:
         self._commit = commit
         self._counters = counters
         self._settings = settings
-        # The memory of file infos in work, by device; by name hash, who holds how much of it.
+        # File infos in work are in memory, counted for the announcing device.
         self._memory = Account(settings.file_infos_in_work)
         self._shares: dict[DeviceID, Share] = {}
+        # By name hash, the announcing device's share and the bytes held of it.
         self._in_work: dict[bytes, tuple[Share, int]] = {}
         # By name hash, the version that failed last. It waits until everything that failed is tried again.
         self._failures: dict[bytes, bytes] = {}
@@ -176,9 +177,10 @@ class Puller:
             queue.extend(self._pending.after(device_id, self._scanned.get(device_id, 0), _SCAN_BATCH))
             if queue:
                 self._scanned[device_id] = queue[-1].sequence
+        share = self._share(device_id)
         handled = []
         taken = 0
-        while queue and self._has_room:
+        while queue and self._has_room and share.fits(queue[0].file_info_size):
             entry = queue.popleft()
             taken += 1
             if not self._is_wanted(entry):
@@ -197,7 +199,6 @@ class Puller:
             and self._active_small < settings.concurrent_small_files
             and len(self._large) < settings.queued_large_files
             and len(self._in_work) < settings.entries_in_work
-            and self._memory.used < self._memory.capacity
         )
 
     def _is_wanted(self, entry: Pending) -> bool:
@@ -233,10 +234,14 @@ class Puller:
             return
         self._start(entry, file_info, large=True)
 
-    def _enter(self, entry: Pending) -> None:
-        share = self._shares.get(entry.device_id)
+    def _share(self, device_id: DeviceID) -> Share:
+        share = self._shares.get(device_id)
         if share is None:
-            share = self._shares[entry.device_id] = self._memory.share(entry.device_id)
+            share = self._shares[device_id] = self._memory.share(device_id)
+        return share
+
+    def _enter(self, entry: Pending) -> None:
+        share = self._share(entry.device_id)
         share.charge(entry.file_info_size)
         self._in_work[entry.name_hash] = share, entry.file_info_size
 
