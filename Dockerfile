@@ -1,12 +1,12 @@
-# Two images from one file, described in docs/container.md:
+# Two images, described in docs/container.md:
 #   docker build -t untrusted-s3 .                              the gateway
-#   docker build -t untrusted-s3-seaweedfs --target seaweedfs . an S3 server for it, on one machine
+#   docker build -t untrusted-s3-seaweedfs --target seaweedfs . an S3 server for it on the same machine
 
 # Any slim image that has Python 3.11 or newer with venv, and glibc.
 ARG BASE=python:3.13-slim-trixie
 
 FROM ${BASE} AS build
-# For builds behind a mirror or a proxy: pip's own settings, unset by default.
+# pip's own settings, for builds behind a mirror or a proxy; unset by default.
 ARG PIP_INDEX_URL
 ARG PIP_CERT
 WORKDIR /build
@@ -31,16 +31,16 @@ FROM ${BASE} AS seaweedfs
 LABEL org.opencontainers.image.title="SeaweedFS for untrusted-s3" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=seaweedfs-build /opt/seaweedfs /opt/seaweedfs
-# An empty named volume takes the owner and mode of the folder that it covers.
+# An empty named volume takes the owner and the mode of the directory that it covers.
 RUN install -d -m 0700 -o 10001 -g 10001 /data
-# HOME and the working directory are where weed looks for configuration files.
+# weed looks for configuration files in HOME and in the working directory.
 ENV GOMEMLIMIT=512MiB HOME=/data
 WORKDIR /data
 VOLUME /data
 USER 10001:10001
 EXPOSE 8333
 STOPSIGNAL SIGTERM
-# S3 answers before the first volume is there, but neither reads nor writes then.
+# S3 answers before the first volume exists, but can neither read nor write then.
 HEALTHCHECK --interval=5s --timeout=10s --start-period=30s --retries=3 CMD ["python3", "-Ic", "\
 import json; from urllib.request import ProxyHandler, build_opener; get = build_opener(ProxyHandler({})).open; \
 get('http://127.0.0.1:8333/healthz', timeout=5); \

@@ -30,6 +30,7 @@ DOCUMENTS = sorted(
 MODULES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".proto") and "_pb2" not in path.name)
 OTHERS = [ROOT / name for name in ("Dockerfile", "compose.yaml", ".env.example", "Makefile", "pyproject.toml")]
 
+WORKFLOWS = sorted((ROOT / "docs" / "ci").glob("*.yml"))
 BLOCK = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 # What looks like a path of the repository: keys in the bucket, what the program makes, a type of secret.
 OTHER_NAMES = {"folders/", "peers/", "./data", ".venv/bin", "kubernetes.io/tls"}
@@ -220,10 +221,11 @@ def test_sections_of_documents_exist(path: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+@pytest.mark.parametrize("path", [*DOCUMENTS, *WORKFLOWS], ids=relative)
 def test_commands_and_options_exist(path: Path) -> None:
     wrong = []
-    for code in code_of(read(path)):
+    text = read(path)
+    for code in code_of(text if path in DOCUMENTS else f"```\n{text}\n```"):
         *before, after = re.split(r"(?<![\w/.'-])untrusted-s3 (?=[a-z]+(?![\w-]))", code.text)
         if before:
             name = command_named(re.findall(r"[a-z]+(?![\w-])|\S+", after))
@@ -231,7 +233,7 @@ def test_commands_and_options_exist(path: Path) -> None:
                 wrong.append(code.text)
                 continue
             options = options_of(commands()[name])
-        elif code.text.startswith(OTHER_PROGRAMS):
+        elif code.text.startswith(OTHER_PROGRAMS) or path in WORKFLOWS:
             continue
         elif name := command_named(code.text.split()):
             options = options_of(commands()[name])
