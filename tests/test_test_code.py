@@ -113,7 +113,6 @@ NOT_YET: dict[Check, set[str]] = {
         "tests/simulated.py",
     },
     changes_a_global: {
-        "tests/interop/test_cold_start.py",
         "tests/store/test_fault_proxy.py",
         "tests/store/test_presign.py",
         "tests/store/test_s3.py",

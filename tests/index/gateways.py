@@ -7,13 +7,15 @@ from pathlib import Path
 
 from tests.file_infos import device
 from tests.simulated import SimulatedBucket, SimulatedStore
-from untrusted_s3.index.log import FolderLog, LogRules
+from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, decode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.layout import FolderKeys
 
 KEYS = FolderKeys.of("folder")
+SETTINGS = LogSettings()
 SEGMENTS = KEYS.base + "log/"
 
 
@@ -27,15 +29,13 @@ class SimulatedGateway:
         directory: Path,
         clock: Callable[[], float] | None = None,
         *,
-        settings: LogSettings | None = None,
-        rules: LogRules | None = None,
+        settings: LogSettings = SETTINGS,
+        rules: LogRules = LOG_RULES,
     ) -> None:
         self.bucket = bucket
         self.clock = clock or bucket.store.clock
         self.state = FolderState(directory / f"{number}.sqlite")
-        self.log = FolderLog(
-            bucket, KEYS, self.state, device(number), settings or LogSettings(), self.clock, rules or LogRules()
-        )
+        self.log = FolderLog(bucket, KEYS, self.state, device(number), settings, self.clock, rules)
 
     def close(self) -> None:
         """End the process. The files in the directory stay."""

@@ -31,7 +31,7 @@ from tests.simulated import (
     inline_threads,
 )
 from untrusted_s3.errors import StoreError
-from untrusted_s3.index.log import LogRules
+from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.index.trimming import trim
 from untrusted_s3.store.format import FILE_UPLOAD_LIFETIME, SEGMENT_RETENTION
 
@@ -89,7 +89,7 @@ class World:
         greedy: bool = False,
         by_age_of_segment: bool = False,
         stall_hours: float = 25,
-        rules: LogRules | None = None,
+        rules: LogRules = LOG_RULES,
     ) -> None:
         self.clock = SimulatedClock()
         self.store = SimulatedStore(self.clock, enforce_lifetimes=enforce_lifetimes)
@@ -211,7 +211,7 @@ def stalls_that_break(
     *,
     enforce_lifetimes: bool = True,
     by_age_of_segment: bool = False,
-    rules: LogRules | None = None,
+    rules: LogRules = LOG_RULES,
 ) -> Iterator[tuple[int, int, int]]:
     """Let one client stall at each step in turn. Yield where that breaks the log."""
     for old_segments, number, step in itertools.product((0, 2), range(4), range(1, 45)):

@@ -29,7 +29,6 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import structlog
 
@@ -37,32 +36,16 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
 from untrusted_s3.index.entry import Entry, PeerCursor
+from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, encode_segment
 from untrusted_s3.index.segment_reader import SegmentRead, SegmentReader
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.format import APPEND_LIFETIME, SEGMENT_RETENTION
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints
 
 _logger = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class LogRules:
-    """The times on which rules 4 and 5 rest. All gateways on a bucket must use the same ones.
-
-    Attributes:
-        append_lifetime: How old a look and a signature may be when a segment is written, in seconds.
-        retention: How long segments stay after a checkpoint covers them, in seconds.
-    """
-
-    append_lifetime: int = APPEND_LIFETIME
-    retention: float = SEGMENT_RETENTION
-
-
-_RULES = LogRules()
 _SETTINGS = LogSettings()
 
 
@@ -80,7 +63,7 @@ class FolderLog:
         writer: DeviceID,
         settings: LogSettings = _SETTINGS,
         clock: Callable[[], float] = time.time,
-        rules: LogRules = _RULES,
+        rules: LogRules = LOG_RULES,
     ) -> None:
         """Make a log that is not loaded yet. `clock` gives seconds since 1970 UTC."""
         self.state = state

@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.format import SEGMENT_RETENTION, TRIM_LIFETIME
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
 from untrusted_s3.units import DAY
@@ -43,21 +43,22 @@ async def trim(
     history: float,
     *,
     settings: LogSettings = _SETTINGS,
+    rules: LogRules = LOG_RULES,
     clock: Callable[[], float] = time.monotonic,
 ) -> Trimmed:
     """Delete the checkpoints and segments that a history of `history` seconds does not need.
 
-    A shorter history than SEGMENT_RETENTION counts as that. `clock` gives seconds since any fixed point. Raises
+    A shorter history than `rules.retention` counts as that. `clock` gives seconds since any fixed point. Raises
     StoreError; then some of them are deleted, and the next trim goes on.
     """
     began = clock()
     checkpoints = {position: item.age for position, item in (await list_checkpoints(bucket, keys)).items()}
-    base = find_base(checkpoints, max(history, SEGMENT_RETENTION))
+    base = find_base(checkpoints, max(history, rules.retention))
     surplus = surplus_checkpoints(checkpoints, base)
     deleted = 0
     for position in surplus:
         # A checkpoint that was surplus may become the base of another trimmer, so a stalled one must not go on.
-        if clock() - began > TRIM_LIFETIME:
+        if clock() - began > rules.trim_lifetime:
             return Trimmed(deleted)
         await bucket.delete(keys.checkpoint(position))
         deleted += 1
