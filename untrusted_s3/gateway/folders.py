@@ -10,11 +10,11 @@ import structlog
 
 from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.constants import MAX_FOLDERS
-from untrusted_s3.errors import DataError, FolderRefused, StateDamaged, StoreError
+from untrusted_s3.errors import DataError, FolderRefused, FolderRemovalUnfinished, StateDamaged, StoreError
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.records import FolderRecord, create_or_read, read_folders, removal_unfinished
+from untrusted_s3.store.records import FolderRecord, create_or_read, read_folders
 from untrusted_s3.supervisor import Supervisor, Work
 from untrusted_s3.sync.folder import Folder
 
@@ -71,7 +71,9 @@ class Folders:
         """Open all folders of the store, except those that are being removed. Raises StoreError or DataError."""
         for record in await read_folders(self._bucket):
             if record.removed:
-                _logger.warning("folder not opened", folder=record.folder_id, reason=removal_unfinished(record))
+                _logger.warning(
+                    "folder not opened", folder=record.folder_id, reason=str(FolderRemovalUnfinished(record.folder_id))
+                )
             else:
                 await self._open(record)
 
@@ -117,7 +119,7 @@ class Folders:
         key = layout.FolderKeys.of(offer.folder_id).record
         record = await create_or_read(self._bucket, key, fresh.to_json(), FolderRecord.from_json)
         if record.removed:
-            raise FolderRefused(removal_unfinished(record))
+            raise FolderRefused(str(FolderRemovalUnfinished(record.folder_id)))
         _logger.info("folder opened", folder=record.folder_id, label=record.label)
         return await self._open(record)
 

@@ -63,7 +63,7 @@ class Heartbeat:
             _logger.warning("another gateway runs with this device ID", name=other.name, advice=advice)
         elif abs(age := self._clock() - other.time) < HEARTBEAT_LIFETIME:
             _logger.warning(
-                "another gateway with this device ID was running a moment ago, and may still run",
+                "another gateway may run with this device ID",
                 name=other.name,
                 seconds_ago=round(age),
                 advice=f"after a crash, ignore this; otherwise, {advice}",

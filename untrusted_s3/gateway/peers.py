@@ -183,13 +183,12 @@ class Peers:
         if peer is not None and peer.session in (session, None):
             peer.session = None
             peer.error = str(error) if error is not None else None
-        log = _logger.debug if isinstance(error, TooManyConnections) else _logger.info
-        log(
-            "connection ended",
-            device=str(device_id) if device_id else None,
-            address=session.transport.address,
-            reason=str(error) if error else "closed",
-        )
+        device, address = str(device_id) if device_id else None, session.transport.address
+        reason = str(error) if error else "closed"
+        if isinstance(error, TooManyConnections):
+            _logger.debug("connection ended", device=device, address=address, reason=reason)
+        else:
+            _logger.info("connection ended", device=device, address=address, reason=reason)
 
     def _begin_session(self, peer: Peer, session: Session) -> None:
         assert session.hello is not None

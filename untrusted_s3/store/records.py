@@ -6,7 +6,6 @@ import base64
 import binascii
 import json
 import secrets
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -133,11 +132,6 @@ class FolderRecord:
             int(value["index_id"], 16),
             value.get("removed") is True,
         )
-
-
-def removal_unfinished(record: FolderRecord) -> str:
-    """Why a folder that is being removed is not opened."""
-    return f"its removal was not finished: run untrusted-s3 folders remove {shlex.quote(record.folder_id)} again"
 
 
 async def read_record(bucket: Bucket, key: str, from_json: Callable[[dict[str, Any]], Record]) -> Record | None:

@@ -346,6 +346,6 @@ class Puller:
         self._retry = None
         self._store_in_trouble = False
         if self.sources.connected and self._failures:
-            _logger.info("trying again what failed", folder=self._folder_id, files=len(self._failures))
+            _logger.info("retrying failed pulls", folder=self._folder_id, files=len(self._failures))
         self._failures.clear()
         self.rescan()

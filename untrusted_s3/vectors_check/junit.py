@@ -12,15 +12,15 @@ from untrusted_s3.vectors_check.run import GroupResult
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit_report(results: Sequence[GroupResult]) -> bytes:
+def junit_report(results: Sequence[GroupResult], name: str = "vectors") -> bytes:
     """Return a report with a test suite per operation and a test case per case and implementation."""
-    root = ElementTree.Element("testsuites", name="untrusted-s3 vectors")
+    root = ElementTree.Element("testsuites", name=name)
     for result in results:
         attributes = {"name": result.operation, "tests": str(len(result.answers)), "failures": str(len(result.faults))}
         suite = ElementTree.SubElement(root, "testsuite", attributes)
         for answer in result.answers:
-            name = f"{answer.case.id} [{answer.libraries}]"
-            case = ElementTree.SubElement(suite, "testcase", classname=f"vectors.{result.operation}", name=name)
+            attributes = {"classname": f"vectors.{result.operation}", "name": f"{answer.case.id} [{answer.libraries}]"}
+            case = ElementTree.SubElement(suite, "testcase", attributes)
             if answer.fault is not None:
                 ElementTree.SubElement(case, "failure", message=_NOT_XML.sub("\ufffd", answer.fault))
     ElementTree.indent(root)

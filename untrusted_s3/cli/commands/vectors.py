@@ -61,7 +61,7 @@ def vectors(context: click.Context, directory: Path | None, junit: Path | None, 
         _print_sum(results)
     if junit is not None:
         try:
-            junit.write_bytes(junit_report(results))
+            junit.write_bytes(junit_report(results, "untrusted-s3 vectors"))
         except OSError as error:
             raise UsageError(f"{junit} cannot be written: {error.strerror}") from error
     context.exit(0 if well else DataError.exit_code)
