@@ -13,11 +13,17 @@ from pathlib import Path
 import click
 import pytest
 
+from untrusted_s3.bep import constants
 from untrusted_s3.cli.main import cli
+from untrusted_s3.index.state import STATE_VERSION
+from untrusted_s3.settings import ConnectionSettings, LogSettings, SyncSettings, UpkeepSettings
+from untrusted_s3.store import format as store_format
+from untrusted_s3.units import KIB, MIB
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "untrusted_s3"
 RECORDS = ROOT / "docs" / "adr"
+CONNECTIONS, LOG, SYNC, UPKEEP = ConnectionSettings(), LogSettings(), SyncSettings(), UpkeepSettings()
 DOCUMENTS = sorted(
     [
         *ROOT.glob("*.md"),
@@ -258,6 +264,59 @@ def test_blocks_of_code_have_fences(path: Path) -> None:
     """So that the other tests see them."""
     text = BLOCK.sub("", read(path))
     assert re.findall(r"(?<=\n\n) {4}.*", text) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "statements"),
+    [
+        (
+            "SECURITY.md",
+            [
+                f"{CONNECTIONS.max_unadmitted}, or a quarter of the open files",
+                f"TLS and Hello together have {CONNECTIONS.handshake_timeout:.0f} s",
+                f"{UPKEEP.concurrent_lookups} at a time",
+                f"{constants.MAX_INDEX_SIZE // MIB} MiB for an index",
+                f"{constants.MAX_CLUSTER_CONFIG_SIZE // MIB} MiB for a cluster config",
+                f"{constants.MAX_OTHER_MESSAGE_SIZE // MIB} MiB for others",
+                f"{constants.MAX_INDEX_FILES:,} file infos",
+                f"{constants.MAX_FOLDERS} folders",
+                f"names of {constants.MAX_NAME_SIZE // KIB} KiB",
+                f"a file info of {constants.MAX_FILE_INFO_SIZE // MIB} MiB and"
+                f" {constants.MAX_FILE_INFO_SIZE_PER_BLOCK} bytes a block",
+                f"{SYNC.queued_message_memory // MIB} MiB a connection",
+                f"{UPKEEP.message_memory // MIB} MiB in all",
+                f"{SYNC.file_infos_in_work // MIB} MiB a folder",
+                f"{SYNC.parsed_file_infos // MIB} MiB over all folders",
+                f"One device gets at most {SYNC.request_window // MIB} MiB",
+                f"{CONNECTIONS.stall_timeout:.0f} s at any speed; after that, at least"
+                f" {CONNECTIONS.slowest_peer / KIB:.0f} KiB a second",
+                f"pieces of {SYNC.index_piece_files} file infos or {SYNC.index_piece_size // MIB} MiB",
+            ],
+        ),
+        (
+            "docs/format.md",
+            [
+                f"This is format version {store_format.VERSION}",
+                f"up to `-{store_format.MAX_OBJECT_KEYS - 1}`",
+                f"at most {store_format.PART_GRID.single_put_size // MIB} MiB, the object is written by a single PUT",
+                f"at least {store_format.PART_GRID.min_part_size // MIB} MiB, doubled until"
+                f" {store_format.PART_GRID.max_parts:,} parts",
+                f"signed at most {store_format.APPEND_LIFETIME} s after",
+                f"valid for {store_format.APPEND_LIFETIME} s",
+                f"at least {store_format.SEGMENT_RETENTION // 3600:.0f} hours",
+                f"more than {store_format.SEGMENT_RETENTION // 7200:.0f} hours ago",
+                f"valid for {store_format.FILE_UPLOAD_LIFETIME // 3600} hours",
+                f"by a running gateway every {UPKEEP.heartbeat_interval:.0f} s",
+                f"at least {LOG.checkpoint_cost / MIB} MiB and",
+                f"its bytes and {LOG.segment_cost / KIB:.0f} KiB",
+                f"PRAGMA user_version {STATE_VERSION}",
+            ],
+        ),
+    ],
+)
+def test_numbers_are_those_of_the_code(document: str, statements: list[str]) -> None:
+    text = " ".join(read(ROOT / document).split())
+    assert [statement for statement in statements if statement not in text] == []
 
 
 def test_every_exception_is_needed() -> None:
