@@ -14,64 +14,18 @@ from tests.fuzz.test_targets import BODIES, HELLO, mutated
 from tests.loops import RunAsync
 from tests.simulated import SimulatedBucket, fast_directory
 from tests.sync.host import FakeHost, offered
+from tests.sync.wire import Wire
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.connection import Connection
-from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.framing import encode_frame
 from untrusted_s3.errors import ProtocolError
 from untrusted_s3.store.records import PeerRecord
 from untrusted_s3.sync.session import Session
 
 
-class Wire:
-    """A connection without TLS and without a socket. Implements `sync.connection.PeerConnection`."""
-
-    def __init__(self) -> None:
-        self.bep = Connection(time.monotonic())
-        self.opened = time.monotonic()
-        self.dialed = False
-        self.address = "tcp://192.0.2.1:1"
-        self.error: Exception | None = None
-        self.is_open = True
-        self.paused = False
-
-    @property
-    def peer_device_id(self) -> DeviceID:
-        return THEIRS.device_id
-
-    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
-        pass
-
-    async def drained(self) -> None:
-        pass
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-    def admit(self) -> None:
-        pass
-
-    def close(self, reason: str) -> None:
-        self.is_open = False
-
-    def say_close(self, reason: str) -> None:
-        self.is_open = False
-
-    def fail(self, error: Exception) -> None:
-        self.error = self.error or error
-        self.is_open = False
-
-    def abort(self) -> None:
-        self.is_open = False
-
-
 async def listen(data: bytes) -> tuple[FakeHost, Wire]:
     """Lets a session hear Hello, a shared folder, and then `data`."""
     with fast_directory() as directory:
-        host, wire = FakeHost(OURS, SimulatedBucket(), directory), Wire()
+        host, wire = FakeHost(OURS, SimulatedBucket(), directory), Wire(THEIRS.device_id)
         host.accepts = PeerRecord(THEIRS.device_id, "peer")
         session = Session(host, wire)
         session.secured()

@@ -178,6 +178,27 @@ async def test_a_version_that_came_meanwhile_is_pulled_next(folder: Pulling) -> 
     assert folder.pending.handled(A) == IndexState(7, 2)
 
 
+@pytest.mark.parametrize("sizes", [(1064,), (1064,) * 4], ids=["small", "large"])
+async def test_a_version_that_was_replaced_before_its_turn_is_not_pulled(
+    tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    settings = SyncSettings(concurrent_small_files=1, concurrent_large_files=1)
+    grid = PartGrid(single_put_size=4000, min_part_size=4096)
+    async with running(Pulling(tmp_path, SimulatedBucket(), settings=settings, grid=grid)) as folder:
+        source = FakeSource()
+        source.go_on.clear()
+        folder.puller.add_source(A, source)
+        folder.announce(A, file("first", sizes=sizes, sequence=1), file("a", 1, sizes=sizes, sequence=2))
+        await settled()
+        assert not source.asked_for("a")
+        folder.announce(A, file("a", 2, sizes=sizes, sequence=3, content=1))
+        source.go_on.set()
+        await settled()
+        assert folder.versions("a") == [2]
+        assert folder.pending.totals == (0, 0)
+        assert folder.puller.idle
+
+
 async def test_a_change_under_way_goes_on_with_the_new_version_at_once(folder: Pulling) -> None:
     source = FakeSource()
     source.go_on.clear()

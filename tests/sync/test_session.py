@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.connections.loopback import OURS, THEIRS, Recorder, connected, new_transport, until
-from tests.file_infos import SMALLEST_BLOCK, deleted, directory, encrypted_name, file, plaintext
+from tests.file_infos import deleted, directory, encrypted_name, file, plaintext
 from tests.simulated import SimulatedBucket
 from tests.sync.fakes import has
 from tests.sync.host import SETTINGS, THEIR_INDEX, TOKEN, FakeHost, offered
@@ -362,64 +362,6 @@ async def asked(talk: Talk) -> asyncio.Task[memoryview]:
     return task
 
 
-@pytest.mark.parametrize(
-    ("data", "code", "reason"),
-    [
-        (bytes(SMALLEST_BLOCK - 1), pb.NO_ERROR, "1063 bytes instead of 1064"),
-        (bytes(SMALLEST_BLOCK + 1), pb.NO_ERROR, "1065 bytes"),
-        (b"", pb.NO_ERROR, "0 bytes"),
-        (b"", pb.NO_SUCH_FILE, "NO_SUCH_FILE"),
-        (bytes(SMALLEST_BLOCK), pb.GENERIC, "GENERIC"),
-        (b"", 77, "error 77"),
-    ],
-)
-async def test_a_block_that_the_peer_does_not_give(data: bytes, code: int, reason: str, connect: Connect) -> None:
-    talk = await connect()
-    await talk.shared()
-    task = await asked(talk)
-    talk.peer.respond(talk.peer.all(events.RequestReceived)[-1].id, data, code)
-    with pytest.raises(BlockUnavailable, match=reason):
-        await task
-
-
-async def test_answers_that_nobody_asked_for_are_ignored(connect: Connect) -> None:
-    talk = await connect()
-    await talk.shared()
-    task = await asked(talk)
-    request = talk.peer.all(events.RequestReceived)[-1]
-    talk.peer.respond(request.id + 1000, bytes(10))
-    talk.peer.respond(request.id, block_data(request.hash, request.size))
-    talk.peer.respond(request.id, bytes(10))
-    assert bytes(await task) == block_data(request.hash, request.size)
-    second = await asked(talk)
-    request = talk.peer.all(events.RequestReceived)[-1]
-    talk.peer.respond(request.id, block_data(request.hash, request.size))
-    await second
-
-
-async def test_a_block_that_never_comes(connect: Connect) -> None:
-    talk = await connect(sync=SyncSettings(request_timeout=0.05))
-    await talk.shared()
-    with pytest.raises(BlockUnavailable, match="no answer"):
-        await (await asked(talk))
-    assert talk.host.memory.requested.used == 0
-    assert talk.session.requests_under_way == 0
-
-
-async def test_over_a_slow_line_later_blocks_wait_for_earlier_ones(connect: Connect) -> None:
-    talk = await connect(sync=SyncSettings(request_timeout=0.2, slowest_peer=10.0 * SMALLEST_BLOCK))
-    await talk.shared()
-    tasks = [await asked(talk) for _ in range(8)]
-    for request in talk.peer.all(events.RequestReceived):
-        await asyncio.sleep(0.1)
-        talk.peer.respond(request.id, block_data(request.hash, request.size))
-    for task in tasks:
-        assert len(await task) == SMALLEST_BLOCK
-    never = await asked(talk)
-    with pytest.raises(BlockUnavailable, match="no answer"):
-        await never
-
-
 async def test_who_waits_for_a_block_learns_of_the_end(connect: Connect) -> None:
     talk = await connect()
     await talk.shared()
@@ -429,7 +371,8 @@ async def test_who_waits_for_a_block_learns_of_the_end(connect: Connect) -> None
         await task
     with pytest.raises(BlockUnavailable, match="gone"):
         await talk.session.request_block("f", encrypted_name("a"), 0, file("a").message.blocks[0])
-    assert talk.host.memory.requested.used == 0
+    assert talk.session.requests_under_way == 0
+    assert not talk.host.memory.requested.usage()
     assert talk.folder.sources == {}
     assert talk.session.shared_folders == []
 

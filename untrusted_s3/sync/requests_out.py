@@ -55,7 +55,7 @@ class RequestsOut:
         """Take a response of the peer; one that nobody waits for is dropped."""
         future = self._responses.pop(event.id, None)
         if future is not None and not future.done():
-            self._last_response = time.monotonic()
+            self._last_response = _loop_time()
             future.set_result(event)
 
     def stop(self) -> None:
@@ -98,15 +98,19 @@ class RequestsOut:
         by each response that comes meanwhile, and by what is requested.
         """
         timeout, slowest = self._settings.request_timeout, self._settings.slowest_peer
-        asked = time.monotonic()
+        asked = _loop_time()
         last = asked + timeout + self._window.used / slowest
         while not future.done():
             due = min(max(asked, self._last_response) + timeout + size / slowest, last)
-            now = time.monotonic()
+            now = _loop_time()
             if now >= due:
                 raise BlockUnavailable(f"no answer within {now - asked:.0f} s")
             await asyncio.wait([future], timeout=due - now)
         return future.result()
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _error_name(code: int) -> str:

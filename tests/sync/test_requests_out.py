@@ -1,0 +1,149 @@
+"""Our requests for blocks: what becomes of them, and how many there may be."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.file_infos import SMALLEST_BLOCK, device, encrypted_name, file
+from tests.sync.wire import Wire
+from tests.virtual_time import settled, virtual_time
+from untrusted_s3.accounts import Account
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.events import ResponseReceived
+from untrusted_s3.counters import Counters
+from untrusted_s3.errors import BlockUnavailable
+from untrusted_s3.settings import SyncSettings
+from untrusted_s3.sync.requests_out import RequestsOut
+
+pytestmark = virtual_time
+
+BLOCK = file("a").message.blocks[0]
+
+
+class Asking:
+    """Requests over a wire, and the peer's responses."""
+
+    def __init__(self, settings: SyncSettings | None = None) -> None:
+        settings = settings or SyncSettings()
+        self.wire = Wire(device(1))
+        self.wire.begin()
+        self.memory = Account(1 << 30, guarantee=True)
+        self.counters = Counters()
+        window = self.memory.share(device(1), settings.request_window)
+        self.requests = RequestsOut(self.wire, window, self.counters, settings)
+
+    async def ask(self) -> asyncio.Task[memoryview]:
+        """Request a block; the request is written, if the window allows it."""
+        task = asyncio.ensure_future(self.requests.request_block("f", encrypted_name("a"), 0, BLOCK))
+        await settled()
+        return task
+
+    def respond(self, data: bytes, code: int = pb.NO_ERROR, number: int = -1) -> None:
+        """Answer one of the requests, by default the last one."""
+        request_id = self.wire.requests()[number].id
+        self.requests.received(ResponseReceived(request_id, memoryview(data), code))
+
+
+async def test_a_request_and_its_response() -> None:
+    asking = Asking()
+    task = await asking.ask()
+    (request,) = asking.wire.requests()
+    assert (request.folder, request.name, request.offset, request.size) == ("f", encrypted_name("a"), 0, BLOCK.size)
+    assert (request.hash, request.block_no) == (BLOCK.hash, 0)
+    asking.respond(bytes(SMALLEST_BLOCK))
+    assert await task == bytes(SMALLEST_BLOCK)
+    assert asking.counters.registry.get_sample_value("untrusted_s3_blocks_received_total") == 1
+    assert asking.counters.registry.get_sample_value("untrusted_s3_block_bytes_received_total") == SMALLEST_BLOCK
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "reason"),
+    [
+        (bytes(SMALLEST_BLOCK - 1), pb.NO_ERROR, "1063 bytes instead of 1064"),
+        (bytes(SMALLEST_BLOCK + 1), pb.NO_ERROR, "1065 bytes"),
+        (b"", pb.NO_ERROR, "0 bytes"),
+        (b"", pb.NO_SUCH_FILE, "NO_SUCH_FILE"),
+        (bytes(SMALLEST_BLOCK), pb.GENERIC, "GENERIC"),
+        (b"", 77, "error 77"),
+    ],
+)
+async def test_a_block_that_the_peer_does_not_give(data: bytes, code: int, reason: str) -> None:
+    asking = Asking()
+    task = await asking.ask()
+    asking.respond(data, code)
+    with pytest.raises(BlockUnavailable, match=reason):
+        await task
+
+
+async def test_responses_that_nobody_waits_for_are_dropped() -> None:
+    asking = Asking()
+    task = await asking.ask()
+    asking.requests.received(ResponseReceived(asking.wire.requests()[0].id + 1000, memoryview(bytes(10)), pb.NO_ERROR))
+    asking.respond(bytes(SMALLEST_BLOCK))
+    asking.respond(bytes(10))
+    assert await task == bytes(SMALLEST_BLOCK)
+    second = await asking.ask()
+    asking.respond(bytes(SMALLEST_BLOCK))
+    await second
+
+
+async def test_a_block_that_never_comes() -> None:
+    asking = Asking(SyncSettings(request_timeout=5.0))
+    with pytest.raises(BlockUnavailable, match="no answer within 5 s"):
+        await (await asking.ask())
+    assert asking.memory.used == 0
+    assert len(asking.requests) == 0
+
+
+async def test_over_a_slow_line_later_blocks_wait_for_earlier_ones() -> None:
+    asking = Asking(SyncSettings(request_timeout=0.2, slowest_peer=10.0 * SMALLEST_BLOCK))
+    tasks = [await asking.ask() for _ in range(8)]
+    for number in range(8):
+        await asyncio.sleep(0.1)
+        asking.respond(bytes(SMALLEST_BLOCK), number=number)
+    for task in tasks:
+        assert len(await task) == SMALLEST_BLOCK
+    with pytest.raises(BlockUnavailable, match="no answer"):
+        await (await asking.ask())
+
+
+async def test_requests_wait_for_the_window() -> None:
+    asking = Asking(SyncSettings(request_window=2 * SMALLEST_BLOCK))
+    tasks = [await asking.ask() for _ in range(3)]
+    assert len(asking.wire.requests()) == len(asking.requests) == 2
+    asking.respond(bytes(SMALLEST_BLOCK), number=0)
+    await settled()
+    assert len(asking.wire.requests()) == 3
+    assert [task.done() for task in tasks] == [True, False, False]
+    for number in (1, 2):
+        asking.respond(bytes(SMALLEST_BLOCK), number=number)
+    await asyncio.gather(*tasks)
+    assert asking.memory.used == 0
+
+
+async def test_all_requests_fail_when_the_connection_is_gone() -> None:
+    """Also those that wait for the window, and those that come later."""
+    asking = Asking(SyncSettings(request_window=2 * SMALLEST_BLOCK))
+    tasks = [await asking.ask() for _ in range(4)]
+    asking.requests.stop()
+    tasks.append(await asking.ask())
+    for task in tasks:
+        with pytest.raises(BlockUnavailable, match="gone"):
+            await task
+    assert len(asking.wire.requests()) == 2
+    assert not asking.memory.usage()
+
+
+async def test_a_request_that_is_cancelled_frees_the_window() -> None:
+    asking = Asking(SyncSettings(request_window=2 * SMALLEST_BLOCK))
+    tasks = [await asking.ask() for _ in range(3)]
+    tasks[0].cancel()
+    tasks[2].cancel()
+    await settled()
+    assert asking.memory.used == SMALLEST_BLOCK
+    asking.respond(bytes(SMALLEST_BLOCK), number=0)
+    asking.respond(bytes(SMALLEST_BLOCK), number=1)
+    await tasks[1]
+    assert asking.memory.used == 0
