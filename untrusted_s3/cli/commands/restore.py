@@ -73,8 +73,11 @@ def restore(
     reuse_large_buffers()
     options = RestoreOptions(overwrite, owner, xattrs, dry_run)
     report = run_interruptible(_restore(context, store, key_holder, target, selection, options, memory, as_json))
+    _add_advice(report)
     if as_json:
-        print_json({"ok": not report.failed, "dry_run": dry_run, **dataclasses.asdict(report)})
+        fields = dataclasses.asdict(report)
+        del fields["taken"]
+        print_json({"ok": not report.failed, "dry_run": dry_run, **fields})
     _print_report(report, dry_run)
     context.exit(NotRestored.exit_code if report.failed else 0)
 
@@ -113,15 +116,16 @@ async def _restore(
         return await run.run(selection.of(folder))
 
 
-def _print_report(report: RestoreReport, dry_run: bool) -> None:
+def _add_advice(report: RestoreReport) -> None:
     taken, advice = set(report.taken), advise(PathTaken())
-    print_problems(
-        "not restored",
-        [
-            dataclasses.replace(problem, reason=f"{problem.reason} ({advice})") if problem.path in taken else problem
-            for problem in report.failed
-        ],
-    )
+    report.failed = [
+        dataclasses.replace(problem, reason=f"{problem.reason} ({advice})") if problem.path in taken else problem
+        for problem in report.failed
+    ]
+
+
+def _print_report(report: RestoreReport, dry_run: bool) -> None:
+    print_problems("not restored", report.failed)
     print_problems("restored, but not all of its metadata", report.incomplete)
     parts = [f"{counted(report.files, 'file')} ({size_text(report.bytes)})", counted(report.symlinks, "symlink")]
     parts += [f"{report.there:,} there already"] if report.there else []
