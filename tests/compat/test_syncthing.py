@@ -11,7 +11,7 @@ import pytest
 
 from untrusted_s3.compat.syncthing import Syncthing, syncthing_version
 from untrusted_s3.errors import SyncthingFailed, UsageError
-from untrusted_s3.identity.certificate import load_or_create
+from untrusted_s3.identity.files import load_or_create
 
 CONFIGURATION = """
 <configuration version="35">

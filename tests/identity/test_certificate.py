@@ -1,41 +1,19 @@
-"""Our certificate and key: made once, never overwritten, and interchangeable with a Syncthing home."""
+"""Our certificate and key: as Syncthing makes them, and a pair."""
 
 from __future__ import annotations
 
-import stat
-import subprocess
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion, syncthing_binary
-from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import UsageError
-from untrusted_s3.identity.certificate import Identity, PrivateKey, generate, load, load_or_create
+from untrusted_s3.identity.certificate import generate, parse
 
-
-def write(directory: Path, identity: Identity) -> None:
-    (directory / "cert.pem").write_bytes(identity.certificate_pem)
-    (directory / "key.pem").write_bytes(identity.private_key_pem)
-
-
-def self_signed(key: PrivateKey | dsa.DSAPrivateKey) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "syncthing")])
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-    ).sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+NAMES = ("the certificate", "the key")
 
 
 def test_a_new_identity_is_what_syncthing_makes() -> None:
@@ -55,149 +33,24 @@ def test_a_new_identity_is_what_syncthing_makes() -> None:
     certificate.verify_directly_issued_by(certificate)
 
 
-def test_it_is_made_once_and_kept(tmp_path: Path) -> None:
-    home = tmp_path / "a" / "home"
-    first = load_or_create(home)
-    files = {path.name: path.read_bytes() for path in home.iterdir()}
-    assert set(files) == {"cert.pem", "key.pem"}  # no temporary file stays behind
-    assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert stat.S_IMODE((home / "key.pem").stat().st_mode) == 0o600
-    again = load_or_create(home)
-    assert again.device_id == first.device_id == load(home).device_id
-    assert {path.name: path.read_bytes() for path in home.iterdir()} == files
-    assert first.device_id != generate().device_id
-
-
 def test_the_private_key_is_not_shown() -> None:
     assert "rivate" not in repr(generate())
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        ec.generate_private_key(ec.SECP384R1()),
-        ec.generate_private_key(ec.SECP256R1()),
-        ed25519.Ed25519PrivateKey.generate(),
-        rsa.generate_private_key(65537, 2048),
-    ],
-    ids=["P-384", "P-256", "Ed25519", "RSA"],
-)
-def test_every_kind_of_key_that_syncthing_has_used_is_read(tmp_path: Path, key: PrivateKey) -> None:
-    certificate = self_signed(key)
-    write(tmp_path, Identity(certificate, key))
-    device_id = DeviceID.from_certificate(certificate.public_bytes(Encoding.DER))
-    assert load_or_create(tmp_path).device_id == device_id
-    if not isinstance(key, ed25519.Ed25519PrivateKey):  # the older form: "EC PRIVATE KEY", "RSA PRIVATE KEY"
-        older = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-        (tmp_path / "key.pem").write_bytes(older)
-        assert load_or_create(tmp_path).device_id == device_id
-
-
-@pytest.mark.parametrize("missing", ["cert.pem", "key.pem"])
-def test_half_an_identity_is_left_alone(tmp_path: Path, missing: str) -> None:
-    write(tmp_path, generate())
-    (tmp_path / missing).unlink()
-    with pytest.raises(UsageError, match=rf"restore {missing}, or move .* away"):
-        load_or_create(tmp_path)
-    assert not (tmp_path / missing).exists()
-
-
-def test_load_makes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no identity"):
-        load(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "garbage", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
-)
-@pytest.mark.parametrize("name", ["cert.pem", "key.pem"])
-def test_garbage_is_named_and_left_alone(tmp_path: Path, name: str, garbage: bytes) -> None:
-    write(tmp_path, generate())
-    (tmp_path / name).write_bytes(garbage)
-    with pytest.raises(UsageError, match=rf"{name} is not a .* in PEM form: restore"):
-        load_or_create(tmp_path)
-    assert (tmp_path / name).read_bytes() == garbage
-
-
-def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
-    write(tmp_path, generate())
-    (tmp_path / "key.pem").write_bytes(generate().private_key_pem)
-    with pytest.raises(UsageError, match=r"key\.pem does not belong to cert\.pem"):
-        load_or_create(tmp_path)
-
-
-def test_an_encrypted_key_is_refused(tmp_path: Path) -> None:
+def test_parsing_what_was_generated() -> None:
     identity = generate()
-    write(tmp_path, identity)
-    encryption = BestAvailableEncryption(b"password")
-    encrypted = identity.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    (tmp_path / "key.pem").write_bytes(encrypted)
-    with pytest.raises(UsageError, match="is encrypted; decrypt it first"):
-        load_or_create(tmp_path)
+    parsed = parse(identity.certificate_pem, identity.private_key_pem, NAMES, "remedy")
+    assert parsed.device_id == identity.device_id
+    assert parsed.private_key_pem == identity.private_key_pem
 
 
-def test_a_kind_of_key_that_tls_cannot_use_is_refused(tmp_path: Path) -> None:
-    key = dsa.generate_private_key(1024)
-    (tmp_path / "cert.pem").write_bytes(self_signed(key).public_bytes(Encoding.PEM))
-    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    with pytest.raises(UsageError, match="ECDSA, Ed25519 and RSA"):
-        load_or_create(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["cert.pem", "key.pem"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
-    write(tmp_path, generate())
-    (tmp_path / name).unlink()
-    (tmp_path / name).mkdir()
-    with pytest.raises(UsageError, match=rf"cannot read .*{name}"):
-        load_or_create(tmp_path)
-
-
-def test_a_link_to_nowhere_is_not_replaced(tmp_path: Path) -> None:
-    for name in ("cert.pem", "key.pem"):
-        (tmp_path / name).symlink_to(tmp_path / "unmounted" / name)
-    with pytest.raises(UsageError, match=r"cannot read .*cert\.pem"):
-        load_or_create(tmp_path)
-    assert (tmp_path / "cert.pem").is_symlink()
-
-
-def test_a_file_in_the_place_of_the_directory_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "home").write_text("a file")
-    with pytest.raises(UsageError, match="cannot keep an identity in"):
-        load_or_create(tmp_path / "home")
-    with pytest.raises(UsageError, match="cannot keep an identity in"):
-        load_or_create(tmp_path / "home" / "below")
-    assert (tmp_path / "home").read_text() == "a file"
-
-
-def test_an_identity_made_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = generate()
-
-    def generate_late() -> Identity:
-        write(tmp_path, other)
-        return generate()
-
-    monkeypatch.setattr("untrusted_s3.identity.certificate.generate", generate_late)
-    with pytest.raises(UsageError, match="try again"):
-        load_or_create(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"cert.pem", "key.pem"}
-    assert load_or_create(tmp_path).device_id == other.device_id
-
-
-@pytest.mark.interop
-@pytest.mark.parametrize("version", SYNCTHING_VERSIONS)
-def test_syncthing_and_we_agree_on_device_ids(tmp_path: Path, version: SyncthingVersion) -> None:
-    syncthing = syncthing_binary(version)
-
-    def device_id_by_syncthing(home: Path) -> DeviceID:
-        command = [str(syncthing), "--device-id", f"--home={home}"]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
-        device_id = DeviceID.parse(answer)
-        assert str(device_id) == answer
-        return device_id
-
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    subprocess.run([syncthing, "generate", f"--home={theirs}"], check=True, capture_output=True, timeout=60)
-    assert load(theirs).device_id == device_id_by_syncthing(theirs)
-    assert load_or_create(ours).device_id == device_id_by_syncthing(ours)
+def test_what_cannot_be_parsed_is_named_with_the_remedy() -> None:
+    one, other = generate(), generate()
+    for certificate, key, message in (
+        (b"", one.private_key_pem, "the certificate is not a certificate in PEM form: do this"),
+        (one.certificate_pem, b"", "the key is not a private key in PEM form: do this"),
+        (one.certificate_pem, other.private_key_pem, "the key does not belong to the certificate: do this"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            parse(certificate, key, NAMES, "do this")
+        assert str(caught.value) == message

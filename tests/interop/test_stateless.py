@@ -13,7 +13,7 @@ from tests.peers.gateway import Gateway
 from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, random_file
-from untrusted_s3.identity.certificate import load
+from untrusted_s3.identity.files import load
 
 pytestmark = pytest.mark.interop
 # Where the identity lies is no matter to Syncthing; test_restart.py tries both.

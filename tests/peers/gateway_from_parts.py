@@ -16,7 +16,7 @@ import uvloop
 
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.gateway.settings import GatewaySettings
-from untrusted_s3.identity.certificate import load_or_create
+from untrusted_s3.identity.files import load_or_create
 from untrusted_s3.settings import Settings, UpkeepSettings
 from untrusted_s3.store.bucket import MultipartUpload, ObjectSummary
 from untrusted_s3.store.format import PART_GRID, PartGrid

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.store.memory_bucket import MemoryBucket
@@ -16,6 +18,7 @@ from untrusted_s3.errors import DataError, PreconditionFailed
 from untrusted_s3.store import layout
 from untrusted_s3.store.records import (
     FolderRecord,
+    NodeRecord,
     PeerRecord,
     StoreRecord,
     create_or_read,
@@ -25,6 +28,8 @@ from untrusted_s3.store.records import (
     read_record,
     write_record,
 )
+
+FromJSON = Callable[[dict[str, Any]], Any]
 
 ONE, OTHER = DeviceID(bytes(32)), DeviceID(bytes(range(32)))
 
@@ -40,7 +45,7 @@ def test_peers_keep_everything(device_id: DeviceID, name: str, addresses: Any, s
     assert PeerRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
-@given(folder_id=st.text(), label=st.text(), token=st.binary(), index_id=st.integers(0, 2**64 - 1))
+@given(folder_id=st.text(), label=st.text(), token=st.binary(), index_id=st.integers(1, 2**64 - 1))
 def test_folders_keep_everything(folder_id: str, label: str, token: bytes, index_id: int) -> None:
     record = FolderRecord(folder_id, label, token, index_id)
     assert FolderRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
@@ -62,7 +67,20 @@ def test_index_ids_are_never_zero_and_differ() -> None:
         (FolderRecord.from_json, b'{"id": "f", "index_id": "1", "password_token": "%"}'),
         (FolderRecord.from_json, b'{"id": "f", "index_id": "x", "password_token": ""}'),
         (FolderRecord.from_json, b'{"id": "f", "index_id": 1, "password_token": ""}'),
+        (FolderRecord.from_json, b'{"id": "f", "index_id": "0000000000000000", "password_token": ""}'),
+        (FolderRecord.from_json, b'{"id": "f", "index_id": "000000000000000G", "password_token": ""}'),
+        (FolderRecord.from_json, b'{"id": 5, "index_id": "0000000000000001", "password_token": ""}'),
+        (FolderRecord.from_json, b'{"id": "f", "index_id": "0000000000000001", "password_token": "", "removed": 1}'),
+        (NodeRecord.from_json, b'{"device_id": "' + str(ONE).encode() + b'", "time": NaN}'),
+        (NodeRecord.from_json, b'{"device_id": "' + str(ONE).encode() + b'", "time": 1e400}'),
+        (NodeRecord.from_json, b'{"device_id": "' + str(ONE).encode() + b'", "time": -1}'),
+        (NodeRecord.from_json, b'{"device_id": "' + str(ONE).encode() + b'", "time": true}'),
+        (NodeRecord.from_json, b'{"device_id": "' + str(ONE).encode() + b'", "time": 1, "instance": "short"}'),
         (StoreRecord.from_json, b'{"format": "untrusted_s3", "version": 1}'),
+        (StoreRecord.from_json, b'{"format": "untrusted_s3", "version": 1, "store_id": "0123"}'),
+        (StoreRecord.from_json, b'{"format": "untrusted_s3", "version": 1, "store_id": 5}'),
+        (StoreRecord.from_json, b"[" * 100_000),
+        (StoreRecord.from_json, b" " * (4 << 20) + b"{}"),
         (StoreRecord.from_json, b"\xff\xfe"),
     ],
 )
@@ -71,6 +89,81 @@ async def test_damage_is_told_with_the_key(from_json: Callable[[dict[str, Any]],
     bucket.objects["some/key.json"] = body
     with pytest.raises(DataError, match=r"some/key\.json"):
         await read_record(bucket, "some/key.json", from_json)
+
+
+DEVICE_ID = str(ONE)
+RECORDS: list[tuple[FromJSON, dict[str, Any]]] = [
+    (StoreRecord.from_json, StoreRecord("0123456789abcdef" * 2).to_json()),
+    (PeerRecord.from_json, PeerRecord(ONE, "name", ("tcp://192.0.2.1:22000",), ("folder",)).to_json()),
+    (NodeRecord.from_json, NodeRecord(ONE, "name", 1_700_000_000, "0123456789abcdef" * 2).to_json()),
+    (FolderRecord.from_json, FolderRecord("folder", "label", b"token", 7, removed=True).to_json()),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+TYPES = {"store_id": str, "device_id": DeviceID, "name": str, "time": int, "instance": str, "folder_id": str}
+TYPES |= {"label": str, "token": bytes, "index_id": int, "removed": bool, "addresses": tuple, "share": tuple}
+
+
+@settings(max_examples=300)
+@given(record=st.sampled_from(RECORDS), data=st.data())
+async def test_a_mutated_record_is_read_with_the_right_types_or_is_damage(
+    record: tuple[FromJSON, dict[str, Any]], data: st.DataObject
+) -> None:
+    from_json, value = record
+    name = data.draw(st.sampled_from(sorted(value)))
+    mutated = dict(value)
+    if data.draw(st.booleans()):
+        del mutated[name]
+    else:
+        mutated[name] = data.draw(JSON)
+    bucket = MemoryBucket()
+    bucket.objects["some/key.json"] = json.dumps(mutated).encode()
+    try:
+        read = await read_record(bucket, "some/key.json", from_json)
+    except DataError as error:
+        assert "some/key.json" in str(error) or "store" in str(error)
+        return
+    assert read is not None
+    for field in dataclasses.fields(read):
+        assert type(getattr(read, field.name)) is TYPES[field.name]
+    assert from_json(json.loads(json.dumps(read.to_json()))) == read
+
+
+@given(record=st.sampled_from(RECORDS), data=st.data())
+async def test_a_mutated_text_is_a_record_or_damage(
+    record: tuple[FromJSON, dict[str, Any]], data: st.DataObject
+) -> None:
+    from_json, value = record
+    body = bytearray(json.dumps(value).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    bucket = MemoryBucket()
+    bucket.objects["key"] = bytes(body)
+    with contextlib.suppress(DataError):
+        assert await read_record(bucket, "key", from_json) is not None
+
+
+@pytest.mark.parametrize(
+    ("from_json", "body", "expected"),
+    [
+        (PeerRecord.from_json, f'{{"device_id": "{DEVICE_ID}"}}', PeerRecord(ONE)),
+        (PeerRecord.from_json, f'{{"device_id": "{DEVICE_ID}", "name": "\\ud800"}}', PeerRecord(ONE, "?")),
+        (PeerRecord.from_json, f'{{"name": 5, "device_id": "{DEVICE_ID}", "name": "a"}}', PeerRecord(ONE, "a")),
+        (NodeRecord.from_json, f'{{"device_id": "{DEVICE_ID}", "time": 5}}', NodeRecord(ONE, "", 5, "")),
+        (
+            FolderRecord.from_json,
+            '{"id": "f", "index_id": "00000000000000ff", "password_token": "dA==", "later": [1]}',
+            FolderRecord("f", "", b"t", 255),
+        ),
+    ],
+)
+async def test_records_of_older_and_newer_programs_are_read(from_json: FromJSON, body: str, expected: object) -> None:
+    bucket = MemoryBucket()
+    bucket.objects["key"] = body.encode()
+    assert await read_record(bucket, "key", from_json) == expected
 
 
 async def test_one_of_no_bytes_counts_as_none() -> None:

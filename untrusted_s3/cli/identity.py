@@ -15,8 +15,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.options import ENVIRONMENT_PREFIX, apply_options, current_invocation, option
 from untrusted_s3.cli.secret import read_secret
 from untrusted_s3.errors import UsageError
-from untrusted_s3.identity import certificate as identities
-from untrusted_s3.identity import sealed as sealed_identity
+from untrusted_s3.identity import environment, files, sealed
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.settings import IdentitySettings
 from untrusted_s3.store.bucket import Bucket
@@ -63,25 +62,22 @@ class IdentityOptions:
         """
         if self.name is None:
             return self.open_local()
-        return await sealed_identity.open_or_create(bucket, self.name, self._read_passphrase(), self.settings)
+        return await sealed.open_or_create(bucket, self.name, self._read_passphrase(), self.settings)
 
     def open_local(self) -> Identity:
         """Like `open`, for an identity that is not in the store."""
         if self.files is not None:
-            return identities.load_files(*self.files)
+            return files.load_files(*self.files)
         if self.texts is not None:
-            certificate, key = (_pem(text) for text in self.texts)
-            return identities.parse(
-                certificate, key, (CERTIFICATE_VARIABLE, KEY_VARIABLE), "set both from one identity"
-            )
-        return identities.load_or_create(self.directory)
+            return environment.from_texts(*self.texts, (CERTIFICATE_VARIABLE, KEY_VARIABLE))
+        return files.load_or_create(self.directory)
 
     def local_device_id(self) -> DeviceID | None:
         """Return the device ID of an identity that is not in the store; None if it does not exist yet.
 
         Raises UsageError.
         """
-        if self.files is None and self.texts is None and not any(self.directory.glob("*.pem")):
+        if self.files is None and self.texts is None and not files.is_present(self.directory):
             return None
         return self.open_local().device_id
 
@@ -91,7 +87,7 @@ class IdentityOptions:
         Raises UsageError, DataError or StoreError.
         """
         assert self.name is not None
-        record = await sealed_identity.read(bucket, self.name)
+        record = await sealed.read(bucket, self.name)
         return record.device_id if record is not None else None
 
     def _read_passphrase(self) -> str:
@@ -174,8 +170,3 @@ def _check_alone(sources: dict[str, object]) -> None:
     given = [name for name, value in sources.items() if value]
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} are both set: choose one")
-
-
-def _pem(text: str) -> bytes:
-    r"""Return a text in PEM form as bytes. Some platforms write a line break as a backslash and an n."""
-    return text.replace("\\n", "\n").encode(errors="surrogateescape")

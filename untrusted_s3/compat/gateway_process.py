@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from untrusted_s3.compat.commands import PROGRAM, ReachableStore, command_environment, run_command, store_arguments
 from untrusted_s3.compat.ports import free_port
 from untrusted_s3.errors import GatewayUnreachable
-from untrusted_s3.identity.certificate import load_or_create
+from untrusted_s3.identity.files import load_or_create
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store.embedded.process import die_with_parent
 

@@ -6,7 +6,6 @@ memory.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
@@ -24,7 +23,9 @@ from untrusted_s3.identity.certificate import Identity, generate, parse
 from untrusted_s3.settings import IdentitySettings
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.units import MIB
+from untrusted_s3.store.json_fields import Fields, InvalidFieldError
+from untrusted_s3.threads import in_thread
+from untrusted_s3.units import KIB, MIB
 
 VERSION = 1
 SALT_SIZE = 16
@@ -38,6 +39,11 @@ MIN_PASSPHRASE_CHARACTERS = 12
 MAX_SCRYPT_MEMORY = 256 * MIB
 
 DEFAULTS = IdentitySettings()
+
+_MAX_SEALED_SIZE = 64 * KIB
+_MAX_NAME_LENGTH = 64
+_SHA256_DIGITS = 64
+_MAX_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +126,28 @@ class SealedIdentity:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SealedIdentity:
-        """Read the JSON object. Raises DataError for a newer version; ValueError, KeyError, TypeError for damage."""
-        if value["version"] != VERSION:
-            raise DataError(f"the sealed identity has version {value['version']}: use a newer untrusted-s3")
-        scrypt = value["scrypt"]
+        """Read the JSON object. Raises DataError for a newer version, InvalidFieldError for damage."""
+        fields = Fields(value)
+        version = fields.integer("version", minimum=1, maximum=_MAX_INTEGER)
+        if version != VERSION:
+            raise DataError(f"the sealed identity has version {version}: use a newer untrusted-s3")
+        scrypt = fields.object("scrypt")
+        n, r, p = (scrypt.integer(name, minimum=-_MAX_INTEGER, maximum=_MAX_INTEGER) for name in "nrp")
         record = cls(
-            str(value["store_id"]),
-            str(value["name"]),
-            DeviceID.parse(str(value["device_id"])),
-            int(scrypt["n"]),
-            int(scrypt["r"]),
-            int(scrypt["p"]),
-            base64.b64decode(scrypt["salt"], validate=True),
-            base64.b64decode(value["nonce"], validate=True),
-            base64.b64decode(value["sealed"], validate=True),
+            fields.hexadecimal("store_id", digits=records.STORE_ID_DIGITS),
+            fields.text("name", min_length=1, max_length=_MAX_NAME_LENGTH),
+            fields.device_id("device_id"),
+            n,
+            r,
+            p,
+            scrypt.base64("salt", min_size=SALT_SIZE, max_size=SALT_SIZE),
+            fields.base64("nonce", min_size=NONCE_SIZE, max_size=NONCE_SIZE),
+            fields.base64("sealed", min_size=0, max_size=_MAX_SEALED_SIZE),
         )
-        if value["sha256"] != record._checksum or len(record.salt) != SALT_SIZE or len(record.nonce) != NONCE_SIZE:
-            raise ValueError("the checksum is wrong")
-        n, r, p = record.n, record.r, record.p
+        if fields.hexadecimal("sha256", digits=_SHA256_DIGITS) != record._checksum:
+            raise InvalidFieldError("the checksum is wrong")
         if n < 2 or n & (n - 1) or r < 1 or p < 1 or 128 * n * r * p > MAX_SCRYPT_MEMORY:
-            raise ValueError(f"scrypt cannot take n={n} r={r} p={p}")
+            raise InvalidFieldError(f"scrypt cannot take n={n} r={r} p={p}")
         return record
 
 
@@ -160,11 +168,11 @@ async def open_or_create(bucket: Bucket, name: str, passphrase: str, settings: I
     store = await records.open_store(bucket)
     record = await read(bucket, name)
     if record is None:
-        fresh = await asyncio.to_thread(SealedIdentity.seal, generate(), store.store_id, name, passphrase, settings)
+        fresh = await in_thread(SealedIdentity.seal, generate(), store.store_id, name, passphrase, settings)
         record = await records.create_or_read(bucket, key, fresh.to_json(), SealedIdentity.from_json)
     if (record.store_id, record.name) != (store.store_id, name):
         raise DataError(
             f"{key} was made as {record.name!r} for the store {record.store_id}: it cannot be used under another name"
             " or in another store"
         )
-    return await asyncio.to_thread(record.open, passphrase)
+    return await in_thread(record.open, passphrase)

@@ -1,50 +1,76 @@
-"""The small JSON objects of a store: the store itself, accepted peers, running gateways, folders (docs/format.md)."""
+"""The records of a store, small JSON objects: the store, accepted peers, running gateways, folders (docs/format.md)."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from untrusted_s3.bep.constants import (
+    MAX_FOLDER_ID_SIZE,
+    MAX_FOLDER_LABEL_SIZE,
+    MAX_HELLO_SIZE,
+    MAX_PASSWORD_TOKEN_SIZE,
+)
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed, UsageError
+from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.format import FORMAT, VERSION
+from untrusted_s3.store.json_fields import Fields, InvalidFieldError, parse_object
 from untrusted_s3.store.listing import list_folders
 
-FORMAT = "untrusted_s3"
-VERSION = 1
-
 Record = TypeVar("Record")
+
+STORE_ID_DIGITS: Final = 32
+# A device's name comes from its Hello.
+MAX_NAME_LENGTH: Final = MAX_HELLO_SIZE
+MAX_ADDRESSES: Final = 1000
+MAX_ADDRESS_LENGTH: Final = 2048
+MAX_SHARED_FOLDERS: Final = 10_000
+
+_INDEX_ID_DIGITS = 16
+_INSTANCE_DIGITS = 32
+_LAST_SECOND = 253_402_300_799  # of the year 9999
 
 
 @dataclass(frozen=True, slots=True)
 class StoreRecord:
-    """The store's identity: a random id of 32 hex digits, made once."""
+    """The store's identity.
+
+    Attributes:
+        store_id: 32 hex digits, chosen at random when the store is first used.
+    """
 
     store_id: str
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the JSON object."""
         return {"format": FORMAT, "version": VERSION, "store_id": self.store_id}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> StoreRecord:
-        """From the JSON object. Raises DataError for a store that is not ours or of a newer format."""
+        """Read the JSON object. Raises DataError if the store is of another program or format version."""
         if value.get("format") != FORMAT:
             raise DataError("store.json is not of untrusted_s3: choose another bucket or prefix")
-        if value.get("version") != VERSION:
+        if value.get("version") != VERSION or isinstance(value["version"], bool):
             raise DataError(f"the store has format version {value.get('version')}: use a newer untrusted-s3")
-        return cls(str(value["store_id"]))
+        return cls(Fields(value).hexadecimal("store_id", digits=STORE_ID_DIGITS))
 
 
 @dataclass(frozen=True, slots=True)
 class PeerRecord:
-    """An accepted device: where to dial it (tcp:// URLs, perhaps none), and which folders to offer it unasked."""
+    """An accepted device.
+
+    Attributes:
+        device_id: Its device ID.
+        name: A name for people.
+        addresses: Where to dial it, as tcp://HOST:PORT; perhaps none.
+        share: IDs of folders to offer although it has not offered them.
+    """
 
     device_id: DeviceID
     name: str = ""
@@ -52,7 +78,7 @@ class PeerRecord:
     share: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the JSON object."""
         return {
             "device_id": str(self.device_id),
             "name": self.name,
@@ -62,18 +88,26 @@ class PeerRecord:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> PeerRecord:
-        """From the JSON object."""
+        """Read the JSON object. Raises InvalidFieldError."""
+        fields = Fields(value)
         return cls(
-            DeviceID.parse(str(value["device_id"])),
-            str(value.get("name", "")),
-            tuple(map(str, value.get("addresses", []))),
-            tuple(map(str, value.get("share", []))),
+            fields.device_id("device_id"),
+            fields.text("name", max_length=MAX_NAME_LENGTH, default=""),
+            fields.texts("addresses", max_count=MAX_ADDRESSES, max_length=MAX_ADDRESS_LENGTH),
+            fields.texts("share", max_count=MAX_SHARED_FOLDERS, max_length=MAX_FOLDER_ID_SIZE),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """The heartbeat of a running gateway: its name, seconds since 1970, and 32 hex digits of its process's own."""
+    """The heartbeat of a running gateway.
+
+    Attributes:
+        device_id: Its device ID.
+        name: A name for people.
+        time: When it was written, in seconds since 1970 by the gateway's clock.
+        instance: 32 hex digits, chosen at random when the process started.
+    """
 
     device_id: DeviceID
     name: str
@@ -81,7 +115,7 @@ class NodeRecord:
     instance: str
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the JSON object."""
         return {
             "device_id": str(self.device_id),
             "name": self.name,
@@ -91,19 +125,27 @@ class NodeRecord:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> NodeRecord:
-        """From the JSON object."""
+        """Read the JSON object. Raises InvalidFieldError."""
+        fields = Fields(value)
         return cls(
-            DeviceID.parse(str(value["device_id"])),
-            str(value.get("name", "")),
-            int(value["time"]),
-            str(value.get("instance", "")),
+            fields.device_id("device_id"),
+            fields.text("name", max_length=MAX_NAME_LENGTH, default=""),
+            fields.integer("time", minimum=0, maximum=_LAST_SECOND),
+            fields.hexadecimal("instance", digits=_INSTANCE_DIGITS, default=""),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class FolderRecord:
-    """A folder: its Syncthing ID and label, the encryption password's token, and the id of the index that all
-    gateways announce for it. `removed` where the folder is being removed: nobody may open it."""
+    """A folder.
+
+    Attributes:
+        folder_id: Its Syncthing folder ID.
+        label: Its label, for people.
+        token: The encryption password's token.
+        index_id: The id of the index that all gateways on the store announce for the folder; not 0.
+        removed: Whether it is being removed. Then nobody may open it.
+    """
 
     folder_id: str
     label: str
@@ -112,31 +154,37 @@ class FolderRecord:
     removed: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object; the token in base64, the index id as 16 hex digits."""
+        """Return the JSON object; the token in base64, the index id as 16 hex digits."""
         value = {
             "id": self.folder_id,
             "label": self.label,
             "password_token": base64.b64encode(self.token).decode(),
-            "index_id": f"{self.index_id:016x}",
+            "index_id": f"{self.index_id:0{_INDEX_ID_DIGITS}x}",
         }
         return {**value, "removed": True} if self.removed else value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> FolderRecord:
-        """From the JSON object."""
-        token = base64.b64decode(value["password_token"], validate=True)
+        """Read the JSON object. Raises InvalidFieldError."""
+        fields = Fields(value)
+        index_id = int(fields.hexadecimal("index_id", digits=_INDEX_ID_DIGITS), 16)
+        if index_id == 0:
+            raise InvalidFieldError("index_id is zero")
         return cls(
-            str(value["id"]),
-            str(value.get("label", "")),
-            token,
-            int(value["index_id"], 16),
-            value.get("removed") is True,
+            fields.text("id", max_length=MAX_FOLDER_ID_SIZE),
+            fields.text("label", max_length=MAX_FOLDER_LABEL_SIZE, default=""),
+            fields.base64("password_token", min_size=0, max_size=MAX_PASSWORD_TOKEN_SIZE),
+            index_id,
+            fields.boolean("removed", default=False),
         )
 
 
 async def read_record(bucket: Bucket, key: str, from_json: Callable[[dict[str, Any]], Record]) -> Record | None:
-    """The record under `key`, or None where there is none, or one of no bytes, as some stores leave it where a
-    connection ends between the head and the body of a PUT. Raises DataError where it cannot be read."""
+    """Return the record under `key`, or None if there is none.
+
+    A record of no bytes counts as none: some stores leave one if a connection ends between the head and the body of a
+    PUT. Raises DataError if the record is damaged, and StoreError.
+    """
     try:
         body = await bucket.get(key)
     except NoSuchKey:
@@ -144,23 +192,23 @@ async def read_record(bucket: Bucket, key: str, from_json: Callable[[dict[str, A
     if not body:
         return None
     try:
-        value = json.loads(body)
-        if not isinstance(value, dict):
-            raise TypeError("no JSON object")
-        return from_json(value)
-    except (KeyError, TypeError, ValueError, binascii.Error, UsageError) as error:
-        raise DataError(f"{key} cannot be read: {error!r}") from error
+        return from_json(parse_object(body))
+    except InvalidFieldError as error:
+        raise DataError(f"{key} cannot be read: {error}") from error
 
 
 async def write_record(bucket: Bucket, key: str, value: dict[str, Any], *, create: bool = False) -> None:
-    """Writes a record; with `create` only where there is none, else PreconditionFailed."""
+    """Write a record. With `create`, the key must be free. Raises PreconditionFailed or another StoreError."""
     await bucket.put(key, [json.dumps(value, indent=1).encode() + b"\n"], if_none_match=create)
 
 
 async def create_or_read(
     bucket: Bucket, key: str, value: dict[str, Any], from_json: Callable[[dict[str, Any]], Record]
 ) -> Record:
-    """Creates a record, or reads the one that was there first; of several creators all get the same."""
+    """Create a record, or read the one that was there first. Several creators at once all get the same one.
+
+    Raises DataError or StoreError.
+    """
     existing = await read_record(bucket, key, from_json)
     if existing is not None:
         return existing
@@ -178,13 +226,13 @@ async def create_or_read(
 
 
 async def open_store(bucket: Bucket) -> StoreRecord:
-    """The store's record, created at first use."""
-    fresh = StoreRecord(secrets.token_hex(16))
+    """Return the store's record, which is created at first use. Raises DataError or StoreError."""
+    fresh = StoreRecord(secrets.token_hex(STORE_ID_DIGITS // 2))
     return await create_or_read(bucket, layout.STORE, fresh.to_json(), StoreRecord.from_json)
 
 
 async def read_folders(bucket: Bucket) -> list[FolderRecord]:
-    """All folders of the store, by ID."""
+    """Return all folders of the store, by ID. Raises DataError or StoreError."""
     records = []
     async for keys in list_folders(bucket):
         record = await read_record(bucket, keys.record, FolderRecord.from_json)
@@ -194,7 +242,7 @@ async def read_folders(bucket: Bucket) -> list[FolderRecord]:
 
 
 async def read_peers(bucket: Bucket) -> list[PeerRecord]:
-    """All accepted devices."""
+    """Return all accepted devices, in any order. Raises DataError or StoreError."""
     peers = []
     async for item in bucket.list(layout.PEERS):
         record = await read_record(bucket, item.key, PeerRecord.from_json)
