@@ -17,7 +17,6 @@ PACKAGE = Path(untrusted_s3.__file__).parent
 LAYERS = {
     "errors": 0,
     "units": 0,
-    "limits": 0,
     "settings": 1,
     "counters": 1,
     "problem": 1,
