@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
+from tests.virtual_time import VirtualTimeLoop, settled
 from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreRefused, StoreUnreachable, UploadLost
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.bucket import Bucket, Buffer, MultipartUpload, ObjectSummary, UploadedPart
@@ -364,8 +365,6 @@ class Scheduler:
     `at_standstill` is called and nobody is stalled any more.
     """
 
-    _TURNS = 12  # of the loop, until code that waits for nothing has come to its next gate
-
     def __init__(
         self,
         numbers: Iterable[int],
@@ -389,12 +388,12 @@ class Scheduler:
         return hold
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
-        """Runs all of `work` to its end, and raises the first error in any of it."""
+        """Run all of `work` to its end. Raises the first error in any of it. Needs a loop with virtual time."""
+        assert isinstance(asyncio.get_running_loop(), VirtualTimeLoop)
         tasks = [asyncio.ensure_future(one) for one in work]
         try:
             while not all(task.done() for task in tasks):
-                for _ in range(self._TURNS):
-                    await asyncio.sleep(0)
+                await settled()
                 for task in tasks:
                     if task.done():
                         task.result()

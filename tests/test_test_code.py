@@ -109,9 +109,7 @@ NOT_YET: dict[Check, set[str]] = {
         "tests/store/test_presign.py",
         "tests/store/test_s3.py",
     },
-    counts_turns_of_the_loop: {
-        "tests/simulated.py",
-    },
+    counts_turns_of_the_loop: {},
     changes_a_global: {
         "tests/store/test_fault_proxy.py",
         "tests/store/test_presign.py",

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import pytest
+
+Result = TypeVar("Result")
 
 _MOMENT = 1e-6
 _DEADLOCK = 10.0  # real seconds
@@ -44,6 +47,12 @@ class _Selector(selectors.DefaultSelector):
         if not ready:
             self._loop.now += timeout
         return ready
+
+
+def run_in_virtual_time(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine to its end on a new loop of this kind."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(work)
 
 
 async def settled() -> None:

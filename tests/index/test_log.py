@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from tests.file_infos import deleted, device, directory, encrypted_name, entry, file
 from tests.index.gateways import KEYS, SimulatedGateway, check_log, contents, written_segments
-from tests.loops import RunAsync
 from tests.simulated import (
     Call,
     Crash,
@@ -28,6 +27,7 @@ from tests.simulated import (
     fast_directory,
     inline_threads,
 )
+from tests.virtual_time import run_in_virtual_time
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.errors import DataError, PreconditionFailed, StoreError, StoreUnreachable
 from untrusted_s3.index.entry import Entry, PeerCursor
@@ -80,9 +80,7 @@ def check_reflected(state: FolderState, done: Sequence[Batch]) -> None:
 
 @settings(deadline=None, max_examples=120)
 @given(st.lists(BATCHES, min_size=2, max_size=3), SCHEDULES, st.lists(FAULTS, min_size=3, max_size=3))
-def test_all_gateways_converge(
-    run_async: RunAsync, batches: list[list[Batch]], schedule: list[int], faults: list[dict[int, Fault]]
-) -> None:
+def test_all_gateways_converge(batches: list[list[Batch]], schedule: list[int], faults: list[dict[int, Fault]]) -> None:
     async def play(directory: Path) -> None:
         store = SimulatedStore()
         scheduler = Scheduler(schedule)
@@ -109,7 +107,7 @@ def test_all_gateways_converge(
         newcomer.close()
 
     with fast_directory() as directory:
-        run_async(play(directory))
+        run_in_virtual_time(play(directory))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +29,7 @@ from tests.simulated import (
     fast_directory,
     inline_threads,
 )
+from tests.virtual_time import run_in_virtual_time
 from untrusted_s3.errors import StoreError
 from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.index.trimming import trim
@@ -201,7 +201,7 @@ def test_no_position_twice_and_no_gap(
 ) -> None:
     with inline_threads(), fast_directory() as directory:
         world = World(directory, schedule, ahead, clocks_stop=clocks_stop, greedy=greedy)
-        uvloop.run(world.play(old_segments=old_segments))
+        run_in_virtual_time(world.play(old_segments=old_segments))
         assert world.store.created_twice == []
         assert world.gaps == 0
 
@@ -227,7 +227,7 @@ def stalls_that_break(
                 by_age_of_segment=by_age_of_segment,
                 rules=rules,
             )
-            if not uvloop.run(world.play(old_segments=old_segments, stall=(number, step))):
+            if not run_in_virtual_time(world.play(old_segments=old_segments, stall=(number, step))):
                 yield old_segments, number, step
 
 

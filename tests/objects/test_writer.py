@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.file_infos import file
-from tests.loops import RunAsync
 from tests.objects.writing import GRID, PART, Writing, check_stored, object_body, object_key
 from tests.simulated import Call, Fault, Phase, Scheduler, SimulatedBucket, fail_on
+from tests.virtual_time import run_in_virtual_time
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import BlockUnavailable, DataError, StoreRefused, StoreUnreachable
 from untrusted_s3.index.entry import StoredObject
@@ -45,7 +45,7 @@ async def test_the_object_is_the_blocks_and_the_trailer(file_info: FileInfo, par
     st.integers(1, 30_000),
     st.lists(st.integers(0, 511), max_size=100),
 )
-def test_any_blocks_in_any_order(run_async: RunAsync, sizes: list[int], memory: int, schedule: list[int]) -> None:
+def test_any_blocks_in_any_order(sizes: list[int], memory: int, schedule: list[int]) -> None:
     file_info = file("any", sizes=sizes)
     part = -(-PART // sizes[0]) * sizes[0] if file_info.message.size > GRID.single_put_size else 0
 
@@ -63,7 +63,7 @@ def test_any_blocks_in_any_order(run_async: RunAsync, sizes: list[int], memory: 
         assert writing.memory.most_used <= max(memory, part or len(object_body(file_info)))
         writing.check_all_is_released()
 
-    run_async(play())
+    run_in_virtual_time(play())
 
 
 @pytest.mark.parametrize("file_info", [SMALL, LARGE], ids=["small", "large"])
@@ -122,7 +122,7 @@ async def test_any_request_may_fail(file_info: FileInfo, fault: Fault) -> None:
     st.lists(st.integers(0, 511), max_size=60),
     st.sampled_from([LARGE_PART, 3 * LARGE_PART]),
 )
-def test_cancelled_at_any_point(run_async: RunAsync, large: bool, when: int, schedule: list[int], memory: int) -> None:
+def test_cancelled_at_any_point(large: bool, when: int, schedule: list[int], memory: int) -> None:
     file_info = LARGE if large else SMALL
 
     async def play() -> None:
@@ -158,7 +158,7 @@ def test_cancelled_at_any_point(run_async: RunAsync, large: bool, when: int, sch
             check_stored(writing.bucket.store, file_info, task.result(), LARGE_PART if large else 0)
         writing.check_all_is_released()
 
-    run_async(play())
+    run_in_virtual_time(play())
 
 
 async def test_a_large_object_that_is_there_is_adopted_without_a_fetch() -> None:
