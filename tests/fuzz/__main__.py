@@ -1,4 +1,4 @@
-"""Runs one target under atheris: python -m tests.fuzz TARGET [OPTIONS OF LIBFUZZER]. See README.md."""
+"""Run one target under atheris: python -m tests.fuzz TARGET [OPTIONS OF LIBFUZZER]. See README.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# No dependency of the project: install it where you run this.
+# Not a dependency of the project: install it where you run this.
 atheris: Any = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["untrusted_s3.bep", "tests.fuzz.targets"]):
@@ -18,7 +18,7 @@ CORPUS = Path(__file__).parent / "corpus"
 
 
 def main() -> None:
-    """New finds go to a folder that is shown at the end; the corpus of the repository is only read."""
+    """Fuzz until stopped. New inputs go to a temporary folder; the corpus in the repository is only read."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"which target? one of {', '.join(TARGETS)}")
     name = sys.argv[1]

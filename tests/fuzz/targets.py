@@ -1,7 +1,6 @@
-"""What is fuzzed: each target takes any bytes from a peer and fails where anything but a refusal comes out of them.
+"""The fuzz targets. Each takes bytes as a peer may send them, and fails if they cause anything but a refusal.
 
-The normal test run gives the targets the corpus and what hypothesis thinks of; `python -m tests.fuzz` runs them under
-atheris.
+The normal test run gives them the corpus and what Hypothesis generates. `python -m tests.fuzz` runs them under atheris.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ OPENING = encode_hello(pb.Hello(timestamp=1)) + encode_frame(pb.CLUSTER_CONFIG, 
 
 
 def connection(data: bytes) -> None:
-    """A stream from its first byte; what it says must not depend on how it is cut into pieces."""
+    """Read a stream from its first byte. The result must not depend on how the stream is cut into pieces."""
     _conversation(b"", data)
 
 
 def messages(data: bytes) -> None:
-    """A stream after Hello and the first cluster config."""
+    """Read a stream after Hello and the first cluster config."""
     _conversation(OPENING, data)
 
 
 def file_info(data: bytes) -> None:
-    """One file info: what is taken has only blocks that can be stored and asked for."""
+    """Parse a file info. One that is taken has only blocks that can be stored and requested."""
     try:
         info = parse_file_info(data)
     except (RemoteProtocolError, FolderRefused):
@@ -53,7 +52,7 @@ def file_info(data: bytes) -> None:
 
 
 def index(data: bytes) -> None:
-    """The body of an Index: what is taken is what a general decoder takes."""
+    """Decode the body of an Index as a general decoder does, or refuse it."""
     try:
         folder, files, last_sequence, prev_sequence = decode_index(data)
     except RemoteProtocolError:
@@ -67,7 +66,7 @@ def index(data: bytes) -> None:
 
 
 def response(data: bytes) -> None:
-    """The body of a Response: what is taken is what a general decoder takes."""
+    """Decode the body of a Response as a general decoder does, or refuse it."""
     try:
         taken = decode_response(data)
     except RemoteProtocolError:
@@ -80,7 +79,7 @@ def response(data: bytes) -> None:
 
 
 def cluster_config(data: bytes) -> None:
-    """A folder of a cluster config."""
+    """Read a folder of a cluster config."""
     try:
         folder = pb.Folder.FromString(data)
     except DecodeError:
@@ -107,7 +106,7 @@ def _conversation(opening: bytes, data: bytes) -> None:
 
 
 def _heard(pieces: list[bytes]) -> list[events.Event | str]:
-    """The events of a new connection, and the peer's fault if there is one."""
+    """Return the events of a new connection, and at the end the error if the peer made one."""
     fresh = Connection(0)
     heard: list[events.Event | str] = []
     try:
@@ -125,7 +124,7 @@ def _heard(pieces: list[bytes]) -> list[events.Event | str]:
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    """`data` in pieces of lengths that its own bytes give."""
+    """Cut `data` into pieces whose lengths come from its own bytes."""
     position = 0
     while position < len(data):
         size = 1 + data[position] % 23

@@ -1,4 +1,4 @@
-"""A session, with real folders on a simulated bucket, that hears anything."""
+"""A session with real folders on a simulated bucket, whose peer sends anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.connections.loopback import OURS, THEIRS, until
 from tests.file_infos import directory, file, plaintext
-from tests.fuzz.test_targets import BODIES, HELLO, mutated
+from tests.fuzz.inputs import BODIES, HELLO, mutated
 from tests.loops import RunAsync
 from tests.simulated import SimulatedBucket, fast_directory
 from tests.sync.host import FakeHost, offered
@@ -23,7 +23,7 @@ from untrusted_s3.sync.session import Session
 
 
 async def listen(data: bytes) -> tuple[FakeHost, Wire]:
-    """Lets a session hear Hello, a shared folder, and then `data`."""
+    """Let a session receive Hello, a shared folder, and then `data`."""
     with fast_directory() as directory:
         host, wire = FakeHost(OURS, SimulatedBucket(), directory), Wire(THEIRS.device_id)
         host.accepts = PeerRecord(THEIRS.device_id, "peer")
@@ -64,7 +64,7 @@ frames = st.one_of(
 def test_a_session_that_hears_anything(run_async: RunAsync, data: bytes) -> None:
     with structlog.testing.capture_logs() as lines:
         host, wire = run_async(listen(data))
-    assert not [line for line in lines if line.get("exc_info")], "a fault of our own"
+    assert not [line for line in lines if line.get("exc_info")], "an internal error"
     assert wire.error is None or isinstance(wire.error, ProtocolError)
     for key in host.bucket.store.objects:
         assert "secret" not in key and "/objects/" not in key, "no block was ever given"
