@@ -1,7 +1,7 @@
 """Structured logs on standard error: readable on a terminal, JSON lines elsewhere.
 
-No secret gets into a log: values under names such as `password` or `token` are left out, and so is what makes a
-presigned URL valid, wherever in a line it stands.
+No secret gets into a log: values under names such as `password` or `token` are replaced, and so are the signing
+parameters of presigned URLs anywhere in a line.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ REDACTED: Final = "[redacted]"
 _SECRET_WORDS: Final = {"password", "passphrase", "secret", "token", "credential", "signature", "authorization"}
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
-# The character set of a query as URLs carry it. What ends it is white space, a quote, or a control character that
-# colours the terminal.
+# The characters of a query in a URL. White space, quotes and control characters (terminal colours) end it.
 _QUERY = r"[^\s\"'<>\\\x00-\x1f]*"
 _SIGNING = r"(?:X-Amz-(?:Signature|Credential|Security-Token)|Signature|Credential|AWSAccessKeyId)"
 _SIGNED_QUERY = re.compile(rf"\?(?=(?:{_QUERY}&)?{_SIGNING}=){_QUERY}", re.IGNORECASE)
@@ -31,12 +30,12 @@ _SIGNED_PARAMETER = re.compile(rf"\b({_SIGNING})=[^\s\"'<>\\&,\x00-\x1f]+", re.I
 
 
 def redact_text(text: str) -> str:
-    """The text without the query strings of presigned URLs and without signing parameters that stand alone."""
+    """Return the text without query strings of presigned URLs and without signing parameters that stand alone."""
     return _SIGNED_PARAMETER.sub(rf"\1={REDACTED}", _SIGNED_QUERY.sub(f"?{REDACTED}", text))
 
 
 def redact_secrets(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """A processor that replaces the value of each key that speaks of a secret, at any depth."""
+    """Replace the values of keys with words such as `password`, at any depth. A processor of structlog."""
     return {key: _redact_value(key, value) for key, value in event.items()}
 
 
@@ -51,7 +50,7 @@ def _redact_value(key: object, value: Any) -> Any:
 
 
 def _escape_control_characters(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Peers choose names that we log: these must not reach the terminal's control sequences, nor begin a new line."""
+    """Escape control characters: peers choose names, and must not control the terminal or forge lines."""
     return {
         key: printable(value) if isinstance(value, str) and key not in ("exception", "stack") else value
         for key, value in event.items()
@@ -59,7 +58,7 @@ def _escape_control_characters(logger: WrappedLogger, method: str, event: EventD
 
 
 def printable(text: str) -> str:
-    """The text with each character that does not print as an escape sequence of Python's."""
+    """Return the text with unprintable characters as Python escape sequences."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -68,10 +67,10 @@ def _redact_line(logger: WrappedLogger, method: str, line: Any) -> Any:
 
 
 def configure_logging(level: str = "info", output_format: Format = "auto", stream: TextIO | None = None) -> None:
-    """Sends structlog and the standard library's logging to `stream`, standard error by default.
+    """Send structlog and the standard library's logging to `stream`, by default standard error.
 
-    `level` is debug, info, warning or error. The format `auto` is console where the stream is a terminal, else json.
-    Libraries that log by the standard library are heard from WARNING up.
+    `level` is debug, info, warning or error. The format `auto` is console if the stream is a terminal, else json. Of
+    libraries that use the standard library's logging, only warnings and errors are logged.
     """
     stream = stream or sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -106,5 +105,5 @@ def configure_logging(level: str = "info", output_format: Format = "auto", strea
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # It warns, with a traceback, of answers that break off; whoever asked hears of them as well.
+    # It logs interrupted responses as warnings with a traceback; the caller gets an error for them too.
     logging.getLogger("urllib3").setLevel(logging.ERROR)

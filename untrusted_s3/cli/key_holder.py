@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from untrusted_s3.cli.options import ENVIRONMENT_PREFIX, apply_options, current_invocation, option
+from untrusted_s3.cli.options import ENVIRONMENT_PREFIX, apply_options, option
 from untrusted_s3.cli.secret import read_secret
 from untrusted_s3.errors import UsageError
-from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.records import read_folders
 
@@ -45,13 +44,11 @@ class KeyHolderOptions:
         folder_id: The folder's ID; None if the store has only one folder.
         password: The folder's password.
         as_of: Read the folder as it was then; None for now.
-        settings: What options do not set.
     """
 
     folder_id: str | None
     password: str = field(repr=False)
     as_of: datetime | None
-    settings: Settings
 
 
 def key_holder_options(function: Function) -> Function:
@@ -64,7 +61,7 @@ def key_holder_options(function: Function) -> Function:
         moment = parse_time(as_of) if as_of is not None else None
         # Asked for before an event loop runs: in one, Ctrl-C would not end the question.
         password = read_password(folder, password_file)
-        options = KeyHolderOptions(folder, password, moment, current_invocation().settings)
+        options = KeyHolderOptions(folder, password, moment)
         return function(*args, key_holder=options, **parameters)
 
     decorators = [

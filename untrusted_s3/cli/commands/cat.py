@@ -53,7 +53,10 @@ async def _cat(path: str, byte_range: str | None, key_holder: KeyHolderOptions, 
             raise DataError(f"{path!r} is damaged: {entry.reason}")
         start, end = find_range(byte_range, entry.size)
         output = sys.stdout.buffer
-        async with BlockReader(folder) as reader, contextlib.aclosing(reader.blocks(entry, start, end)) as blocks:
+        async with (
+            BlockReader(folder, store.settings.reading) as reader,
+            contextlib.aclosing(reader.blocks(entry, start, end)) as blocks,
+        ):
             async for block in blocks:
                 # In a thread: while the reader of a pipe is slow, the next blocks can arrive.
                 await asyncio.to_thread(output.write, block.data)

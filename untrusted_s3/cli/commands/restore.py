@@ -52,7 +52,7 @@ def restore(
     context: click.Context,
     target: Path,
     selection: Selection,
-    memory: int,
+    reading: ReadSettings,
     overwrite: bool,
     owner: bool,
     xattrs: bool,
@@ -72,7 +72,7 @@ def restore(
 
     reuse_large_buffers()
     options = RestoreOptions(overwrite, owner, xattrs, dry_run)
-    report = run_interruptible(_restore(context, store, key_holder, target, selection, options, memory, as_json))
+    report = run_interruptible(_restore(context, store, key_holder, target, selection, options, reading, as_json))
     _add_advice(report)
     if as_json:
         fields = dataclasses.asdict(report)
@@ -89,7 +89,7 @@ async def _restore(
     target: Path,
     selection: Selection,
     options: RestoreOptions,
-    memory: int,
+    reading: ReadSettings,
     as_json: bool,
 ) -> RestoreReport:
     from untrusted_s3.restore.report import Outcome
@@ -105,7 +105,7 @@ async def _restore(
     async with contextlib.AsyncExitStack() as stack:
         bucket = await stack.enter_async_context(open_store(store))
         folder = await stack.enter_async_context(opened_folder(bucket, key_holder))
-        reader = await stack.enter_async_context(BlockReader(folder, ReadSettings(memory=memory)))
+        reader = await stack.enter_async_context(BlockReader(folder, reading))
         progress = selection.progress(folder)
         if options.dry_run and not target.exists():
             target = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # as empty as a new target

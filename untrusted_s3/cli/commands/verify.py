@@ -65,7 +65,7 @@ class _Percentage(click.ParamType[float]):
 def verify(
     context: click.Context,
     selection: Selection,
-    memory: int,
+    reading: ReadSettings,
     sample: float | None,
     seed: int | None,
     as_json: bool,
@@ -79,7 +79,7 @@ def verify(
     if sample is not None and seed is None:
         seed = secrets.randbits(_SEED_BITS)
     reuse_large_buffers()
-    log, report = run_interruptible(_verify(context, store, key_holder, selection, sample, seed or 0, memory))
+    log, report = run_interruptible(_verify(context, store, key_holder, selection, sample, seed or 0, reading))
     well = report is not None and not log and not report.damaged
     if as_json:
         print_json(
@@ -102,7 +102,7 @@ async def _verify(
     selection: Selection,
     share: float | None,
     seed: int,
-    memory: int,
+    reading: ReadSettings,
 ) -> tuple[list[Problem], VerifyReport | None]:
     """Return what is wrong with the log, and with the files; None for these if the log is too damaged to name them."""
     from untrusted_s3.index.log_check import check_log
@@ -130,8 +130,7 @@ async def _verify(
             progress.total_bytes = int(progress.total_bytes * share)
         if live_line is not None:
             await stack.enter_async_context(shown_progress(progress, "verified", live_line))
-        settings = ReadSettings(memory=memory)
-        verification = stack.enter_context(Verification(folder, progress, settings, list_objects=all_of_it))
+        verification = stack.enter_context(Verification(folder, progress, reading, list_objects=all_of_it))
         return log, await verification.run(entries)
 
 
