@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,10 @@ def test_stop_gives_the_exit_code(tmp_path: Path, script: Path) -> None:
 
 
 def test_what_it_tells_by_http(tmp_path: Path, script: Path) -> None:
-    status = {"peers": [{"device_id": "A", "connected": True}], "folders": [{"id": "f", "state": "idle"}]}
+    status: dict[str, Any] = {
+        "peers": [{"device_id": "A", "connected": True}],
+        "folders": [{"id": "f", "state": "idle"}],
+    }
     metrics = 'untrusted_s3_pulls_total 3.0\n# HELP x\nuntrusted_s3_store_requests_total{operation="GET"} 7.0\n'
 
     def answer(request: Request) -> Answer:

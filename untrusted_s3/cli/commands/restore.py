@@ -72,7 +72,7 @@ def restore(
 
     reuse_large_buffers()
     options = RestoreOptions(overwrite, owner, xattrs, dry_run)
-    report = run_interruptible(_restore(context, store, key_holder, target, selection, options, reading, as_json))
+    report = run_interruptible(_restore(store, key_holder, target, selection, options, reading, as_json))
     _add_advice(report)
     if as_json:
         fields = dataclasses.asdict(report)
@@ -83,7 +83,6 @@ def restore(
 
 
 async def _restore(
-    context: click.Context,
     store: StoreOptions,
     key_holder: KeyHolderOptions,
     target: Path,

@@ -79,7 +79,7 @@ def verify(
     if sample is not None and seed is None:
         seed = secrets.randbits(_SEED_BITS)
     reuse_large_buffers()
-    log, report = run_interruptible(_verify(context, store, key_holder, selection, sample, seed or 0, reading))
+    log, report = run_interruptible(_verify(store, key_holder, selection, sample, seed or 0, reading))
     well = report is not None and not log and not report.damaged
     if as_json:
         print_json(
@@ -96,7 +96,6 @@ def verify(
 
 
 async def _verify(
-    context: click.Context,
     store: StoreOptions,
     key_holder: KeyHolderOptions,
     selection: Selection,
