@@ -111,7 +111,7 @@ class PendingIndex:
     """
 
     def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None, parsed: Account | None = None) -> None:
-        """Open the file, or make an empty one. Raises UsageError where it cannot be used.
+        """Open the file, or make an empty one. Raises StateFolderUnusable.
 
         `parsed` bounds the file infos that stay in memory after they were added. All methods raise StateDamaged, after
         a call of `on_damage`, when the file turns out to be damaged.

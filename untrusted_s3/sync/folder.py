@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
@@ -24,6 +23,7 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.layout import FolderKeys, folder_segment
 from untrusted_s3.store.records import FolderRecord
+from untrusted_s3.supervisor import Work
 from untrusted_s3.sync.index_in import IndexIn
 from untrusted_s3.sync.log_writer import LogWriter
 from untrusted_s3.sync.memory import SyncMemory
@@ -31,13 +31,11 @@ from untrusted_s3.sync.puller import Puller
 from untrusted_s3.sync.requests_in import matches
 from untrusted_s3.sync.sources import Source
 
-Work = Callable[[], Coroutine[Any, Any, None]]
-
 
 class Folder:
     """A folder of the store that is open in this gateway.
 
-    `open` comes first. Then the works of `tasks` run for as long as the gateway does.
+    `open` comes first. Then the gateway runs what `tasks` returns.
 
     Attributes:
         record: The folder's record in the store.
@@ -55,7 +53,7 @@ class Folder:
         settings: Settings,
         grid: PartGrid = PART_GRID,
     ) -> None:
-        """Open the folder's local files below `state_directory`. Raises UsageError where they cannot be used.
+        """Open the folder's local files below `state_directory`. Raises StateFolderUnusable.
 
         `uploads` bounds how many small objects all folders together send at once.
         """
@@ -103,13 +101,6 @@ class Folder:
             "follow the log": self._writer.follow,
             "write checkpoints": self._writer.write_checkpoints,
         }
-
-    async def run(self) -> None:
-        """Run all tasks until cancelled, or until one fails or a local file is damaged."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.until_damaged())
-            for work in self.tasks().values():
-                group.create_task(work())
 
     def close(self) -> None:
         """Close the local files."""
