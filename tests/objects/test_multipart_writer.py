@@ -43,7 +43,7 @@ PARTS_OF_TWO = (BLOCK,) * 9 + (1064,)
 
 
 def version(contents: Sequence[int], sizes: Sequence[int] = PARTS_OF_TWO, number: int = 1) -> FileInfo:
-    """A file whose i-th block has content `contents[i]`."""
+    """Return a file whose i-th block has content `contents[i]`."""
     message = pb.FileInfo()
     message.CopyFrom(file("large", number, sizes=sizes[: len(contents)]).message)
     for index, (block, content) in enumerate(zip(message.blocks, contents, strict=True)):
@@ -52,13 +52,13 @@ def version(contents: Sequence[int], sizes: Sequence[int] = PARTS_OF_TWO, number
 
 
 def encrypt(block: pb.BlockInfo) -> bytes:
-    """A ciphertext of the block that is another one each time."""
+    """Return a ciphertext of the block, a different one each time."""
     nonce = os.urandom(24)
     return nonce + hashlib.shake_128(nonce + block.hash).digest(block.size - len(nonce))
 
 
 def check_object(store: SimulatedStore, file_info: FileInfo, stored: StoredObject) -> None:
-    """Every block is one whole ciphertext of its content; the checksums are those of the parts."""
+    """Check that every block is one whole ciphertext of its content, and the checksums are those of the parts."""
     body = store.body(object_key(file_info))
     for block in file_info.message.blocks:
         data = body[block.offset : block.offset + block.size]
@@ -90,7 +90,7 @@ async def test_one_changed_block_sends_one_part_and_copies_the_rest() -> None:
     stored = await writing(changed, before)
     check_object(writing.bucket.store, changed, stored)
     assert writing.fetched == Counter([3])
-    # Five parts of two blocks; the last one has the trailer, which is another.
+    # Five parts of two blocks; the last one has the trailer, which differs.
     assert writing.bucket.count("upload_part_copy") == 3
     assert writing.bucket.count("upload_part") == 2
     assert writing.counter("parts_copied") == 3
@@ -124,7 +124,7 @@ async def test_the_trailer_is_never_copied_though_the_old_file_had_data_there() 
     assert not writing.fetched
 
 
-async def test_another_grid_copies_still_and_reads_the_checksums() -> None:
+async def test_with_another_grid_parts_are_still_copied_and_checksums_read() -> None:
     before = await written(EncryptingWriting(bucket := SimulatedBucket()), version([0] * 10))
     writing = EncryptingWriting(bucket, grid=dataclasses.replace(GRID, max_parts=3))
     changed = version([0] * 9 + [1], number=2)
@@ -135,7 +135,7 @@ async def test_another_grid_copies_still_and_reads_the_checksums() -> None:
     assert writing.fetched == Counter([9])
 
 
-async def test_nothing_is_asked_of_an_old_object_that_has_nothing_of_the_new_one() -> None:
+async def test_an_old_object_without_equal_blocks_is_not_read() -> None:
     writing = EncryptingWriting()
     before = await written(writing, version([0] * 10))
     changed = version([1] * 10, number=2)
@@ -144,7 +144,7 @@ async def test_nothing_is_asked_of_an_old_object_that_has_nothing_of_the_new_one
     assert writing.bucket.count("get") == writing.bucket.count("upload_part_copy") == 0
 
 
-async def test_an_old_object_that_is_gone_does_not_matter() -> None:
+async def test_a_missing_old_object_does_not_matter() -> None:
     writing = EncryptingWriting()
     before = await written(writing, version([0] * 10))
     del writing.bucket.store.objects[object_key(before.file_info)]
@@ -166,7 +166,7 @@ async def test_a_writer_goes_on_where_the_last_one_ended() -> None:
     assert len(there) >= 2
     writing.missing.clear()
     writing.fetched.clear()
-    # Another gateway, or we ourselves with nothing in memory.
+    # Another gateway, or this one after a restart.
     again = EncryptingWriting(writing.bucket)
     check_object(writing.bucket.store, file_info, await again(file_info))
     assert again.fetched == Counter(number for number in range(10) if number // 2 + 1 not in there)
@@ -204,7 +204,7 @@ async def test_parts_that_cut_a_block_are_sent_again() -> None:
     assert writing.fetched == Counter(range(2, 7)), "only the first part ends with a block"
 
 
-async def test_an_upload_that_lost_a_part_is_mended() -> None:
+async def test_a_lost_part_is_sent_again() -> None:
     writing = EncryptingWriting()
     file_info = version([0] * 10)
     bodies = iter([b"of another gateway"])
@@ -241,7 +241,7 @@ async def test_an_upload_that_is_gone_is_begun_again() -> None:
     check_object(writing.bucket.store, file_info, await writing(file_info))
 
 
-async def test_an_upload_that_the_store_will_not_complete_is_dropped() -> None:
+async def test_an_upload_that_the_store_will_not_complete_is_aborted() -> None:
     writing = EncryptingWriting()
 
     async def refuse(call: Call, phase: Phase) -> None:
@@ -254,7 +254,7 @@ async def test_an_upload_that_the_store_will_not_complete_is_dropped() -> None:
     assert not writing.bucket.store.uploads
 
 
-async def test_what_is_not_wanted_any_more_is_dropped_at_once() -> None:
+async def test_an_upload_of_unwanted_content_is_aborted_at_once() -> None:
     writing = EncryptingWriting(memory=2 * BLOCK)  # one part at a time
     writing.bucket.store.begin_upload(object_key(version([0] * 10)) + "-2")
     seen = itertools.count(1)
@@ -271,7 +271,7 @@ async def test_what_is_not_wanted_any_more_is_dropped_at_once() -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_what_fails_or_is_cancelled_after_it_changed_is_dropped(cancelled: bool) -> None:
+async def test_an_upload_that_fails_or_is_cancelled_after_a_change_is_aborted(cancelled: bool) -> None:
     writing = EncryptingWriting()
     never = asyncio.Event()
 
@@ -338,7 +338,7 @@ async def test_copies_run_a_few_at_a_time_and_end_with_the_first_failure() -> No
     assert writing.counter("part_bytes_copied") == 19 * 2 * BLOCK
 
 
-async def test_an_old_object_that_vanishes_in_between_does_not_matter() -> None:
+async def test_an_old_object_that_vanishes_during_the_copy_does_not_matter() -> None:
     writing = EncryptingWriting()
     before = await written(writing, version([0] * 10))
 
@@ -355,7 +355,7 @@ async def test_an_old_object_that_vanishes_in_between_does_not_matter() -> None:
 
 
 async def test_two_gateways_on_one_upload_come_to_an_end() -> None:
-    """The second finds the first one's upload and goes on with it, while that one is at work."""
+    """The second continues the upload of the first, which still works on it."""
     file_info = version([0] * 10)
     first = EncryptingWriting(SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE)))
     with pytest.raises(StoreUnreachable):
@@ -375,7 +375,7 @@ async def test_two_gateways_on_one_upload_come_to_an_end() -> None:
     assert first.bucket.count("create_multipart_upload") == 1
 
 
-async def test_no_part_begins_once_it_is_stopping() -> None:
+async def test_no_part_begins_while_draining() -> None:
     writing = EncryptingWriting(memory=2 * BLOCK)  # one part at a time
     file_info = version([0] * 10)
     seen = itertools.count(1)
@@ -414,7 +414,7 @@ def test_any_change_with_any_faults(
             writing.bucket.fault = fail_on({number: fault})
             with contextlib.suppress(StoreError, Crash):
                 await writing(changed, before)
-            # A crash leaves nothing behind but what the store has.
+            # After a crash, only what is in the store is left.
             writing = EncryptingWriting(SimulatedBucket(writing.bucket.store), memory=4 * PART)
         stored = await writing(changed, before)
         if stored.part_size:

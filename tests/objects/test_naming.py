@@ -17,7 +17,7 @@ UNKNOWN_FIELDS = b"\xfa\x3f\x03abc"
 
 
 def file_of(*blocks: tuple[int, bytes], name: str = "file") -> FileInfo:
-    """A file of blocks with these sizes and tokens."""
+    """Return a file of blocks with these sizes and tokens."""
     message = pb.FileInfo()
     message.CopyFrom(file(name, sizes=[size for size, _ in blocks]).message)
     for block, (_, token) in zip(message.blocks, blocks, strict=True):
@@ -84,5 +84,5 @@ def test_names_that_any_gateway_may_have_given(name: str) -> None:
     "name",
     ["", "0" * 31, "0" * 33, "0" * 32 + "-", "0" * 32 + "-X", "0" * 32 + "/1", "../" + "0" * 32, "0" * 32 + "\n"],
 )
-def test_what_is_no_object_name(name: str) -> None:
+def test_texts_that_are_not_object_names(name: str) -> None:
     assert not is_object_name(name)

@@ -1,4 +1,4 @@
-"""The trailer of an object, and what is no trailer of it."""
+"""The trailer of an object, and what is refused as one."""
 
 from __future__ import annotations
 

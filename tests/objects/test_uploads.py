@@ -1,4 +1,4 @@
-"""Unfinished uploads that nobody finishes are aborted, and no others."""
+"""Old unfinished uploads are aborted, and no others."""
 
 from __future__ import annotations
 

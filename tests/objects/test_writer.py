@@ -223,7 +223,7 @@ def _trailer_size(body: bytes) -> int:
 async def test_something_else_under_the_key_is_not_adopted(
     file_info: FileInfo, damage: Callable[[bytes], bytes]
 ) -> None:
-    """It stays as it is, and the content gets another key."""
+    """It is left unchanged, and the content gets another key."""
     writing = Writing()
     store, key = writing.bucket.store, object_key(file_info)
     damaged = damage(object_body(file_info))
@@ -231,12 +231,12 @@ async def test_something_else_under_the_key_is_not_adopted(
     stored = await writing(file_info)
     assert stored.content_hash == f"{content_hash(file_info)}-1"
     assert (store.body(key), store.body(f"{key}-1")) == (damaged, object_body(file_info))
-    # As a gateway does that has lost its state before it named the object.
+    # As a gateway does that lost its state before it named the object in the log.
     assert await writing(file_info) == stored
     writing.check_all_is_released()
 
 
-async def test_damage_under_every_key_is_told() -> None:
+async def test_damage_under_every_key_is_reported() -> None:
     writing = Writing()
     for number in range(MAX_OBJECT_KEYS):
         writing.bucket.store.put(object_key(SMALL) + (f"-{number}" if number else ""), b"")
@@ -245,7 +245,7 @@ async def test_damage_under_every_key_is_told() -> None:
     writing.check_all_is_released()
 
 
-async def test_a_refusal_is_told() -> None:
+async def test_a_refusal_is_reported() -> None:
     bucket = SimulatedBucket(clock=lambda: 0.0)
     writing = Writing(bucket)
     for file_info in (SMALL, LARGE):
@@ -254,7 +254,7 @@ async def test_a_refusal_is_told() -> None:
         writing.check_all_is_released()
 
 
-async def test_some_files_at_once_share_the_memory() -> None:
+async def test_files_written_at_once_share_the_memory() -> None:
     writing = Writing(memory=2 * PART)
     files = [file(number, sizes=(3000, 3000, 5000)) for number in range(5)] + [
         file(f"small {number}", sizes=(2000,)) for number in range(5)

@@ -33,7 +33,7 @@ def block_data(file_info: FileInfo, number: int, peer: str = "") -> bytes:
 
 
 def object_body(file_info: FileInfo, peer: str = "") -> bytes:
-    """What the format says: the blocks in order, the file info, its length."""
+    """Return the object that the format defines: the blocks in order, the file info, its length."""
     blocks = b"".join(block_data(file_info, number, peer) for number in range(len(file_info.message.blocks)))
     return blocks + file_info.raw + len(file_info.raw).to_bytes(4, "big")
 
@@ -83,17 +83,17 @@ class Writing:
         return await self.writer.write(file_info, fetch_block, before, lambda: self.superseded)
 
     def block(self, file_info: FileInfo, number: int) -> bytes:
-        """What the source gives for a block."""
+        """Return what the block source has for a block."""
         return block_data(file_info, number)
 
     def counter(self, name: str) -> int:
-        """The value of one of the gateway's counters."""
+        """Return the value of one of the gateway's counters."""
         value = self.counters.registry.get_sample_value(f"untrusted_s3_{name}_total")
         assert value is not None
         return int(value)
 
     def check_all_is_released(self) -> None:
-        """Nothing is held and nothing runs once a call has ended, whatever its end was."""
+        """Check that an ended call holds nothing and that nothing runs, however the call ended."""
         assert self.memory.used == 0
         assert not self.uploads.locked()
         assert asyncio.all_tasks() == {asyncio.current_task()}

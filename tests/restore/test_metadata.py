@@ -1,4 +1,4 @@
-"""What of a file info becomes metadata on the disk."""
+"""The metadata that a file info gives a file on the disk."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_ownership_and_attributes_only_where_asked_for() -> None:
     assert metadata(pb.FileInfo(type=pb.FILE), asked=True).owner is None
 
 
-def test_platform_data_that_are_none_count_as_missing() -> None:
+def test_platform_data_that_cannot_be_parsed_count_as_missing() -> None:
     assert metadata(pb.FileInfo(type=pb.FILE, platform=b"\xff\xff"), asked=True) == Metadata(0, 0)
 
 
@@ -73,7 +73,7 @@ def test_attributes_are_set(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o444
 
 
-def test_what_the_system_refuses_is_told_and_the_rest_is_set(tmp_path: Path) -> None:
+def test_what_the_system_refuses_is_reported_and_the_rest_is_set(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     impossible = Metadata(0o604, 5, (-7, -7), (("no.such.namespace", b""), ("user.nul\0", b"")))
@@ -87,7 +87,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_set(tmp_path: Path) -> 
     assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_mtime_ns) == (0o604, 5)
 
 
-def test_a_time_that_no_clock_shows_is_refused(tmp_path: Path) -> None:
+def test_an_impossible_time_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with file.open("r+b") as opened:

@@ -1,4 +1,4 @@
-"""A folder in a simulated bucket comes back to a disk."""
+"""Restoring a folder from a simulated bucket to a disk."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def restore(
     progress: Progress | None = None,
     outcomes: dict[str, Outcome] | None = None,
 ) -> RestoreReport:
-    """A run by a client of its own, which only reads."""
+    """Restore as a program of its own does, and check that it only reads."""
     seen = outcomes if outcomes is not None else {}
     try:
         async with open_folder(bucket, FOLDER_ID, PASSWORD) as opened, BlockReader(opened) as reader:
@@ -90,7 +90,7 @@ def failures(report: RestoreReport) -> dict[str, str]:
 
 
 def tree(root: Path) -> dict[str, object]:
-    """Contents of files, targets of symlinks, None for directories."""
+    """Return contents of files, targets of symlinks, and None for directories, by path."""
     found: dict[str, object] = {}
     for path in root.rglob("*"):
         content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
@@ -174,7 +174,7 @@ async def test_a_second_run_fetches_nothing(folder: StoredFolder, root: Path) ->
 
 
 @pytest.mark.parametrize("change", ["content", "time", "symlink"])
-async def test_what_differs_is_replaced_only_where_told(folder: StoredFolder, root: Path, change: str) -> None:
+async def test_what_differs_is_replaced_only_when_overwriting(folder: StoredFolder, root: Path, change: str) -> None:
     await folder.append(await folder.file("file", b"theirs"), await folder.file("other", b"1"))
     await restore(reader_of(folder), root)
     file = root / "file"
@@ -209,7 +209,7 @@ async def test_overwriting_brings_back_permissions_too(folder: StoredFolder, roo
     assert stat.S_IMODE((root / "file").stat().st_mode) == 0o640
 
 
-async def test_a_file_that_may_not_be_opened_is_there_all_the_same(
+async def test_a_file_that_may_not_be_opened_counts_as_there(
     folder: StoredFolder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await folder.append(await folder.file("file", b"1", mode=0o000))
@@ -224,7 +224,7 @@ async def test_a_file_that_may_not_be_opened_is_there_all_the_same(
     assert [problem.reason for problem in report.incomplete] == ["metadata: Permission denied"]
 
 
-async def test_a_dry_run_tells_and_touches_nothing(folder: StoredFolder, root: Path) -> None:
+async def test_a_dry_run_reports_and_writes_nothing(folder: StoredFolder, root: Path) -> None:
     await folder.append(
         await folder.file("there", b"1"),
         await folder.file("differs", b"2"),
@@ -282,7 +282,7 @@ async def test_an_interrupt_leaves_no_temporary_file_and_finished_ones_stay(fold
 async def test_an_interrupt_waits_for_a_write_that_runs(
     folder: StoredFolder, root: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """It holds descriptors that must not be closed, and perhaps given to something else, meanwhile."""
+    """The write uses descriptors: closed meanwhile, their numbers could belong to another file."""
     await folder.append(await folder.file("file", random_bytes(size)))
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
     pwrite = os.pwrite
@@ -396,7 +396,7 @@ async def test_a_full_disk_fails_the_file_and_the_rest_goes_on(
     assert tree(root) == {"small": b"1"}
 
 
-async def test_metadata_that_is_refused_is_told(
+async def test_metadata_that_the_system_refuses_is_reported(
     folder: StoredFolder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def owned(real: pb.FileInfo) -> None:
@@ -417,7 +417,7 @@ async def test_metadata_that_is_refused_is_told(
 
 
 async def test_memory_stays_bounded(folder: StoredFolder, root: Path) -> None:
-    """Many large files at once: the bytes that are asked for and not yet written stay within the budget."""
+    """Many large files at once: the bytes that are requested and not yet written stay within the memory setting."""
     entries = [await folder.file(f"file {number}", random_bytes(4 * MIB, number)) for number in range(8)]
     await folder.append(*entries)
     out, most = 0, 0

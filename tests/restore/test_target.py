@@ -1,4 +1,4 @@
-"""Writing below a directory, whatever the names and whatever lies in the way."""
+"""Writing below a directory, whatever the names are and whatever exists there already."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def target(root: Path) -> Iterator[Target]:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A directory that nobody may touch."""
+    """A directory outside the target, which must stay unchanged."""
     directory = tmp_path / "outside"
     directory.mkdir()
     (directory / "precious").write_bytes(b"precious")
@@ -78,7 +78,7 @@ def test_without_permissions_the_umask_decides(target: Target, root: Path) -> No
     assert stat.S_IMODE((root / "directory").stat().st_mode) == 0o750
 
 
-def test_nobody_else_reads_a_file_in_the_making(target: Target, root: Path) -> None:
+def test_nobody_else_can_read_an_unfinished_file(target: Target, root: Path) -> None:
     with target.new_file("file", Metadata(mode=0o644)) as file:
         file.write(0, b"secret")
         (temporary,) = root.iterdir()
@@ -102,12 +102,12 @@ def test_directories_get_their_metadata_afterwards(target: Target, root: Path) -
     assert target.set_metadata("closed", Metadata(mode=0o500, modified_ns=5)) == []
     status = (root / "closed").stat()
     assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (0o500, 5)
-    # Again, as after an interrupt: it must be possible to write there.
+    # Again, as after an interruption: the directory must be writable.
     target.make_directory("closed", 0o700)
     assert stat.S_IMODE((root / "closed").stat().st_mode) == 0o700
 
 
-def test_a_symlink_is_made_as_it_is(target: Target, root: Path) -> None:
+def test_a_symlink_keeps_its_target_unchanged(target: Target, root: Path) -> None:
     for number, link_target in enumerate((b"../../outside", b"/etc/passwd", b"nowhere", b"\xff not UTF-8")):
         assert target.make_symlink(f"links/{number}", link_target, Metadata(modified_ns=number)) == []
         assert os.fsencode((root / f"links/{number}").readlink()) == link_target
@@ -123,7 +123,7 @@ def test_the_target_is_made_and_may_be_reached_by_a_symlink(tmp_path: Path) -> N
     assert (tmp_path / "real/new/one/file").read_bytes() == b"1"
 
 
-def test_a_target_that_is_a_file_is_the_users_mistake(tmp_path: Path) -> None:
+def test_a_target_that_is_a_file_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="nothing can be restored to"):
         Target(tmp_path / "file")
@@ -132,7 +132,7 @@ def test_a_target_that_is_a_file_is_the_users_mistake(tmp_path: Path) -> None:
 # What is there already
 
 
-def test_nothing_is_replaced_without_being_told(target: Target, root: Path) -> None:
+def test_nothing_is_replaced_without_overwrite(target: Target, root: Path) -> None:
     write(target, "file", b"mine")
     (root / "link").symlink_to("file")
     for path in ("file", "link"):
@@ -155,7 +155,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(target: Target, root: Pat
     assert names(root) == {"file"}
 
 
-def test_overwriting_replaces_the_name_not_what_it_leads_to(target: Target, root: Path, outside: Path) -> None:
+def test_overwriting_replaces_the_link_not_its_target(target: Target, root: Path, outside: Path) -> None:
     (root / "hard").hardlink_to(outside / "precious")
     (root / "soft").symlink_to(outside / "precious")
     for path in ("hard", "soft"):
@@ -185,7 +185,7 @@ def test_a_file_never_becomes_a_directory(target: Target, root: Path) -> None:
     assert (root / "file").read_bytes() == b"mine"
 
 
-def test_what_is_there_can_be_asked(target: Target, root: Path) -> None:
+def test_status(target: Target, root: Path) -> None:
     write(target, "file", b"1234")
     (root / "link").symlink_to("file")
     status, link = target.status("file"), target.status("link")
@@ -264,7 +264,7 @@ def test_a_directory_that_becomes_a_symlink_while_a_file_is_written(target: Targ
     assert (root / "moved/precious").read_bytes() == b"theirs"
 
 
-def test_a_temporary_name_is_no_way_out(
+def test_a_symlink_with_the_temporary_name_is_not_followed(
     target: Target, root: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("secrets.token_hex", lambda size: "guessed")
@@ -274,7 +274,7 @@ def test_a_temporary_name_is_no_way_out(
     assert (outside / "precious").read_bytes() == b"precious"
 
 
-def test_a_name_that_is_too_long_is_said_to_be(target: Target) -> None:
+def test_a_name_that_is_too_long_is_reported(target: Target) -> None:
     with pytest.raises(NotRestored, match="File name too long"):
         write(target, "x" * 256, b"1")
 
@@ -282,7 +282,7 @@ def test_a_name_that_is_too_long_is_said_to_be(target: Target) -> None:
 # What the system refuses
 
 
-def test_a_full_disk_is_said_to_be_full(target: Target, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(target: Target, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

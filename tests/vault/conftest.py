@@ -1,4 +1,4 @@
-"""Keys are derived once for each password."""
+"""Derives each folder key once."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from untrusted_s3.crypto.folder_key import FolderKey
 
 @pytest.fixture(autouse=True)
 def _derive_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A derivation takes a tenth of a second; that it is made only once is a test of its own."""
+    """Reuse folder keys: a derivation takes a tenth of a second. Another test counts the derivations of a program."""
     monkeypatch.setattr(FolderKey, "derive", derive)

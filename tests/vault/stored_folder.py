@@ -1,4 +1,4 @@
-"""A folder in a bucket as gateways leave it there, filled through our own encryption and the real log."""
+"""A folder in a bucket as gateways write it, made with the real encryption and the real log."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ derive = functools.cache(FolderKey.derive)
 
 
 def unchanged(message: pb.FileInfo) -> None:
-    """No change."""
+    """Change nothing."""
 
 
 class StoredFolder:
-    """A folder whose changes are appended by `append`, at the times that `now` says (seconds since 1970)."""
+    """A folder that a test fills. `now` is the clock of its gateway, in seconds since 1970."""
 
     def __init__(self, bucket: Bucket, directory: Path, folder_id: str = FOLDER_ID, password: str = PASSWORD) -> None:
-        """`directory` is for local state."""
+        """Make a folder that is not in the bucket yet. `directory` is for local state."""
         self.bucket = bucket
         self.now = START
         self.key = derive(password, folder_id)
@@ -56,14 +56,14 @@ class StoredFolder:
         self._counter = 0
 
     async def create(self) -> Self:
-        """Writes the folder's record."""
+        """Write the folder's record."""
         await open_store(self.bucket)
         await write_record(self.bucket, self.keys.record, self.record.to_json(), create=True)
         await self.log.load()
         return self
 
     async def append(self, *entries: Entry, time: float | None = None) -> None:
-        """One segment with these entries."""
+        """Append one segment with these entries to the log."""
         self.now = time if time is not None else self.now + 1
         await self.log.append(entries)
 
@@ -78,8 +78,10 @@ class StoredFolder:
         change_real: Change = unchanged,
         change_fake: Change = unchanged,
     ) -> Entry:
-        """A file, its object in the bucket. The changes are made to the real file info before it is encrypted, and to
-        the fake around it."""
+        """Write the object of a file and return its entry.
+
+        `change_real` changes the real file info before it is encrypted, `change_fake` the one around it.
+        """
         pieces = [data[start : start + block_size] for start in range(0, max(len(data), 1), block_size)]
         real = self._real(path, pb.FILE, mode, modified_ns)
         real.size, real.block_size = len(data), block_size
@@ -99,25 +101,25 @@ class StoredFolder:
     def directory(
         self, path: str, *, mode: int = 0o755, modified_ns: int = MODIFIED_NS, change_real: Change = unchanged
     ) -> Entry:
-        """A directory."""
+        """Return the entry of a directory."""
         real = self._real(path, pb.DIRECTORY, mode, modified_ns)
         change_real(real)
         return Entry(self._encrypt(real), None)
 
     def symlink(self, path: str, target: str | bytes, *, modified_ns: int = MODIFIED_NS) -> Entry:
-        """A symlink."""
+        """Return the entry of a symlink."""
         real = self._real(path, pb.SYMLINK, 0o777, modified_ns)
         real.symlink_target = target.encode() if isinstance(target, str) else target
         return Entry(self._encrypt(real), None)
 
     def deleted(self, path: str, kind: pb.FileInfoType = pb.FILE) -> Entry:
-        """Something that was deleted."""
+        """Return the entry of a deletion."""
         real = self._real(path, kind, 0o644, MODIFIED_NS)
         real.deleted = True
         return Entry(self._encrypt(real), None)
 
     def object_key(self, entry: Entry) -> str:
-        """Where the data of a file lies."""
+        """Return the key of a file's object."""
         assert entry.stored is not None
         return self.keys.object(entry.file_info.name, entry.stored.content_hash)
 
@@ -140,19 +142,19 @@ class StoredFolder:
 
 
 def flip(bucket: SimulatedBucket, key: str, offset: int) -> None:
-    """Changes one bit of an object; a negative offset counts from its end."""
+    """Change one bit of an object. A negative offset counts from its end."""
     body = bytearray(bucket.store.body(key))
     body[offset] ^= 0x10
     bucket.store.put(key, bytes(body))
 
 
 def random_bytes(size: int, seed: object = 0) -> bytes:
-    """Bytes without a pattern, the same for the same seed."""
+    """Return bytes without a pattern; the same seed gives the same bytes."""
     return hashlib.shake_128(repr(seed).encode()).digest(size)
 
 
 async def stored_folder(bucket: Bucket, directory: Path, entries: Iterable[Entry] = ()) -> StoredFolder:
-    """A folder with some entries in its log."""
+    """Return a folder with some entries in its log."""
     folder = await StoredFolder(bucket, directory).create()
     if entries:
         await folder.append(*entries)

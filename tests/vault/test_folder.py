@@ -76,7 +76,7 @@ async def test_what_was_stored_is_there_with_all_its_metadata(tmp_path: Path) ->
     assert not WRITES & {call.operation for call in bucket.calls}
 
 
-async def test_a_wrong_password_is_told_before_anything_is_read(tmp_path: Path) -> None:
+async def test_a_wrong_password_is_reported_before_anything_is_read(tmp_path: Path) -> None:
     bucket = SimulatedBucket()
     await stored_folder(bucket, tmp_path)
     bucket.calls.clear()
@@ -90,7 +90,7 @@ async def test_a_wrong_password_is_told_before_anything_is_read(tmp_path: Path) 
     assert [call.key for call in bucket.calls] == [FolderKeys.of(FOLDER_ID).record]
 
 
-async def test_a_folder_that_is_not_there_says_which_are(tmp_path: Path) -> None:
+async def test_the_error_for_a_missing_folder_names_the_folders(tmp_path: Path) -> None:
     bucket = SimulatedBucket()
     with pytest.raises(NoSuchFolder, match="has none"):
         async with open_folder(bucket, "other", PASSWORD):
@@ -130,7 +130,7 @@ async def test_an_empty_folder(tmp_path: Path) -> None:
 async def test_directories_come_before_what_is_in_them(tmp_path: Path) -> None:
     bucket = SimulatedBucket()
     stored = await stored_folder(bucket, tmp_path)
-    # A space and a digit stand on either side of the slash.
+    # In ASCII, the slash is between the space and the digits.
     names = ["a", "a/b", "a/b/c", "a b", "a b/c", "a0", "a0/c", "ä/ö", "ä", "🦄", "\ufffd", "\U0010ffff" * 9 + "/x"]
     await stored.append(*(stored.directory(name) for name in reversed(names)))
     async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
@@ -187,7 +187,7 @@ async def test_names_that_lead_elsewhere_are_listed_and_never_a_path(tmp_path: P
     if len(name) <= 1000 and name:
         await stored.append(await stored.file("fine", b"1"), await stored.file(name, b"2"))
     else:
-        # No gateway takes such a name; this one is put there past it.
+        # No gateway accepts such a name, so the state gets it directly.
         message = pb.FileInfo(name=stored.key.encrypt_name(name), type=pb.DIRECTORY, encrypted=b"x")
         entry = LogEntry(FileInfo(message.SerializeToString(), message), None)
         stored.state.apply(1, Segment(device(1), b"", 1, 1, (entry,), ()))
@@ -219,7 +219,7 @@ async def test_a_name_of_another_key_does_not_stop_the_rest(tmp_path: Path) -> N
         assert "cannot be decrypted" in damaged.reason
 
 
-async def test_an_outside_that_does_not_fit_is_damage_with_a_name(tmp_path: Path) -> None:
+async def test_a_file_info_whose_outside_does_not_fit_is_damage_with_a_path(tmp_path: Path) -> None:
     bucket = SimulatedBucket()
     stored = await stored_folder(bucket, tmp_path)
 
@@ -277,7 +277,7 @@ async def test_a_folder_from_checkpoint_and_log(tmp_path: Path) -> None:
         assert folder.time is not None and folder.time.timestamp() == stored.now
 
 
-async def test_a_damaged_log_is_said_to_be(tmp_path: Path) -> None:
+async def test_a_damaged_log_is_reported(tmp_path: Path) -> None:
     bucket = SimulatedBucket()
     stored = await stored_folder(bucket, tmp_path)
     await stored.append(stored.directory("a"))
@@ -290,7 +290,7 @@ async def test_a_damaged_log_is_said_to_be(tmp_path: Path) -> None:
             pass
 
 
-async def test_ignored_files_are_not_there(tmp_path: Path) -> None:
+async def test_ignored_files_are_not_listed(tmp_path: Path) -> None:
     bucket = SimulatedBucket()
     stored = await stored_folder(bucket, tmp_path)
 

@@ -1,4 +1,4 @@
-"""The pipeline that reads objects: results in order, memory bounded, and no reading that waits without end."""
+"""The pipeline that reads objects: results in order, bounded memory, and no deadlock."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_a_small_range_does_not_hold_what_an_earlier_one_waits_for() -> No
     st.integers(1, 3),
     st.sampled_from([0, 50, 1000]),
 )
-def test_any_readings_come_to_their_end_within_the_memory(
+def test_any_readings_end_within_the_memory(
     readings: list[list[int]], memory: int, ahead: int, gets: int, small: int
 ) -> None:
     async def play() -> None:

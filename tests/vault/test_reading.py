@@ -1,4 +1,4 @@
-"""Reading files: what was stored comes back, what is damaged is told, and memory and requests stay bounded."""
+"""Reading files: the stored bytes come back, damage is reported, and memory and requests stay bounded."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PATH = "directory/file"
 
 
 def opened(stored: StoredFolder) -> Folder:
-    """The folder as its log is now, without its being read."""
+    """Return the folder with the state that the log has now; the log is not read."""
     return Folder(stored.bucket, stored.record, stored.key, stored.state)
 
 
 async def stored_file(
     bucket: SimulatedBucket, directory: Path, data: bytes, block_size: int = BLOCK_SIZE
 ) -> tuple[Folder, Entry]:
-    """A folder with one file."""
+    """Return a folder with one file, and its entry."""
     stored = await stored_folder(bucket, directory)
     await stored.append(await stored.file(PATH, data, block_size=block_size))
     folder = opened(stored)
@@ -132,7 +132,7 @@ async def test_memory_is_bounded_with_many_readers_who_stop_in_the_middle(tmp_pa
     settings = ReadSettings(memory=4 * one, read_size=2 * (BLOCK_SIZE + 40))
     async with BlockReader(folder, settings) as reader, contextlib.AsyncExitStack() as stack:
         readings = [await stack.enter_async_context(contextlib.aclosing(reader.blocks(entry))) for _ in range(10)]
-        # All of them have begun before the first goes on: none can keep another from going on.
+        # All of them have begun before the first goes on, so that any of them could block the others.
         for _ in range(5):
             for reading in readings:
                 await anext(reading)
@@ -142,7 +142,7 @@ async def test_memory_is_bounded_with_many_readers_who_stop_in_the_middle(tmp_pa
     assert reader.memory_used == 0
 
 
-async def test_closing_gives_back_what_was_read_ahead(tmp_path: Path) -> None:
+async def test_closing_releases_what_was_read_ahead(tmp_path: Path) -> None:
     folder, entry = await stored_file(SimulatedBucket(), tmp_path, random_bytes(10 * BLOCK_SIZE))
     async with BlockReader(folder, ReadSettings(read_size=BLOCK_SIZE + 40)) as reader:
         for taken in (1, 3):
@@ -224,7 +224,7 @@ async def test_a_missing_object(tmp_path: Path) -> None:
             await reader.read(entry)
 
 
-async def test_a_store_in_trouble_is_no_damage(tmp_path: Path) -> None:
+async def test_a_failing_store_is_not_damage(tmp_path: Path) -> None:
     bucket = SimulatedBucket()
     folder, entry = await stored_file(bucket, tmp_path, b"x")
     bucket.fault = fail_once("get", Fault.UNREACHABLE)
@@ -277,7 +277,7 @@ async def test_old_peers_tokens_without_offsets(tmp_path: Path) -> None:
         (lambda real: setattr(real.blocks[0], "size", -1), "cannot be"),
     ],
 )
-async def test_block_lists_that_cannot_be_are_damage_before_anything_is_read(
+async def test_impossible_block_lists_are_damage_before_anything_is_read(
     tmp_path: Path, change: object, reason: str
 ) -> None:
     bucket = SimulatedBucket()
@@ -287,7 +287,7 @@ async def test_block_lists_that_cannot_be_are_damage_before_anything_is_read(
     assert callable(change)
     change(real)
 
-    # Somebody with the password makes an inside that its own outside does not fit.
+    # Only somebody with the password can make such a file info.
     def put_inside(fake: pb.FileInfo) -> None:
         fake.encrypted = stored.key.file_key(PATH).encrypt(real.SerializeToString())
 

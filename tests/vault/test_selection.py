@@ -1,4 +1,4 @@
-"""Paths and globs that say which part of a folder is meant."""
+"""Paths and globs that select a part of a folder."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_globs(glob: str, included: list[str], left_out: list[str]) -> None:
     assert [path for path in left_out if selection.includes(path)] == []
 
 
-def test_none_means_everything_and_several_add_up() -> None:
+def test_no_glob_selects_everything_and_several_add_up() -> None:
     assert Selection().includes("anything/at all")
     assert [path for path in ("a", "b", "c") if Selection(["a", "c"]).includes(path)] == ["a", "c"]
 
 
-def test_a_range_the_wrong_way_round_is_the_users_mistake() -> None:
+def test_a_reversed_range_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no glob"):
         Selection(["[z-a]"])
 

@@ -1,4 +1,4 @@
-"""Damage of every kind is found and named, and nothing else."""
+"""Every kind of damage is found and named, and nothing else is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def folder(bucket: SimulatedBucket, tmp_path: Path) -> StoredFolder:
 async def verify(
     bucket: SimulatedBucket, progress: Progress | None = None, settings: ReadSettings = SETTINGS
 ) -> VerifyReport:
-    """Both ways to know the sizes of objects must tell the same."""
+    """Verify with sizes from a listing and from requests, and check that the reports are equal."""
     reports = [await _verify(bucket, progress or Progress(), settings, listed) for listed in (True, False)]
     assert reports[0] == reports[1]
     return reports[0]
@@ -82,7 +82,7 @@ async def test_a_sound_folder_has_no_damage(folder: StoredFolder, bucket: Simula
     assert progress.files == 2 * 4
 
 
-async def test_a_newer_file_info_of_the_same_content_is_no_damage(
+async def test_a_newer_file_info_of_the_same_content_is_not_damage(
     folder: StoredFolder, bucket: SimulatedBucket
 ) -> None:
     first = await folder.file("file", SMALL)
@@ -122,7 +122,7 @@ async def test_one_bit_of_an_object_is_found(
 
 
 async def test_a_change_that_only_a_checksum_sees_is_found(folder: StoredFolder, bucket: SimulatedBucket) -> None:
-    """The permissions in a trailer are outside of what is encrypted."""
+    """The permissions in a trailer are not encrypted."""
     for content in (b"1", LARGE):
         entry = await folder.file(f"file of {len(content)}", content)
         await folder.append(entry)
@@ -175,7 +175,7 @@ async def test_what_cannot_be_decrypted_is_named(folder: StoredFolder, bucket: S
 
 
 @pytest.mark.parametrize("change", [{"part_size": 1}, {"part_crc32c": ()}, {"part_size": 8 * MIB}])
-async def test_a_log_that_cannot_be_right_is_found(
+async def test_an_impossible_log_entry_is_found(
     folder: StoredFolder, bucket: SimulatedBucket, change: dict[str, object]
 ) -> None:
     entry = await folder.file("file", LARGE if change == {"part_crc32c": ()} else SMALL)
@@ -213,7 +213,7 @@ async def test_memory_stays_bounded(folder: StoredFolder, bucket: SimulatedBucke
     assert MIB <= most <= 16 * MIB
 
 
-async def test_a_store_that_goes_away_is_no_damage(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+async def test_a_failing_store_is_not_damage(folder: StoredFolder, bucket: SimulatedBucket) -> None:
     await folder.append(await folder.file("file", SMALL))
     bucket.fault = lambda call: Fault.UNREACHABLE if call.operation == "get" and "/objects/" in call.key else None
     with pytest.raises(StoreUnreachable):
