@@ -138,7 +138,7 @@ async def test_one_wrong_bit_is_damage_and_no_wrong_passphrase(path: str) -> Non
     "parameters", [(1 << 30, 8, 1), (3, 8, 1), (0, 8, 1), (16, 0, 1), (16, 8, 1 << 20), (-16, -8, 1)]
 )
 async def test_what_scrypt_would_choke_on_is_not_tried(parameters: tuple[int, int, int]) -> None:
-    """Whoever can write to the bucket can make the checksum fit."""
+    """Anybody who can write to the bucket can make the checksum fit."""
     bucket = MemoryBucket()
     store = await records.open_store(bucket)
     identity = generate()

@@ -1,4 +1,4 @@
-"""A bucket of format version 1, as a program of that time wrote it, is read to the same values for ever."""
+"""Every later program reads a bucket of format version 1, as a program of that time wrote it, to the same values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presigned URLs: signed once for all reads of an object, and in time anew."""
+"""Presigned URLs: signed once for all reads of an object, and signed again in time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_url_that_is_given_out_is_valid_for_half_its_life_at_least() -> None:
     assert presigner.get("key").query["X-Amz-Expires"] == str(SETTINGS.get_lifetime)
 
 
-def test_a_forgotten_url_is_signed_anew() -> None:
+def test_a_forgotten_url_is_signed_again() -> None:
     presigner, _, credentials = make_presigner()
     presigner.get("key")
     presigner.forget("key")

@@ -1,4 +1,4 @@
-"""Repeated requests: what is repeated, how often, and when no longer."""
+"""Repeated requests: which failures are repeated, how often, and for how long."""
 
 from __future__ import annotations
 

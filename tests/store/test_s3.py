@@ -166,7 +166,7 @@ async def test_unfinished_uploads_and_their_parts_are_found(bucket: S3Bucket) ->
 @pytest.mark.store
 @on_each_s3_server
 async def test_a_part_that_was_replaced_is_not_taken_for_the_one_before(bucket: S3Bucket) -> None:
-    # Where two gateways continue one upload, what is put together must be what its ETags say.
+    # If two gateways continue one upload, the object must consist of the parts that its ETags name.
     upload_id = await bucket.create_multipart_upload("large")
     before = await bucket.upload_part("large", upload_id, 1, [b"of the first"])
     after = await bucket.upload_part("large", upload_id, 1, [b"of the second"])

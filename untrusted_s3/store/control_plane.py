@@ -30,7 +30,7 @@ _ALWAYS_THERE: Mapping[str, str] = {
 
 
 class ControlPlane:
-    """Operations on one bucket. `requests` counts what is sent, by operation."""
+    """Operations on one bucket. `requests` counts the requests that are sent, by operation."""
 
     def __init__(self, client: S3Client, bucket: str, requests: Counter[str]) -> None:
         self._client = client

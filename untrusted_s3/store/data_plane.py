@@ -39,7 +39,7 @@ class _Pieces(Payload):
 class DataPlane:
     """A pool of HTTP connections to the store, for use within one event loop.
 
-    `requests` counts what is sent, by HTTP method.
+    `requests` counts the requests that are sent, by HTTP method.
     """
 
     def __init__(self, settings: StoreSettings, requests: Counter[str]) -> None:

@@ -33,7 +33,7 @@ async def remove_folder(bucket: Bucket, folder_id: str, settings: StoreSettings 
     """Delete the record, the log, the checkpoints and the objects of a folder; return the number of keys deleted.
 
     No gateway may run. The record is deleted last and says until then that the folder is being removed, so that no
-    gateway opens what is left after an interruption. Then the removal can be called again. Raises NoSuchFolder or
+    gateway opens a part of it. After an interruption the removal can be called again. Raises NoSuchFolder or
     StoreError.
     """
     keys = FolderKeys.of(folder_id)

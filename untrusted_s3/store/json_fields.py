@@ -84,7 +84,7 @@ class Fields:
         return self._get(name, bool, "true or false", default)
 
     def hexadecimal(self, name: str, *, digits: int, default: str = _REQUIRED) -> str:
-        """Return a text of so many hexadecimal digits in lower case, or the default as it is."""
+        """Return a text of exactly `digits` hexadecimal digits in lower case, or the default."""
         value = self._get(name, str, "a text", default)
         if value != default and (len(value) != digits or not _HEXADECIMAL.fullmatch(value)):
             raise self._error(name, f"is not {digits} hexadecimal digits in lower case")

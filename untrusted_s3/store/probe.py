@@ -1,7 +1,7 @@
-"""Probes: try whether a store does what gateways rely on.
+"""Probes: experiments that show whether a store does what gateways rely on.
 
-Each probe deletes what it writes below `probe/`, returns its finding as a sentence, and raises a StoreError that says
-what is wrong. A gateway runs `probe_conditional_writes` at every start.
+Each probe deletes the objects that it writes below `probe/` and returns its finding as a sentence. If the store fails,
+it raises a StoreError. A gateway runs `probe_conditional_writes` at every start.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ async def probe_rights(bucket: Bucket) -> str:
     await bucket.put(key, [body])
     try:
         if await bucket.get(key) != body:
-            raise StoreRefused("what was written is not what is read back")
+            raise StoreRefused("a GET returns other bytes than were written")
         if key not in [item.key async for item in bucket.list("probe/")]:
-            raise StoreRefused("what was written is not listed at once")
+            raise StoreRefused("a listing lacks an object that was just written")
     finally:
         await bucket.delete(key)
     if await bucket.size(key) is not None:
-        raise StoreRefused("what was deleted is still there")
+        raise StoreRefused("an object that was deleted is still there")
     return "write, read, list, delete"
 
 
@@ -158,7 +158,7 @@ async def probe_multipart(bucket: S3Bucket) -> str:
             raise StoreRefused("a listing of unfinished multipart uploads lacks one, so none can be continued")
         found = [(part.number, part.size) async for part in bucket.list_parts(key, upload_id)]
         if found != [(1, _MIN_PART_SIZE), (2, _MIN_PART_SIZE)]:
-            raise StoreRefused("a listing of the parts of an upload is not what was uploaded, so none can be continued")
+            raise StoreRefused("a listing of an upload's parts differs from what was sent, so none can be continued")
         await bucket.complete_multipart_upload(key, upload_id, etags)
         if await bucket.get(key) != sent + source[start:end]:
             raise StoreRefused("an object of two parts, one sent and one copied, has other bytes")
@@ -182,13 +182,13 @@ async def probe_conditional_completion(bucket: Bucket) -> str:
         etag = await bucket.upload_part(key, upload_id, 1, [b"second"])
         await bucket.complete_multipart_upload(key, upload_id, [etag])
     except PreconditionFailed:
-        return "a completion leaves an object alone that is there"
+        return "a completion does not replace an existing object"
     finally:
         await bucket.abort_multipart_upload(key, upload_id)
         await bucket.delete(key)
     raise StoreRefused(
-        "a completion replaces an object that is there: no data is lost, but where two gateways finish the same large"
-        " file at once, the log's checksums may be those of the other upload"
+        "a completion replaces an existing object: no data is lost, but if two gateways finish the same large file at"
+        " once, the log's checksums may be those of the other upload"
     )
 
 

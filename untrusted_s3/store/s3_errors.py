@@ -67,7 +67,7 @@ def refusal(status: int, code: str, what: str) -> StoreError:
     if status == 507 or code in _FULL:
         return StoreRefused(f"the store is full ({code or status}, at {what}): make room, or raise its quota")
     if code == "RequestTimeTooSkewed":
-        return StoreRefused("the store refuses our clock: set this machine's clock (NTP), it differs too much")
+        return StoreRefused("the store refuses the time of this machine: set its clock (NTP)")
     if code in _CREDENTIALS or status == 401:
         return StoreRefused(f"the store does not accept the credentials ({code}): check the access key and its secret")
     if status == 403:

@@ -19,7 +19,7 @@ async def send_parts(
 ) -> list[Result]:
     """Read parts of a file, call `send` with the number (from 1) and the bytes of each, and return its results.
 
-    If `send` raises, what is under way is cancelled.
+    If `send` raises, the calls under way are cancelled.
     """
 
     async def read_and_send(number: int, part: Range) -> Result:

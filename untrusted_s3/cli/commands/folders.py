@@ -58,5 +58,5 @@ def remove(folder_id: str, yes: bool, store: StoreOptions) -> None:
 async def _remove(store: StoreOptions, folder_id: str) -> None:
     async with open_store(store) as bucket:
         await check_no_gateway_runs(bucket)
-        count = await remove_folder(bucket, folder_id)
+        count = await remove_folder(bucket, folder_id, store.settings.store)
     click.echo(f"removed {folder_id}: {count} objects deleted", err=True)
