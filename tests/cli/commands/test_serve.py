@@ -255,3 +255,26 @@ def test_a_signal_that_arrives_twice_at_once_counts_once(monkeypatch: pytest.Mon
         running.wait_for('"event": "ready"')
         running.process.send_signal(signal.SIGTERM)
         assert running.end(signal.SIGTERM) == 0
+
+
+def test_a_status_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is restarted until it succeeds, which it does here at the second try."""
+    program = (
+        "import sys\n"
+        "from untrusted_s3.gateway.gateway import Gateway\n"
+        "status, calls = Gateway.status, []\n"
+        "def fail_once(self):\n"
+        "    calls.append(1)\n"
+        "    return status(self) if len(calls) > 1 else 1 / 0\n"
+        "Gateway.status = fail_once\n"
+        "from untrusted_s3.cli.main import main\n"
+        "from untrusted_s3.settings import Settings, UpkeepSettings\n"
+        "sys.exit(main(settings=Settings(upkeep=UpkeepSettings(restart_delay=0.01))))\n"
+    )
+    monkeypatch.setattr(f"{__name__}.SERVE", [sys.executable, "-c", program, *SERVE[3:]])
+    with serving("--http", "none") as running:
+        port = listening_port(running)
+        running.wait_for('"event": "background task failed"')
+        with knocking(port, "laptop"):
+            running.wait_for('"accept": ')
+        assert running.end() == 0
