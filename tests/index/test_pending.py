@@ -104,10 +104,12 @@ class AgainstAModel(RuleBasedStateMachine):
         chosen = data.draw(st.lists(st.sampled_from(everything), unique_by=id)) if everything else []
         if stale:  # the device has announced it anew since
             chosen = [replace(entry, sequence=entry.sequence + 1000) for entry in chosen]
-        self.index.remove(chosen)
+        done = self.index.remove(chosen)
         for entry in chosen:
             if not stale:
                 del self.pending[entry.device_id][entry.name_hash]
+        left = {key for entries in self.pending.values() for key in entries}
+        assert done == {entry.name_hash for entry in chosen} - left
 
     @rule()
     def restart(self) -> None:

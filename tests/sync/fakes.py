@@ -198,8 +198,8 @@ class Pulling:
             self.state.apply(self.state.position + 1, segment)
         key = hashlib.sha256(change.file_info.name.encode()).digest()[:16]
         others = self.pending.of_name(key)
-        self.pending.remove([other for other in others if not self.state.wants_version(key, other.vector)])
-        self.puller.committed(key)
+        done = self.pending.remove([other for other in others if not self.state.wants_version(key, other.vector)])
+        self.puller.committed(key, key not in done)
 
     def announce(self, one: DeviceID, *infos: FileInfo) -> None:
         """Take an index update of a device."""

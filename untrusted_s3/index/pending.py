@@ -180,20 +180,26 @@ class PendingIndex:
         for key, announced in infos.items():
             self._parsed.put(device_id, key, announced.file_info)
 
-    def remove(self, entries: Iterable[Pending]) -> None:
-        """Remove entries that have been handled, except those that the device has announced again since."""
-        by_name: dict[bytes, list[Pending]] = {}
+    def remove(self, entries: Iterable[Pending]) -> set[bytes]:
+        """Remove entries that have been handled, except those that the device has announced again since.
+
+        Return the hashes of their names that have nothing pending any more.
+        """
+        by_name: dict[bytes, set[Pending]] = {}
         for entry in entries:
-            by_name.setdefault(entry.name_hash, []).append(entry)
+            by_name.setdefault(entry.name_hash, set()).add(entry)
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             changes = []
             gone: list[Pending] = []
+            done = set()
             for key, handled in by_name.items():
                 there = self._entries(key)
                 same = [entry for entry in handled if there.get(entry.device_id.raw, (0, 0))[0] == entry.sequence]
                 changes.append(_change(there, {entry.device_id.raw: None for entry in same}))
                 gone += same
+                if len(same) == len(there):
+                    done.add(key)
             self._connection.executemany(
                 "DELETE FROM pending WHERE device_id = ? AND name_hash = ?",
                 [(entry.device_id.raw, entry.name_hash) for entry in gone],
@@ -201,6 +207,7 @@ class PendingIndex:
         self._apply(changes)
         for entry in gone:
             self._parsed.take(entry.device_id, entry.name_hash)
+        return done
 
     def after(self, device_id: DeviceID, sequence: int, limit: int) -> list[Pending]:
         """Return a device's pending entries beyond a sequence number, in order: `limit` or fewer."""

@@ -72,7 +72,7 @@ class Folder:
             counters,
             settings.log,
             in_work=lambda: self._puller.in_work,
-            on_committed=lambda key: self._puller.committed(key),
+            on_committed=lambda key, more: self._puller.committed(key, more),
             on_damage=self._damage.set,
         )
         self._puller = Puller(

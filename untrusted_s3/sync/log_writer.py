@@ -44,13 +44,14 @@ class LogWriter:
         settings: LogSettings,
         *,
         in_work: Callable[[], int],
-        on_committed: Callable[[bytes], None],
+        on_committed: Callable[[bytes, bool], None],
         on_damage: Callable[[], None],
     ) -> None:
         """Make a writer that is given entries by `add`.
 
-        `in_work` returns how many entries are being pulled or wait here. `on_committed` is called with the name hash of
-        each entry that the log has. `on_damage` is called when the state's file is gone.
+        `in_work` returns how many entries are being pulled or wait here. `on_committed` is called for each entry that
+        the log has, with its name hash and whether anything else is pending under the name. `on_damage` is called when
+        the state's file is gone.
         """
         self.error: str | None = None
         self.heard: set[DeviceID] = set()
@@ -171,9 +172,9 @@ class LogWriter:
             if self._ready:
                 self._wanted.set()
         self.error = None
-        self._pending.remove(handled)
+        done = self._pending.remove(handled)
         for pending, _ in batch:
-            self._on_committed(pending.name_hash)
+            self._on_committed(pending.name_hash, pending.name_hash not in done)
         await self._notify()
         if self._log.checkpoint_due:
             self._checkpoint_wanted.set()

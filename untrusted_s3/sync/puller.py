@@ -126,10 +126,13 @@ class Puller:
         self._scanned.clear()
         self._wake.set()
 
-    def committed(self, key: bytes) -> None:
-        """Note that the entry that was under way for a name hash is in the log. A newer one may begin."""
+    def committed(self, key: bytes, more: bool) -> None:
+        """Note that the entry that was under way for a name hash is in the log.
+
+        `more` says whether anything else is pending under the name; a newer version may then begin.
+        """
         self._leave(key)
-        if any(self._is_wanted(other) for other in self._pending.of_name(key)):
+        if more and any(self._is_wanted(other) for other in self._pending.of_name(key)):
             self.rescan()
         self._wake.set()
 
