@@ -272,11 +272,11 @@ async def test_a_slow_reader_is_waited_for() -> None:
                 await ours.transport.drained()
 
         sending = asyncio.ensure_future(send())
-        await asyncio.sleep(0.1)
+        stopped_at = -1
+        while sent != stopped_at:
+            stopped_at = sent
+            await asyncio.sleep(0.05)
         assert 0 < sent < 64, "the sender waits"
-        stopped_at = sent
-        await asyncio.sleep(0.05)
-        assert sent == stopped_at
         theirs.transport.resume_reading()
         await sending
         await theirs.hear(events.ResponseReceived, 64)
@@ -337,7 +337,7 @@ async def test_a_trickle_does_not_put_the_end_of_the_handshake_off() -> None:
 
 
 async def test_who_stops_to_read_is_given_up() -> None:
-    async with a_pair(settings=ConnectionSettings(stall_timeout=0.2)) as (ours, theirs):
+    async with a_pair(settings=ConnectionSettings(stall_timeout=0.5)) as (ours, theirs):
         await in_conversation(ours, theirs)
         theirs.transport.pause_reading()
         ours.transport.write(bytes(32 << 20))

@@ -215,7 +215,7 @@ async def test_a_store_that_hangs_is_given_up_after_one_timeout(seaweedfs: Embed
         StoreLocation(seaweedfs.bucket, ""),
         proxy.url,
         S3Credentials(seaweedfs.access_key, seaweedfs.secret_key),
-        settings=StoreSettings(timeout=0.3),
+        settings=StoreSettings(timeout=1.0),
     )
     proxy.script = always(Delay(3600))
     try:
