@@ -16,6 +16,7 @@ from pathlib import Path
 import crc32c
 import pytest
 
+from tests.samples.bucket import sample_bucket
 from tests.simulated import SimulatedBucket
 from tests.vault.stored_folder import BLOCK_SIZE, FOLDER_ID, StoredFolder, random_bytes
 from untrusted_s3.bep import bep_pb2 as pb
@@ -224,6 +225,19 @@ async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str) -> None:
         without = [found for found in reader.files.values() if not found.object_name]
         assert len(without) == 2
         assert sorted(pb.FileInfo.FromString(found.file_info).deleted for found in without) == [False, True]
+
+
+def test_a_reader_of_the_page_and_stored_samples(tmp_path: Path) -> None:
+    objects = sample_bucket("v1").objects
+    read = {}
+    for use_checkpoints in (True, False):
+        reader = Reader(objects, "samples")
+        reader.read(tmp_path / "scratch.sqlite", use_checkpoints=use_checkpoints)
+        read[use_checkpoints] = reader.files
+        present = [name for name, found in reader.files.items() if 0 < found.object_size < 8 * MIB]
+        assert [len(reader.encrypted_blocks(name)) for name in sorted(present)] == [1, 2, 1]
+    assert read[True] == read[False]
+    assert len(read[True]) == 7
 
 
 def decrypted(folder: StoredFolder, path: str, blocks: list[bytes], data: bytes) -> bytes:
