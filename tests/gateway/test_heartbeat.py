@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.simulated import SimulatedClock
+from tests.connections.loopback import until
+from tests.simulated import Fault, SimulatedBucket, SimulatedClock
 from tests.store.memory_bucket import MemoryBucket
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.gateway.heartbeat import Heartbeat
@@ -84,3 +86,16 @@ async def test_a_record_without_a_process_is_of_another_one() -> None:
     bucket, clock = MemoryBucket(), SimulatedClock()
     bucket.objects[KEY] = json.dumps({"device_id": str(DEVICE), "name": "x", "time": int(clock.now)}).encode()
     assert len(await warnings_of(heartbeat(bucket, clock))) == 1
+
+
+async def test_it_goes_on_while_the_store_is_away() -> None:
+    bucket, clock = SimulatedBucket(fault=lambda call: Fault.UNREACHABLE), SimulatedClock()
+    with capture_logs() as log:
+        beating = asyncio.create_task(Heartbeat(bucket, DEVICE, "gateway", clock).run(interval=0.001))
+        await until(lambda: len(log) >= 3)
+        bucket.fault = lambda call: None
+        await until(lambda: KEY in bucket.store.objects)
+    assert {line["event"] for line in log} == {"heartbeat not written"}
+    assert not beating.done()
+    beating.cancel()
+    await asyncio.wait([beating])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.connections.loopback import OURS, Recorder, connected, new_transport, until
 from tests.file_infos import file
@@ -163,6 +165,22 @@ async def test_a_second_connection_has_time_to_speak(host: Host, connect: Connec
     _, third = await connect(identity)
     assert second.ends == third.ends == []
     assert host.peers.accepted[identity.device_id].session is old
+
+
+async def test_records_are_read_again_after_one_that_is_damaged(settings: Settings) -> None:
+    bucket, identity = SimulatedBucket(), generate()
+    peers = Peers(bucket, OURS.device_id, settings)
+    damaged, key = layout.peer_key(generate().device_id), layout.peer_key(identity.device_id)
+    bucket.store.put(damaged, b"no JSON")
+    bucket.store.put(key, json.dumps(PeerRecord(identity.device_id).to_json()).encode())
+    with capture_logs() as log:
+        reading = asyncio.create_task(peers.run(interval=0.001))
+        await until(lambda: len(log) >= 2)
+        await bucket.delete(damaged)
+        await until(lambda: list(peers.accepted) == [identity.device_id])
+    assert {line["event"] for line in log} == {"accepted devices not read"}
+    reading.cancel()
+    await asyncio.wait([reading])
 
 
 @pytest.mark.parametrize("we_dial_first", [False, True])
