@@ -36,7 +36,7 @@ def announcement(info: FileInfo) -> Announced:
 
 
 def pending(one: DeviceID, info: FileInfo) -> Pending:
-    """The entry that is pending once a device has announced a file info."""
+    """Return the entry that is pending once a device has announced a file info."""
     return Pending(
         one,
         name_key(info.name),
@@ -49,7 +49,7 @@ def pending(one: DeviceID, info: FileInfo) -> Pending:
 
 
 class AgainstAModel(RuleBasedStateMachine):
-    """The pending index does what a dict of dicts would."""
+    """The pending index behaves like a dict of dicts."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ SYNC_DEFAULTS = SyncSettings()
 
 
 def sync_memory(blocks: int = 2_000_000, messages: int = 1 << 30, parsed: int = 1 << 20) -> SyncMemory:
-    """Accounts with room for what tests do."""
+    """Return accounts that are large enough for a test."""
     return SyncMemory.of(blocks=blocks, messages=messages, parsed=parsed)
 
 
@@ -54,7 +54,7 @@ def new_folder(
     settings: Settings = DEFAULTS,
     grid: PartGrid = PART_GRID,
 ) -> Folder:
-    """A folder that is not open yet."""
+    """Return a folder that is not open yet."""
     return Folder(
         record,
         bucket,
@@ -76,18 +76,18 @@ async def run(folder: Folder) -> None:
 
 
 def has(folder: Folder, info: FileInfo) -> bool:
-    """Whether the log has this file info or a newer one."""
+    """Return whether the log has this file info or a newer one."""
     found = folder.entry(info.name)
     return found is not None and not is_newer(info.message.version, found.file_info.message.version)
 
 
 def announced(info: FileInfo) -> Announced:
-    """A file info as the pending index takes it."""
+    """Return a file info as the pending index takes it."""
     return Announced(info, content_hash(info) if info.has_data else None)
 
 
 def name_key(name: str | int) -> bytes:
-    """The name hash of a made-up plain name."""
+    """Return the name hash of a made-up plain name."""
     return hashlib.sha256(encrypted_name(name).encode()).digest()[:16]
 
 
@@ -112,7 +112,7 @@ class FakeSource:
         return memoryview(hashlib.shake_128(block.hash).digest(block.size))
 
     def asked_for(self, name: str | int) -> list[int]:
-        """The numbers of the blocks of a file that were asked for."""
+        """Return the numbers of the requested blocks of a file."""
         return [number for asked, number in self.asked if asked == encrypted_name(name)]
 
 
@@ -133,7 +133,7 @@ class PausingSource(FakeSource):
 
 
 class Pulling:
-    """A puller with all that it needs; what it commits is in the log at once unless `hold` is set."""
+    """A puller and what it works on. An entry that it commits is in the log at once unless `hold` is set."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class Pulling:
         self.puller = self.new_puller()
 
     def new_puller(self) -> Puller:
-        """A puller, as after a restart."""
+        """Return a new puller, as after a restart."""
         writer = ObjectWriter(
             self.bucket,
             FolderKeys.of("folder"),
@@ -213,7 +213,7 @@ class Pulling:
         return [change.file_info.name for change in self.committed]
 
     def versions(self, name: str | int) -> list[int]:
-        """The versions of a file that were committed."""
+        """Return the versions of a file that were committed."""
         wanted = encrypted_name(name)
         return [
             change.file_info.message.version.counters[0].value
@@ -223,13 +223,13 @@ class Pulling:
 
     @property
     def failures(self) -> float | None:
-        """How many pulls have failed, by the gateway's counters."""
+        """The number of failed pulls that the gateway has counted."""
         return self.counters.registry.get_sample_value("untrusted_s3_pull_failures_total")
 
 
 @contextlib.asynccontextmanager
 async def running(pulling: Pulling) -> AsyncIterator[Pulling]:
-    """Let the puller work until the test has ended."""
+    """Let the puller work until the block ends."""
     pulling.start()
     yield pulling
     await pulling.stop()

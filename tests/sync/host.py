@@ -1,4 +1,4 @@
-"""A gateway as far as a session sees it, and what a peer shares with it."""
+"""A fake of the gateway for sessions, and a folder as a peer offers it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = Settings(log=LogSettings(segment_interval=0.0))
 
 
 class FakeHost:
-    """A gateway as far as a session sees it."""
+    """Implements `sync.session.Host`."""
 
     def __init__(
         self, identity: Identity, bucket: SimulatedBucket, state_directory: Path, settings: Settings = SETTINGS
@@ -101,7 +101,7 @@ def offered(
     known: IndexState = IndexState(),  # noqa: B008
     paused: bool = False,
 ) -> pb.Folder:
-    """A folder in the peer's cluster config."""
+    """Return a folder in the peer's cluster config."""
     own = pb.Device(
         id=OURS.device_id.raw,
         encryption_password_token=token,

@@ -1,4 +1,4 @@
-"""A trusted device without a connection: what it has is fed into a folder, and the log is held against it."""
+"""A trusted device without a connection. Its files are given to a folder, whose log is then compared with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEYS = FolderKeys.of(RECORD.folder_id)
 
 
 class Device:
-    """A trusted device: it has a table of file infos, and serves the blocks of those that are current."""
+    """A trusted device: it has file infos by name, and serves the blocks of those that are current."""
 
     def __init__(self, number: int) -> None:
         self.device_id = device(number)
@@ -34,14 +34,14 @@ class Device:
         self.answers.set()
 
     def take(self, info: FileInfo) -> None:
-        """Puts a change into the table, made here or at the other device."""
+        """Take a change that was made here or at the other device."""
         self.sequence += 1
         message = pb.FileInfo.FromString(info.raw)
         message.sequence = self.sequence
         self.files[info.name] = parse_file_info(message.SerializeToString())
 
     def after(self, sequence: int) -> list[FileInfo]:
-        """What an index update would hold."""
+        """Return the file infos of an index update."""
         infos = sorted(self.files.values(), key=lambda info: info.message.sequence)
         return [info for info in infos if info.message.sequence > sequence]
 
@@ -69,7 +69,7 @@ class Device:
 
 
 def check_reflected(folder: Folder, one: Device) -> None:
-    """The folder has all that the device has, and works at nothing."""
+    """Check that the folder has all that the device has, and that no work is left."""
     for name, info in one.files.items():
         entry = folder.entry(name)
         assert entry is not None
@@ -85,7 +85,7 @@ def data_of(block: pb.BlockInfo) -> bytes:
 
 
 def check_log(store: SimulatedStore) -> None:
-    """Every entry that the log ever had names an object with the blocks of its file info."""
+    """Check that every entry that the log ever had names an object with the blocks of its file info."""
     for key in store.keys(f"{KEYS.base}log/"):
         for entry in decode_segment(store.body(key), key).entries:
             if not entry.file_info.has_data:

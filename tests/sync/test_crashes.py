@@ -1,5 +1,5 @@
-"""The process dies at every single call to the store, before the store acts and after; started again, with its state or
-without, it gets to where it would be had it lived."""
+"""The process dies at every single call to the store, before the store acts or after it. When it is started again, with
+its state or without, the result is the same as without the crash."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ ROUNDS: list[list[FileInfo]] = [
 
 
 class Process:
-    """A folder in a process that dies at its call number `dies_at` (from 1; 0 for never) in a phase of that call, and
-    leaves on its disk what was there at this moment."""
+    """A folder in a process that dies in a phase of its call number `dies_at` (from 1; 0 for never).
+
+    What is on its disk at that moment is kept.
+    """
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class Process:
         await run(self.folder)
 
     async def play(self, rounds: list[list[FileInfo]]) -> int:
-        """Lets the device do what it does; how many rounds came to their end."""
+        """Let the device make its changes. Return how many rounds were completed."""
         for number, infos in enumerate([[], *rounds]):
             for info in infos:
                 self._one.take(info)
@@ -81,7 +83,7 @@ class Process:
         return len(rounds)
 
     async def end(self) -> None:
-        """Stops everything without another call to the store or a change on the disk."""
+        """Stop everything without another call to the store or a change on the disk."""
         self._dead = True
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:

@@ -1,4 +1,4 @@
-"""A folder's own work: what goes to the log and when, and what it says of its troubles."""
+"""A folder's own work: when entries go to the log, and which errors it reports."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Source:
 async def opened(
     directory: Path, bucket: SimulatedBucket, settings: LogSettings = LOG, counters: Counters | None = None
 ) -> AsyncIterator[Folder]:
-    """A folder that works until the end."""
+    """A folder whose tasks run until the block ends."""
     folder = new_folder(RECORD, bucket, directory, settings=Settings(log=settings), counters=counters)
     await folder.open()
     tasks = [asyncio.create_task(work()) for work in folder.tasks().values()]
@@ -63,7 +63,7 @@ async def folder(tmp_path: Path, bucket: SimulatedBucket) -> AsyncIterator[Folde
 
 
 async def announce(folder: Folder, *numbers: int) -> None:
-    """A peer announces directories, which need no pull."""
+    """Announce directories, which need no pull."""
     raw = tuple(directory(number, sequence=number).raw for number in numbers)
     await folder.take_index(A, 7, IndexReceived("folder", raw, True, max(numbers), 0))
 
@@ -74,7 +74,7 @@ def share(folder: Folder) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; the time is virtual."""
+    """Wait for a condition, in virtual time."""
     while not condition():
         await asyncio.sleep(0.1)
         assert asyncio.get_running_loop().time() < 10_000

@@ -1,4 +1,4 @@
-"""Peers' index messages: what they may say, in which pieces they are taken, and how often a file info is parsed."""
+"""Index messages of peers: what is refused, what is kept, and how often a file info is parsed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PARSERS = ("FromString", "ParseFromString", "MergeFromString")
 
 
 class Parses:
-    """Counts how often a file info is parsed, by anything."""
+    """Counts how often a file info is parsed, by any code. A profile function."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -53,7 +53,7 @@ def counted() -> Iterator[Parses]:
 
 
 class Taking:
-    """The intake of one folder's indexes, with what it writes to."""
+    """The intake of one folder, and the state and pending index that it works on."""
 
     def __init__(self, directory: Path, settings: SyncSettings | None = None) -> None:
         self.state = FolderState(directory / "state.sqlite")
@@ -110,7 +110,7 @@ def test_parses_are_counted() -> None:
 @virtual_time
 @pytest.mark.parametrize(("room", "parses_a_file"), [(1 << 24, 1), (0, 2)])
 async def test_a_file_info_is_parsed_once_on_its_way_to_the_log(tmp_path: Path, room: int, parses_a_file: int) -> None:
-    """Where there is no memory for parsed ones, it is parsed a second time."""
+    """Without memory for parsed file infos, it is parsed a second time."""
     infos = [file(number, sequence=number + 1) for number in range(1000)]
     folder = new_folder(
         FolderRecord("folder", "", b"token"), SimulatedBucket(), tmp_path, memory=sync_memory(parsed=room)

@@ -1,4 +1,4 @@
-"""How much of what a peer has said waits to be handled."""
+"""Messages that wait to be handled: when a peer is held back, and when it is disconnected."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_where_memory_is_scarce_one_message_is_enough() -> None:
     assert not connection.reading
 
 
-async def test_who_holds_most_must_go() -> None:
+async def test_the_device_with_the_most_is_disconnected() -> None:
     memory = Account(100_000)
     connections = [FakeConnection() for _ in range(3)]
     small, large, late = (
@@ -84,7 +84,7 @@ async def test_who_holds_most_must_go() -> None:
     assert memory.used == held_size(index(10_000)) + 40_000
     large.put(index(99_000))
     large.buffered(99_000)
-    assert memory.used < 60_000, "what comes before the end of the connection is not kept"
+    assert memory.used < 60_000, "what arrives before the connection has ended is dropped"
 
 
 async def test_the_connections_of_a_device_count_together() -> None:
@@ -97,7 +97,7 @@ async def test_the_connections_of_a_device_count_together() -> None:
     assert sum(connection.aborted for connection in others) == 1
 
 
-async def test_one_that_takes_all_alone() -> None:
+async def test_a_single_connection_that_exceeds_the_memory() -> None:
     memory, connection = Account(1000), FakeConnection()
     MessageQueue(memory, device(1), connection, ROOM).buffered(1001)
     assert connection.aborted

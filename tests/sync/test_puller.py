@@ -1,4 +1,4 @@
-"""Which of the pending files are brought in, and when."""
+"""The scheduler of pulls: which pending files are pulled, and when."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def folder(tmp_path: Path) -> AsyncIterator[Pulling]:
 
 
 async def retried(folder: Pulling) -> None:
-    """Wait until what failed was tried again."""
+    """Wait until failed pulls were tried again."""
     await asyncio.sleep(SETTINGS.pull_retry_interval)
     await settled()
 
@@ -215,7 +215,7 @@ async def test_a_change_under_way_goes_on_with_the_new_version_at_once(folder: P
     assert folder.versions("a")[-1] == 2
     asked = len(source.asked)
     await retried(folder)
-    assert len(source.asked) == asked, "nothing was left to be tried again"
+    assert len(source.asked) == asked, "nothing is left to be tried again"
 
 
 async def test_blocks_come_from_all_that_announce_the_version(folder: Pulling) -> None:
@@ -244,8 +244,8 @@ async def test_a_block_that_one_lacks_comes_from_the_other(folder: Pulling) -> N
 
 
 @pytest.mark.parametrize("who", [A, B])
-async def test_who_comes_in_the_middle_of_a_pull_is_asked_for_the_rest(folder: Pulling, who: DeviceID) -> None:
-    """Another peer that has announced the version meanwhile, or the same one over a new connection."""
+async def test_a_peer_that_comes_during_a_pull_is_asked_for_the_rest(folder: Pulling, who: DeviceID) -> None:
+    """It is another peer that has announced the version meanwhile, or the same one over a new connection."""
     info = file("a", sizes=(1064,) * 4, sequence=5)
     gone, come = FakeSource(), FakeSource()
     gone.go_on.clear()
@@ -367,7 +367,7 @@ async def test_a_failure_of_the_store_is_told_and_tried_again(folder: Pulling, f
 
 
 async def test_a_store_in_trouble_is_tried_less_and_less(folder: Pulling) -> None:
-    """Blocks are not fetched again and again for a store that cannot take them."""
+    """Blocks are not requested again and again for a store that cannot take them."""
     source = FakeSource()
     folder.puller.add_source(A, source)
     folder.bucket.fault = lambda call: Fault.UNREACHABLE
@@ -415,7 +415,7 @@ async def test_without_a_source_nothing_is_tried(folder: Pulling) -> None:
     await settled()
     assert len(folder.committed) == 2
     folder.puller.remove_source(A, FakeSource())
-    assert folder.puller.sources.connected == {A: source}, "an older session's end does not matter"
+    assert folder.puller.sources.connected == {A: source}, "the end of an older session changes nothing"
     folder.puller.remove_source(A, source)
     folder.announce(A, directory("e", sequence=3))
     await settled()
@@ -439,7 +439,7 @@ async def test_a_source_that_goes_in_the_middle_and_comes_back(folder: Pulling) 
 
 
 async def test_it_can_be_run_again(folder: Pulling) -> None:
-    """What was under way when it was stopped is begun anew, and failures are tried again as before."""
+    """Pulls that were cancelled start again, and failures are tried again as before."""
     await folder.stop()
     source = FakeSource()
     source.lacks = {encrypted_name("missing")}

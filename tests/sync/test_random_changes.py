@@ -1,5 +1,5 @@
-"""Random changes at one or two scripted devices, bad weather, lost connections and crashes: in the end the folder
-holds what they hold, and the log names nothing that is not there."""
+"""Random changes at one or two scripted devices, failures of the store, lost connections and crashes. In the end the
+folder has what the devices have, and every object that the log names exists."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LONGEST_CALL = 0.2
 
 
 class World:
-    """One device or two, a gateway's folder, and the store, where anything may happen next."""
+    """One device or two, a gateway's folder, and the store. Events happen in random order."""
 
     def __init__(self, seed: int, home: Path) -> None:
         self.random = random.Random(seed)

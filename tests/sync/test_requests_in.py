@@ -70,7 +70,7 @@ def test_a_request_where_there_is_no_data(current: Entry) -> None:
 
 
 class Answers:
-    """Keeps what was answered, by the request's label."""
+    """Keeps the answers by the requests' labels."""
 
     def __init__(self) -> None:
         self.given: dict[str, tuple[bytes, int]] = {}
@@ -87,7 +87,7 @@ class Answers:
 
 
 class Reading:
-    """A responder over a bucket with two objects, of bytes that tell their place."""
+    """A responder on a bucket with two objects, whose bytes depend on their offsets."""
 
     def __init__(self, settings: SyncSettings = SYNC, object_settings: ObjectSettings = OBJECTS) -> None:
         self.bucket = SimulatedBucket()
@@ -216,7 +216,7 @@ async def test_a_peer_that_is_gone_harms_no_other() -> None:
 
 @virtual_time
 async def test_a_stop_gives_up_what_is_under_way() -> None:
-    """Else it would use the store's connections after they are closed."""
+    """Otherwise it would use the store's connections after they are closed."""
     held = asyncio.Event()
     bucket = SimulatedBucket()
     bucket.store.put("object", bytes(1000))

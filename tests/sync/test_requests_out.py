@@ -1,4 +1,4 @@
-"""Our requests for blocks: what becomes of them, and how many there may be."""
+"""Our requests for blocks: their responses, their window and their timeouts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Asking:
         self.requests = RequestsOut(self.wire, window, self.counters, settings)
 
     async def ask(self) -> asyncio.Task[memoryview]:
-        """Request a block; the request is written, if the window allows it."""
+        """Request a block. The request is written if the window allows it."""
         task = asyncio.ensure_future(self.requests.request_block("f", encrypted_name("a"), 0, BLOCK))
         await settled()
         return task
@@ -124,7 +124,7 @@ async def test_requests_wait_for_the_window() -> None:
 
 
 async def test_all_requests_fail_when_the_connection_is_gone() -> None:
-    """Also those that wait for the window, and those that come later."""
+    """Requests that wait for the window, and later ones, fail too."""
     asking = Asking(SyncSettings(request_window=2 * SMALLEST_BLOCK))
     tasks = [await asking.ask() for _ in range(4)]
     asking.requests.stop()

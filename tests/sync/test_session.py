@@ -35,7 +35,7 @@ SYNC = SyncSettings()
 
 
 class Peer(Recorder):
-    """The scripted other side: a trusted Syncthing."""
+    """The scripted peer: a trusted Syncthing."""
 
     def __init__(self) -> None:
         super().__init__(THEIRS, dialed=True)
@@ -88,7 +88,7 @@ async def right_answer(request: events.RequestReceived) -> tuple[bytes, int]:
 
 
 class Talk:
-    """A gateway's session, its host, and the peer it talks with."""
+    """A gateway's session, its host and its peer."""
 
     def __init__(self, host: FakeHost, session: Session, peer: Peer) -> None:
         self.host, self.session, self.peer = host, session, peer
@@ -98,12 +98,12 @@ class Talk:
         return self.host.folders["f"]
 
     async def shared(self) -> None:
-        """The peer shares the folder and both sides have said so."""
+        """Let the peer share the folder; wait until both sides have sent their cluster configs."""
         self.peer.share(offered())
         await until(lambda: self.session.shared_folders == ["f"])
 
     async def stored(self, *infos: FileInfo) -> None:
-        """The peer announces these, and they are brought in."""
+        """Let the peer announce these; wait until they are in the log."""
         self.peer.answers = right_answer
         self.peer.index(*(info.raw for info in infos), update=True)
         await until(lambda: all(has(self.folder, info) for info in infos))
@@ -115,7 +115,7 @@ class Talk:
 
 @pytest.fixture
 async def connect(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Talk]]]:
-    """Connects a gateway's session and a peer that is accepted unless `accepts` is false."""
+    """Connect a gateway's session and a peer, which is accepted unless `accepts` is false."""
     async with AsyncExitStack() as stack:
 
         async def opened(*, accepts: bool = True, share: Sequence[str] = (), sync: SyncSettings = SYNC) -> Talk:
@@ -285,7 +285,7 @@ async def test_one_refused_folder_does_not_touch_the_others(connect: Connect) ->
     assert talk.host.refusals.keys() == {"bad"}
     talk.peer.share()
     await until(lambda: talk.session.shared_folders == [])
-    assert talk.host.refusals == {}, "a folder that the peer shares no more is no trouble any more"
+    assert talk.host.refusals == {}, "a folder that the peer no longer shares is no longer refused"
 
 
 async def test_an_index_for_a_folder_that_is_not_shared_is_ignored(connect: Connect) -> None:
@@ -354,7 +354,7 @@ async def test_many_requests_are_answered_within_the_window(connect: Connect) ->
 
 
 async def asked(talk: Talk) -> asyncio.Task[memoryview]:
-    """The session asks the peer for a block; the request has arrived."""
+    """Let the session request a block of the peer; wait until the request has arrived."""
     block = file("a").message.blocks[0]
     before = len(talk.peer.all(events.RequestReceived))
     task = asyncio.ensure_future(talk.session.request_block("f", encrypted_name("a"), 0, block))
@@ -362,7 +362,7 @@ async def asked(talk: Talk) -> asyncio.Task[memoryview]:
     return task
 
 
-async def test_who_waits_for_a_block_learns_of_the_end(connect: Connect) -> None:
+async def test_requests_fail_when_the_connection_ends(connect: Connect) -> None:
     talk = await connect()
     await talk.shared()
     task = await asked(talk)
@@ -412,7 +412,7 @@ async def test_a_folder_that_the_operator_offers(connect: Connect) -> None:
 
 
 async def test_a_folder_with_another_password_is_not_offered(connect: Connect) -> None:
-    """A Syncthing would close the connection, and with it end all other folders."""
+    """A Syncthing would close the connection, which all other folders use as well."""
     talk = await connect(share=["f", "g"])
     await talk.host.open(FolderRecord("f", "Label", TOKEN, 0x1234))
     await talk.host.open(FolderRecord("g", "Label", TOKEN, 0x1234))
@@ -461,7 +461,7 @@ async def test_a_flood_of_messages_is_held_back(connect: Connect) -> None:
 
 
 async def test_two_gateways_say_only_what_is_new(tmp_path: Path) -> None:
-    """Each answers the other's cluster config; that must come to an end, with the folder shared."""
+    """Each answers the other's cluster config. This must end, with the folder shared."""
     hosts, transports, sent = [], [], [0, 0]
     sessions: list[Session] = []
     identities = (OURS, THEIRS)

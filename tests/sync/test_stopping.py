@@ -1,4 +1,4 @@
-"""What becomes of pulls when the gateway is to stop, and when a file changes while it is on its way."""
+"""Pulls under way when the gateway stops, or when their file changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS = SyncSettings(concurrent_small_files=3)
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> AsyncIterator[Pulling]:
-    """Has room for four parts at a time: a single folder leaves a third to others."""
+    """A puller with memory for four parts at a time; a single folder leaves a third to others."""
     grid = PartGrid(single_put_size=PART, min_part_size=PART)
     pulling = Pulling(tmp_path, SimulatedBucket(), settings=SETTINGS, grid=grid, budget=6 * PART)
     async with running(pulling):

@@ -11,7 +11,7 @@ from untrusted_s3.bep.framing import FrameDecoder
 
 
 class Wire:
-    """Keeps what is written, and says what it was told. Implements `sync.connection.PeerConnection`."""
+    """Keeps what is written and what was done. Implements `sync.connection.PeerConnection`."""
 
     def __init__(self, peer_device_id: DeviceID) -> None:
         self.peer_device_id = peer_device_id
