@@ -1,4 +1,4 @@
-"""Logs: where they go, and what must never be in them."""
+"""Logs: their form, and secrets that must not be in them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def signature(url: str) -> str:
     return URL(url).query["X-Amz-Signature"]
 
 
-def test_what_boto3_hears_of_broken_answers_is_not_logged_as_well() -> None:
+def test_broken_responses_are_not_logged_by_urllib3_too() -> None:
     stream = io.StringIO()
     configure_logging("info", "json", stream)
     logging.getLogger("urllib3.connection").warning("Failed to parse headers", exc_info=ValueError("cut"))

@@ -1,4 +1,4 @@
-"""A clean place and environment for command lines."""
+"""A clean directory and environment for command lines, and stores for them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DEVICE = DeviceID(bytes(range(32)))
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No setting, credential or file of the machine gets in, and no logging set up by a command stays."""
+    """Keep settings, credentials and files of this machine out; undo the logging that a command sets up."""
     for name in list(os.environ):
         if name.startswith((ENVIRONMENT_PREFIX, "AWS_")):
             monkeypatch.delenv(name)
@@ -63,13 +63,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
 
 @pytest.fixture
 def settings() -> Settings:
-    """Those of `run_cli`."""
+    """The settings of `run_cli`."""
     return Settings()
 
 
 @pytest.fixture
 def run_cli(capsys: pytest.CaptureFixture[str], settings: Settings) -> RunCLI:
-    """Runs a command line in this process."""
+    """Run a command line in this process."""
 
     def run(*arguments: object) -> Outcome:
         capsys.readouterr()
@@ -89,14 +89,14 @@ def store_arguments(s3_server: S3Server, bucket_prefix: str, monkeypatch: pytest
 
 
 def python_m(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs a command line in a process of its own."""
+    """Run a command line in a child process."""
     command = [sys.executable, "-m", "untrusted_s3", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials of no store, in the environment."""
+    """Set credentials that no store knows."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
@@ -137,7 +137,7 @@ def arguments(filled_prefix: str, seaweedfs: S3Server, _password: None, monkeypa
 
 
 def lines(run_cli: RunCLI, arguments: list[str], *more: str) -> list[str]:
-    """What `ls` prints, without errors."""
+    """Return the lines that `ls` prints; it must succeed."""
     outcome = run_cli("ls", *arguments, *more)
     assert (outcome.exit_code, outcome.stderr) == (0, "")
     return outcome.stdout.splitlines()

@@ -20,7 +20,7 @@ NEVER_NS = 2**62 * 10**9
 
 
 async def fill_folders(bucket: S3Bucket, directory: Path) -> None:
-    """Makes the folders 'folder' and 'another folder', which has damage."""
+    """Make 'folder', and 'another folder' with damage."""
     stored = await StoredFolder(bucket, directory).create()
     await stored.append(await stored.file("changed", b"before"), await stored.file("old", b"lived"), time=START)
     await stored.append(

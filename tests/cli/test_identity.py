@@ -1,4 +1,4 @@
-"""Where the identity comes from: `id`, `serve` and `peers add` with every source, and with mistakes in each."""
+"""The sources of the identity: `id`, `serve` and `peers add` with each source, and with mistakes in it."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_times_are_local_unless_they_say_otherwise(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "12:00", "20261101", "2026-11-01T25:00", "2026-W01-1"])
-def test_no_times(text: str) -> None:
+def test_invalid_times(text: str) -> None:
     with pytest.raises(UsageError, match="--as-of"):
         parse_time(text)
 

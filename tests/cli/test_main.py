@@ -44,7 +44,7 @@ def within(modules: list[str], packages: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("argument", ["--help", "--version"])
-def test_what_is_asked_most_loads_next_to_nothing(argument: str) -> None:
+def test_help_and_version_load_no_heavy_module(argument: str) -> None:
     loaded = loaded_by(f"from untrusted_s3.cli.main import main; assert main([{argument!r}]) == 0")
     assert within(loaded, HEAVY) == []
     assert [module for module in loaded if module.startswith("untrusted_s3.cli.commands.")] == []

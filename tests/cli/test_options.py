@@ -1,4 +1,4 @@
-"""Where options come from: command line, environment, configuration file, default, in this order."""
+"""The sources of options: command line, environment, configuration file, default, in this order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {}
 
 @pytest.fixture(autouse=True)
 def _settings_instead_of_a_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`serve` notes its options and does nothing."""
+    """Make `serve` record its options and do nothing else."""
     SETTINGS.clear()
     monkeypatch.setattr(serve, "callback", click.pass_context(lambda context, **given: SETTINGS.update(given)))
 
@@ -54,7 +54,7 @@ def test_every_kind_of_value_from_the_file(run_cli: RunCLI) -> None:
     config = write_config(
         """
         listen = ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]
-        endpoint_url = "http://127.0.0.1:9"  # as good as endpoint-url
+        endpoint_url = "http://127.0.0.1:9"  # the same as endpoint-url
         [a-section-of-any-name]
         single-writer = true
         buffer-memory = 100
@@ -108,7 +108,7 @@ def test_mistakes_in_the_file_are_named(run_cli: RunCLI, text: str, message: str
     assert outcome.stderr.startswith("error: ") and outcome.stderr.count("\n") == 1
 
 
-def test_a_file_that_is_not_there_or_no_text(run_cli: RunCLI) -> None:
+def test_a_missing_file_and_a_binary_file(run_cli: RunCLI) -> None:
     assert run_cli("serve", "--config", "missing.toml").exit_code == 2
     Path("binary.toml").write_bytes(b"\xff\xfe\x00")
     outcome = run_cli("serve", "--config", "binary.toml")
@@ -150,6 +150,6 @@ def test_addresses(text: str, host: str, port: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "80", "host", "host:", "host:x", "host:65536", "::1:80", "http://h:1", "h:-1", "h:١"]
 )
-def test_what_is_no_address(text: str) -> None:
+def test_invalid_addresses(text: str) -> None:
     with pytest.raises(UsageError, match="--http"):
         parse_http(text)

@@ -1,4 +1,4 @@
-"""What a long command says of its progress."""
+"""Progress of long commands."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from untrusted_s3.store.s3 import S3Bucket
 
 
 @pytest.mark.parametrize("url", ["bucket", "http://bucket", "s3://", "s3://Bucket", "s3://bucket/a b"])
-def test_a_store_url_that_is_none(run_cli: RunCLI, url: str) -> None:
+def test_an_invalid_store_url(run_cli: RunCLI, url: str) -> None:
     outcome = run_cli("folders", "list", "--store", url)
     assert (outcome.exit_code, outcome.stdout) == (2, "")
     assert outcome.stderr.startswith("error: ") and outcome.stderr.count("\n") == 1
@@ -28,7 +28,7 @@ def test_no_credentials(run_cli: RunCLI) -> None:
 
 
 @pytest.mark.usefixtures("credentials")
-def test_an_endpoint_url_that_is_none(run_cli: RunCLI) -> None:
+def test_an_invalid_endpoint_url(run_cli: RunCLI) -> None:
     outcome = run_cli("folders", "list", "--store", "s3://bucket", "--endpoint-url", "nonsense")
     assert outcome.exit_code == 2 and "--endpoint-url" in outcome.stderr
 
@@ -42,7 +42,7 @@ def test_a_store_that_cannot_be_reached(run_cli: RunCLI, command: list[str], mon
 
 
 @pytest.mark.usefixtures("credentials")
-def test_a_clock_that_is_off_by_an_hour(run_cli: RunCLI) -> None:
+def test_a_clock_one_hour_ahead(run_cli: RunCLI) -> None:
     def answer(request: Request) -> Answer:
         return Answer(date=format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True))
 
@@ -52,7 +52,7 @@ def test_a_clock_that_is_off_by_an_hour(run_cli: RunCLI) -> None:
 
 
 @pytest.mark.store
-def test_a_bucket_that_is_not_there(run_cli: RunCLI, store_arguments: list[str]) -> None:
+def test_a_missing_bucket(run_cli: RunCLI, store_arguments: list[str]) -> None:
     outcome = run_cli("folders", "list", *store_arguments, "--store", "s3://no-such-bucket")
     assert outcome.exit_code == 3 and "--create-bucket" in outcome.stderr
 
@@ -68,7 +68,7 @@ def test_wrong_credentials(
 
 
 @pytest.mark.store
-async def test_a_store_of_another_kind(store_arguments: list[str], s3_server: S3Server, bucket_prefix: str) -> None:
+async def test_a_store_of_another_format(store_arguments: list[str], s3_server: S3Server, bucket_prefix: str) -> None:
     bucket = await S3Bucket.open(StoreLocation(s3_server.bucket, f"{bucket_prefix}/"), s3_server.endpoint_url)
     await records.write_record(bucket, "store.json", {"format": "other"})
     await bucket.close()

@@ -1,4 +1,4 @@
-"""The order of checks, what follows from one that is not well, and the time limit."""
+"""The order of checks, the consequences of a failed one, and the time limit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plan(*checks: tuple[str, str, Callable[[], str]]) -> list[Check]:
     return [Check(name, frozenset(needs.split()), run) for name, needs, run in checks]
 
 
-def test_what_needs_a_failed_check_is_not_run_and_the_rest_is() -> None:
+def test_checks_that_need_a_failed_one_are_not_run() -> None:
     checks = plan(
         ("a", "", lambda: "seen"),
         ("b", "a", raising(CheckFailed("wrong"))),
@@ -48,13 +48,13 @@ def test_what_needs_a_failed_check_is_not_run_and_the_rest_is() -> None:
     ]
 
 
-def test_what_cannot_be_tried_is_no_failure_and_says_why() -> None:
+def test_a_check_that_cannot_run_is_not_a_failure() -> None:
     results = list(run_checks(plan(("a", "", raising(CannotRun("no such command")))), TimeLimit(10)))
     assert [(result.status, result.detail) for result in results] == [("not run", "no such command")]
 
 
 @pytest.mark.parametrize("error", [CheckFailed("x"), SyncthingFailed("x"), OSError("x"), TimeoutError("x")])
-def test_errors_that_can_be_expected_are_failures(error: Exception) -> None:
+def test_expected_errors_are_failures(error: Exception) -> None:
     (result,) = run_checks(plan(("a", "", raising(error))), TimeLimit(10))
     assert (result.status, result.detail) == ("failed", "x")
 
@@ -64,12 +64,12 @@ def test_a_failure_always_says_something() -> None:
     assert result.detail == "TimeoutError"
 
 
-def test_faults_of_our_own_are_not_failures_of_syncthing() -> None:
+def test_internal_errors_are_not_failures_of_syncthing() -> None:
     with pytest.raises(ZeroDivisionError):
         list(run_checks(plan(("a", "", raising(ZeroDivisionError()))), TimeLimit(10)))
 
 
-def test_after_the_time_limit_all_that_is_left_has_failed() -> None:
+def test_checks_that_begin_after_the_time_limit_fail() -> None:
     clock = Clock()
 
     def waits() -> str:
@@ -89,7 +89,7 @@ def test_after_the_time_limit_all_that_is_left_has_failed() -> None:
     assert [result.seconds for result in results] == [0, 31, 0, 0]
 
 
-def test_a_check_that_comes_in_late_and_well_is_well() -> None:
+def test_a_check_that_succeeds_after_the_time_limit_is_ok() -> None:
     clock = Clock()
 
     def slow() -> str:

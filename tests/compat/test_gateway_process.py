@@ -1,4 +1,4 @@
-"""What the driver of a gateway does with a script in the place of the program."""
+"""The driver of a gateway with a script instead of the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each check of what Syncthing encrypted takes what is right and tells what is wrong."""
+"""The checks of what Syncthing encrypted: each accepts right data and names what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the driver of Syncthing does with a script that makes a configuration and serves nothing."""
+"""The driver of Syncthing with a script that makes a configuration and serves nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_its_version(binary: Path) -> None:
     assert syncthing_version(binary) == "v1.23.4-rc.2"
 
 
-def test_a_version_that_does_not_come(binary: Path) -> None:
+def test_a_program_that_does_not_end(binary: Path) -> None:
     binary.write_text("#!/bin/sh\nexec sleep 60\n")
     with pytest.raises(UsageError, match="--version does not end"):
         syncthing_version(binary, timeout=0.2)
@@ -99,7 +99,7 @@ def test_a_command_that_fails_says_why(binary: Path, home: Path) -> None:
         Syncthing(binary, home, "first").run("decrypt", "--help")
 
 
-def test_past_the_deadline_nothing_is_waited_for(binary: Path, home: Path) -> None:
+def test_no_wait_lasts_beyond_the_deadline(binary: Path, home: Path) -> None:
     device = Syncthing(binary, home, "first", deadline=time.monotonic() - 1)
     started = time.monotonic()
     with pytest.raises(SyncthingFailed, match="in vain for its REST API"):

@@ -1,4 +1,4 @@
-"""Files of vectors: what is taken, and what is refused with the reason."""
+"""Files of vectors: valid ones, and what is wrong with others."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_bytes_are_decoded(tmp_path: Path) -> None:
         ({"cases": ["one"]}, "TypeError"),
     ],
 )
-def test_what_is_not_in_the_form(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_invalid_cases(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_group(write(tmp_path / "a.json", {**DOCUMENT, **change}), KINDS)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", '"text"'])
-def test_what_is_no_document(tmp_path: Path, text: str) -> None:
+def test_invalid_documents(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UsageError, match=r"a\.json"):
         load_group(tmp_path / "a.json", KINDS)

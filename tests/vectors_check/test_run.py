@@ -1,4 +1,4 @@
-"""Every answer is compared, and every mistake is found."""
+"""Comparison with known answers: every wrong answer is found."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_wrong_answer_is_found_in_every_valid_case(
     ("operation", "method"),
     [(name, MAKERS[name][-1]) for name, operation in OPERATIONS.items() if operation.open is not None],
 )
-def test_what_refuses_nothing_is_found_in_every_case_to_refuse(
+def test_a_missing_refusal_is_found_in_every_invalid_case(
     operation: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     implementation = Quicker()
@@ -120,7 +120,7 @@ def test_what_refuses_nothing_is_found_in_every_case_to_refuse(
 
 
 @pytest.mark.parametrize("operation", [name for name, operation in OPERATIONS.items() if operation.open is None])
-def test_a_value_that_must_not_come_out_is_found(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forbidden_result_is_found(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     implementation = Quicker()
     field = {"scrypt": "key", "hkdf_sha256": "output_key", "hchacha20": "subkey", "file_key": "file_key"}[operation]
     for case in GROUPS[operation].cases:
@@ -134,7 +134,7 @@ def test_a_value_that_must_not_come_out_is_found(operation: str, monkeypatch: py
 @pytest.mark.parametrize(
     ("error", "text"), [(DecryptionFailed("no"), "refused: no"), (TypeError("oops"), "TypeError: oops")]
 )
-def test_an_error_where_an_answer_is_due(error: Exception, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_instead_of_an_answer(error: Exception, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     implementation = Quicker()
 
     def fail(*arguments: object) -> bytes:
@@ -144,7 +144,7 @@ def test_an_error_where_an_answer_is_due(error: Exception, text: str, monkeypatc
     assert text in {fault.fault for fault in run(GROUPS["hchacha20"], implementation).faults}
 
 
-def test_a_crash_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_is_not_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     implementation = Quicker()
 
     def crash(*arguments: object) -> bytes:

@@ -58,11 +58,11 @@ def syncthing_version(binary: Path, timeout: float = _COMMAND_SECONDS) -> str:
     except OSError as error:
         raise UsageError(f"{binary} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired:
-        raise UsageError(f"{binary} is no Syncthing: --version does not end") from None
+        raise UsageError(f"{binary} is not Syncthing: --version does not end") from None
     version = _VERSION.match(done.stdout)
     if version is None:
         said = (done.stdout or done.stderr).strip().partition("\n")[0]
-        raise UsageError(f"{binary} is no Syncthing: --version says {said[:200]!r}")
+        raise UsageError(f"{binary} is not Syncthing: --version says {said[:200]!r}")
     return version[1]
 
 

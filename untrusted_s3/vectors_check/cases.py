@@ -50,7 +50,7 @@ def load_group(path: Path, kinds: Mapping[str, Mapping[str, str]]) -> Group:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"{path} is no JSON: {error}") from error
+        raise UsageError(f"{path} is not JSON: {error}") from error
     try:
         operation = document["operation"]
         if operation not in kinds:
@@ -61,7 +61,7 @@ def load_group(path: Path, kinds: Mapping[str, Mapping[str, str]]) -> Group:
         if len({case.id for case in cases}) < len(cases):
             raise ValueError("two cases have one id")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path} is no file of vectors: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{path} is not a file of vectors: {type(error).__name__}: {error}") from error
     return Group(operation, cases)
 
 

@@ -25,7 +25,7 @@ def store(store_arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[s
 
 
 def in_store(store: list[str], act: Callable[[S3Bucket], Awaitable[None]]) -> None:
-    """Does something with the bucket."""
+    """Run `act` with the bucket."""
 
     async def run() -> None:
         bucket = await S3Bucket.open(StoreLocation.parse(store[1]), store[3])
@@ -56,7 +56,7 @@ def filled(store: list[str], tmp_path: Path) -> list[str]:
 
 
 def flip(store: list[str], path: str, offset: int) -> None:
-    """Changes one bit of the object of a file."""
+    """Change one bit of the object of a file."""
 
     async def act(bucket: S3Bucket) -> None:
         async for item in bucket.list(KEYS.objects_of(derive(PASSWORD, FOLDER_ID).encrypt_name(path))):

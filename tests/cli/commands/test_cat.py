@@ -41,7 +41,7 @@ def test_cat_of_a_range(run_cli: RunCLI, arguments: list[str]) -> None:
     ("path", "reason"),
     [("never", "there is no"), ("sub", "a directory"), ("sub/link", "a symlink"), ("old", "deleted"), ("", "no ''")],
 )
-def test_cat_of_what_has_no_bytes(run_cli: RunCLI, arguments: list[str], path: str, reason: str) -> None:
+def test_cat_of_paths_without_content(run_cli: RunCLI, arguments: list[str], path: str, reason: str) -> None:
     outcome = run_cli("cat", *arguments, path)
     assert (outcome.exit_code, outcome.stdout) == (2, "")
     assert reason in outcome.stderr

@@ -1,4 +1,4 @@
-"""`untrusted-s3 compat` where there is no Syncthing to try (the others: tests/interop/test_compat.py)."""
+"""`compat` without a Syncthing program; tests/interop/test_compat.py tests it with one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_another_program(run_cli: RunCLI, tmp_path: Path, text: str, said: str) 
     program = script(tmp_path / "program", text)
     outcome = run_cli("compat", "--syncthing", program)
     assert outcome.exit_code == 2
-    assert outcome.stderr == f"error: {program} is no Syncthing: --version says {said}\n"
+    assert outcome.stderr == f"error: {program} is not Syncthing: --version says {said}\n"
     assert outcome.stdout == ""
 
 
@@ -49,5 +49,5 @@ def test_a_file_that_is_no_program(run_cli: RunCLI, tmp_path: Path) -> None:
     assert outcome.stderr == f"error: {program} cannot be run: Exec format error\n"
 
 
-def test_a_time_limit_of_nothing(run_cli: RunCLI) -> None:
+def test_a_time_limit_of_zero(run_cli: RunCLI) -> None:
     assert run_cli("compat", "--syncthing", "sh", "--time-limit", "0").exit_code == 2

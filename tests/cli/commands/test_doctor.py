@@ -1,4 +1,4 @@
-"""`doctor`: what it says of good and of bad stores."""
+"""`doctor`: its report on good and on bad stores."""
 
 from __future__ import annotations
 

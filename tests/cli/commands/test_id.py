@@ -17,7 +17,7 @@ def test_id_prints_the_id_alone(run_cli: RunCLI) -> None:
     assert run_cli("id", "--data", "elsewhere") != first
 
 
-def test_the_qr_code_does_not_get_between(run_cli: RunCLI) -> None:
+def test_the_qr_code_goes_to_standard_error(run_cli: RunCLI) -> None:
     plain, outcome = run_cli("id"), run_cli("id", "--qr")
     assert outcome.stdout == plain.stdout
     assert "█" in outcome.stderr

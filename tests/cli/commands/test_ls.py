@@ -63,7 +63,7 @@ def test_ls_of_globs(run_cli: RunCLI, arguments: list[str], glob: str, expected:
 
 
 @pytest.mark.parametrize("path", ["never", "sub/never", "n*", "old"])
-def test_ls_of_what_is_not_there(run_cli: RunCLI, arguments: list[str], path: str) -> None:
+def test_ls_of_missing_paths(run_cli: RunCLI, arguments: list[str], path: str) -> None:
     outcome = run_cli("ls", *arguments, path, "sub/large")
     assert (outcome.exit_code, outcome.stdout) == (2, "sub/large\n")
     assert f"there is no '{path}'" in outcome.stderr

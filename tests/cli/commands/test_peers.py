@@ -46,12 +46,12 @@ def test_a_typo_in_a_device_id(run_cli: RunCLI, command: str) -> None:
     assert "group 4 of 4" in outcome.stderr
 
 
-def test_our_own_device_id_is_no_peer(run_cli: RunCLI) -> None:
+def test_the_gateways_own_device_id_is_refused(run_cli: RunCLI) -> None:
     outcome = run_cli("peers", "add", run_cli("id").stdout.strip())
     assert outcome.exit_code == 2 and "own device ID" in outcome.stderr
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:22000", "quic://h:1", "tcp://h", "dynamic"])
-def test_an_address_that_is_none(run_cli: RunCLI, address: str) -> None:
+def test_an_invalid_address(run_cli: RunCLI, address: str) -> None:
     outcome = run_cli("peers", "add", DEVICE, "--address", address)
     assert outcome.exit_code == 2 and "tcp://HOST:PORT" in outcome.stderr

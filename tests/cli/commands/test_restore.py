@@ -26,7 +26,7 @@ def test_restore_says_what_it_did_on_standard_error(filled: list[str], run_cli: 
     assert again.stderr.splitlines()[-1] == "restored 0 files (0 B), 0 symlinks, 4 there already"
 
 
-def test_restore_names_what_is_damaged_or_in_the_way(filled: list[str], run_cli: RunCLI, tmp_path: Path) -> None:
+def test_restore_names_damaged_and_occupied_paths(filled: list[str], run_cli: RunCLI, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     (target / "top").write_bytes(b"mine")
@@ -54,7 +54,7 @@ def test_restore_of_a_part_and_dry(filled: list[str], run_cli: RunCLI, tmp_path:
     assert (missed.exit_code, missed.stderr.splitlines()[-1]) == (2, "error: the folder has nothing under that path")
 
 
-def test_a_wrong_password_is_no_damage(
+def test_a_wrong_password_is_not_damage(
     filled: list[str], run_cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNTRUSTED_S3_PASSWORD", "another")
@@ -65,7 +65,7 @@ def test_a_wrong_password_is_no_damage(
     assert not (tmp_path / "target").exists()
 
 
-def test_a_target_that_cannot_be_is_said_to_be(filled: list[str], run_cli: RunCLI, tmp_path: Path) -> None:
+def test_an_unusable_target(filled: list[str], run_cli: RunCLI, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run_cli("restore", tmp_path / "file", *filled)
     assert done.exit_code == 2

@@ -179,7 +179,7 @@ def test_a_port_in_use(option: str) -> None:
         (["--history", "0"], "--history"),
     ],
 )
-def test_settings_that_cannot_be(arguments: list[str], message: str) -> None:
+def test_invalid_options(arguments: list[str], message: str) -> None:
     result = subprocess.run([*SERVE, *arguments], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert result.returncode == 2 and message in result.stderr
     assert not Path("data").exists()

@@ -1,4 +1,4 @@
-"""`untrusted-s3 vectors`."""
+"""`vectors`: its output, its reports and its exit codes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_usage(run_cli: RunCLI, directory: Path, tmp_path: Path) -> None:
     (directory / "extra.json").write_text("{}")
     outcome = run_cli("vectors", "--vectors", directory)
     assert outcome.exit_code == 2
-    assert "extra.json is no file of vectors" in outcome.stderr
+    assert "extra.json is not a file of vectors" in outcome.stderr
 
 
 @pytest.mark.parametrize("library", ["nacl.bindings", "miscreant.aes.siv"])
@@ -110,9 +110,14 @@ def test_without_the_other_libraries(
 
 
 def test_other_commands_load_nothing_that_decrypts() -> None:
-    program = (
-        "import sys; import untrusted_s3.cli.main; names = ('untrusted_s3.crypto', 'untrusted_s3.conformance', 'nacl');"
-        "print([name for name in sys.modules if name.startswith(names)])"
-    )
+    """Neither does a configuration file, for which all of them are loaded."""
+    program = """
+import click, sys
+from untrusted_s3.cli.main import cli
+from untrusted_s3.cli.options import all_commands
+assert len(list(all_commands(click.Context(cli)))) > 12
+names = ("untrusted_s3.crypto", "untrusted_s3.vault", "untrusted_s3.vectors_check", "nacl")
+print([name for name in sys.modules if name.startswith(names)])
+"""
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert found.stdout.strip() == "[]"
