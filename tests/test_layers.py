@@ -67,7 +67,6 @@ TASK_OWNERS = {
     "untrusted_s3.objects.assembly": "the requests for one object",
     "untrusted_s3.objects.multipart_writer": "the parts of one object",
     "untrusted_s3.store.folder_removal": "the deletions of one removal",
-    "untrusted_s3.sync.folder": "the tasks of one folder, inside a task of the supervisor",
     "untrusted_s3.vault.concurrency": "the files of one command",
 }
 STARTERS = ("create_task", "ensure_future", "run_coroutine_threadsafe")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,6 +18,7 @@ from untrusted_s3.accounts import Account
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.errors import StateDamaged
 from untrusted_s3.index.pending import Announced, Pending, PendingIndex, name_key
 from untrusted_s3.objects.naming import content_hash
 
@@ -217,4 +220,17 @@ def test_the_earliest_file_infos_stay_parsed_when_memory_is_short(tmp_path: Path
     loaded = [index.file_info(entry) for entry in index.after(device(1), 0, 10)]
     assert [found is info for found, info in zip(loaded, infos, strict=True)] == [True, True, False, False]
     assert [found and found.raw for found in loaded] == [info.raw for info in infos]
+    index.close()
+
+
+def test_an_entry_that_cannot_be_parsed_is_damage(tmp_path: Path) -> None:
+    damaged: list[bool] = []
+    index = PendingIndex(tmp_path / "pending.sqlite", lambda: damaged.append(True))
+    index.add(device(1), IndexState(7, 1), [announcement(file("a", sequence=1))], [])
+    with contextlib.closing(sqlite3.connect(tmp_path / "pending.sqlite", isolation_level=None)) as connection:
+        connection.execute("UPDATE pending SET file_info = x'ffff'")
+    (entry,) = index.after(device(1), 0, 10)
+    with pytest.raises(StateDamaged, match="pending sequence 1"):
+        index.file_info(entry)
+    assert damaged == [True]
     index.close()

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from untrusted_s3.accounts import Account
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
@@ -243,7 +245,12 @@ class PendingIndex:
             "SELECT file_info FROM pending WHERE device_id = ? AND name_hash = ? AND sequence = ?",
             (entry.device_id.raw, entry.name_hash, entry.sequence),
         ).fetchone()
-        return FileInfo(row[0], pb.FileInfo.FromString(row[0])) if row is not None else None
+        if row is None:
+            return None
+        try:
+            return FileInfo(row[0], pb.FileInfo.FromString(row[0]))
+        except DecodeError as error:
+            raise self._connection.damaged(f"pending sequence {entry.sequence} cannot be read") from error
 
     def handled(self, device_id: DeviceID, handled_too: Collection[int] = ()) -> IndexState:
         """Return up to where a device's index is fully handled, assuming that `handled_too` is as well."""
