@@ -217,7 +217,7 @@ def test_the_store_is_away_for_long(
         (original / "sizes" / "1024 bytes").unlink()
         first.scan(FOLDER)
         gateway.wait_for("the error", lambda: gateway.folder(FOLDER)["state"] == "error")
-        gateway.wait_for("blocks asked for in vain", lambda: gateway.logged("cannot read from the store"))
+        gateway.wait_for("blocks asked for in vain", lambda: gateway.logged("object not read"))
         received = 0
         while time.monotonic() - left < AWAY_SECONDS:
             time.sleep(0.5)
