@@ -1,8 +1,8 @@
-"""`python -m bench`: our gateway, native Syncthing and an S3 mount beside each other, in one run on one machine.
+"""`python -m bench`: the gateway, native Syncthing and an S3 mount, compared in one run on one machine.
 
-Each receiver takes a large file and many small ones from a real Syncthing and gives them to another; beside them, a
-bare client shows what the S3 server can do. Every run has fresh processes and directories. Only ratios within one run
-count, and only on a machine with nothing else to do. Figures are never asserted.
+Each receiver takes a large file and many small ones from a real Syncthing and gives them to another. A bare client
+shows what the S3 server can do. Every run has fresh processes and directories. Only ratios within one run count, and
+only on an idle machine. Figures are never asserted.
 
 Linux only: it reads /proc.
 """
@@ -43,7 +43,7 @@ _WORK_NAMES = tuple(f"{work}-{shape}" for shape in ("large", "small") for work i
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What `run` measures, given an empty directory, and how the table calls it; `kind` as in Row."""
+    """A measurement: `run` does it in an empty directory, `title` is its name in the table, `kind` is as in Row."""
 
     title: str
     kind: str
@@ -85,7 +85,7 @@ def main(
     directory: Path | None,
 ) -> None:
     """Measure receivers of a Syncthing folder side by side."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is cleaned up
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so everything is cleaned up
     if size % 16:
         raise click.BadParameter("must be a multiple of 16", param_hint="--size")
     receivers = [name for name in _RECEIVER_NAMES if name in only] or list(_RECEIVER_NAMES)
@@ -136,7 +136,7 @@ def _measure(
     candidates: Sequence[_Candidate],
     repeat: int,
 ) -> bool:
-    """Run all candidates in turn, as often as wanted: what slows the machine for a while then slows all of them."""
+    """Run all candidates in turn, `repeat` times, so a slow phase of the machine affects all of them."""
     rows = {candidate.title: {work: Row(candidate.title, candidate.kind) for work in works} for candidate in candidates}
     for work in works:
         works[work].rows += [by_work[work] for by_work in rows.values()]
@@ -149,7 +149,7 @@ def _measure(
 
 
 def _run(candidate: _Candidate, rows: Mapping[str, Row], directory: Path) -> bool:
-    """One run, in a directory that is there for this run alone. False if it failed."""
+    """Run one candidate in a directory of its own. Return false if it failed."""
     missing = set(rows)
 
     def report(work: str, measurement: Measurement) -> None:

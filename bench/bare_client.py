@@ -1,7 +1,7 @@
-"""What the S3 server itself can do: concurrent PUTs, then GETs, of equal objects on presigned URLs, and nothing else.
+"""The limit of the S3 server: concurrent PUTs, then GETs, of equal objects on presigned URLs, and nothing else.
 
-`python -m bench.bare_client ENDPOINT_URL BUCKET OBJECT_SIZE COUNT STORE_PID`, a process of its own; credentials come
-from the environment. Prints one JSON object with a measurement each of "ingest" and "serve".
+Run it as `python -m bench.bare_client ENDPOINT_URL BUCKET OBJECT_SIZE COUNT STORE_PID`; credentials come from the
+environment. It prints one JSON object with a measurement of "ingest" and one of "serve".
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def main(endpoint_url: str, bucket: str, object_size: int, count: int, sto
             assert received == object_size, f"{received} bytes instead of {object_size}"
 
         puts, gets = presign("put_object"), presign("get_object")
-        # A fresh SeaweedFS first has to make its volumes; the other receivers had it do that as they started.
+        # A fresh SeaweedFS makes its volumes first. With the other receivers it does so while they start.
         await _for_all(put, presign("put_object", "warm-up", CONCURRENCY))
         measurements = {}
         for work, act, urls in (("ingest", put, puts), ("serve", get, gets)):

@@ -1,5 +1,6 @@
-"""`python -m bench.cold_start`: how long a gateway on a large store takes until it has answered the first request, and
-its peak memory; first with an empty state folder, then with the one that it has made.
+"""`python -m bench.cold_start`: the time until a gateway on a large store has answered a request, and its peak memory.
+
+It starts with an empty state folder, then with the state that it has made.
 
 The store is a real SeaweedFS, filled through the real log. Figures are never asserted.
 """

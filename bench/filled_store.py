@@ -1,5 +1,7 @@
-"""A store with many files in it, put there through the real log without any peer: the file infos look like Syncthing's,
-and one of the files has an object."""
+"""A store with many files, filled through the real log without a peer.
+
+The file infos look like Syncthing's, and one of the files has an object.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,15 @@ _BLOCKS = (1, 4)
 
 @dataclass(frozen=True)
 class FilledStore:
-    """What was put there: the folder's record, the last file, which has an object with this content, and how many
-    checkpoints and segments there are and their bytes."""
+    """The contents of a filled store.
+
+    Attributes:
+        record: The folder's record.
+        file_info: The last file, which has an object.
+        content: The content of that object.
+        checkpoints: The number of checkpoints and their bytes.
+        segments: The number of segments and their bytes.
+    """
 
     record: FolderRecord
     file_info: FileInfo
@@ -52,7 +61,7 @@ class FilledStore:
 def fill(
     gateway: GatewayProcess, files: int, peer: DeviceID, directory: Path, settings: LogSettings | None = None
 ) -> FilledStore:
-    """Fills the store of a gateway that does not run yet, and accepts `peer`. `directory` is for temporary files."""
+    """Fill the store of a gateway that does not run yet, and accept `peer`. `directory` is for temporary files."""
     return asyncio.run(_fill(gateway, files, peer, directory, settings or LogSettings()))
 
 
@@ -125,10 +134,10 @@ def _entry(info: FileInfo) -> Entry:
 
 
 class FetchingPeer(RawPeer):
-    """A device that shares the folder of a filled store and knows the gateway's index already."""
+    """A device that shares the folder of a filled store."""
 
     def __init__(self, gateway: GatewayProcess, identity: Identity, store: FilledStore, known: int) -> None:
-        """Connects; `known` is the sequence number up to which it knows the index."""
+        """Connect; `known` is the sequence number up to which it knows the gateway's index."""
         super().__init__(gateway, identity)
         own_id = DeviceID.parse(gateway.device_id)
         theirs = pb.Device(
@@ -139,7 +148,7 @@ class FetchingPeer(RawPeer):
         self.send(self._bep.cluster_config([pb.Folder(id=FOLDER, devices=[theirs, ours])], 0))
 
     def fetch_blocks(self, store: FilledStore) -> bytes:
-        """All blocks of the one file that has an object, one after the other."""
+        """Return all blocks of the file that has an object, joined."""
         content = b""
         for number, block in enumerate(store.file_info.message.blocks):
             request_id, message = self._bep.request(FOLDER, store.file_info.name, number, block, 0)
@@ -148,7 +157,7 @@ class FetchingPeer(RawPeer):
         return content
 
     def receive_index(self, count: int) -> list[bytes]:
-        """Waits for this many file infos of the gateway's index."""
+        """Wait for this many file infos of the gateway's index, and return them."""
         while True:
             files = [raw for event in self._events if isinstance(event, events.IndexReceived) for raw in event.files]
             if len(files) >= count:
@@ -165,5 +174,5 @@ class FetchingPeer(RawPeer):
 
 
 def digest(files: list[bytes]) -> str:
-    """For comparison of indexes."""
+    """Return a hash by which indexes can be compared."""
     return hashlib.sha256(b"".join(sorted(files))).hexdigest()

@@ -1,4 +1,4 @@
-"""`python -m bench.large_changes`: what each kind of change of a large file costs, in bytes, parts and requests.
+"""`python -m bench.large_changes`: the cost of each kind of change of a large file, in bytes, parts and requests.
 
 A real Syncthing changes one file after the other, on a real SeaweedFS. Figures are never asserted.
 """
@@ -72,7 +72,7 @@ def main(syncthing: Path, size: int, block_sizes: bool, directory: Path | None) 
 
 
 class _Table:
-    """Prints one line a change."""
+    """A table that is printed line by line, one for each change."""
 
     def __init__(self, device: Syncthing, gateway: GatewayProcess) -> None:
         self._device, self._gateway = device, gateway

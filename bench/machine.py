@@ -1,4 +1,4 @@
-"""What the figures were measured on, without which they mean nothing."""
+"""A description of the machine, without which figures mean nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from untrusted_s3.store.embedded.process import find_weed
 
 
 def describe(syncthing_version: str | None = None) -> str:
-    """One line: processor, cores, memory, load, kernel, date and versions; of Syncthing's only where it takes part."""
+    """Return one line: processor, cores, memory, load, kernel, date and versions, with Syncthing's if given."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     parts = [
         f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.2f}",
@@ -38,6 +38,6 @@ def _processor() -> str:
 
 
 def _version_in(command: list[str], word: int) -> str:
-    """A word of the first line that a program prints of its version."""
+    """Return a word of the first line that a program prints about its version."""
     words = subprocess.run(command, capture_output=True, text=True, check=False).stdout.partition("\n")[0].split()
     return words[word] if len(words) > word else "of unknown version"

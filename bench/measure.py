@@ -1,4 +1,4 @@
-"""Wall time, CPU time and memory of processes, as Linux's /proc tells them; see proc(5)."""
+"""Wall time, CPU time and memory of processes, from Linux's /proc; see proc(5)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RECEIVER, MOUNT, STORE, PEER = "receiver", "s3fs", "seaweedfs", "peer"
-"""The parts that processes play in a measurement; the receiver's cost is its own and the mount's."""
+"""The roles of processes in a measurement. The receiver's cost includes the mount's."""
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One piece of work: wall time, and by part the CPU seconds (user and system) and the peak resident bytes."""
+    """The cost of some work: wall time, and by role the CPU seconds (user and system) and the peak resident bytes."""
 
     seconds: float
     cpu_seconds: dict[str, float]
@@ -26,19 +26,19 @@ class Measurement:
 
     @property
     def receiver_cpu_seconds(self) -> float | None:
-        """What receiving or serving cost, with the mount; None where nothing but the store received."""
+        """The CPU seconds of the receiver and the mount, or None if only the store took part."""
         parts = [self.cpu_seconds[part] for part in (RECEIVER, MOUNT) if part in self.cpu_seconds]
         return sum(parts) if parts else None
 
     @property
     def receiver_peak_bytes(self) -> int | None:
-        """The peaks of the receiver and of the mount together, which need not have been at the same moment."""
+        """The sum of the peaks of the receiver and the mount, which may be of different moments."""
         parts = [self.peak_bytes[part] for part in (RECEIVER, MOUNT) if part in self.peak_bytes]
         return sum(parts) if parts else None
 
 
 class Meter:
-    """Starts to measure when made; `processes` is the process ID of each part."""
+    """A measurement that starts when it is made; `processes` has the process ID of each role."""
 
     def __init__(self, processes: Mapping[str, int]) -> None:
         self._processes = dict(processes)
@@ -48,7 +48,7 @@ class Meter:
         self._started = time.monotonic()
 
     def stop(self) -> Measurement:
-        """What happened since; the processes still have to be there."""
+        """Return the cost since the start. The processes must still run."""
         seconds = time.monotonic() - self._started
         return Measurement(
             seconds,
@@ -58,7 +58,7 @@ class Meter:
 
 
 def median(measurements: Sequence[Measurement]) -> Measurement:
-    """Each figure's median over repeated measurements of the same work."""
+    """Return the median of each figure over repeated measurements of the same work."""
     first = measurements[0]
     return Measurement(
         statistics.median(each.seconds for each in measurements),
@@ -75,7 +75,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most that has been resident at a time. Raises OSError where the process has ended."""
+    """Return the peak of resident bytes. Raises OSError if the process has ended."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -83,6 +83,6 @@ def peak_bytes(pid: int) -> int:
 
 
 def _reset_peak(pid: int) -> None:
-    """Let the peak start from now; where the kernel does not allow it, it stays that of the process's whole life."""
+    """Restart the peak. If the kernel does not allow it, the peak is that of the process's whole life."""
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")

@@ -1,6 +1,6 @@
-"""The devices that are compared: each is real processes, set up to take one folder from one device and serve another.
+"""The devices that are compared: real processes, set up to take one folder from one device and serve it to another.
 
-All of them listen on the loopback interface and end with the context, or with this process.
+All listen on the loopback interface and end with the context, or with this process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STOP_SECONDS = 30.0
 
 
 class ReceiverUnavailable(Exception):
-    """This machine cannot run that receiver; the message says why."""
+    """This machine cannot run the receiver; the message says why."""
 
 
 class ReceiverFailed(Exception):
@@ -44,8 +44,8 @@ class ReceiverFailed(Exception):
 class Receiver:
     """A running receiver.
 
-    `processes` are the process IDs to measure, by part. `check` raises ReceiverFailed if one of them has ended.
-    `settle` waits until it has nothing left to do with the folder, which holds the given number of files.
+    `processes` are the process IDs to measure, by role. `check` raises ReceiverFailed if one of them has ended.
+    `settle` waits until the receiver has finished with the folder, which holds the given number of files.
     """
 
     device_id: str
@@ -57,7 +57,7 @@ class Receiver:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a receiver is made of: an empty directory, the program of Syncthing, and the devices it is to accept."""
+    """The needs of a receiver: an empty directory, the program of Syncthing, and the devices to accept."""
 
     directory: Path
     syncthing: Path
@@ -69,7 +69,7 @@ MakeReceiver = Callable[[Bench], AbstractContextManager[Receiver]]
 
 @contextmanager
 def gateway(bench: Bench) -> Iterator[Receiver]:
-    """Our own gateway, as its command line starts it, on an SeaweedFS of its own."""
+    """Run the gateway by its command line, on a SeaweedFS of its own."""
     with EmbeddedStore.start(bench.directory / "seaweedfs") as store:
         environment = store_environment(store)
         identity = f"--identity={bench.directory / 'identity'}"
@@ -101,16 +101,16 @@ def gateway(bench: Bench) -> Iterator[Receiver]:
 
 @contextmanager
 def native(bench: Bench) -> Iterator[Receiver]:
-    """Syncthing, receive-encrypted, on the local disk."""
+    """Run a receive-encrypted Syncthing on the local disk."""
     with _receive_encrypted(bench, bench.directory / "encrypted") as device:
         yield _syncthing_receiver(device, {}, lambda: None)
 
 
 @contextmanager
 def s3fs(bench: Bench) -> Iterator[Receiver]:
-    """Syncthing, receive-encrypted, on an s3fs mount of an SeaweedFS of its own, with s3fs's default settings.
+    """Run a receive-encrypted Syncthing on an s3fs mount of a SeaweedFS of its own, with the default settings of s3fs.
 
-    Raises ReceiverUnavailable where there is no s3fs or no FUSE.
+    Raises ReceiverUnavailable if s3fs or FUSE is missing.
     """
     _require_s3fs()
     with (
@@ -123,7 +123,7 @@ def s3fs(bench: Bench) -> Iterator[Receiver]:
 
 
 def _require_s3fs() -> None:
-    """Raises ReceiverUnavailable, with the reason, where s3fs cannot work."""
+    """Raise ReceiverUnavailable, with the reason, if s3fs cannot work."""
     if shutil.which("s3fs") is None:
         raise ReceiverUnavailable("s3fs is not installed (Debian's package s3fs)")
     _unmounter()
@@ -134,7 +134,7 @@ def _require_s3fs() -> None:
 
 
 def store_environment(store: EmbeddedStore) -> dict[str, str]:
-    """This process's environment with the credentials of the store, and without any other settings of S3 or of ours."""
+    """Return this process's environment with the store's credentials, without other settings for S3 or this program."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "UNTRUSTED_S3_"))}
     return {**kept, "AWS_ACCESS_KEY_ID": store.access_key, "AWS_SECRET_ACCESS_KEY": store.secret_key}
 
@@ -181,14 +181,14 @@ def _mount(store: EmbeddedStore, directory: Path) -> Iterator[tuple[Path, subpro
 
 
 def _unmount(mount: Path) -> None:
-    for options in (["-u"], ["-uz"]):  # a program that still has a file open there does not stop the second
+    for options in (["-u"], ["-uz"]):  # the second works although a program has a file open there
         if not _is_mounted(mount):
             return
         subprocess.run([_unmounter(), *options, mount], check=False, capture_output=True, timeout=_STOP_SECONDS)
 
 
 def _is_mounted(mount: Path) -> bool:
-    """Whether it is in the kernel's table of mounts, even if what serves it has ended."""
+    """Return whether the kernel's table of mounts has it, even if the process that served it has ended."""
     text = Path("/proc/self/mountinfo").read_text()
     return str(mount.absolute()) in (line.split()[4].replace("\\040", " ") for line in text.splitlines())
 
@@ -211,7 +211,7 @@ def _program(command: list[str], log: Path, environment: dict[str, str]) -> Iter
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us, who end everything in order
+            start_new_session=True,  # Ctrl-C goes to this process, which ends everything in order
             preexec_fn=die_with_parent(),
         )
     try:
@@ -249,7 +249,7 @@ def _untrusted_s3(arguments: list[str], environment: dict[str, str]) -> str:
 
 
 def _get(port: int, path: str) -> bytes | None:
-    """The body of a 200, else None."""
+    """Return the body of an answer with status 200, else None."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", path)

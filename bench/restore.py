@@ -1,8 +1,8 @@
-"""`python -m bench.restore`: ways to get a folder back, beside each other, in one run on one machine.
+"""`python -m bench.restore`: ways to get a folder back, compared in one run on one machine.
 
-A real Syncthing fills a bucket through the gateway. Then the folder comes back straight from the store, through the
-gateway to a fresh Syncthing, and by `syncthing decrypt` of a copy of the objects on the local disk. Everything is
-compared with the original. Only ratios within one run count. Figures are never asserted.
+A real Syncthing fills a bucket through the gateway. Then the folder is restored from the store, fetched by a fresh
+Syncthing through the gateway, and decrypted by `syncthing decrypt` from a copy of the objects on the local disk. Every
+result is compared with the original. Only ratios within one run count. Figures are never asserted.
 
 Linux only: it reads /proc.
 """
@@ -49,7 +49,7 @@ peak MiB  resident memory of the program that restores"""
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to get the folder back, and what it cost."""
+    """A way to get the folder back, and its cost."""
 
     title: str
     measurement: Measurement
@@ -67,7 +67,7 @@ class _Way:
 )
 def main(syncthing: Path, size: int, files: int, json_file: Path | None, directory: Path | None) -> None:
     """Measure ways to get a folder back side by side."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is cleaned up
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so everything is cleaned up
     try:
         machine = describe(syncthing_version(syncthing))
     except UntrustedS3Error as error:
@@ -111,10 +111,10 @@ def _measure(shape: Shape, binary: Path, root: Path) -> Iterator[_Way]:
 
 
 def _touch_memory(shape: Shape, root: Path) -> None:
-    """Has the kernel own as much free memory as a way to come is going to write.
+    """Make the kernel own as much free memory as the next way will write.
 
-    On a virtual machine the host may take free memory back, and to get it again can take seconds a GiB: whoever comes
-    first would pay for all.
+    On a virtual machine the host may take free memory back, and getting it again can take seconds a GiB. The first way
+    would pay for all.
     """
     scratch = root / "scratch"
     with scratch.open("wb") as file:
@@ -126,7 +126,7 @@ def _touch_memory(shape: Shape, root: Path) -> None:
 def _through_the_gateway(
     shape: Shape, binary: Path, root: Path, gateway: GatewayProcess, store: EmbeddedStore
 ) -> Measurement:
-    """From the moment when the device may connect, with nothing left to scan, until it has everything."""
+    """Measure from the moment when the device may connect, with nothing left to scan, until it has everything."""
     with Syncthing(binary, root / "puller", "puller") as puller:
         share_folder(puller, gateway, _FOLDER, root / "pulled", paused=True)
         assert gateway.process is not None
@@ -140,7 +140,7 @@ def _through_the_gateway(
 
 
 def _ours(command: str, arguments: Sequence[str], store: EmbeddedStore) -> Measurement:
-    """The whole life of the process."""
+    """Measure the whole life of the process."""
     options = [f"--store=s3://{store.bucket}/{_PREFIX}", f"--endpoint-url={store.endpoint_url}", f"--folder={_FOLDER}"]
     environment = {**store_environment(store), "UNTRUSTED_S3_PASSWORD": PASSWORD}
     return _run([sys.executable, "-m", "untrusted_s3", command, *options, *arguments], environment, {STORE: store.pid})
@@ -154,7 +154,7 @@ def _decrypt(binary: Path, root: Path) -> Measurement:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str], others: Mapping[str, int]) -> Measurement:
-    """What a program costs from its start to its end, and what it makes `others` do meanwhile."""
+    """Measure a program from its start to its end, and `others` meanwhile."""
     os.sync()
     meter, started = Meter(others), time.monotonic()
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A peer of our own making, for what real ones will not do on demand."""
+"""A scripted peer, for behaviour that real peers do not show on demand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Listener(Protocol):
 
 
 class RawPeer:
-    """A device that says Hello as it should and then sends any bytes."""
+    """A device that sends a correct Hello and then any bytes."""
 
     def __init__(self, device: Listener, identity: Identity) -> None:
         self._socket = open_socket(device)
@@ -45,7 +45,7 @@ class RawPeer:
             assert self._exchange(), "the gateway closed the connection"
 
     def closing_reason(self) -> str:
-        """Wait until the gateway closes the connection; why it says it does."""
+        """Wait until the gateway closes the connection, and return the reason it gives."""
         with contextlib.suppress(ConnectionError, TLSFailed):
             while self._exchange():
                 pass
@@ -55,7 +55,7 @@ class RawPeer:
         return reasons[0]
 
     def vanish(self) -> None:
-        """Break the connection off."""
+        """Break the connection."""
         self._socket.close()
 
     def _exchange(self) -> bool:
@@ -67,6 +67,6 @@ class RawPeer:
 
 
 def open_socket(device: Listener) -> socket.socket:
-    """A TCP connection to where the device listens."""
+    """Return a TCP connection to the device."""
     address = urlsplit(device.listen_address)
     return socket.create_connection((address.hostname, address.port), timeout=_TIMEOUT)

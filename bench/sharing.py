@@ -1,4 +1,4 @@
-"""A folder that a Syncthing shares with a gateway, and what the gateway's bucket has of it."""
+"""A folder that a Syncthing shares with a gateway, and its objects in the gateway's bucket."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PASSWORD = "correct horse battery staple"
 def share_folder(
     device: Syncthing, gateway: GatewayProcess, folder: str, path: Path, password: str = PASSWORD, **settings: object
 ) -> None:
-    """Let a trusted device dial the gateway and share a folder with it, all of which is scanned on return.
+    """Make a trusted device dial the gateway and share a folder with it. The folder is scanned on return.
 
-    `settings` are those of the gateway in Syncthing's configuration.
+    `settings` are those of the gateway's device in Syncthing's configuration.
     """
     gateway.add_peer(device.device_id)
     device.add_device(gateway.device_id, "gateway", [gateway.listen_address], untrusted=True)
@@ -36,20 +36,20 @@ def share_folder(
 
 
 def rescan(device: Syncthing, gateway: GatewayProcess, folder: str, timeout: float = 120) -> None:
-    """Scan what was changed, and wait until the gateway has it."""
+    """Scan changes, and wait until the gateway has them."""
     device.scan(folder)
     device.wait_completion(gateway.device_id, folder, timeout)
 
 
 def s3_client(gateway: GatewayProcess) -> S3Client:
-    """A plain S3 client for the gateway's store."""
+    """Return a plain S3 client for the gateway's store."""
     store = gateway.store
     assert store is not None
     return connect(store.endpoint_url, S3Credentials(store.access_key, store.secret_key)).client
 
 
 def stored_keys(gateway: GatewayProcess, below: str = "") -> dict[str, int]:
-    """All keys of the gateway's store, relative to its prefix and `below`, and their sizes."""
+    """Return all keys of the gateway's store, relative to its prefix and `below`, and their sizes."""
     assert gateway.store is not None
     prefix = gateway.prefix + below
     pages = s3_client(gateway).get_paginator("list_objects_v2").paginate(Bucket=gateway.store.bucket, Prefix=prefix)
@@ -57,17 +57,17 @@ def stored_keys(gateway: GatewayProcess, below: str = "") -> dict[str, int]:
 
 
 def object_prefix(folder: str) -> str:
-    """Below which the objects of a folder lie."""
+    """Return the prefix of the objects of a folder."""
     return FolderKeys.of(folder).base + "objects/"
 
 
 def stored_objects(gateway: GatewayProcess, folder: str) -> dict[str, int]:
-    """The keys of a folder's objects below `objects/`, and their sizes."""
+    """Return the keys of a folder's objects below `objects/`, and their sizes."""
     return stored_keys(gateway, object_prefix(folder))
 
 
 def download_objects(gateway: GatewayProcess, folder: str, to: Path) -> None:
-    """Copy `objects/` to a disk."""
+    """Copy a folder's objects to a local folder."""
     store, client, prefix = gateway.store, s3_client(gateway), object_prefix(folder)
     assert store is not None
     bucket = store.bucket
@@ -96,7 +96,7 @@ def decrypt(binary: Path, folder: str, encrypted: Path, to: Path, password: str 
 
 
 def regular_files(tree: Path, mtimes: bool = True) -> dict[str, tuple[object, ...]]:
-    """Size, contents and perhaps modification time of every regular file, by its path."""
+    """Return size, hash and, with `mtimes`, modification time of every regular file by its path."""
     return {
         name: (entry.size, entry.sha256, entry.mtime_ns if mtimes else None)
         for name, entry in manifest(tree).items()

@@ -1,4 +1,4 @@
-"""The results as a table for people and as JSON for programs, with the ratios that the goals are stated in."""
+"""The results as a table and as JSON, with the ratios that the goals use."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ speed/…       the row's rate divided by that of native Syncthing on a local di
 
 @dataclass
 class Row:
-    """One receiver's part in one work. `kind` is "gateway", "native", "mount" or "limit"; `error` says why a run failed
-    or could not be tried."""
+    """The runs of one receiver for one workload.
+
+    `kind` is "gateway", "native", "mount" or "limit". `error` says why a run failed or was impossible.
+    """
 
     receiver: str
     kind: str
@@ -42,7 +44,7 @@ class Row:
 
 @dataclass
 class Work:
-    """One workload and how each receiver did. `total` is in bytes."""
+    """One workload with the results of each receiver. `total` is in bytes."""
 
     name: str
     title: str
@@ -51,7 +53,7 @@ class Work:
     rows: list[Row] = field(default_factory=list)
 
     def ratios(self, row: Row) -> dict[str, float]:
-        """The row's rate divided by those of others, as far as both were measured, and its CPU seconds likewise."""
+        """Return the row's rate and CPU seconds divided by those of others, if both were measured."""
         measured = row.median
         if measured is None:
             return {}
@@ -85,7 +87,7 @@ class Work:
 
 
 def render(works: Sequence[Work]) -> str:
-    """All tables, one below the other."""
+    """Return all tables, one below the other."""
     return "\n".join(line for work in works for line in _render(work))
 
 

@@ -1,4 +1,4 @@
-"""The work that is measured: a folder goes from one Syncthing to a receiver, and from there to another Syncthing."""
+"""The measured work: a folder goes from one Syncthing to a receiver, and from there to another Syncthing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from untrusted_s3.store.embedded.server import EmbeddedStore
 
 INGEST, SERVE = "ingest", "serve"
 Report = Callable[[str, Measurement], None]
-"""Takes INGEST or SERVE, and what it cost."""
+"""Is called with INGEST or SERVE, and the cost."""
 
 MIB = 1 << 20
 _PASSWORD = "correct horse battery staple"
@@ -30,7 +30,7 @@ _CHECK_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Shape:
-    """A folder of equal files of random data; sizes in bytes. `put_sizes` are those a bare client would send it in."""
+    """A folder of equal files of random data. Sizes are in bytes; `put_sizes` are those of a bare client's objects."""
 
     name: str
     files: int
@@ -52,7 +52,7 @@ class Shape:
 
 
 def size_text(size: int) -> str:
-    """In MiB or KiB."""
+    """Return a size as text, in MiB or KiB."""
     return f"{size // MIB:,} MiB" if size >= MIB else f"{size // 1024:,} KiB"
 
 
@@ -67,12 +67,12 @@ def synchronise(
     serve: bool,
     timeout: float,
 ) -> None:
-    """Measure a receiver that takes the folder `source`, and with `serve` one that gives it to a fresh device.
+    """Measure a receiver that takes the folder `source` and, with `serve`, gives it to a fresh device.
 
-    Everything but the source is in `directory` and fresh. The clock runs from the moment when the sender or puller
-    may connect, with nothing left to scan, to the moment when it says that all is there; that what arrives is equal
-    is checked afterwards. Raises ReceiverUnavailable, ReceiverFailed, SyncthingFailed, or AssertionError for
-    differing data; what was reported before stays valid.
+    Everything except the source is in `directory` and fresh. The clock runs from the moment when the sender or puller
+    may connect, with nothing left to scan, until it reports completion. Then the data is compared. Raises
+    ReceiverUnavailable, ReceiverFailed, SyncthingFailed, or AssertionError for differing data; earlier reports stay
+    valid.
     """
     sender = Syncthing(syncthing, directory / "sender", "sender")
     puller = Syncthing(syncthing, directory / "puller", "puller")
@@ -95,7 +95,7 @@ def synchronise(
 
 
 def put_and_get(shape: Shape, object_size: int, directory: Path, report: Report) -> None:
-    """Measure how fast a fresh SeaweedFS takes and gives as many bytes to a bare client, in objects of that size."""
+    """Measure how fast a bare client writes and reads as many bytes in objects of that size, on a fresh SeaweedFS."""
     with EmbeddedStore.start(directory / "seaweedfs") as store:
         arguments = [store.endpoint_url, store.bucket, str(object_size), str(shape.total // object_size)]
         done = subprocess.run(
@@ -121,14 +121,14 @@ def _prepare(device: Syncthing, receiver: Receiver, folder: Path) -> None:
 
 
 def _connect(device: Syncthing, receiver: Receiver) -> Meter:
-    os.sync()  # what earlier runs wrote shall not be written during this one
+    os.sync()  # so data of earlier runs is not written during this one
     meter = Meter({**receiver.processes, PEER: device.pid})
     device.resume_device(receiver.device_id)
     return meter
 
 
 def _wait(wait: Callable[[float], object], receiver: Receiver, timeout: float) -> None:
-    """Call `wait` with a number of seconds until it succeeds; it would not see that the receiver died."""
+    """Call `wait` with a number of seconds until it succeeds, and check in between that the receiver still runs."""
     deadline = time.monotonic() + timeout
     while True:
         seconds = min(_CHECK_SECONDS, deadline - time.monotonic())

@@ -72,7 +72,7 @@ def _unavailable(error: Exception) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def weed() -> Path:
-    """SeaweedFS's program."""
+    """Return SeaweedFS's program."""
     try:
         return find_weed()
     except UsageError as error:
@@ -81,14 +81,14 @@ def weed() -> Path:
 
 @pytest.fixture(scope="session")
 def seaweedfs(weed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    """A real S3 server, shared by all tests of the run."""
+    """Run a SeaweedFS for all tests of the session."""
     with EmbeddedStore.start(tmp_path_factory.mktemp("seaweedfs")) as store:
         yield store
 
 
 @pytest.fixture(scope="session")
 def ceph_rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CephRGW]:
-    """Another real S3 server, shared as well."""
+    """Run a Ceph RGW for all tests of the session."""
     with contextlib.ExitStack() as stack:
         try:
             server = stack.enter_context(run_ceph_rgw(tmp_path_factory.mktemp("ceph") / "data"))
@@ -99,26 +99,26 @@ def ceph_rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CephRGW]:
 
 @pytest.fixture(scope="session")
 def s3_server(request: pytest.FixtureRequest) -> S3Server:
-    """The S3 server of the test: SeaweedFS, but see `tests.peers.s3_server.on_each_s3_server`."""
+    """Return the S3 server of the test: SeaweedFS, unless `tests.peers.s3_server.on_each_s3_server` says otherwise."""
     server: S3Server = request.getfixturevalue(getattr(request, "param", "seaweedfs"))
     return server
 
 
 @pytest.fixture
 def bucket_prefix() -> str:
-    """A prefix of keys that no other test uses."""
+    """Return a prefix of keys that no other test uses."""
     return f"test-{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="session", params=SYNCTHING_VERSIONS)
 def syncthing_version(request: pytest.FixtureRequest) -> SyncthingVersion:
-    """Each version of Syncthing that we test against."""
+    """Return each tested version of Syncthing in turn."""
     return cast(SyncthingVersion, request.param)
 
 
 @pytest.fixture(scope="session")
 def syncthing_binary(syncthing_version: SyncthingVersion) -> Path:
-    """The real Syncthing of `syncthing_version`."""
+    """Return the program of that version of Syncthing."""
     try:
         return fetch_syncthing(syncthing_version)
     except PeerUnavailable as error:
@@ -127,7 +127,7 @@ def syncthing_binary(syncthing_version: SyncthingVersion) -> Path:
 
 @pytest.fixture(scope="session")
 def syncthing_binaries() -> dict[SyncthingVersion, Path]:
-    """The real Syncthings of all versions."""
+    """Return the programs of all tested versions of Syncthing."""
     try:
         return {version: fetch_syncthing(version) for version in SYNCTHING_VERSIONS}
     except PeerUnavailable as error:

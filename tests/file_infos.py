@@ -18,18 +18,18 @@ SMALLEST_BLOCK = MIN_ENCRYPTED_BLOCK_SIZE
 
 
 def device(number: int) -> DeviceID:
-    """A made-up device."""
+    """Return the ID of a made-up device."""
     return DeviceID(hashlib.sha256(b"device %d" % number).digest())
 
 
 def encrypted_name(name: str | int) -> str:
-    """The encrypted name of a made-up plain one."""
+    """Return the encrypted name of a made-up plain one."""
     digits = base64.b32hexencode(hashlib.sha256(str(name).encode()).digest()[:20]).decode().rstrip("=")
     return f"{digits[0]}.syncthing-enc/{digits[1:3]}/{digits[3:]}"
 
 
 def block_token(name: str, number: int, content: int = 0) -> bytes:
-    """The token of a made-up block."""
+    """Return the token of a made-up block."""
     return hashlib.shake_128(f"{name} {number} {content}".encode()).digest(TOKEN_SIZE)
 
 
@@ -57,7 +57,7 @@ def file(
     sequence: int = 0,
     content: int = 0,
 ) -> FileInfo:
-    """A file of blocks of these sizes; another `content` makes other tokens."""
+    """Return a file of blocks of these sizes. Another `content` makes other tokens."""
     message = _message(name, pb.FILE, version, sequence)
     offset = 0
     for number, size in enumerate(sizes):
@@ -68,19 +68,19 @@ def file(
 
 
 def directory(name: str | int, version: int = 1, *, sequence: int = 0) -> FileInfo:
-    """A directory, or a symlink."""
+    """Return a directory. A symlink looks the same."""
     return _parsed(_message(name, pb.DIRECTORY, version, sequence))
 
 
 def deleted(name: str | int, version: int = 1, *, sequence: int = 0) -> FileInfo:
-    """A deleted file."""
+    """Return a deleted file."""
     message = _message(name, pb.FILE, version, sequence)
     message.deleted = True
     return _parsed(message)
 
 
 def plaintext(name: str, version: int = 1, *, sequence: int = 0) -> bytes:
-    """The file info that a peer without a password would send."""
+    """Return the file info that a peer without a password would send."""
     message = _message(name, pb.FILE, version, sequence)
     message.name = name
     message.encrypted = b""
@@ -90,7 +90,7 @@ def plaintext(name: str, version: int = 1, *, sequence: int = 0) -> bytes:
 
 
 def entry(file_info: FileInfo) -> Entry:
-    """The log entry of a file info, with a made-up object where it has data."""
+    """Return the log entry of a file info, with a made-up object if it has data."""
     if not file_info.has_data:
         return Entry(file_info, None)
     size = file_info.message.size + len(encode_trailer(file_info))
@@ -98,5 +98,5 @@ def entry(file_info: FileInfo) -> Entry:
 
 
 def hash_number(data: bytes) -> int:
-    """32 bits that stand for a checksum."""
+    """Return 32 bits in place of a checksum."""
     return int.from_bytes(hashlib.sha256(data).digest()[:4], "big")

@@ -1,4 +1,4 @@
-"""The gateway under test, as a real process on a real S3 server."""
+"""The gateway under test as a process on a real S3 server."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from tests.peers.s3_server import S3Server
 
 @pytest.fixture
 def gateway(s3_server: S3Server, bucket_prefix: str, tmp_path: Path) -> Iterator[Gateway]:
-    """A running gateway on an empty store."""
+    """Run a gateway on an empty store."""
     with Gateway(tmp_path / "gateway", s3_server, bucket_prefix) as running:
         yield running

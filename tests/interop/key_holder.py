@@ -1,4 +1,4 @@
-"""The commands of who has the password, run on a gateway's store by somebody who may only read."""
+"""The key holder's commands, run on a gateway's store with read access only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REPOSITORY = Path(__file__).parents[2]
 
 
 class KeyHolder:
-    """Command lines for one folder of a gateway's store, by way of a proxy that notes each request."""
+    """Command lines for one folder of a gateway's store, through a proxy that records each request."""
 
     def __init__(self, gateway: Gateway, folder: str, proxy: FaultProxy) -> None:
         assert gateway.store is not None
@@ -34,7 +34,7 @@ class KeyHolder:
         }
 
     def start(self, command: str, *arguments: object) -> subprocess.Popen[str]:
-        """Begins a command."""
+        """Start a command."""
         return subprocess.Popen(
             [sys.executable, "-m", "untrusted_s3", command, *self._options, *map(str, arguments)],
             cwd=_REPOSITORY,
@@ -47,20 +47,20 @@ class KeyHolder:
         )
 
     def run(self, command: str, *arguments: object, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Runs a command, which must end with that exit code."""
+        """Run a command, which must end with that exit code."""
         with self.start(command, *arguments) as process:
             stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == exit_code, f"{process.returncode}: {stdout}{stderr}"
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def requests_for_objects(self) -> int:
-        """How many requests there were for files' data."""
+        """Return how many requests there were for files' data."""
         return sum(count for name, count in self.proxy.counts.items() if name.endswith(" object"))
 
 
 @contextmanager
 def key_holder(gateway: Gateway, folder: str) -> Iterator[KeyHolder]:
-    """A key holder; fails if any of its requests would have written to the store."""
+    """Provide a key holder. Fail if any of its requests would have written to the store."""
     assert gateway.store is not None
     with FaultProxy(gateway.store.endpoint_url) as proxy:
         yield KeyHolder(gateway, folder, proxy)

@@ -1,4 +1,4 @@
-"""What the tests of the gateway do again and again: share a folder with it, fetch one back, look into the bucket."""
+"""What many tests of the gateway do: share a folder with it, fetch one back, look into the bucket."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ __all__ = [
 def fetched_folder(
     binary: Path, home: Path, gateway: Gateway, folder: str, path: Path, files: int, timeout: float = 120
 ) -> Iterator[Syncthing]:
-    """A fresh trusted device that has got all `files` regular files of a folder from the gateway alone."""
+    """Provide a fresh trusted device that has all `files` regular files of a folder from the gateway alone."""
     with Syncthing(binary, home, home.name) as device:
         share_folder(device, gateway, folder, path)
         device.wait_connected(gateway.device_id)
@@ -59,9 +59,9 @@ def fetched_folder(
 
 
 def assert_history_is_whole(gateway: Gateway, folder: str) -> None:
-    """Fail if an entry that the log ever had lacks its object, or that is not as the entry says.
+    """Fail if any entry of the log lacks its object, or has one of another size.
 
-    So no entry was written before its object was complete, and what was replaced is still there.
+    Then no entry was written before its object was complete, and replaced objects still exist.
     """
     store, client, keys = gateway.store, s3_client(gateway), FolderKeys.of(folder)
     assert store is not None
@@ -82,12 +82,12 @@ def assert_history_is_whole(gateway: Gateway, folder: str) -> None:
 
 
 def wait_same_tree(gateway: Gateway, original: Path, copy: Path) -> None:
-    """Wait until two devices hold the same, one of which learns from the gateway what has changed at the other."""
+    """Wait until two devices hold the same, while one learns from the gateway what has changed at the other."""
 
     def equal() -> bool:
         try:
             return manifest(original) == manifest(copy)
-        except FileNotFoundError:  # changed while we looked
+        except FileNotFoundError:  # it changed meanwhile
             return False
 
     try:

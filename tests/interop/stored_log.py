@@ -1,4 +1,4 @@
-"""Reads a folder's log out of the bucket, from its beginning, and checks what must hold of it at any moment."""
+"""A check of a folder's log in the bucket, from its beginning, for what must hold at any moment."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from untrusted_s3.store.multipart import part_ranges
 
 
 def check_log(gateway: Gateway, folder: str, *, contents: bool = False) -> dict[str, Entry]:
-    """The newest entry of each encrypted name, by a log of which nothing has been trimmed.
+    """Return the newest entry of each encrypted name of an untrimmed log.
 
-    Positions and sequence numbers have no gaps, nothing is said twice, and every entry that was ever written has its
-    object, of its size; with `contents` also of its checksums.
+    Fail if positions or sequence numbers have gaps, an entry is repeated, or an entry lacks an object of its size; with
+    `contents` also if an object has other checksums.
     """
     assert gateway.store is not None
     client, bucket = s3_client(gateway), gateway.store.bucket

@@ -1,4 +1,4 @@
-"""Whoever comes with something wrong is refused with a reason, and nothing is lost or stored."""
+"""A peer that does something wrong is refused with a reason, and nothing is lost or stored."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ FOLDER = "guarded"
 
 @pytest.fixture(scope="module")
 def gateway(seaweedfs: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One gateway that has to live through all of this module."""
+    """Run one gateway for all tests of this module."""
     with Gateway(tmp_path_factory.mktemp("gateway"), seaweedfs, f"test-{uuid.uuid4().hex}") as gateway:
         yield gateway
 
 
 @pytest.fixture(scope="module")
 def identity(gateway: Gateway) -> Identity:
-    """Of a device that the gateway accepts."""
+    """Return the identity of an accepted device."""
     identity = generate()
     gateway.add_peer(str(identity.device_id))
     return identity
@@ -46,7 +46,7 @@ def identity(gateway: Gateway) -> Identity:
 
 @pytest.fixture(scope="module")
 def trusted(gateway: Gateway, syncthing_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Syncthing]:
-    """A device with a folder that the gateway has in full, and still has at the end."""
+    """Run a device with a folder that the gateway has in full, and still has at the end."""
     home = tmp_path_factory.mktemp("trusted")
     folder = FOLDER + home.name
     build_awkward_tree(home / "original")
@@ -55,7 +55,7 @@ def trusted(gateway: Gateway, syncthing_binary: Path, tmp_path_factory: pytest.T
         device.wait_connected(gateway.device_id)
         device.wait_completion(gateway.device_id, folder)
         yield device
-        # After all that the tests did: what there was is there, and more can come.
+        # After all tests the data is still there, and more can follow.
         random_file(home / "original" / "one more", 5000, seed=1)
         rescan(device, gateway, folder)
     files = count_files(home / "original")
@@ -65,7 +65,7 @@ def trusted(gateway: Gateway, syncthing_binary: Path, tmp_path_factory: pytest.T
 
 @pytest.fixture
 def stranger(trusted: Syncthing, syncthing_binary: Path, tmp_path: Path) -> Iterator[Syncthing]:
-    """A fresh device that knows the gateway, not the other way round."""
+    """Run a fresh device that knows the gateway but is not accepted by it."""
     with Syncthing(syncthing_binary, tmp_path / "stranger", "stranger") as device:
         yield device
 
@@ -128,7 +128,7 @@ def test_another_password_is_refused(gateway: Gateway, trusted: Syncthing, stran
     assert gateway.logged("folder refused", folder=folder, device=stranger.device_id)
     rescan(trusted, gateway, folder)
     assert gateway.folder(folder) == before
-    # A segment may come that says how far the trusted device's index has been handled.
+    # A segment may be added that holds the trusted device's cursor.
     new = {key for key in set(stored_keys(gateway)) - set(keys) if not key.startswith(f"folders/{folder}/log/")}
     assert new <= {f"peers/{stranger.device_id}.json"}
 

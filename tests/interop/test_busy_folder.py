@@ -1,4 +1,4 @@
-"""Changes that do not wait for the gateway: thousands in one burst, and some of files that it is just getting."""
+"""Changes that do not wait for the gateway: thousands in one burst, some to files that it is receiving."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ newest = pytest.mark.parametrize("syncthing_version", ["1.29.5"], indirect=True)
 
 
 class Churn:
-    """Changes a folder at random, the same for the same seed."""
+    """Random changes to a folder, reproducible by their seed."""
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root = root
@@ -30,14 +30,14 @@ class Churn:
         self._files: list[Path] = []
 
     def create(self, count: int) -> None:
-        """Add files, in directories that are new or not."""
+        """Add files, some in new directories."""
         for _ in range(count):
             path = self.root / f"{self._random.randrange(20)}" / f"{self._random.randrange(5)}" / self._fresh_name()
             self._write(path)
             self._files.append(path)
 
     def change(self, share: float) -> None:
-        """Change this share of all files: each is edited, appended to, or cut short."""
+        """Edit, extend or truncate this share of all files."""
         for path in self._random.sample(self._files, int(share * len(self._files))):
             what = self._random.randrange(3)
             if what == 0:
@@ -48,7 +48,7 @@ class Churn:
                 self.changes += 1
 
     def remove(self, share: float) -> None:
-        """Delete, rename, or turn into a directory this share of all files, and move one directory."""
+        """Delete, rename or turn into a directory this share of all files, and move one directory."""
         self._random.shuffle(self._files)
         count = int(share * len(self._files))
         chosen, self._files = self._files[:count], self._files[count:]
@@ -109,7 +109,7 @@ def test_changes_while_the_version_before_is_on_its_way(
         share_folder(first, gateway, FOLDER, original, maxSendKbps=6000)
 
         def some_more() -> None:
-            """Wait until more blocks have come; all is still under way."""
+            """Wait until more blocks have arrived while the rest is under way."""
             enough = gateway.counter("block_bytes_received") + 3 * MIB
             gateway.wait_for("some more", lambda: gateway.counter("block_bytes_received") > enough)
             assert gateway.folder(FOLDER)["state"] == "syncing"
@@ -139,7 +139,7 @@ def test_changes_while_the_version_before_is_on_its_way(
 
 
 def _check(first: Syncthing, gateway: Gateway, binary: Path, original: Path) -> None:
-    """The gateway comes to rest with all that is there now, and is enough for a fresh device."""
+    """Check that the gateway becomes idle with everything there is now, and that a fresh device gets it all."""
     first.wait_connected(gateway.device_id)
     first.wait_completion(gateway.device_id, FOLDER)
     files = count_files(original)

@@ -1,5 +1,8 @@
-"""A trusted device changes its folder in all ways there are. After each, a fresh device that has nobody but the
-gateway gets the same, and one that was there all the time too; the device sees the gateway complete."""
+"""A trusted device changes its folder in every way.
+
+After each change a fresh device that knows only the gateway gets the same, and so does one that was connected all the
+time; the device sees the gateway complete.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def _change_names(tree: Path) -> None:
     shutil.rmtree(tree / "named folders" / "🦄 and 👩‍👩‍👧‍👦")
     (tree / "empty directory").rmdir()
     (tree / "grows").rename(tree / "grew")
-    # Each gets the other's name.
+    # The two swap names.
     for name, new in (("1 bytes", "swap"), ("1023 bytes", "1 bytes"), ("swap", "1023 bytes")):
         (tree / "sizes" / name).rename(tree / "sizes" / new)
 
@@ -86,7 +89,7 @@ def _change_kinds(tree: Path) -> None:
 
 
 def _change_back(tree: Path) -> None:
-    """What was a file is one again, what was deleted is there again, with its old contents or others."""
+    """Restore files that were replaced or deleted, with their old contents or others."""
     for name in ("sizes/1025 bytes", "links/to a directory"):
         shutil.rmtree(tree / name)
     random_file(tree / "sizes" / "1025 bytes", 1025, seed=1025)  # as it was
@@ -156,7 +159,7 @@ def test_changes_of_every_kind(gateway: Gateway, syncthing_binary: Path, tmp_pat
 
 
 def _change_at_both(first: Syncthing, second: Syncthing, gateway: Gateway, original: Path, copy: Path) -> None:
-    """Change one file at both devices while neither knows of the other's."""
+    """Change one file at both devices while neither knows of the other's change."""
     for device in (first, second):
         device.pause_device(gateway.device_id)
         gateway.wait_connected(device.device_id, connected=False)
@@ -176,7 +179,7 @@ def _change_at_both(first: Syncthing, second: Syncthing, gateway: Gateway, origi
 
 
 def _check(gateway: Gateway, binary: Path, original: Path, home: Path) -> None:
-    """The gateway alone is enough for a fresh device; it has no error, and all that its log ever named."""
+    """Check that a fresh device gets all from the gateway alone, which has no error and every object of its log."""
     files = count_files(original)
     gateway.wait_folder(FOLDER, files=files, error=None)
     assert_history_is_whole(gateway, FOLDER)

@@ -1,5 +1,7 @@
-"""A gateway with nothing but its identity, on a store with thousands of files: it begins from a checkpoint and the
-segments after it, mends a damaged local state from the same, and cleans up behind itself."""
+"""A gateway with only its identity, on a store with thousands of files.
+
+It begins from a checkpoint and the segments after it, rebuilds a damaged local state from them, and cleans up.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,13 @@ def identity() -> Identity:
 
 @pytest.fixture
 def gateway(seaweedfs: EmbeddedStore, bucket_prefix: str, tmp_path: Path) -> Gateway:
-    """One that does not run yet."""
+    """Return a gateway that does not run yet."""
     return Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix)
 
 
 @pytest.fixture
 def store(gateway: Gateway, identity: Identity, tmp_path: Path) -> FilledStore:
-    """Checkpoints at 12 and 24 of 30 segments."""
+    """Fill the store with 30 segments, and checkpoints at 12 and 24."""
     settings = LogSettings(
         segment_entries=SEGMENT_ENTRIES, segment_cost=0, checkpoint_share=0, checkpoint_cost=12 * 120_000
     )
@@ -58,7 +60,7 @@ def test_a_cold_start_reads_a_checkpoint_and_the_segments_after_it(
 
 
 def damage(path: Path) -> None:
-    """Overwrites a file from its second tenth on, as a bad disk does."""
+    """Overwrite a file from its second tenth on, as a bad disk does."""
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(size // 10)
@@ -68,7 +70,7 @@ def damage(path: Path) -> None:
 def test_a_state_that_is_damaged_in_its_middle_is_made_anew(
     gateway: Gateway, store: FilledStore, identity: Identity
 ) -> None:
-    """Opening it shows nothing, so the gateway finds out when a peer asks for the index."""
+    """Opening it succeeds, so the gateway notices the damage when a peer asks for the index."""
     with gateway:
         pass
     (state,) = gateway.state.rglob("state.sqlite")

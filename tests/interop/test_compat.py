@@ -1,4 +1,4 @@
-"""`untrusted-s3 compat` with real Syncthings, as the process that a CI runs."""
+"""`untrusted-s3 compat` with real Syncthings, run as CI runs it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SECONDS = 150
 
 @contextlib.contextmanager
 def started(binary: Path, temporary: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A run whose temporary folder, and with it every process of it, can be told from all others by its path."""
+    """A run whose temporary folder, and so each of its processes, is known by its path."""
     temporary.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "untrusted_s3", "compat", "--syncthing", str(binary), *options],
@@ -59,8 +59,7 @@ def started(binary: Path, temporary: Path, *options: str) -> Iterator[subprocess
 
 
 def assert_all_ended(directory: Path) -> None:
-    """Fail if a process of a run that is over does not end. One that was just being started ends with its parent, which
-    takes a moment."""
+    """Fail if a process of a finished run does not end. One that was just starting ends a moment after its parent."""
     deadline = time.monotonic() + 10
     while processes_below(directory) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -68,7 +67,7 @@ def assert_all_ended(directory: Path) -> None:
 
 
 def processes_below(directory: Path) -> list[str]:
-    """The command lines of all processes that name something below a directory."""
+    """Return the command lines of all processes that name a path below a directory."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -89,7 +88,7 @@ class Run:
 
     @property
     def folders(self) -> list[Path]:
-        """What is left in the temporary folder."""
+        """Return the names in the temporary folder."""
         return list(self.temporary.iterdir())
 
 
@@ -98,13 +97,16 @@ def finish(process: subprocess.Popen[str], temporary: Path) -> Run:
     return Run(process.returncode, stdout, stderr, temporary)
 
 
-LIMITED, LAME = "limited", "lame"  # other runs than those that must be well
+LIMITED, LAME = "limited", "lame"  # for runs that are expected to fail
 
 
 @pytest.fixture(scope="module")
 def runs(syncthing_binaries: dict[SyncthingVersion, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """One whole run with each version, of which the newer one keeps its folder, one with too little time, and one with
-    a program that can do no more than say its version and make a configuration. All at a time: they mostly wait."""
+    """Run compat with each version, with too little time, and with a program that can do little.
+
+    The newer version keeps its folder. The program can only print its version and make a configuration. All run at
+    once: they mostly wait.
+    """
     home = tmp_path_factory.mktemp("compat")
     older, newer = (syncthing_binaries[version] for version in SYNCTHING_VERSIONS)
     lame = home / "lame-syncthing"
@@ -177,7 +179,7 @@ def test_an_interrupt_leaves_nothing(syncthing_binaries: dict[SyncthingVersion, 
         while len([command for command in processes_below(temporary) if " serve " in command]) < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)  # now that there are the store, a gateway and a device
+        process.send_signal(signal.SIGINT)  # the store, a gateway and a device run now
         run = finish(process, temporary)
     assert run.exit_code == 128 + signal.SIGINT
     assert "Traceback" not in run.stderr

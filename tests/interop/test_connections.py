@@ -1,4 +1,4 @@
-"""Several connections from one device: which one counts."""
+"""Several connections from one device, of which one is kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLDER = "connections"
 
 
 def test_both_sides_dial(gateway: Gateway, syncthing_binaries: dict[SyncthingVersion, Path], tmp_path: Path) -> None:
-    """Again and again at once: one connection stays each time, and it works."""
+    """Both dial at the same moment, many times. Each time one connection stays, and it works."""
     random_file(tmp_path / "tree" / "0", 2000, seed=0)
     with Syncthing(syncthing_binaries["1.29.5"], tmp_path / "home", "one") as one:
         gateway.add_peer(one.device_id, [one.listen_address])
@@ -39,7 +39,7 @@ def test_both_sides_dial(gateway: Gateway, syncthing_binaries: dict[SyncthingVer
 
 
 def test_a_peer_that_has_vanished_and_comes_again(gateway: Gateway) -> None:
-    """Its old connection is never closed; a third one that says nothing changes nothing."""
+    """The old connection is never closed. A third one that sends nothing has no effect."""
     identity = generate()
     gateway.add_peer(str(identity.device_id))
     config = encode_frame(pb.CLUSTER_CONFIG, b"")

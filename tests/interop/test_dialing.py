@@ -1,4 +1,4 @@
-"""The gateway dials: its peers do not know where it is."""
+"""The gateway dials peers that do not know its address."""
 
 from __future__ import annotations
 

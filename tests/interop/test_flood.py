@@ -28,12 +28,12 @@ pytestmark = pytest.mark.interop
 
 _CONNECTIONS = 10_000
 _HELD = 4000
-# What a stranger may say without an end: nothing, or the beginning of a TLS handshake of 16 KiB
+# Strangers send nothing, or the beginning of a TLS record of 16 KiB.
 _OPENINGS = (b"", b"\x16", b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03" + bytes(2000))
 
 
 class Flood:
-    """Opens connections from many addresses, as fast as it may, and keeps the last `_HELD` of them open."""
+    """A flood of connections from many addresses, of which the last `_HELD` stay open."""
 
     def __init__(self, listen_address: str) -> None:
         address = urlsplit(listen_address)
@@ -121,7 +121,7 @@ def test_no_file_descriptor_is_left(gateway: Gateway) -> None:
             with contextlib.suppress(OSError):
                 strangers.enter_context(open_socket(gateway))
         before = processor_seconds(gateway)
-        time.sleep(1)  # what the processor does meanwhile is the question
+        time.sleep(1)  # the CPU time meanwhile is measured
         assert processor_seconds(gateway) < before + 0.5
         assert open_files(gateway) <= few
 

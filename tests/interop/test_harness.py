@@ -1,4 +1,4 @@
-"""The helpers that other tests rely on see what they are there to see."""
+"""The helpers of other tests notice what they must notice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices that are accepted and do what no Syncthing does: each is dropped with a reason, and nobody else feels it."""
+"""Accepted devices that do what no Syncthing does. Each is dropped with a reason, and others are not affected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _BLOCK = MIB + BLOCK_OVERHEAD
 
 
 class Peer(RawPeer):
-    """An accepted device that is not made by Syncthing's authors."""
+    """An accepted device that may do anything."""
 
     def __init__(self, gateway: Gateway, identity: Identity) -> None:
         super().__init__(gateway, identity)
@@ -51,7 +51,7 @@ class Peer(RawPeer):
         self.wait_accepted()
 
     def share(self, folder: str) -> None:
-        """Share a folder as a trusted device does; wait until the gateway has taken it."""
+        """Share a folder as a trusted device does, and wait until the gateway has it."""
         self.send(encode_frame(pb.CLUSTER_CONFIG, self.cluster_config(folder).SerializeToString()))
         while not any(
             folder in [one.id for one in config.folders] for config in self.all(events.ClusterConfigReceived)
@@ -78,11 +78,11 @@ class Peer(RawPeer):
         return [event for event in self._events if isinstance(event, kind)]
 
     def error(self) -> str:
-        """What the status says went wrong with this device."""
+        """Return the error that the status shows for this device."""
         return self.gateway.peer(str(self.device_id)).get("error") or ""
 
     def pump(self) -> None:
-        """Listen for a moment, and answer what was asked."""
+        """Receive for a moment, and answer requests."""
         self._socket.settimeout(0.02)
         with contextlib.suppress(TimeoutError, ConnectionError, TLSFailed):
             self._exchange()
@@ -105,7 +105,7 @@ def pump_until(condition: Callable[[], bool], *peers: Peer, timeout: float = 30)
 
 @pytest.fixture(scope="module")
 def gateway(seaweedfs: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One gateway that has to live through all of this module, with little memory and little patience."""
+    """Run one gateway for all tests of this module, with little memory and short timeouts."""
     home, prefix = tmp_path_factory.mktemp("gateway"), f"test-{uuid.uuid4().hex}"
     patience = Settings(
         connections=ConnectionSettings(stall_timeout=_STALL), sync=SyncSettings(pull_retry_interval=0.2)
@@ -118,7 +118,7 @@ def gateway(seaweedfs: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) 
 def bystander(
     gateway: Gateway, syncthing_binaries: dict[SyncthingVersion, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Syncthing]:
-    """A real device with a folder that the gateway has in full, and still has at the end."""
+    """Run a real device with a folder that the gateway has in full, and still has at the end."""
     binary, home = syncthing_binaries["1.29.5"], tmp_path_factory.mktemp("bystander")
     build_awkward_tree(home / "original")
     with Syncthing(binary, home / "home", "bystander") as device:
@@ -137,7 +137,7 @@ def bystander(
 
 @pytest.fixture(scope="module")
 def identities(gateway: Gateway) -> list[Identity]:
-    """Of devices that the gateway accepts."""
+    """Return the identities of accepted devices."""
     identities = [generate() for _ in range(4)]
     for identity in identities:
         gateway.add_peer(str(identity.device_id))
@@ -160,7 +160,7 @@ Connect = Callable[[int], Peer]
 
 
 def bad(**changes: object) -> bytes:
-    """A file info of two blocks, with changes: of the message, or block_ATTRIBUTE of its second block."""
+    """Return a file info of two blocks with changes: fields of the message, or block_FIELD of its second block."""
     message = pb.FileInfo()
     message.CopyFrom(file("a", sizes=(2000, 3000), sequence=1).message)
     for name, value in changes.items():
@@ -233,7 +233,7 @@ def test_a_block_that_one_does_not_give_comes_from_another(
     honest.answer = lambda request: (b"b" * request.size, pb.NO_ERROR)
     for peer in (hostile, honest):
         peer.share(bucket_prefix)
-        # Nobody asked for these.
+        # Answers to no request
         for number in range(100):
             peer.send(b"".join(encode_response(number, bytes(2000), pb.NO_ERROR)))
     hostile.announce(bucket_prefix, info.raw)
@@ -328,11 +328,11 @@ def test_the_largest_index_messages_of_several_at_once(gateway: Gateway, connect
     assert slowest < 5
     for peer in peers:
         peer.vanish()
-    # Half of a message each, and no more of it
+    # Each sends half of a message and stops.
     peers = [connect(number) for number in range(4)]
     for peer in peers:
         with contextlib.suppress(OSError):
             peer.send(encode_frame(pb.CLUSTER_CONFIG, b"") + encode_frame(pb.INDEX, bytes(64 * MIB))[: 50 * MIB])
     gateway.wait_for("one to be dropped", lambda: any("memory is short" in peer.error() for peer in peers))
-    # What waits, one message being decoded (twice), what is in work, a checkpoint; all messages would be 1.4 GB.
+    # The queue, one message being decoded (twice), entries in work, a checkpoint. All messages would be 1.4 GB.
     assert gateway.peak_memory() < before + 640 * MIB

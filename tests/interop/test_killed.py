@@ -1,7 +1,7 @@
-"""The gateway is killed at every kind of request that it ever sends to the store.
+"""The gateway is killed at every kind of request that it sends to the store.
 
-Which kinds there are is learnt from what it sends, so none is forgotten. After each kill it is started again, now and
-then without its state, and must get to where it would be without the kill.
+The test learns the kinds from the requests themselves, so none is forgotten. After each kill the gateway is started
+again, sometimes without its state, and must reach the state that it would have without the kill.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class Strike:
         return f"{self.request_class}, {self.moment.name.lower()}"
 
 
-# What leaves the most behind for the next start to find.
+# Kills that leave the most behind for the next start.
 _LEAVING = [Strike("UploadPart object", Moment.AFTER), Strike("PutObject object", Moment.AFTER)]
 
 
 class Walk:
-    """One device, and a gateway that comes to harm while the device changes its folder."""
+    """One device that changes its folder, and a gateway that is killed meanwhile."""
 
     def __init__(self, store: EmbeddedStore, prefix: str, proxy: FaultProxy, device: Syncthing, home: Path) -> None:
         self.proxy = proxy
@@ -80,12 +80,12 @@ class Walk:
         self._home = home
         self._numbers = itertools.count()
         self.gateway = self.new_gateway()
-        # Each class of requests that was ever seen, and the strike after which it was.
+        # Each class of requests that was seen, and the strike before it.
         self.seen: dict[str, Strike | None] = {}
         self._struck: list[Strike] = []
 
     def new_gateway(self) -> Gateway:
-        """A gateway on an empty prefix, which the device knows and waits for."""
+        """Return a gateway on an empty prefix, which the device knows."""
         number = next(self._numbers)
         options = ["--endpoint-url", self.proxy.url]
         home = self._home / f"gateway {number}"
@@ -94,13 +94,13 @@ class Walk:
         return gateway
 
     def share_with(self, gateway: Gateway) -> None:
-        """Share the folder with one gateway alone, which dials."""
+        """Share the folder with this gateway only, which dials."""
         gateway.add_peer(self.device.device_id, [self.device.listen_address])
         devices = [{"deviceID": gateway.device_id, "encryptionPassword": PASSWORD}]
         self.device.set_folder(FOLDER, devices=devices)
 
     def change(self, large: bool = True) -> None:
-        """Everything that a device does to a folder, at once; without `large`, but to large files."""
+        """Change the folder in every way; without `large`, do not touch large files."""
         number, tree = next(self._numbers), self.tree
         random_file(tree / f"new {number}", 3000, seed=number)
         random_file(tree / "edited", 2000 + number, seed=number)
@@ -118,20 +118,20 @@ class Walk:
         self.device.scan(FOLDER)
 
     def settle(self, gateway: Gateway) -> dict[str, Entry]:
-        """Wait until the gateway has all; what the log says."""
+        """Wait until the gateway has everything, and return what the log says."""
         gateway.wait_connected(self.device.device_id)
         self.device.wait_completion(gateway.device_id, FOLDER)
         gateway.wait_folder(FOLDER, files=count_files(self.tree))
         return check_log(gateway, FOLDER)
 
     def newly_seen(self) -> list[str]:
-        """Request classes that had not been seen before."""
+        """Return the request classes that are new since the last call."""
         new = sorted(self.proxy.counts.keys() - self.seen.keys())
         self.seen |= dict.fromkeys(new, self._struck[-2] if len(self._struck) > 1 else None)
         return new
 
     def strike(self, strike: Strike) -> None:
-        """Kill the gateway, which may be running or not, by one way or another in which such a request comes."""
+        """Kill the gateway at such a request, and provoke the request in whichever way succeeds."""
         provoked_by = self.seen[strike.request_class]
         ways = (_nothing, self._lose_state, self._begin_anew)
         assert (
@@ -169,13 +169,13 @@ class Walk:
         return struck.is_set()
 
     def _wait_complete(self, struck: threading.Event) -> None:
-        """Until it has struck, or, some time after all is done, cannot any more."""
+        """Wait until it has struck, or until some time after all is done."""
         for _ in range(100):
             if struck.is_set():
                 return
             with contextlib.suppress(SyncthingFailed):
                 self.device.wait_completion(self.gateway.device_id, FOLDER, timeout=0.2)
-                struck.wait(0.8)  # for what is done from time to time
+                struck.wait(0.8)  # for periodic requests
                 return
 
     def _lose_state(self) -> None:
@@ -254,8 +254,11 @@ def test_killed_at_every_kind_of_request(
 
 
 def _strikes(request_class: str) -> list[Strike]:
-    """After the store has acted, where it writes; before is much like after the request before. Both for what counts
-    most."""
+    """Return the strikes of a class.
+
+    Writes are struck after the store has acted: before it, the state is that after the previous request. The most
+    important writes are struck before and after.
+    """
     if request_class.startswith(("Get", "Head", "List")):
         return [Strike(request_class, Moment.BEFORE)]
     both = request_class in ("PutObject segment", "CompleteMultipartUpload object")
@@ -263,7 +266,7 @@ def _strikes(request_class: str) -> list[Strike]:
 
 
 def _outcome(log: dict[str, Entry]) -> dict[str, object]:
-    """What a log comes to; file infos and ciphertexts are made anew by each encryption."""
+    """Return what two logs of one folder have in common; each encryption makes other file infos and ciphertexts."""
     return {
         name: (
             entry.file_info.message.version.SerializeToString(),

@@ -1,6 +1,6 @@
-"""Large files change cheaply, and what was interrupted goes on: with real peers and a real store.
+"""Changes of large files are cheap, and interrupted uploads continue, with real peers and a real store.
 
-Files below 250 MiB have blocks of 128 KiB, so that a part has 64 of them: 8 MiB, and 40 bytes a block.
+Files below 250 MiB have blocks of 128 KiB, so a part has 64 of them: 8 MiB, and 40 bytes a block.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ COUNTERS = ("parts_sent", "parts_copied", "object_bytes_written", "blocks_receiv
 
 
 class Sharing:
-    """A device and a gateway that share a folder, and what each change of it costs."""
+    """A device and a gateway that share a folder; measures the cost of a change."""
 
     def __init__(self, device: Syncthing, gateway: Gateway, original: Path) -> None:
         self.device, self.gateway, self.original = device, gateway, original
 
     def cost(self, change: Callable[[], object]) -> dict[str, int]:
-        """By how much the gateway's counters rise when the folder changes so."""
+        """Return by how much the gateway's counters rise with a change of the folder."""
         before = {name: self.gateway.counter(name) for name in COUNTERS}
         change()
         rescan(self.device, self.gateway, FOLDER, 300)
@@ -54,7 +54,7 @@ class Sharing:
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:
-    """Write in the middle of a file, with a modification time that differs from the last."""
+    """Write in the middle of a file, and make sure that the modification time changes."""
     times = path.stat()
     with path.open("r+b") as file:
         file.seek(offset)
@@ -111,7 +111,7 @@ def test_large_files_change_cheaply(gateway: Gateway, syncthing_binary: Path, tm
         small = sharing.cost(lambda: os.truncate(path, 5 * MIB))
         assert (small["parts_sent"], small["parts_copied"], small["blocks_received"]) == (0, 0, 40)
         large = sharing.cost(lambda: append(path, 15 * MIB, 4))
-        # A block that a small object has is as good.
+        # Blocks of a small object are used too.
         assert (large["parts_sent"], large["blocks_received"]) == (3, 120)
         assert_history_is_whole(gateway, FOLDER)
     with fetched_folder(syncthing_binary, tmp_path / "second", gateway, FOLDER, copy, 1):
@@ -164,7 +164,7 @@ def test_a_gibibyte_and_a_step_of_the_block_size(gateway: Gateway, syncthing_bin
         assert (changed["parts_sent"], changed["parts_copied"]) == (2, 127)
         assert changed["object_bytes_written"] < 8.5 * MIB
 
-        # A file that becomes so much smaller gets smaller blocks: all tokens are others, and all is sent.
+        # A file that becomes so much smaller gets smaller blocks: all tokens differ, and all is sent.
         step = sharing.cost(lambda: os.truncate(large, 100 * MIB))
         assert step["blocks_received"] == 800
         assert (step["parts_sent"], step["parts_copied"]) == (13, 0)
@@ -177,7 +177,7 @@ def test_a_gibibyte_and_a_step_of_the_block_size(gateway: Gateway, syncthing_bin
 
 
 def _remove(*folders: Path) -> None:
-    for folder in folders:  # pytest keeps some runs
+    for folder in folders:  # pytest keeps the folders of some runs
         shutil.rmtree(folder)
 
 
@@ -186,7 +186,7 @@ def _wait_for_parts(gateway: Gateway, count: int) -> None:
 
 
 def _uploads(gateway: Gateway) -> dict[str, int]:
-    """The unfinished uploads below the gateway's prefix: how many parts each has."""
+    """Return the number of parts of each unfinished upload below the gateway's prefix."""
     assert gateway.store is not None
     client, bucket = s3_client(gateway), gateway.store.bucket
     listed = client.list_multipart_uploads(Bucket=bucket, Prefix=gateway.prefix).get("Uploads", [])
@@ -199,7 +199,7 @@ def _uploads(gateway: Gateway) -> dict[str, int]:
 
 
 def _reconnect(device: Syncthing, gateway: Gateway) -> None:
-    """Start the gateway again and do not wait until the device dials by itself."""
+    """Start the gateway again, and have the device dial at once."""
     gateway.start()
     device.pause_device(gateway.device_id)
     device.resume_device(gateway.device_id)
@@ -208,7 +208,7 @@ def _reconnect(device: Syncthing, gateway: Gateway) -> None:
 
 @one_version
 def test_an_upload_goes_on_after_sigkill(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
-    """Killed twice, the second time with its local state lost. `LARGE_UPLOAD_MIB=2048` plays it with 2 GiB."""
+    """Kill it twice, the second time with its local state lost. `LARGE_UPLOAD_MIB=2048` uses 2 GiB."""
     size = int(os.environ.get("LARGE_UPLOAD_MIB", "384")) * MIB
     parts = -(-size // (8 * MIB)) + 1  # the last one is the trailer
     original, copy = tmp_path / "original", tmp_path / "copy"
@@ -229,7 +229,7 @@ def test_an_upload_goes_on_after_sigkill(gateway: Gateway, syncthing_binary: Pat
         _reconnect(first, gateway)
         first.wait_completion(gateway.device_id, FOLDER, 300)
         gateway.wait_folder(FOLDER, files=1)
-        # What was on its way to the store when it was killed may have come there.
+        # Parts that were on their way at the kill may have arrived.
         resumed, sent = gateway.counter("parts_resumed"), gateway.counter("parts_sent")
         assert second_count <= resumed <= second_count + ObjectSettings().concurrent_part_uploads
         assert resumed + sent == parts
@@ -271,7 +271,7 @@ def test_sigterm_lets_what_is_under_way_end(
 
         first.set_device(gateway.device_id, maxSendKbps=0, paused=True)
         gateway.start()
-        # All that was finished is in the log, not only in the store.
+        # Every finished object is in the log, not only in the store.
         assert gateway.folder(FOLDER)["files"] == len(objects)
         first.resume_device(gateway.device_id)
         first.wait_connected(gateway.device_id)

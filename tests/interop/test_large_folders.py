@@ -1,5 +1,4 @@
-"""Real trees of thousands of files, and files so large that they go up in parts: what they cost in requests, disk and
-memory."""
+"""Trees of thousands of files, and files that are uploaded in parts: their cost in requests, disk and memory."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ MIB = 1 << 20
 
 @dataclass
 class Stored:
-    """A folder that the gateway has in full and another device got back; the gateway still runs."""
+    """A folder that the gateway has in full and another device got back. The gateway still runs."""
 
     gateway: Gateway
     folder: str
@@ -44,9 +43,9 @@ class Stored:
     copy: Path
     binary: Path
     requests: dict[str, int]
-    """Requests to the store while the folder went in."""
+    """Requests to the store while the folder was sent to the gateway."""
     written_to_disk: int
-    """Bytes that the gateway had the kernel write to disks while the folder went in."""
+    """Bytes that the gateway wrote to disks meanwhile."""
 
 
 def _go_in_and_out(binary: Path, home: Path, gateway: Gateway, folder: str, original: Path) -> Stored:
@@ -83,7 +82,7 @@ def gateway(seaweedfs: EmbeddedStore, home: Path) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def small_files(syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
-    """The standard library and a large installed package, with symlinks into both."""
+    """Store the standard library and a large installed package, with symlinks into both."""
     original = home / "original small"
     copy_stdlib(original / "standard library")
     package = Path(botocore.__file__).parent
@@ -98,8 +97,7 @@ def small_files(syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
 
 @pytest.fixture(scope="module")
 def large_files(syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
-    """Files around the size from which on they go up in parts, and one over 100 MiB; test_large_files.py has one of
-    1 GiB."""
+    """Store files around the size from which they are uploaded in parts, and one over 100 MiB."""
     original = home / "original large"
     sizes = [8 * MIB - 4096, 8 * MIB + 1, 16 * MIB + 12_345, 100 * MIB + 1]
     for size in sizes:
@@ -116,7 +114,7 @@ def test_a_small_file_costs_one_put(small_files: Stored) -> None:
     files = count_files(small_files.original)
     assert small_files.gateway.counter("objects_written") >= files
     assert files <= small_files.requests["PUT"] <= 1.05 * files, small_files.requests
-    # Nothing else is asked for a file.
+    # There are no other requests for a file.
     others = {name: count for name, count in small_files.requests.items() if name != "PUT"}
     assert sum(others.values()) < files / 50, others
 
@@ -173,7 +171,7 @@ def test_nothing_of_a_large_file_touches_the_disk(large_files: Stored) -> None:
 def test_blocks_go_out_by_ranged_gets(small_files: Stored, large_files: Stored) -> None:
     gateway = large_files.gateway
     assert 1 <= gateway.counter("range_requests") <= gateway.counter("blocks_sent")
-    # All of them on presigned URLs: what boto3 itself sends is counted under the operation's name.
+    # All are on presigned URLs: requests of boto3 itself are counted under the operation's name.
     assert not {"get_object", "download_file"} & gateway.store_requests().keys()
     assert gateway.counter("requests_refused") == 0
 

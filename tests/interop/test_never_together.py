@@ -1,4 +1,4 @@
-"""Two trusted devices that are never online at the same time exchange all they do through the gateway."""
+"""Two trusted devices that are never online at the same time exchange their changes through the gateway."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDER = "never together"
 
 
 def visit(device: Syncthing, gateway: Gateway, files: int) -> None:
-    """The device is online until it and the gateway have the same `files` files."""
+    """Run the device until it and the gateway have the same `files` files."""
     with device:
         device.scan(FOLDER)
         device.wait_connected(gateway.device_id)
@@ -47,7 +47,7 @@ def test_both_directions_and_a_conflict(
             rescan(device, gateway, FOLDER)
     assert_same_tree(*trees.values())
 
-    # Each edits on its own, and both the same file; the device that did not create it has edited it last.
+    # Each edits files of its own, and both edit one. The device that did not create it edits it last.
     for number, (device, tree) in enumerate(trees.items()):
         random_file(tree / f"new at {device.name}", 5000, seed=number)
         random_file(tree / "edited by both", 310_000 + number, seed=10 + number)

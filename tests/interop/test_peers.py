@@ -1,4 +1,4 @@
-"""Real Syncthings among themselves: what our own device must match, and the proof that these tests can see it."""
+"""Real Syncthings without a gateway: the behaviour that the gateway must match, and a proof that the helpers see it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_another_peer_that_has_the_file_is_asked(
     one = Syncthing(syncthing_binaries["1.19.2"], tmp_path / "one home", "one")
     other = Syncthing(syncthing_binaries["1.29.5"], tmp_path / "other home", "other")
     with one, other:
-        # Both have it before the gateway hears of it, and send it slowly.
+        # Both have the file before the gateway learns of it, and send it slowly.
         one.add_device(other.device_id, "other")
         other.add_device(one.device_id, "one", [one.listen_address])
         one.add_folder(FOLDER, original, {other.device_id: ""})
@@ -48,7 +48,7 @@ def test_another_peer_that_has_the_file_is_asked(
         assert gateway.folder(FOLDER)["files"] == 0
         assert gateway.counter("pull_failures") == 0
 
-        # Nobody is left: it stays pending, and nothing goes round in circles.
+        # No peer is left: the file stays pending, and nothing is retried in a loop.
         other.kill()
         gateway.wait_connected(other.device_id, connected=False)
         gateway.wait_for("the end of the pull", lambda: gateway.folder(FOLDER)["state"] == "idle")

@@ -1,4 +1,4 @@
-"""The gateway goes away, in order or not, with its state or without: the bucket is enough, and nothing moves again."""
+"""The gateway ends, in order or not, with its state or without. The bucket is enough, and no data moves again."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_nothing_moves_again_after_a_restart(
                 end(gateway)
                 state_is_gone = not gateway.state.exists()
                 gateway.start()
-                # Ready from the bucket, before any peer is there.
+                # It is ready from the bucket, before any peer connects.
                 assert gateway.folder(FOLDER) == before
                 assert len(gateway.logged("checkpoint loaded")) == loaded + state_is_gone
-                if number > 0:  # once, it has to come by itself
+                if number > 0:  # once, the device has to dial by itself
                     first.pause_device(gateway.device_id)
                     first.resume_device(gateway.device_id)
                 gateway.wait_connected(first.device_id)
-                # What is sent now comes after all that might be sent again.
+                # This change arrives after anything that would be sent again.
                 random_file(original / "new", 5000, seed=100 + number)
                 first.scan(FOLDER)
                 gateway.wait_folder(FOLDER, sequence=before["sequence"] + 1)
@@ -93,7 +93,7 @@ def test_nothing_moves_again_after_a_restart(
 
 
 def test_sigterm_during_a_transfer(syncthing_binary: Path, tmp_path: Path) -> None:
-    """With the embedded store, so that two processes have to end."""
+    """Use the embedded store, so two processes have to end."""
     original, copy = tmp_path / "original", tmp_path / "copy"
     random_file(original / "large", 60 << 20, seed=60)
     random_file(original / "small", 5000, seed=5)

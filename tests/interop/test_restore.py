@@ -1,4 +1,4 @@
-"""What real Syncthing gave the gateway comes back without it: restored, compared with the original, and verified."""
+"""Data that real Syncthing gave the gateway is restored without it, compared with the original, and verified."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from untrusted_s3.units import MIB
 
 pytestmark = pytest.mark.interop
 
-# Where it does not matter who has filled the bucket.
+# For tests where the version that filled the bucket does not matter.
 newest_version = pytest.mark.parametrize("syncthing_version", SYNCTHING_VERSIONS[-1:], indirect=True)
 
 FOLDER = "Grüße & more"
@@ -34,7 +34,7 @@ LARGE = "large/40 MiB and some"
 
 @dataclass
 class Filled:
-    """A bucket that a real Syncthing has filled. Nothing but the store still runs."""
+    """A bucket that a real Syncthing has filled. Only the store still runs."""
 
     gateway: Gateway
     original: Path
@@ -79,16 +79,16 @@ def holder(filled: Filled) -> Iterator[KeyHolder]:
 
 
 def assert_same_directory_times(expected: Path, actual: Path) -> None:
-    """The times of directories, which Syncthing sends and does not set."""
+    """Compare the times of directories, which Syncthing sends but does not set."""
     for name, entry in manifest(expected, contents=False).items():
-        # The scan itself renames what is in there.
+        # The scan itself changes this directory.
         if entry.kind == "directory" and name != "decomposed":
             assert (actual / name).stat().st_mtime_ns == (expected / name).stat().st_mtime_ns, name
 
 
 @contextmanager
 def flipped(gateway: Gateway, key: str, offset: int) -> Iterator[None]:
-    """One bit of an object is another one for a while; a negative offset counts from its end."""
+    """Flip one bit of an object for a while. A negative offset counts from its end."""
     client, store = s3_client(gateway), gateway.store
     assert store is not None
     where = gateway.prefix + key
@@ -137,7 +137,7 @@ def test_ownership_and_attributes_come_back_where_asked_for(filled: Filled, hold
     name, target = "sizes/1 bytes", tmp_path / "target"
     report = json.loads(holder.run("restore", target, "--owner", "--xattrs", "--path", name, "--json").stdout)
     assert report["ok"] and not report["incomplete"]
-    # The older version sends neither; the user that runs this owns both files all the same.
+    # The older version sends neither; both files belong to the user that runs the test.
     assert os.listxattr(target / name) == (["user.colour"] if filled.sends_platform_data else [])
     restored, original = (target / name).stat(), (filled.original / name).stat()
     assert (restored.st_uid, restored.st_gid) == (original.st_uid, original.st_gid)

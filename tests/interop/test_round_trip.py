@@ -1,4 +1,4 @@
-"""The main job: a trusted device gives the gateway a folder, goes away, and another one gets all of it back."""
+"""The main job: a trusted device gives the gateway a folder and leaves, and another one gets all of it back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FOLDER = "Grüße & more"  # no plain key segment
 
 @dataclass
 class RoundTrip:
-    """What one run has left behind; the gateway still runs."""
+    """The results of one run. The gateway still runs."""
 
     gateway: Gateway
     original: Path
@@ -86,7 +86,7 @@ def test_the_status_tells_what_is_stored(round_trip: RoundTrip) -> None:
     tree = manifest(round_trip.original, contents=False).values()
     folder = round_trip.gateway.folder(FOLDER)
     assert folder["files"] == sum(entry.kind == "file" for entry in tree)
-    # To us, a symlink looks like a directory.
+    # The gateway cannot tell a symlink from a directory.
     assert folder["directories"] == sum(entry.kind != "file" for entry in tree)
     assert folder["bytes"] > sum(entry.size or 0 for entry in tree)
     assert (folder["deleted"], folder["pending_bytes"], folder["error"]) == (0, 0, None)
@@ -126,7 +126,7 @@ def test_blocks_go_out_by_ranged_gets(round_trip: RoundTrip) -> None:
     assert blocks >= count_files(round_trip.original)
     assert 1 <= ranged <= blocks
     requests = gateway.store_requests()
-    # All of them on presigned URLs: what boto3 itself sends is counted under the operation's name.
+    # All are on presigned URLs: requests of boto3 itself are counted under the operation's name.
     assert not {"get_object", "download_file"} & requests.keys()
     assert ranged <= requests["GET"] - round_trip.requests_before_the_way_out["GET"]
     assert gateway.counter("requests_refused") == 0
@@ -174,7 +174,7 @@ def test_every_file_can_be_read_straight_from_the_store(round_trip: RoundTrip) -
 
 
 async def _read_all(gateway: Gateway) -> dict[str, tuple[int, str]]:
-    """The modification time and the contents' hash of all files."""
+    """Return the modification time and the hash of the contents of all files."""
     store = gateway.store
     assert store is not None
     credentials = S3Credentials(store.access_key, store.secret_key)

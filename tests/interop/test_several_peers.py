@@ -1,4 +1,4 @@
-"""Several devices, folders and passwords at one gateway, and what users do to them."""
+"""Several devices, folders and passwords at one gateway, and changes that users make to them."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ def test_devices_folders_and_passwords(
         rescan(other, gateway, "theirs")
 
         # Syncthing 1.29.5 was told to use four connections.
-        assert len(gateway.logged("peer connected", device=other.device_id)) <= 2  # it came again for the setting
+        assert len(gateway.logged("peer connected", device=other.device_id)) <= 2  # it reconnected for the setting
         assert not other.rest("GET", "system/connections")["connections"][gateway.device_id].get("secondary")
 
-        # Another password under the same folder ID, after the folder was removed here.
+        # Another password for the same folder ID, after the folder was removed from the store.
         assert gateway.stop() == 0
         gateway.command("folders", "remove", "theirs", "--yes")
         assert stored_keys(gateway, "folders/theirs/") == {}

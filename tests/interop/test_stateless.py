@@ -1,4 +1,4 @@
-"""The bucket is enough: containers that move, lose their state, have no volume, or lose even their identity."""
+"""The bucket is enough for containers that move, lose their state, have no volume, or lose even their identity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.peers.trees import assert_same_tree, random_file
 from untrusted_s3.identity.files import load
 
 pytestmark = pytest.mark.interop
-# Where the identity lies is no matter to Syncthing; test_restart.py tries both.
+# The place of the identity makes no difference to Syncthing; test_restart.py uses both versions.
 one_version = pytest.mark.parametrize("syncthing_version", ["1.29.5"], indirect=True)
 
 FOLDER = "kept"
@@ -26,7 +26,7 @@ PASSPHRASE = "a passphrase of some length"
 
 @pytest.fixture
 def original(tmp_path: Path) -> Path:
-    """A folder with small files and one of several parts."""
+    """Return a folder with small files and one of several parts."""
     root = tmp_path / "original"
     for number in range(FILES - 1):
         random_file(root / f"directory {number % 3}" / f"{number}", 3000 * number, seed=number)
@@ -36,16 +36,16 @@ def original(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def first(syncthing_binary: Path, tmp_path: Path) -> Iterator[Syncthing]:
-    """A trusted device."""
+    """Run a trusted device."""
     with Syncthing(syncthing_binary, tmp_path / "first", "first") as running:
         yield running
 
 
 def assert_nothing_moves_but_a_change(first: Syncthing, gateway: Gateway, original: Path) -> None:
-    """A gateway that has just been started gets the one entry that changes, and its one block."""
+    """Check that a gateway that was just started receives only the entry that changes, and its one block."""
     first.wait_connected(gateway.device_id)
     before, objects = gateway.folder(FOLDER), stored_objects(gateway, FOLDER)
-    # What is sent now comes after all that might be sent again.
+    # This change arrives after anything that would be sent again.
     random_file(original / "changing", 5000, seed=gateway.http_port)
     first.scan(FOLDER)
     gateway.wait_folder(FOLDER, sequence=before["sequence"] + 1)
@@ -59,7 +59,7 @@ def assert_nothing_moves_but_a_change(first: Syncthing, gateway: Gateway, origin
 def test_a_container_that_moves(
     s3_server: S3Server, bucket_prefix: str, first: Syncthing, original: Path, tmp_path: Path
 ) -> None:
-    """Each time without state, at another address, and with the identity from elsewhere."""
+    """Start it without state, at another address each time, and with the identity from another place."""
     random_file(original / "changing", 5000, seed=0)
     with Gateway(tmp_path / "folder", s3_server, bucket_prefix) as gateway:
         share_folder(first, gateway, FOLDER, original)
@@ -82,7 +82,7 @@ def test_a_container_that_moves(
         gateway = Gateway(home, s3_server, bucket_prefix, identity=options, environment=variables)
         assert gateway.device_id == str(identity.device_id)
         with gateway:
-            assert gateway.folder(FOLDER) == status  # ready from the bucket, before any peer is there
+            assert gateway.folder(FOLDER) == status  # ready from the bucket, before any peer connects
             first.set_device(gateway.device_id, addresses=[gateway.listen_address])
             assert_nothing_moves_but_a_change(first, gateway, original)
             status = gateway.wait_folder(FOLDER)
@@ -126,7 +126,7 @@ def test_a_lost_identity_loses_nothing(
     with Gateway(tmp_path / "new", s3_server, bucket_prefix) as gateway:
         assert gateway.device_id != lost.device_id
         assert gateway.folder(FOLDER) == before
-        # What the operator does: nothing here, and there the new device in the place of the old one.
+        # The operator does nothing here, and replaces the old device with the new one in Syncthing.
         first.add_device(gateway.device_id, "gateway", [gateway.listen_address], untrusted=True)
         first.set_folder(FOLDER, devices=[{"deviceID": gateway.device_id, "encryptionPassword": PASSWORD}])
         first.rest("DELETE", f"config/devices/{lost.device_id}")
@@ -134,7 +134,7 @@ def test_a_lost_identity_loses_nothing(
         first.wait_completion(gateway.device_id, FOLDER)
         assert gateway.counter("blocks_received") == gateway.counter("objects_written") == 0
         assert gateway.wait_folder(FOLDER) == before
-        # Not even its index is sent again: how far we know it lies in the log, under its device ID, not ours.
+        # Not even its index is sent again: the log keeps the peer's cursor under the peer's device ID.
         assert_nothing_moves_but_a_change(first, gateway, original)
         assert objects.items() < stored_objects(gateway, FOLDER).items()
         first.stop()

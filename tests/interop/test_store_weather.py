@@ -1,6 +1,6 @@
-"""The store in bad weather: slow, throttling, resetting connections, full, hanging, or away.
+"""An unreliable store: slow, throttling, resetting connections, full, hanging, or away.
 
-Peers get errors that they retry, nothing that a peer has been told is stored is lost, and all recovers by itself.
+Peers get errors that they retry, no data that the gateway has acknowledged is lost, and everything recovers by itself.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from untrusted_s3.units import MIB
 pytestmark = pytest.mark.interop
 
 FOLDER = "weather"
-# All that waits, waits less, so that minutes become seconds.
+# Short pauses, so minutes become seconds.
 HURRIED = Settings(
     store=StoreSettings(timeout=3.0),
     log=LogSettings(poll_interval=0.5, max_append_delay=1.0),
     sync=SyncSettings(pull_retry_interval=0.5, max_pull_retry_interval=2.0),
     upkeep=UpkeepSettings(heartbeat_interval=1.0, stop_timeout=3.0),
 )
-# `WEATHER_AWAY_SECONDS=600` plays it with all times as they are.
+# `WEATHER_AWAY_SECONDS=600` uses the default settings.
 AWAY_SECONDS = float(os.environ.get("WEATHER_AWAY_SECONDS", "8"))
 
 
@@ -59,21 +59,20 @@ def proxy(seaweedfs: EmbeddedStore) -> Iterator[FaultProxy]:
 def gateway_behind(
     proxy: FaultProxy, seaweedfs: EmbeddedStore, prefix: str, home: Path, settings: Settings
 ) -> Iterator[Gateway]:
-    """A running gateway that reaches its store through the proxy; the test itself looks into the store directly."""
+    """Run a gateway that reaches its store through the proxy. The test itself reads the store directly."""
     with Gateway(home, seaweedfs, prefix, options=["--endpoint-url", proxy.url], settings=settings) as gateway:
         yield gateway
 
 
 def accept(device: Syncthing, gateway: Gateway) -> None:
-    """Let the two know and connect to each other."""
+    """Make the two accept and connect to each other."""
     gateway.add_peer(device.device_id)
     device.add_device(gateway.device_id, "gateway", [gateway.listen_address], untrusted=True)
     device.wait_connected(gateway.device_id)
 
 
 def share_impatiently(device: Syncthing, gateway: Gateway, path: Path) -> None:
-    """Share a folder between two that know each other; Syncthing tries failed files again after a second, not a
-    minute."""
+    """Share a folder between two that know each other. Syncthing retries failed files after a second, not a minute."""
     device.add_folder(FOLDER, path, {gateway.device_id: PASSWORD}, pullerPauseS=1)
     device.rest("POST", "db/scan", folder=FOLDER)  # pulls may have failed by now
 
@@ -125,7 +124,7 @@ WEATHERS: dict[str, Script] = {
     "full, as SeaweedFS says it": store_full(INTERNAL_ERROR),
     "hanging": lambda request: Delay(3600),
 }
-# In these, nothing can be stored.
+# With these, nothing can be stored.
 SHUT = {name for name in WEATHERS if name.startswith(("full", "hanging"))}
 
 
@@ -209,7 +208,7 @@ def test_the_store_is_away_for_long(
 
         proxy.go_away()
         left = time.monotonic()
-        # A fresh device learns the index of a store that is away, and cannot have one block of it.
+        # A fresh device gets the index while the store is away, but no block.
         share_impatiently(second, gateway, copy)
         for number in range(300):
             random_file(original / "while it was away" / f"{number}", 5000, seed=number)

@@ -1,4 +1,4 @@
-"""Two gateways with identities of their own on one store are one device that is there twice."""
+"""Two gateways with different identities on one store have the same data."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_two_gateways_on_one_store(
             first.wait_completion(gateway.device_id, FOLDER)
             gateway.wait_folder(FOLDER, files=files)
 
-        # Each file is stored once, whoever was first. Not every store tells the second of two multipart uploads.
+        # Each file is stored once. Not every store refuses the second of two multipart uploads.
         assert len(stored_objects(one, FOLDER)) == files
         assert files <= one.counter("objects_written") + other.counter("objects_written") <= files + 1
         same = ("files", "directories", "bytes", "sequence", "deleted")

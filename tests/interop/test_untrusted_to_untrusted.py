@@ -24,7 +24,7 @@ FOLDER = "untrusted"
 
 
 def wait_offered(native: Syncthing, gateway: Gateway) -> None:
-    """Wait until Syncthing would ask its user whether to add the folder that the gateway offers."""
+    """Wait until Syncthing would ask its user about the folder that the gateway offers."""
 
     def offered() -> bool:
         pending = native.rest("GET", "cluster/pending/folders")
@@ -35,7 +35,7 @@ def wait_offered(native: Syncthing, gateway: Gateway) -> None:
 
 @contextmanager
 def trusted_at(native: Syncthing, binary: Path, path: Path, files: int | None) -> Iterator[Syncthing]:
-    """A fresh trusted device that knows the native untrusted one alone and has got all `files` from it."""
+    """Run a fresh trusted device that knows only the native untrusted one and has all `files` from it."""
     with Syncthing(binary, path.with_name(f"{path.name} home"), path.name) as device:
         device.add_device(native.device_id, "native", [native.listen_address], untrusted=True)
         device.add_folder(FOLDER, path, {native.device_id: PASSWORD})
@@ -77,7 +77,7 @@ def test_a_native_untrusted_device(
         native.wait_in_sync(FOLDER, files)
         with trusted_at(native, trusted_binary, second, files) as device:
             assert_same_tree(original, second)
-            # The native one hears of changes, and the gateway hears of them from there.
+            # The native one learns of changes, and the gateway learns of them from it.
             random_file(second / "large", (9 << 20) + 1, seed=10)
             random_file(second / "new" / "file", 5000, seed=5)
             (second / "sizes" / "1025 bytes").unlink()
@@ -104,7 +104,7 @@ def test_a_native_untrusted_device(
 def test_both_untrusted_devices_have_the_data(
     syncthing_binaries: dict[SyncthingVersion, Path], gateway: Gateway, tmp_path: Path
 ) -> None:
-    """They got it from a trusted device, one after the other, and meet when it is gone: nothing moves again."""
+    """Both got the data from a trusted device, one after the other. When they meet without it, no data moves."""
     original = tmp_path / "original"
     build_awkward_tree(original)
     files = count_files(original)
@@ -123,7 +123,7 @@ def test_both_untrusted_devices_have_the_data(
             first.set_folder(FOLDER, devices=passwords)
             first.wait_connected(native.device_id)
             native.wait_in_sync(FOLDER, files)
-            # One change that the gateway does not see.
+            # One change reaches only the native device.
             random_file(original / "late", 5000, seed=5)
             first.scan(FOLDER)
             native.wait_in_sync(FOLDER, files + 1)

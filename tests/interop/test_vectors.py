@@ -1,4 +1,4 @@
-"""Real Syncthing still gives the answers that are written down under `vectors/`."""
+"""Real Syncthing still gives the answers in `vectors/`."""
 
 from __future__ import annotations
 

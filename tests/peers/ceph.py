@@ -1,8 +1,8 @@
-"""A real Ceph RGW, the stricter of the two S3 servers: its data are in memory, and it ends when this process does.
+"""A real Ceph RGW, the stricter of the two S3 servers. Its data is in memory, and it ends when this process does.
 
-A script does the work, `install SUITE ROOT`, `start ROOT DATA PORT memstore` and `stop DATA`; `$UNTRUSTED_S3_RGW` says
-where it is (docs/testing.md). It needs root and Debian, and the monitor has a fixed port, so that only one can run on
-a machine: others wait for their turn.
+A script does the work: `install SUITE ROOT`, `start ROOT DATA PORT memstore` and `stop DATA`. `$UNTRUSTED_S3_RGW` names
+it (docs/testing.md). It needs root and Debian. Its monitor has a fixed port, so one runs on a machine at a time, and
+others wait.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _READY_SECONDS = 60
 _STOP_SECONDS = 60
 _POLL_SECONDS = 0.1
 
-# Starts the daemons, says so, and ends them when its input does: when we close it, or die in whatever way.
+# Starts the daemons, prints a line, and ends them at the end of its input: when this process closes it or dies.
 _KEEPER: Final = """
 trap '' PIPE
 timeout "$5" "$1" start "$2" "$3" "$4" memstore </dev/null >"$3.log" 2>&1 && echo started
@@ -56,7 +56,7 @@ class CephRGW:
 
 @contextlib.contextmanager
 def ceph_rgw(data: Path) -> Iterator[CephRGW]:
-    """Runs one on the new folder `data`. Raises PeerUnavailable where that cannot be done on this machine."""
+    """Run one on the new folder `data`. Raises PeerUnavailable if this machine cannot."""
     script = _script()
     parent = cache_directory() / "ceph"
     parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def _daemons(script: Path, root: Path, data: Path, lock: int) -> Iterator[CephRG
         stderr=subprocess.DEVNULL,
         env={**os.environ, "AK": access_key, "SK": secret_key},
         pass_fds=[lock],  # the turn is over when the daemons are
-        start_new_session=True,  # no Ctrl-C ends it before them
+        start_new_session=True,  # Ctrl-C must not end it first
     )
     assert keeper.stdin is not None and keeper.stdout is not None
     try:

@@ -31,12 +31,12 @@ _DEBIAN_SUITE = re.compile(
 
 
 class PeerUnavailable(Exception):
-    """A real program that the tests want cannot be had on this machine; the message says why."""
+    """A real program is not available on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """One line, or one stanza, of apt's sources."""
+    """A line or stanza of apt's sources."""
 
     addresses: list[str]
     suites: list[str]
@@ -44,7 +44,7 @@ class _Source:
 
 
 def syncthing_binary(version: SyncthingVersion) -> Path:
-    """The real Syncthing of that version. Raises PeerUnavailable."""
+    """Return the Syncthing of that version. Raises PeerUnavailable."""
     binary = debian_package("syncthing", _SUITES[version]) / "usr/bin/syncthing"
     try:
         answer = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
@@ -56,9 +56,9 @@ def syncthing_binary(version: SyncthingVersion) -> Path:
 
 
 def debian_package(name: str, suite: str) -> Path:
-    """The root of the unpacked tree of one package, without its dependencies. Raises PeerUnavailable.
+    """Return the folder of an unpacked package, without its dependencies. Raises PeerUnavailable.
 
-    Fetched once; safe when several processes ask at a time.
+    It is fetched once, also when several processes ask at the same time.
     """
     parent = cache_directory() / "debian" / suite
     root = parent / name
@@ -82,7 +82,7 @@ def _fetch(name: str, suite: str, work: Path) -> Path:
     (work / "status").touch()
     signed_by = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
     (work / "sources.list").write_text(f"deb {signed_by}{_mirror()} {suite} main\n")
-    # Read after the machine's own configuration, whose proxies we need and whose hooks we must not run.
+    # Read after the machine's configuration, whose proxies are needed and whose hooks must not run.
     (work / "apt.conf").write_text(f"""
         #clear APT::Update::Pre-Invoke;
         #clear APT::Update::Post-Invoke;
@@ -134,7 +134,7 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 def _mirror() -> str:
-    """The address of the Debian archive that this machine itself uses."""
+    """Return the address of the Debian archive that this machine uses."""
     folder = Path("/etc/apt")
     files = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]
     for file in files:
@@ -147,7 +147,7 @@ def _mirror() -> str:
 
 
 def read_deb822_sources(text: str) -> Iterator[_Source]:
-    """The enabled binary sources of a file in the format of sources.list(5) that has stanzas."""
+    """Yield the enabled binary sources of a file in the deb822 format of sources.list(5)."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     for stanza in re.split(r"\n\s*\n", "\n".join(lines)):
         fields: dict[str, list[str]] = {}
@@ -163,7 +163,7 @@ def read_deb822_sources(text: str) -> Iterator[_Source]:
 
 
 def read_one_line_sources(text: str) -> Iterator[_Source]:
-    """The binary sources of a file in the one-line format of sources.list(5)."""
+    """Yield the binary sources of a file in the one-line format of sources.list(5)."""
     for line in text.splitlines():
         words = re.sub(r"^\s*deb\s+\[[^]]*\]", "deb ", line.split("#", 1)[0]).split()
         if len(words) >= 4 and words[0] == "deb":
@@ -178,13 +178,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def cache_directory() -> Path:
-    """Where everything is kept that the tests fetch."""
+    """Return the folder that holds everything the tests fetch."""
     named = os.environ.get("UNTRUSTED_S3_TEST_CACHE")
     return (Path(named) if named else Path.home() / ".cache" / "untrusted-s3-tests").resolve()
 
 
 def main() -> int:
-    """Fetch what the tests need; the exit code is 1 if something cannot be had."""
+    """Fetch what the tests need. Return exit code 1 if something is not available."""
     missing = 0
     for version in SYNCTHING_VERSIONS:
         try:

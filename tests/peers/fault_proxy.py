@@ -1,7 +1,7 @@
-"""An HTTP proxy between a gateway and its S3 server that injects faults, as a test decides.
+"""An HTTP proxy between a gateway and its S3 server that injects the faults a test asks for.
 
-It runs in a thread of the test. What it passes on is unchanged, the Host header included, so signatures hold: they are
-for the proxy's own address, which is the gateway's --endpoint-url.
+It runs in a thread of the test. It passes requests on unchanged, the Host header included, so signatures stay valid:
+the gateway signs for the proxy's address, which is its --endpoint-url.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LOGGED = 100_000
 
 
 class Moment(Enum):
-    """When a connection breaks."""
+    """The moment at which a connection breaks."""
 
     BEFORE = "before the store sees the request"
     UNSENT = "before the first byte of the request's body, in an orderly way towards the store"
@@ -46,7 +46,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The proxy answers in the store's place, which never sees the request."""
+    """An answer of the proxy itself; the store never sees the request."""
 
     status: int
     code: str
@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The connection to the client is reset; `then` is called just before."""
+    """A reset of the connection to the client; `then` is called just before."""
 
     moment: Moment
     then: Callable[[], None] = field(default=_nothing, repr=False)
@@ -62,7 +62,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """The request waits before it is passed on."""
+    """A pause before the request is passed on."""
 
     seconds: float
 
@@ -76,27 +76,27 @@ PASSING: tuple[Fault, ...] = (SLOW_DOWN, INTERNAL_ERROR, Delay(0.3), *(Reset(mom
 
 
 def no_fault(request: StoreRequest) -> Fault | None:
-    """The weather is fine."""
+    """Inject no fault."""
     return None
 
 
 def random_faults(seed: int, probability: float, faults: Sequence[Fault] = PASSING) -> Script:
-    """Each request meets one of the faults with this probability."""
+    """Return a script that gives each request one of the faults with this probability."""
     numbers = random.Random(seed)
     return lambda request: numbers.choice(faults) if numbers.random() < probability else None
 
 
 def store_full(answer: Answer) -> Script:
-    """Whatever takes room is answered so; reading and deleting work."""
+    """Return a script that answers requests which need space so; reading and deleting work."""
     taking = ("PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
     return lambda request: answer if request.operation.startswith(taking) else None
 
 
 class FaultProxy:
-    """A proxy for one server; use it as a context manager.
+    """A proxy for one server, a context manager.
 
-    `script` is asked once for each request, in the proxy's thread, and may be set at any time. `bandwidth` limits all
-    bodies together, in bytes a second. `requests` are the latest requests, `counts` how many of each class there were.
+    `script` is called once for each request, in the proxy's thread, and may be set at any time. `bandwidth` limits all
+    bodies together, in bytes a second. `requests` are the latest requests, `counts` the number of each class.
     """
 
     def __init__(self, upstream_url: str, script: Script = no_fault) -> None:
@@ -133,21 +133,21 @@ class FaultProxy:
             self._placeholder.close()
 
     def go_away(self) -> None:
-        """Refuse all connections, and reset those that are there, until `come_back`."""
+        """Reset all connections, and refuse new ones until `come_back`."""
         assert self._placeholder is None
         self._run(self._close())
-        # Bound and not listening: nobody else gets the port.
+        # Bound but not listening, so no other program gets the port.
         self._placeholder = socket.socket()
         self._placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._placeholder.bind(("127.0.0.1", self.port))
 
     def come_back(self) -> None:
-        """Serve again, if it is away."""
+        """Serve again after `go_away`."""
         if self._placeholder is not None:
             self._run(self._listen())
 
     def drop_connections(self) -> None:
-        """Reset all connections, and with them what is under way."""
+        """Reset all connections, with the requests under way."""
         self._run(self._drop_connections())
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -190,7 +190,7 @@ class FaultProxy:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream: _Upstream) -> bool:
-        """Serves one request. False where the connection is over."""
+        """Serve one request. Return false if the connection has ended."""
         method, target, lines, headers = _parse(await reader.readuntil(b"\r\n\r\n"))
         size = int(headers.get("content-length", 0))
         request = read_request(method, target, headers)
@@ -265,7 +265,7 @@ class FaultProxy:
 
 
 class _Upstream:
-    """The connection to the server, opened anew where the server has closed it."""
+    """The connection to the server, reopened when the server has closed it."""
 
     def __init__(self, host: str, port: int) -> None:
         self._address = host, port
@@ -287,7 +287,7 @@ class _Upstream:
         return self._streams[1]
 
     async def finish(self) -> None:
-        """End the connection once all has been sent, and give the server time to see it."""
+        """End the connection after all is sent, and give the server time to notice."""
         await self.writer.drain()
         self.writer.close()
         await asyncio.sleep(0.05)
@@ -300,7 +300,7 @@ class _Upstream:
 
 
 def _parse(head: bytes) -> tuple[str, str, list[bytes], Mapping[str, str]]:
-    """Method, target, the lines of the head with its empty end, and the headers by their names in lower case."""
+    """Return method, target, the lines of the head with the empty last one, and the headers by names in lower case."""
     lines = head.split(b"\r\n")
     method, target, _ = lines[0].decode("latin-1").split(" ", 2)
     return method, target, lines, _headers(lines[1:])
@@ -317,7 +317,7 @@ def _headers(lines: list[bytes]) -> Mapping[str, str]:
 
 
 async def _unchunk(reader: asyncio.StreamReader) -> tuple[asyncio.StreamReader, int]:
-    """A chunked body as one of a known size."""
+    """Return a chunked body as one of a known size."""
     body = asyncio.StreamReader()
     total = 0
     while size := int((await reader.readline()).split(b";")[0], 16):

@@ -1,4 +1,4 @@
-"""The S3 servers of the tests: what they have in common, and the mark of a test that is to hold on each of them."""
+"""The S3 servers of the tests, and marks for tests that run on each of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CEPH = pytest.mark.ceph
 on_each_s3_server = pytest.mark.parametrize(
     "s3_server", ["seaweedfs", pytest.param("ceph_rgw", marks=_CEPH)], indirect=True
 )
-"""For a test that uses the fixture `s3_server`, perhaps by way of others: runs it on SeaweedFS and on Ceph RGW."""
+"""Runs a test that uses the fixture `s3_server`, also indirectly, on SeaweedFS and on Ceph RGW."""
 
 on_each_peer = pytest.mark.parametrize(
     ("syncthing_version", "s3_server"),
@@ -23,5 +23,4 @@ on_each_peer = pytest.mark.parametrize(
     ],
     indirect=True,
 )
-"""For a test that uses `syncthing_binary` as well: runs it with all versions of Syncthing on SeaweedFS, and with the
-newest on Ceph RGW."""
+"""Runs a test that also uses `syncthing_binary` with all its versions on SeaweedFS, and the newest one on Ceph RGW."""

@@ -1,4 +1,4 @@
-"""What an HTTP request to an S3 server asks for, read off its method, URL and headers."""
+"""The S3 operation of an HTTP request, from its method, URL and headers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
-# What lies under a key of ours (docs/format.md, "Keys"), most telling first.
+# What a key holds (docs/format.md, "Keys"); the first match counts.
 _KINDS = {
     "object": re.compile(r"(^|/)folders/[^/]+/objects/"),
     "segment": re.compile(r"(^|/)folders/[^/]+/log/"),
@@ -24,7 +24,7 @@ _PLAIN = {"GET": "GetObject", "PUT": "PutObject", "HEAD": "HeadObject", "DELETE"
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """One request: S3's name of the operation, the key (of a listing: its prefix), and what lies under such keys."""
+    """A request: S3's name of the operation, the key (of a listing, its prefix), and what such keys hold."""
 
     operation: str
     key: str
@@ -32,17 +32,17 @@ class StoreRequest:
 
     @property
     def request_class(self) -> str:
-        """Operation and kind, which tell requests apart that matter differently."""
+        """Operation and kind together."""
         return f"{self.operation} {self.kind}"
 
     @property
     def writes(self) -> bool:
-        """Whether it changes what is in the store."""
+        """Whether the request changes the store."""
         return not self.operation.startswith(("Get", "Head", "List"))
 
 
 def read_request(method: str, target: str, headers: Mapping[str, str]) -> StoreRequest:
-    """The request of a path-style URL; names of `headers` are in lower case."""
+    """Return the request for a path-style URL. The names of `headers` are in lower case."""
     url = urlsplit(target)
     query = parse_qs(url.query, keep_blank_values=True)
     key = unquote(url.path).lstrip("/").partition("/")[2]

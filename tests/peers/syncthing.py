@@ -1,4 +1,4 @@
-"""The driver of a real Syncthing, as the tests use it."""
+"""The driver of a real Syncthing."""
 
 from untrusted_s3.compat.ports import free_port
 from untrusted_s3.compat.syncthing import Syncthing

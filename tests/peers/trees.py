@@ -1,4 +1,4 @@
-"""Folders worth synchronising, and their comparison."""
+"""Folders to synchronize, and their comparison."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def copy_stdlib(root: Path) -> None:
 
 
 def count_files(root: Path) -> int:
-    """The number of regular files, as Syncthing's `localFiles` counts them."""
+    """Return the number of regular files, which Syncthing calls `localFiles`."""
     return sum(entry.kind == "file" for entry in manifest(root, contents=False).values())

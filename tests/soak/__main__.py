@@ -1,4 +1,4 @@
-"""`python -m tests.soak --minutes 30 --seed 1`: a soak with all its figures. Its folder stays where it fails."""
+"""`python -m tests.soak --minutes 30 --seed 1`: a soak test with all its figures. If it fails, its folder stays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_GROWTH = 1.2
 
 
 def main() -> None:
-    """Run it; fails where anything is not as it should be."""
+    """Run the soak test. Fail if anything is wrong at its end."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""Random changes to a folder, the same ones for the same seed as long as nobody else changes it."""
+"""Random changes to a folder, reproducible by their seed as long as nothing else changes it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _INTERNAL = (".stfolder", ".syncthing.")
 
 
 class RandomChanges:
-    """Changes the folder at `root` now and then; `made` counts the changes by their kinds.
+    """Random changes to the folder at `root`; `made` counts them by kind.
 
-    With `contents_only` files come and change, but nothing goes or changes its name. A name is that of a file for ever,
-    or of a directory: where a directory becomes a file that is deleted before another device has seen it, Syncthing
-    cannot delete the directory there ("encountered directory when trying to remove file").
+    With `contents_only`, files are created and changed, but nothing is deleted or renamed. A name stays that of a file
+    or of a directory: if a directory becomes a file that is deleted before another device has seen it, Syncthing cannot
+    delete the directory there ("encountered directory when trying to remove file").
     """
 
     def __init__(self, root: Path, seed: int, *, contents_only: bool = False) -> None:
@@ -50,7 +50,7 @@ class RandomChanges:
         ]
 
     def make(self, count: int) -> None:
-        """Makes some changes. One that cannot be made, because Syncthing was faster, is left out."""
+        """Make some changes. Skip those that Syncthing makes impossible by a change of its own."""
         self._root.mkdir(exist_ok=True)
         for _ in range(count):
             changes, weights = zip(*self._changes, strict=True)

@@ -1,5 +1,7 @@
-"""The soak: two trusted devices that know only the gateway change a folder at random, the store is in bad weather, and
-the gateway is killed or stopped now and then, sometimes with its state lost. At the end all must be equal.
+"""A soak test.
+
+Two trusted devices that know only the gateway change a folder at random. The store is unreliable, and the gateway is
+killed or stopped now and then, sometimes with its state lost. At the end all must be equal.
 """
 
 from __future__ import annotations
@@ -45,8 +47,10 @@ _SETTLE_SECONDS = 240.0
 
 @dataclass
 class Outcome:
-    """What a soak was made of. `memory` holds, by seconds since the beginning, the resident bytes of each gateway
-    that had been up for a while."""
+    """The events of a soak.
+
+    `memory` holds pairs of seconds since the beginning and the resident bytes of a gateway that has run for a while.
+    """
 
     changes: Counter[str] = field(default_factory=Counter)
     faults: int = 0
@@ -59,7 +63,7 @@ class Outcome:
     settled_after: float = 0.0
 
     def memory_of_thirds(self) -> list[float]:
-        """The median of each third of the run."""
+        """Return the median of each third of the run."""
         third = max(len(self.memory) // 3, 1)
         parts = [self.memory[:third], self.memory[third : 2 * third], self.memory[2 * third :]]
         return [statistics.median(size for _, size in part) for part in parts if part]
@@ -76,8 +80,8 @@ class Soak:
         self._gateway = Gateway(home / "gateway", store, prefix, options=options, settings=SETTINGS)
         self._devices = [Syncthing(binary, home / name, name) for binary, name in zip(binaries, "AB", strict=True)]
         self._trees = [home / "tree A", home / "tree B"]
-        # Each device does all kinds of things in a place of its own, and both change the contents of the same files.
-        # What both delete and create anew at once, untrusted devices cannot always follow (docs, "Conflicts").
+        # Each device makes all kinds of changes in a folder of its own, and both change the contents of the same files.
+        # Untrusted devices cannot always follow what both delete and create at the same time (docs, "Conflicts").
         self._changes = [
             (
                 RandomChanges(tree / name, seed + number),
@@ -88,7 +92,7 @@ class Soak:
         self._began = self._started = time.monotonic()
 
     def run(self, seconds: float, restart_interval: float, say: Callable[[str], None] = print) -> Outcome:
-        """Runs it; `restart_interval` is the mean time between two ends of the gateway, in seconds."""
+        """Run the test. `restart_interval` is the mean time between two ends of the gateway, in seconds."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._proxy)
             for device in self._devices:
@@ -134,7 +138,7 @@ class Soak:
         time.sleep(self._random.uniform(0, 1))
 
     def _scan(self, number: int) -> None:
-        # Files may change or go while they are scanned, and pulls may have failed: both are as it should be.
+        # Files may change or vanish while they are scanned, and pulls may have failed. Both are expected.
         with contextlib.suppress(SyncthingFailed):
             self._devices[number].rest("POST", "db/scan", folder=FOLDER)
 
@@ -169,7 +173,7 @@ class Soak:
         self._start()
 
     def _start(self) -> None:
-        """Start the gateway, again and again where the store keeps it from starting, as a service manager would."""
+        """Start the gateway, repeatedly if the store prevents it, as a service manager would."""
         for number in itertools.count():
             try:
                 self._gateway.start()
@@ -192,7 +196,7 @@ class Soak:
     # The end
 
     def _settle(self) -> None:
-        """Good weather from now on: wait until all is equal, and check everything."""
+        """Inject no more faults, wait until all is equal, and check everything."""
         self._proxy.come_back()
         self._proxy.bandwidth = None
         self._proxy.script = no_fault
@@ -222,7 +226,7 @@ class Soak:
         return self._is_idle() and not any(map(self._stuck_files, range(2))) and self._is_equal()
 
     def _is_idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Return whether nothing is under way."""
         status = [device.folder_status(FOLDER) for device in self._devices]
         busy = any(one["state"] != "idle" or one["needTotalItems"] for one in status)
         return not busy and self._gateway.folder(FOLDER).get("pending_files") == 0
@@ -230,12 +234,12 @@ class Soak:
     def _is_equal(self) -> bool:
         try:
             left, right = (manifest(tree, contents=False) for tree in self._trees)
-        except FileNotFoundError:  # changed while we looked
+        except FileNotFoundError:  # it changed meanwhile
             return False
         return left == right
 
     def _is_stuck(self) -> bool:
-        """Whether files wait and nothing happens for some seconds."""
+        """Return whether files wait and nothing happens for some seconds."""
         for _ in range(10):
             if not self._is_idle() or not any(map(self._stuck_files, range(2))):
                 return False
@@ -243,7 +247,7 @@ class Soak:
         return True
 
     def _stuck_files(self, number: int) -> list[str]:
-        """What the gateway lacks, as one of the devices sees it."""
+        """Return the files that the gateway lacks, as one of the devices sees it."""
         device, gateway_id = self._devices[number], self._gateway.device_id
         if device.completion(gateway_id, FOLDER)["completion"] == 100:
             return []
@@ -251,8 +255,10 @@ class Soak:
         return [file["name"] for file in needed["files"] or ()]
 
     def _save_again(self) -> None:
-        """Settle conflicts that untrusted devices cannot settle, as docs/devices-and-folders.md says: save the file
-        once more at the device that does not have the winner."""
+        """Settle conflicts that untrusted devices cannot settle, as docs/devices-and-folders.md says.
+
+        Save the file once more at the device that does not have the winner.
+        """
         for number in range(2):
             for name in self._stuck_files(number):
                 assert name.startswith("shared/"), f"{name} is missing in the gateway, and nobody else has changed it"

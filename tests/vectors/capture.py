@@ -1,7 +1,7 @@
-"""Takes the vectors from real Syncthing: it encrypts as a trusted device, and we are its untrusted peer.
+"""Capture of vectors from real Syncthing, which encrypts as a trusted device for a scripted untrusted peer.
 
-`python -m tests.vectors.capture` does so with each version that `tests.peers.debian` knows, and writes `vectors/` anew.
-Nonces, device IDs and times differ from run to run; nothing else may.
+`python -m tests.vectors.capture` does so with each version that `tests.peers.debian` knows, and rewrites `vectors/`.
+Nonces, device IDs and times differ between runs, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from untrusted_s3.identity.certificate import generate
 
 
 def capture(version: SyncthingVersion, binary: Path, work: Path, huge: bool = True) -> Capture:
-    """Let that Syncthing encrypt; without `huge` no file that has offsets of more than 32 bits."""
+    """Capture from that Syncthing; without `huge`, no file with offsets of more than 32 bits."""
     identity, found = generate(), Capture(version)
     work.mkdir(exist_ok=True)
     paths = {share: work / f"folder {number}" for number, share in enumerate(plan.SHARES)}
@@ -93,7 +93,7 @@ def _take_blocks(peer: UntrustedPeer, found: Capture) -> None:
 
 
 def main() -> int:
-    """Writes all files; the exit code is 1 where a version of Syncthing cannot be had."""
+    """Write all files. Return exit code 1 if a version of Syncthing is not available."""
     captures = []
     for version in SYNCTHING_VERSIONS:
         with tempfile.TemporaryDirectory(prefix="untrusted-s3-vectors-") as work:

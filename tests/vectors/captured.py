@@ -1,4 +1,4 @@
-"""What was taken from one version of Syncthing."""
+"""The data captured from one version of Syncthing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALTERED_TOKEN_OF = (plan.ZEROS, 1)
 
 @dataclass
 class Capture:
-    """What one version of Syncthing sent. Names of files are plain ones."""
+    """The data that one version of Syncthing sent. Names of files are plain."""
 
     version: SyncthingVersion
     tokens: dict[Share, bytes] = field(default_factory=dict)
@@ -30,17 +30,17 @@ class Capture:
 
     @property
     def source(self) -> str:
-        """The name of this source in the vectors."""
+        """Return the name of this source in the vectors."""
         return f"syncthing-{self.version}"
 
 
 def captured_names() -> list[str]:
-    """The files of the main folder whose blocks are captured."""
+    """Return the files of the main folder whose blocks are captured."""
     return [*map(plan.block_file, plan.BLOCK_SIZES), "blocks/empty", plan.ZEROS]
 
 
 def altered_tokens(key: FileKey, other: FileKey, block: pb.BlockInfo) -> dict[str, bytes]:
-    """Tokens for a block that are not the one that Syncthing makes."""
+    """Return tokens for a block that differ from Syncthing's."""
     token = key.block_token(block.hash, block.offset)
     return {
         "without-offset": key.block_token(block.hash, None),

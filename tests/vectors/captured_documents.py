@@ -1,4 +1,4 @@
-"""The vectors of Syncthing's folder encryption, from what real Syncthing sent."""
+"""The vectors of Syncthing's folder encryption, made of captured data."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from untrusted_s3.crypto import names
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.vectors_check.operations import describe
 
-_LARGEST_PLAINTEXT = 4096  # bytes that are written down; of larger blocks the hash says enough
+_LARGEST_PLAINTEXT = 4096  # larger blocks are written down as a hash
 _HUGE_BLOCKS = (0, 1, 1023, 1024, 1025)  # of 4 MiB: number 1024 begins at 4 GiB
 _KNOWN_NAME = "3.syncthing-enc/T5/957I4IOA20VEIEER6JSQG0PEPIRV862II3K7LOF75Q"
 
 
 def documents(captures: Sequence[Capture]) -> list[Document]:
-    """All documents whose source is Syncthing."""
+    """Return all documents whose source is Syncthing."""
     keys = {share: FolderKey.derive(share[1], share[0]) for share in plan.SHARES}
     return [
         _password_token(captures, keys),
@@ -113,7 +113,7 @@ def _file_key(captures: Sequence[Capture], keys: dict[tuple[str, str], FolderKey
     for capture in captures:
         for number, name in enumerate(wanted, 1):
             key = folder_key.file_key(name)
-            # What Syncthing encrypted with its key opens with this one.
+            # This key opens what Syncthing encrypted with its own.
             assert pb.FileInfo.FromString(key.decrypt(capture.fakes[plan.MAIN][name].message.encrypted)).name == name
             fields = {"folder_key": folder_key.raw, "name": name, "file_key": key.raw}
             document.valid(f"name-{number}", [capture.source], fields, "it opens the file info of that name")
@@ -316,5 +316,5 @@ def _slug(name: str) -> str:
 
 
 def _without_nonce(key: bytes, plaintext: bytes, *associated_data: bytes) -> bytes:
-    """What AES-SIV gives without the empty nonce that Syncthing authenticates last."""
+    """Return the output of AES-SIV without the empty nonce that Syncthing authenticates last."""
     return AESSIV(key).encrypt(plaintext, list(associated_data))

@@ -1,4 +1,4 @@
-"""The files under `vectors/`, in a stable order and form, so that a difference can be reviewed."""
+"""The files in `vectors/`, in a stable order and form, so differences can be reviewed."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class Document:
         self._cases: dict[str, dict[str, Any]] = {}
 
     def valid(self, case_id: str, sources: Sequence[str], fields: Fields, comment: str = "") -> None:
-        """A case in which the fields belong together."""
+        """Return a case whose fields belong together."""
         self._add(case_id, sources, comment, True, fields)
 
     def invalid(self, case_id: str, fields: Fields, comment: str, sources: Sequence[str] = ("derived",)) -> None:
-        """A case that must be refused."""
+        """Return a case that must be refused."""
         self._add(case_id, sources, comment, False, fields)
 
     def altered(self, case_id: str, fields: Fields, changes: Mapping[str, Fields]) -> None:
-        """Cases that must be refused: those fields of a valid case, each time with one of the changes."""
+        """Return cases that must be refused: a valid case with one of the changes each."""
         for name, change in changes.items():
             self.invalid(f"{case_id}-{name}", {**fields, **change}, f"{case_id}, altered")
 
     def write(self, captured: Mapping[str, str] | None = None, directory: Path = DIRECTORY) -> None:
-        """Writes the file; `captured` names the sources that are neither standards nor derived."""
+        """Write the file; `captured` names the sources that are neither standards nor derived."""
         known = {**STANDARDS, **(captured or {}), "derived": DERIVED}
         cited = {source for case in self._cases.values() for source in case["sources"]}
         document = {
@@ -66,7 +66,7 @@ class Document:
 
 
 def flipped(data: bytes, position: int, bit: int = 0) -> bytes:
-    """The data with one bit changed; a negative position counts from the end."""
+    """Return the data with one bit flipped. A negative position counts from the end."""
     changed = bytearray(data)
     changed[position] ^= 1 << bit
     return bytes(changed)

@@ -1,4 +1,4 @@
-"""What real Syncthing is given to encrypt."""
+"""The folders that real Syncthing encrypts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHARES = {
     ("same 2", "same password"): "one password, two folders: two tokens",
 }
 
-# Bytes of a name whose encrypted form has one component more than that of a name which is a byte shorter.
+# Lengths in bytes of names whose encrypted form has one component more than that of a name one byte shorter.
 _MORE_COMPONENTS = (111, 236, 361, 486, 611)
 NAME_SIZES = sorted(
     {*range(1, 49), *range(50, 701, 25)}
@@ -60,19 +60,19 @@ BLOCK_SIZES = (1, 16, 1023, 1024, 1025, 4096, 131_073)
 
 
 def sized_name(size: int) -> str:
-    """A path of exactly that many bytes, with directories so that no part of it is too long for a file system."""
+    """Return a path of exactly that many bytes, with no component too long for a file system."""
     directories = "/".join(["d" * 199] * ((size - 1) // 200))
     rest = size - len(directories) - bool(directories)
     return (directories + "/" if directories else "") + ("abcdefghijklmnopqrstuvwxyz" * 8)[:rest]
 
 
 def block_file(size: int) -> str:
-    """The name of the file of random data of that size."""
+    """Return the name of the file of random data of that size."""
     return f"blocks/{size} bytes"
 
 
 def build_main(root: Path, huge: bool) -> None:
-    """The folder of which names, blocks and file infos are taken; `huge` adds a file that takes some time to scan."""
+    """Build the folder whose names, blocks and file infos are captured; `huge` adds a file that takes time to scan."""
     for name in [*map(sized_name, NAME_SIZES), *NAMES]:
         _write(root / name, b"")
     for size in BLOCK_SIZES:
@@ -107,7 +107,7 @@ def build_main(root: Path, huge: bool) -> None:
 
 
 def change_main(root: Path) -> None:
-    """What happens between the first scan and the second."""
+    """Make the changes between the first scan and the second."""
     infos = root / "infos"
     (infos / "deleted file").unlink()
     (infos / "deleted directory").rmdir()
@@ -117,19 +117,19 @@ def change_main(root: Path) -> None:
 
 
 def build_other(root: Path) -> None:
-    """A second folder under another key."""
+    """Build a second folder, with another key."""
     for name in ("a", "filename.txt", "Grüße/aus Köln"):
         _write(root / name, name.encode())
 
 
 def build_shared_by_two(root: Path) -> None:
-    """The folder in which two devices change a file."""
+    """Build the folder in which two devices change a file."""
     _write(root / "changed by two", b"first")
     _write(root / "deleted by the second", b"first")
 
 
 def change_shared_by_two(root: Path) -> None:
-    """What the second device does."""
+    """Make the change of the second device."""
     _write(root / "changed by two", b"second")
     (root / "deleted by the second").unlink()
 

@@ -1,6 +1,6 @@
-"""The vectors of the primitives: the figures of the standards, and alterations of them.
+"""The vectors of the primitives: those of the standards, and alterations of them.
 
-`python -m tests.vectors.standards` writes them; the result is always the same.
+`python -m tests.vectors.standards` writes them, always with the same result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from untrusted_s3.crypto.folder_key import FolderKey
 
 
 def counting(first: int, length: int) -> bytes:
-    """Bytes that count up."""
+    """Return bytes that count up."""
     return bytes(range(first, first + length))
 
 
@@ -196,7 +196,7 @@ def xchacha20_poly1305() -> Document:
 
 
 def documents() -> list[Document]:
-    """All documents whose source is a standard."""
+    """Return all documents whose source is a standard."""
     return [scrypt(), hkdf_sha256(), aes_siv(), hchacha20(), xchacha20_poly1305()]
 
 

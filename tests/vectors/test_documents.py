@@ -1,4 +1,4 @@
-"""The files under `vectors/` are what their generators write."""
+"""The files in `vectors/` are those that their generators write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An untrusted device of our own making, to which a real Syncthing sends what it encrypts."""
+"""A scripted untrusted device, to which a real Syncthing sends encrypted data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Event = TypeVar("Event", bound=events.Event)
 
 
 class UntrustedPeer(RawPeer):
-    """Takes all that a device offers, and asks for blocks. It knows no password."""
+    """An untrusted device that takes everything offered, and requests blocks."""
 
     def __init__(self, device: Syncthing, identity: Identity) -> None:
         super().__init__(device, identity)
@@ -28,7 +28,7 @@ class UntrustedPeer(RawPeer):
         self._request_ids = count(1)
 
     def tokens(self) -> dict[str, bytes]:
-        """The password token of each folder that the device shares with us."""
+        """Return the password token of each folder that the device shares."""
         config = next(self._received(events.ClusterConfigReceived))
         return {
             folder.id: device.encryption_password_token
@@ -38,7 +38,7 @@ class UntrustedPeer(RawPeer):
         }
 
     def file_infos(self, tokens: Mapping[str, bytes], sequences: Mapping[str, int]) -> dict[str, dict[str, FileInfo]]:
-        """The file infos of each folder by their encrypted names, once each index has come to its sequence number."""
+        """Return the file infos of each folder by encrypted names, after each index has reached its sequence number."""
         folders = [self._folder(folder, token) for folder, token in tokens.items()]
         self.send(self._bep.cluster_config(folders, now=0))
         for folder in tokens:
@@ -56,7 +56,7 @@ class UntrustedPeer(RawPeer):
         return found
 
     def block(self, folder: str, info: FileInfo, number: int, token: bytes | None = None) -> bytes | None:
-        """One encrypted block, or None where the device refuses; `token` replaces the block's own."""
+        """Return one encrypted block, or None if the device refuses; `token` replaces the block's own."""
         block = info.message.blocks[number]
         request = pb.Request(
             id=next(self._request_ids),
@@ -78,7 +78,7 @@ class UntrustedPeer(RawPeer):
         return pb.Folder(id=folder, type=pb.RECEIVE_ENCRYPTED, devices=[own, pb.Device(id=self._device_id.raw)])
 
     def _received(self, kind: type[Event]) -> Iterator[Event]:
-        """Events of one kind, from the first that came, waiting for more until the connection ends."""
+        """Yield events of one kind from the beginning, and wait for more until the connection ends."""
         position = 0
         while True:
             while position < len(self._events):
