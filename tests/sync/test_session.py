@@ -377,6 +377,27 @@ async def test_requests_fail_when_the_connection_ends(connect: Connect) -> None:
     assert talk.session.shared_folders == []
 
 
+@pytest.mark.parametrize("polite", [False, True])
+async def test_a_session_that_the_gateway_ends(polite: bool, connect: Connect) -> None:
+    """Its end is noted once, and it leaves nothing behind."""
+    talk = await connect()
+    await talk.shared()
+    task = await asked(talk)
+    if polite:
+        talk.session.say_close("shutting down")
+        await talk.peer.hear(events.CloseReceived)
+        talk.peer.transport.close("bye")
+    else:
+        talk.session.end("shutting down")
+    await until(lambda: bool(talk.host.ends))
+    with pytest.raises(BlockUnavailable, match="gone"):
+        await task
+    assert len(talk.host.ends) == 1
+    assert talk.folder.sources == {}
+    for account in (talk.host.memory.messages, talk.host.memory.requested, talk.host.memory.blocks_out):
+        await until(lambda account=account: not account.usage())  # type: ignore[misc]
+
+
 async def test_the_peers_reason_to_close_is_told(connect: Connect) -> None:
     talk = await connect()
     await talk.shared()
