@@ -265,8 +265,7 @@ class RoundTrip:
             time.sleep(_POLL_SECONDS)
 
     def _read_bucket(self) -> StoredFolder:
-        state = self._directory / "state.sqlite"
-        return self._run(stored_folder.read_stored_folder(self._bucket, FOLDER, state))
+        return self._run(stored_folder.read_stored_folder(self._bucket, FOLDER))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(asyncio.wait_for(work, self._limit.left))

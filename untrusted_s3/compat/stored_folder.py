@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.constants import BLOCK_OVERHEAD
-from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.compat import trees
 from untrusted_s3.crypto.file_info import decrypt_file_info
@@ -17,7 +18,7 @@ from untrusted_s3.crypto.file_key import FileKey
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import CheckFailed, DataError, DecryptionFailed
 from untrusted_s3.index.entry import Entry
-from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.history import load_newest
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
@@ -36,19 +37,16 @@ class StoredFolder:
     entries: Mapping[str, Entry]
 
 
-async def read_stored_folder(bucket: Bucket, folder_id: str, state: Path) -> StoredFolder:
-    """Read a folder's log; `state` is a file for the local state. Raises DataError or StoreError."""
+async def read_stored_folder(bucket: Bucket, folder_id: str) -> StoredFolder:
+    """Read a folder as its log has it now. Raises DataError or StoreError."""
     keys = FolderKeys.of(folder_id)
     record = await read_record(bucket, keys.record, FolderRecord.from_json)
     if record is None:
         raise DataError(f"the bucket has no folder {folder_id!r}")
-    local = FolderState(state)
-    try:
-        await FolderLog(bucket, keys, local, DeviceID(bytes(32))).load()
-        names = [parse_file_info(raw).name for _, raw in local.file_infos_after(0, local.sequence)]
-        found = {name: local.entry(name) for name in names}
-    finally:
-        local.close()
+    with tempfile.TemporaryDirectory() as directory, closing(FolderState(Path(directory, "state.sqlite"))) as state:
+        await load_newest(bucket, keys, state)
+        names = [parse_file_info(raw).name for _, raw in state.file_infos_after(0, state.sequence)]
+        found = {name: state.entry(name) for name in names}
     live = {name: entry for name, entry in found.items() if entry and not entry.file_info.message.deleted}
     return StoredFolder(record.token, live)
 

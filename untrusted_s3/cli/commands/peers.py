@@ -20,7 +20,7 @@ from untrusted_s3.store.records import PeerRecord
 def peers() -> None:
     """List, accept and remove devices.
 
-    Running gateways follow within half a minute. A new device that connects is let in at once.
+    Running gateways follow within half a minute. A newly accepted device that connects is let in at once.
     """
 
 
