@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from untrusted_s3.accounts import Account, Share
+from untrusted_s3.accounts import Account
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
-
-
-class _OfDevice:
-    def __init__(self) -> None:
-        self.kept: dict[bytes, FileInfo] = {}  # by name hash
-        self.share: Share
 
 
 class ParsedFileInfos:
@@ -30,11 +22,8 @@ class ParsedFileInfos:
         """Keep what a device announces under the name with this hash, in place of what it announced before."""
         device = self._devices.get(device_id)
         if device is None:
-            device = self._devices[device_id] = _OfDevice()
-            device.share = self._account.share(device_id, evict=partial(self._drop_latest, device))
-        self._pop(device, key)
-        device.kept[key] = file_info
-        device.share.charge(file_info.memory_size)
+            device = self._devices[device_id] = _OfDevice(self._account, device_id)
+        device.put(key, file_info)
 
     def take(self, device_id: DeviceID, key: bytes, sequence: int | None = None) -> FileInfo | None:
         """Remove and return what a device announces under a name.
@@ -42,30 +31,44 @@ class ParsedFileInfos:
         None when nothing is kept under the name, or nothing of this sequence number.
         """
         device = self._devices.get(device_id)
-        if device is None or key not in device.kept:
-            return None
-        if sequence is not None and device.kept[key].message.sequence != sequence:
-            return None
-        return self._pop(device, key)
+        return device.take(key, sequence) if device is not None else None
 
     def drop(self, device_id: DeviceID) -> None:
         """Drop the file infos of a device."""
         device = self._devices.pop(device_id, None)
         if device is not None:
-            device.share.close()
+            device.close()
 
     def clear(self) -> None:
         """Drop everything."""
         for device_id in list(self._devices):
             self.drop(device_id)
 
-    def _pop(self, device: _OfDevice, key: bytes) -> FileInfo | None:
-        found = device.kept.pop(key, None)
-        if found is not None:
-            device.share.release(found.memory_size)
+
+class _OfDevice:
+    """The file infos of one device, by name hash, the earliest first."""
+
+    def __init__(self, account: Account, device_id: DeviceID) -> None:
+        self._kept: dict[bytes, FileInfo] = {}
+        self._share = account.share(device_id, evict=self._drop_latest)
+
+    def put(self, key: bytes, file_info: FileInfo) -> None:
+        self.take(key)
+        self._kept[key] = file_info
+        self._share.charge(file_info.memory_size)
+
+    def take(self, key: bytes, sequence: int | None = None) -> FileInfo | None:
+        found = self._kept.get(key)
+        if found is None or (sequence is not None and found.message.sequence != sequence):
+            return None
+        del self._kept[key]
+        self._share.release(found.memory_size)
         return found
 
-    def _drop_latest(self, device: _OfDevice) -> None:
-        if device.kept:
-            _, file_info = device.kept.popitem()
-            device.share.release(file_info.memory_size)
+    def close(self) -> None:
+        self._share.close()
+
+    def _drop_latest(self) -> None:
+        if self._kept:
+            _, file_info = self._kept.popitem()
+            self._share.release(file_info.memory_size)
