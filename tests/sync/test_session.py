@@ -442,7 +442,7 @@ async def test_a_folder_with_another_password_is_not_offered(connect: Connect) -
     assert [[folder.id for folder in config.folders] for config in configs] == [[], ["g"]]
 
 
-async def test_a_peer_that_begins_its_index_anew(connect: Connect) -> None:
+async def test_a_peer_that_sends_a_new_index(connect: Connect) -> None:
     talk = await connect()
     await talk.shared()
     talk.peer.index(*(file(number, sequence=number).raw for number in (1, 2, 3)))

@@ -185,7 +185,7 @@ class PendingIndex:
     def remove(self, entries: Iterable[Pending]) -> set[bytes]:
         """Remove entries that have been handled, except those that the device has announced again since.
 
-        Return the hashes of their names that have nothing pending any more.
+        Return the hashes of those names under which nothing is pending now.
         """
         by_name: dict[bytes, set[Pending]] = {}
         for entry in entries:

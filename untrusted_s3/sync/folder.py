@@ -109,11 +109,11 @@ class Folder:
 
     @property
     def damaged(self) -> bool:
-        """Whether the local files cannot be used any more. Then `discard` them and open the folder again."""
+        """Whether the local files can no longer be used. Then `discard` them and open the folder again."""
         return self._damage.is_set()
 
     async def until_damaged(self) -> None:
-        """Wait until the local files cannot be used any more, and raise StateDamaged."""
+        """Wait until the local files can no longer be used, and raise StateDamaged."""
         await self._damage.wait()
         raise StateDamaged("a file of the local state is damaged")
 

@@ -1,4 +1,4 @@
-"""Our index of a folder, as it is sent to a peer."""
+"""Sending our index of a folder to a peer."""
 
 from __future__ import annotations
 

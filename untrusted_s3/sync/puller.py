@@ -172,7 +172,7 @@ class Puller:
             if self._start_some_of(device_id):
                 self._wake.set()
         if self.idle and self._retry is None:
-            self.error = None  # what failed is not wanted any more, or its source is gone
+            self.error = None  # what failed is no longer wanted, or its source is gone
 
     def _start_some_of(self, device_id: DeviceID) -> bool:
         queue = self._queues.setdefault(device_id, deque())
@@ -337,7 +337,7 @@ class Puller:
                 yield other
 
     def _is_superseded(self, entry: Pending) -> bool:
-        """Return whether the content of the entry is not wanted any more.
+        """Return whether the content of the entry is no longer wanted.
 
         Another gateway may have brought in this version or a newer one, or a connected peer announces newer content.
         """
