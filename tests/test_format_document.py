@@ -195,7 +195,7 @@ CONTENTS = {
     "empty": b"",
     "small": random_bytes(5, 1),
     "of several blocks": random_bytes(300 * KIB, 2),
-    "of several parts": random_bytes(17 * MIB, 3),
+    "of several parts": random_bytes(9 * MIB, 3),
 }
 
 
