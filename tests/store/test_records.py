@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.loops import RunAsync
 from tests.store.memory_bucket import MemoryBucket
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, PreconditionFailed
@@ -37,15 +38,20 @@ ONE, OTHER = DeviceID(bytes(32)), DeviceID(bytes(range(32)))
 @given(
     device_id=st.binary(min_size=32, max_size=32).map(DeviceID),
     name=st.text(),
-    addresses=st.lists(st.text()).map(tuple),
-    share=st.lists(st.text()).map(tuple),
+    addresses=st.lists(st.text(max_size=2048), max_size=20).map(tuple),
+    share=st.lists(st.text(max_size=256), max_size=20).map(tuple),
 )
 def test_peers_keep_everything(device_id: DeviceID, name: str, addresses: Any, share: Any) -> None:
     record = PeerRecord(device_id, name, addresses, share)
     assert PeerRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
-@given(folder_id=st.text(), label=st.text(), token=st.binary(), index_id=st.integers(1, 2**64 - 1))
+@given(
+    folder_id=st.text(max_size=256),
+    label=st.text(max_size=4096),
+    token=st.binary(max_size=1024),
+    index_id=st.integers(1, 2**64 - 1),
+)
 def test_folders_keep_everything(folder_id: str, label: str, token: bytes, index_id: int) -> None:
     record = FolderRecord(folder_id, label, token, index_id)
     assert FolderRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
@@ -107,10 +113,10 @@ TYPES = {"store_id": str, "device_id": DeviceID, "name": str, "time": int, "inst
 TYPES |= {"label": str, "token": bytes, "index_id": int, "removed": bool, "addresses": tuple, "share": tuple}
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(record=st.sampled_from(RECORDS), data=st.data())
-async def test_a_mutated_record_is_read_with_the_right_types_or_is_damage(
-    record: tuple[FromJSON, dict[str, Any]], data: st.DataObject
+def test_a_mutated_record_is_read_with_the_right_types_or_is_damage(
+    run_async: RunAsync, record: tuple[FromJSON, dict[str, Any]], data: st.DataObject
 ) -> None:
     from_json, value = record
     name = data.draw(st.sampled_from(sorted(value)))
@@ -122,7 +128,7 @@ async def test_a_mutated_record_is_read_with_the_right_types_or_is_damage(
     bucket = MemoryBucket()
     bucket.objects["some/key.json"] = json.dumps(mutated).encode()
     try:
-        read = await read_record(bucket, "some/key.json", from_json)
+        read = run_async(read_record(bucket, "some/key.json", from_json))
     except DataError as error:
         assert "some/key.json" in str(error) or "store" in str(error)
         return
@@ -132,9 +138,10 @@ async def test_a_mutated_record_is_read_with_the_right_types_or_is_damage(
     assert from_json(json.loads(json.dumps(read.to_json()))) == read
 
 
+@settings(deadline=None)
 @given(record=st.sampled_from(RECORDS), data=st.data())
-async def test_a_mutated_text_is_a_record_or_damage(
-    record: tuple[FromJSON, dict[str, Any]], data: st.DataObject
+def test_a_mutated_text_is_a_record_or_damage(
+    run_async: RunAsync, record: tuple[FromJSON, dict[str, Any]], data: st.DataObject
 ) -> None:
     from_json, value = record
     body = bytearray(json.dumps(value).encode())
@@ -143,7 +150,7 @@ async def test_a_mutated_text_is_a_record_or_damage(
     bucket = MemoryBucket()
     bucket.objects["key"] = bytes(body)
     with contextlib.suppress(DataError):
-        assert await read_record(bucket, "key", from_json) is not None
+        assert run_async(read_record(bucket, "key", from_json)) is not None
 
 
 @pytest.mark.parametrize(
