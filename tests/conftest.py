@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import pytest
+from hypothesis import settings
 
 from tests.loops import LOOPS, RunAsync
 from tests.peers.ceph import CephRGW
@@ -29,6 +30,10 @@ from tests.virtual_time import VirtualTimeLoop
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store.embedded.process import find_weed
 from untrusted_s3.store.embedded.server import EmbeddedStore
+
+# On a loaded machine an example may take any time.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
