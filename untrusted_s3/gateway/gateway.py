@@ -31,6 +31,7 @@ from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.gateway.status import folder_status, peer_status, task_status, unknown_status
 from untrusted_s3.gateway.upkeep import Maintenance
 from untrusted_s3.identity.certificate import Identity
+from untrusted_s3.index.local_files import store_directory
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import PART_GRID, PartGrid
@@ -135,7 +136,7 @@ class Gateway:
         if self._http is not None:
             await self._http.start()
         store = await open_store(self.bucket)
-        self._state_directory = self._settings.state_directory / store.store_id
+        self._state_directory = store_directory(self._settings.state_directory, store.store_id)
         await self.peers.load()
         await self.folders.open_all()
         await self._listener.start()

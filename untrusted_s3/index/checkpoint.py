@@ -14,6 +14,7 @@ from pathlib import Path
 import crc32c
 
 from untrusted_s3.errors import DataError
+from untrusted_s3.index.local_files import CHECKPOINT_PREFIX, STATE_FILE
 from untrusted_s3.index.state import FolderState, check_copy
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
@@ -28,8 +29,8 @@ async def write_checkpoint(bucket: Bucket, keys: FolderKeys, state: FolderState)
     Another gateway's checkpoint of the same position has the same content, so it does not matter which one stays.
     Raises StoreError.
     """
-    with tempfile.TemporaryDirectory(dir=state.path.parent, prefix="checkpoint-") as directory:
-        path = Path(directory, "state.sqlite")
+    with tempfile.TemporaryDirectory(dir=state.path.parent, prefix=CHECKPOINT_PREFIX) as directory:
+        path = Path(directory, STATE_FILE)
         position = await asyncio.to_thread(_write_copy, state, path)
         await bucket.upload_file(keys.checkpoint(position), path)
     return position
@@ -41,8 +42,8 @@ async def read_checkpoint(bucket: Bucket, keys: FolderKeys, position: int, state
     Raises NoSuchKey, another StoreError, or DataError where the checkpoint is damaged; the local state then stays.
     """
     key = keys.checkpoint(position)
-    with tempfile.TemporaryDirectory(dir=state.path.parent, prefix="checkpoint-") as directory:
-        fresh = Path(directory, "state.sqlite")
+    with tempfile.TemporaryDirectory(dir=state.path.parent, prefix=CHECKPOINT_PREFIX) as directory:
+        fresh = Path(directory, STATE_FILE)
         await bucket.download_file(key, fresh)
         await asyncio.to_thread(_check, fresh, position, key)
         state.replace(fresh)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from untrusted_s3.counters import Counters
 from untrusted_s3.errors import StateDamaged
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.local_files import PENDING_FILE, STATE_FILE, delete_others, folder_directory
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import PendingIndex
 from untrusted_s3.index.state import FolderState, FolderTotals
@@ -21,7 +21,7 @@ from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import PART_GRID, PartGrid
-from untrusted_s3.store.layout import FolderKeys, folder_segment
+from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.supervisor import Work
 from untrusted_s3.sync.index_in import IndexIn
@@ -53,16 +53,17 @@ class Folder:
         settings: Settings,
         grid: PartGrid = PART_GRID,
     ) -> None:
-        """Open the folder's local files below `state_directory`. Raises StateFolderUnusable.
+        """Open the folder's local files below `state_directory`, which is for this store. Raises StateFolderUnusable.
 
         `uploads` bounds how many small objects all folders together send at once.
         """
         self.record = record
         self._keys = FolderKeys.of(record.folder_id)
-        directory = _local_directory(state_directory, record)
+        directory = folder_directory(state_directory, record.folder_id, record.index_id)
+        delete_others(directory)
         self._damage = asyncio.Event()
-        self._state = FolderState(directory / "state.sqlite", self._damage.set, memory.parsed)
-        self._pending = PendingIndex(directory / "pending.sqlite", self._damage.set, memory.parsed)
+        self._state = FolderState(directory / STATE_FILE, self._damage.set, memory.parsed)
+        self._pending = PendingIndex(directory / PENDING_FILE, self._damage.set, memory.parsed)
         self._log = FolderLog(bucket, self._keys, self._state, own_id, settings.log)
         self._writer = LogWriter(
             record.folder_id,
@@ -232,13 +233,3 @@ class Folder:
         """Take an index message of a peer. Raises RemoteProtocolError or FolderRefused; then nothing was kept."""
         await self._index_in.take(device_id, index_id, event)
         self._puller.wake()
-
-
-def _local_directory(state_directory: Path, record: FolderRecord) -> Path:
-    """Return where the folder's local files are. Those of a removed folder with the same ID are deleted."""
-    base = state_directory / folder_segment(record.folder_id)
-    own = base / f"{record.index_id:016x}"
-    for other in base.glob("*"):
-        if other != own:
-            shutil.rmtree(other, ignore_errors=True)
-    return own
