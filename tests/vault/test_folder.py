@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import crc32c
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from tests.vault.stored_folder import (
     FOLDER_ID,
     MODIFIED_NS,
     PASSWORD,
+    StoredFolder,
     stored_folder,
 )
 from untrusted_s3.bep import bep_pb2 as pb
@@ -29,6 +33,7 @@ from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import write_record
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind
 from untrusted_s3.vault.folder import Folder, open_folder
+from untrusted_s3.vault.selection import Selection
 
 WRITES = {"put", "delete", "upload_file", "create_multipart_upload", "upload_part", "abort_multipart_upload"}
 
@@ -316,3 +321,132 @@ async def test_nothing_stays_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
             assert list(temporary.iterdir())
             raise KeyError
     assert not list(temporary.iterdir())
+
+
+def forged(entry: LogEntry, **fields: object) -> LogEntry:
+    """Return an entry with the same name whose outside has other fields, as anybody without the password can make."""
+    message = pb.FileInfo.FromString(entry.file_info.raw)
+    del message.blocks[:]
+    message.size = 0
+    message.version.counters[0].value += 1
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return LogEntry(FileInfo(message.SerializeToString(), message), None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"deleted": True, "encrypted": bytes(200)},
+        {"deleted": True},
+        {"invalid": True, "encrypted": bytes(200)},
+        {"invalid": True},
+        {"deleted": True, "type": pb.DIRECTORY},
+    ],
+)
+async def test_a_deletion_that_the_inside_does_not_confirm_is_damage(tmp_path: Path, fields: dict[str, object]) -> None:
+    bucket = SimulatedBucket()
+    stored = await stored_folder(bucket, tmp_path)
+    kept, lost = await stored.file("sub/kept", b"1"), await stored.file("sub/lost", b"2")
+    await stored.append(kept, lost, stored.deleted("gone"))
+    await stored.append(forged(lost, **fields))
+    async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
+        assert paths(folder) == paths(folder, "sub") == ["sub/kept", "sub/lost"]
+        assert paths(folder, deleted=True) == ["gone", "sub/kept", "sub/lost"]
+        found = [
+            folder.entry("sub/lost"),
+            list(folder.entries())[1],
+            list(folder.children("sub"))[1],
+            list(Selection(["sub/l*"]).of(folder))[-1],
+        ]
+        for entry in found:
+            assert isinstance(entry, DamagedEntry)
+            assert (entry.path, entry.encrypted_name, entry.deleted) == ("sub/lost", lost.file_info.name, True)
+            assert "not authentic" in entry.reason
+        assert await folder.has_data(lost.file_info.name)
+        assert not await folder.has_data(stored.directory("never").file_info.name)
+
+
+async def test_a_deletion_of_a_name_that_does_not_decrypt_is_damage(tmp_path: Path) -> None:
+    bucket = SimulatedBucket()
+    stored = await stored_folder(bucket, tmp_path)
+    ours, stored.key = stored.key, FolderKey(bytes(32), FOLDER_ID)
+    strange = stored.deleted("strange")
+    stored.key = ours
+    await stored.append(strange)
+    async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
+        damaged = only_damaged(folder)
+        assert (damaged.path, damaged.encrypted_name) == (None, strange.file_info.name)
+
+
+async def test_a_valid_outside_around_an_ignored_file_is_damage(tmp_path: Path) -> None:
+    bucket = SimulatedBucket()
+    stored = await stored_folder(bucket, tmp_path)
+
+    await stored.append(
+        await stored.file(
+            "file",
+            b"x",
+            change_real=lambda real: setattr(real, "invalid", True),
+            change_fake=lambda fake: setattr(fake, "invalid", False),
+        )
+    )
+    async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
+        assert "ignored" in only_damaged(folder).reason
+
+
+@pytest.mark.parametrize("kind", [pb.FILE, pb.DIRECTORY, pb.SYMLINK, pb.SYMLINK_FILE, pb.SYMLINK_DIRECTORY])
+async def test_a_real_deletion_is_no_damage(tmp_path: Path, kind: pb.FileInfoType) -> None:
+    bucket = SimulatedBucket()
+    stored = await stored_folder(bucket, tmp_path)
+    await stored.append(stored.deleted("gone", kind))
+    async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
+        assert paths(folder) == []
+        (gone,) = folder.entries(deleted=True)
+        assert isinstance(gone, Entry) and gone.deleted
+
+
+async def checkpoint_with(
+    bucket: SimulatedBucket, stored: StoredFolder, change: Callable[[sqlite3.Connection], object]
+) -> None:
+    """Leave only a checkpoint of the folder, which `change` has changed."""
+    copy = stored.state.path.parent / "copy.sqlite"
+    position = stored.state.write_copy(copy)
+    connection = sqlite3.connect(copy, isolation_level=None)
+    change(connection)
+    connection.close()
+    body = copy.read_bytes()
+    copy.unlink()
+    bucket.store.put(stored.keys.checkpoint(position), body + crc32c.crc32c(body).to_bytes(4, "big"))
+    for number in range(1, position + 1):
+        bucket.store.objects.pop(stored.keys.segment(number), None)
+
+
+def exchange_file_infos(database: sqlite3.Connection) -> None:
+    (one, first), (two, second), *_ = database.execute("SELECT sequence, file_info FROM files").fetchall()
+    update = "UPDATE files SET file_info = ? WHERE sequence = ?"
+    database.executemany(update, [(second, one), (first, two)])
+
+
+async def test_names_that_a_checkpoint_has_exchanged_are_damage(tmp_path: Path) -> None:
+    bucket = SimulatedBucket()
+    stored = await stored_folder(bucket, tmp_path)
+    await stored.append(await stored.file("a", b"1"), await stored.file("b", b"2"), await stored.file("c", b"3"))
+    await checkpoint_with(bucket, stored, exchange_file_infos)
+    async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
+        for path in "ab":
+            entry = folder.entry(path)
+            assert isinstance(entry, DamagedEntry) and entry.path == path and "place" in entry.reason
+        assert isinstance(folder.entry("c"), Entry)
+        assert [entry.path for entry in folder.entries() if isinstance(entry, DamagedEntry)] == ["b", "a"]
+
+
+async def test_a_name_that_a_checkpoint_hides_is_listed_as_damage(tmp_path: Path) -> None:
+    bucket = SimulatedBucket()
+    stored = await stored_folder(bucket, tmp_path)
+    await stored.append(await stored.file("a", b"1"))
+    await checkpoint_with(
+        bucket, stored, lambda database: database.execute("UPDATE files SET name_hash = zeroblob(16)")
+    )
+    async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
+        assert only_damaged(folder).path == "a"

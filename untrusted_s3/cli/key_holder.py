@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +22,7 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.records import read_folders
 
 if TYPE_CHECKING:
+    from untrusted_s3.vault.entry import DamagedEntry, Entry
     from untrusted_s3.vault.folder import Folder
 
 # Context settings of commands whose output is data: log only warnings and errors.
@@ -29,6 +30,9 @@ QUIET: dict[str, Any] = {"default_map": {"log_level": "warning"}}
 
 # The password is not an option, because every user of the machine can see a command line.
 PASSWORD_VARIABLE = ENVIRONMENT_PREFIX + "PASSWORD"
+
+# Of so many deletions that are not authentic, the store is asked for data of earlier versions.
+_MOST_ASKED = 100
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -121,3 +125,28 @@ async def opened_folder(bucket: Bucket, options: KeyHolderOptions) -> AsyncItera
         folder_id = folders[0].folder_id
     async with open_folder(bucket, folder_id, options.password, as_of=options.as_of) as folder:
         yield folder
+
+
+def noting_deletions(
+    entries: Iterable[Entry | DamagedEntry], false_deletions: list[str]
+) -> Iterator[Entry | DamagedEntry]:
+    """Yield entries, and add the encrypted names of those that are falsely announced as deleted to the list."""
+    from untrusted_s3.vault.entry import DamagedEntry
+
+    for entry in entries:
+        if isinstance(entry, DamagedEntry) and entry.deleted:
+            false_deletions.append(entry.encrypted_name)
+        yield entry
+
+
+async def tell_earlier_versions(folder: Folder, false_deletions: list[str]) -> None:
+    """Say on standard error whether the store has data of files that are falsely announced as deleted."""
+    asked = false_deletions[:_MOST_ASKED]
+    found = [name for name in asked if await folder.has_data(name)]
+    if found:
+        number = f"at least {len(found):,}" if len(asked) < len(false_deletions) else f"{len(found):,}"
+        click.echo(
+            f"{number} of {len(false_deletions):,} names that are falsely announced as deleted still have data in the"
+            " store: --as-of with an earlier time reads it, as far as the history goes back",
+            err=True,
+        )

@@ -240,6 +240,13 @@ class FolderState:
             "SELECT sequence, file_info FROM files WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, limit)
         )
 
+    def named_file_infos(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield the sequence number, the hash of the name and the serialized file info of all entries, in order.
+
+        In a state that somebody else made, the hash may be that of another name.
+        """
+        yield from self._connection.execute("SELECT sequence, name_hash, file_info FROM files ORDER BY sequence")
+
     def cursor(self, device_id: DeviceID) -> IndexState:
         """Return how much of a device's index the log reflects."""
         row = self._connection.execute(

@@ -10,7 +10,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, check_name
 from untrusted_s3.crypto.file_info import decrypt_file_info
 from untrusted_s3.crypto.folder_key import FolderKey
-from untrusted_s3.errors import DataError, RemoteProtocolError
+from untrusted_s3.errors import DataError, InconsistentFileInfo, RemoteProtocolError
 from untrusted_s3.index.entry import Entry as LogEntry
 from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.objects.naming import is_object_name
@@ -89,7 +89,8 @@ class DamagedEntry:
         path: The plain name if it is known; it may be harmful.
         encrypted_name: The encrypted name.
         reason: What is wrong.
-        deleted: Whether the unencrypted part of the file info says so.
+        deleted: Whether the unencrypted part of the file info says that it is deleted. Anybody can write that part, so
+            the file may exist all the same.
     """
 
     path: str | None
@@ -112,19 +113,27 @@ class Version:
 
 
 def open_entry(entry: LogEntry, folder_key: FolderKey, keys: FolderKeys) -> Entry | DamagedEntry:
-    """Decrypt and check what the log says of one name."""
+    """Decrypt and check what the log says of one name, be it a deletion or not.
+
+    A deletion, or that the entry is ignored, counts only if the encrypted part says so as well.
+    """
     encrypted = entry.file_info
     path, reason = None, ""
     try:
         path = folder_key.decrypt_name(encrypted.name)
         check_name(path)
         real = decrypt_file_info(folder_key, encrypted)
+        if encrypted.message.invalid != real.invalid:
+            raise InconsistentFileInfo(f"{path!r}: its outside and its inside differ on whether it is ignored")
         return Entry(path, _KINDS.get(real.type, Kind.SYMLINK), real, encrypted, entry.stored, _object_key(entry, keys))
     except RemoteProtocolError:
         reason = "its name is not a harmless path"
     except DataError as error:
         reason = str(error) if path is not None else f"its name cannot be decrypted: {error}"
-    return DamagedEntry(path, encrypted.name, reason, is_gone(encrypted.message))
+    gone = is_gone(encrypted.message)
+    if gone:
+        reason = f"it is announced as deleted, and that is not authentic: {reason}"
+    return DamagedEntry(path, encrypted.name, reason, gone)
 
 
 def is_gone(message: pb.FileInfo) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.file_info import check_name
+from untrusted_s3.bep.file_info import FileInfo, check_name
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import (
     DataError,
@@ -25,13 +25,13 @@ from untrusted_s3.index.entry import Entry as LogEntry
 from untrusted_s3.index.history import load_as_of, load_newest, to_datetime, to_time_ms
 from untrusted_s3.index.state import FolderState, FolderTotals
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.layout import FolderKeys, name_hash
 from untrusted_s3.store.records import FolderRecord, read_folders, read_record
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Version, is_gone, open_entry
 from untrusted_s3.vault.names import Names
 from untrusted_s3.vault.versions import read_versions
 
-_ALL = -1  # SQLite's LIMIT for no limit
+_MISFILED = "a checkpoint has it in another entry's place"
 
 
 class Folder:
@@ -52,6 +52,8 @@ class Folder:
         self.keys = FolderKeys.of(record.folder_id)
         self.state = state
         self._names: Names | None = None
+        # The sequence numbers of entries that a checkpoint has under the hash of another name
+        self._misfiled: set[int] = set()
 
     def close(self) -> None:
         """Free the memory and close the state."""
@@ -77,28 +79,36 @@ class Folder:
 
     def entry(self, path: str) -> Entry | DamagedEntry | None:
         """Return what has a path, also if it is deleted; None if nothing ever had. Lists nothing."""
-        found = self.state.entry(self.key.encrypt_name(path)) if path else None
-        return self._open(found) if found is not None else None
+        if not path:
+            return None
+        name = self.key.encrypt_name(path)
+        found = self.state.entry(name)
+        if found is None:
+            return None
+        if found.file_info.name != name:
+            return DamagedEntry(path, name, _MISFILED, deleted=False)
+        return self._open(found)
 
     def entries(
         self, directory: str = "", *, deleted: bool = False, matching: Callable[[str], object] = bool
     ) -> Iterator[Entry | DamagedEntry]:
         """Yield all entries below a directory whose path matches; the empty path is the whole folder.
 
-        Each is decrypted when it is its turn. The order is by directory, then by name, as bytes of UTF-8: a directory
-        comes before what is in it. For the whole folder, entries without a harmless path come last, whether they match
-        or not.
+        Entries that are announced as deleted or ignored are left out unless `deleted` is true or the announcement is
+        not authentic; these are damaged entries. Each is decrypted when it is its turn. The order is by directory, then
+        by name, as bytes of UTF-8: a directory comes before what is in it. For the whole folder, entries without a
+        harmless path come last, whether they match or not.
         """
         for path, sequence in self._all_names().below(directory, deleted):
             if matching(path):
-                yield self._open(self.state.entry_at(sequence))
+                yield self._entry_at(sequence)
         if not directory:
             yield from self.unnamed(deleted=deleted)
 
     def children(self, directory: str = "", *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
         """Yield the entries directly in a directory, by name."""
         for _, sequence in self._all_names().children(directory, deleted):
-            yield self._open(self.state.entry_at(sequence))
+            yield self._entry_at(sequence)
 
     def directories(self, directory: str = "", *, deleted: bool = False) -> Iterator[str]:
         """Yield the paths of the directories below one that have something in them."""
@@ -107,7 +117,7 @@ class Folder:
     def unnamed(self, *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
         """Yield the entries without a harmless path: their names do not decrypt, or would lead out of the folder."""
         for sequence in self._all_names().unnamed(deleted):
-            yield self._open(self.state.entry_at(sequence))
+            yield self._entry_at(sequence)
 
     async def versions(self, path: str) -> list[Version]:
         """Return all versions of a path within the history that the store keeps, oldest first.
@@ -116,6 +126,19 @@ class Folder:
         """
         found = read_versions(self.bucket, self.keys, self.key.encrypt_name(path))
         return [Version(since, self._open(entry)) async for since, entry in found]
+
+    async def has_data(self, encrypted_name: str) -> bool:
+        """Return whether the store has data of any version of a file. Raises StoreError."""
+        async for _ in self.bucket.list(self.keys.objects_of(encrypted_name)):
+            return True
+        return False
+
+    def _entry_at(self, sequence: int) -> Entry | DamagedEntry:
+        entry = self.state.entry_at(sequence)
+        if sequence in self._misfiled:
+            name = entry.file_info.name
+            return DamagedEntry(self._harmless_path(name), name, _MISFILED, deleted=False)
+        return self._open(entry)
 
     def _open(self, entry: LogEntry) -> Entry | DamagedEntry:
         return open_entry(entry, self.key, self.keys)
@@ -128,12 +151,18 @@ class Folder:
         return self._names
 
     def _read_names(self) -> Iterator[tuple[str | None, int, bool]]:
-        for sequence, raw in self.state.file_infos_after(0, _ALL):
+        for sequence, hashed, raw in self.state.named_file_infos():
             try:
                 message = pb.FileInfo.FromString(raw)
             except DecodeError as error:
                 raise DataError(f"sequence {sequence} of the state cannot be read: {error}") from error
-            yield self._harmless_path(message.name), sequence, is_gone(message)
+            if hashed != bytes.fromhex(name_hash(message.name)):
+                self._misfiled.add(sequence)
+                yield None, sequence, False
+                continue
+            # Anybody can write the outside of a file info: an entry is gone only if the encrypted part says so.
+            gone = is_gone(message) and isinstance(self._open(LogEntry(FileInfo(raw, message), None)), Entry)
+            yield self._harmless_path(message.name), sequence, gone
 
     def _harmless_path(self, encrypted_name: str) -> str | None:
         try:

@@ -46,7 +46,7 @@ class Selection:
                     if above not in given and not self.includes(above):
                         given.add(above)
                         directory = folder.entry(above)
-                        if directory is not None and not directory.deleted:
+                        if isinstance(directory, DamagedEntry) or (directory is not None and not directory.deleted):
                             yield directory
             yield entry
 

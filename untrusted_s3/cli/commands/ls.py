@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from untrusted_s3.cli.key_holder import QUIET, KeyHolderOptions, key_holder_options, opened_folder
+from untrusted_s3.cli.key_holder import (
+    QUIET,
+    KeyHolderOptions,
+    key_holder_options,
+    opened_folder,
+    tell_earlier_versions,
+)
 from untrusted_s3.cli.options import StoreOptions, common_options, option, store_options
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.errors import DataError, UsageError
@@ -63,17 +69,22 @@ def ls(
 async def _list(listing: _Listing, paths: tuple[str, ...], key_holder: KeyHolderOptions, store: StoreOptions) -> int:
     async with open_store(store) as bucket, opened_folder(bucket, key_holder) as folder:
         listing.show_paths(folder, paths or ("",))
+        await tell_earlier_versions(folder, listing.false_deletions)
         if listing.missing:
             return UsageError.exit_code
         return DataError.exit_code if listing.damaged else 0
 
 
 class _Listing:
-    """Prints entries as they come. `missing` and `damaged` say whether a path was missing or an entry damaged."""
+    """Prints entries as they come. `missing` and `damaged` say whether a path was missing or an entry damaged.
+
+    `false_deletions` has the encrypted names of entries that are falsely announced as deleted.
+    """
 
     def __init__(self, long: bool, recursive: bool, human_readable: bool, deleted: bool, as_json: bool) -> None:
         self.missing = False
         self.damaged = False
+        self.false_deletions: list[str] = []
         self._long = long
         self._recursive = recursive
         self._human_readable = human_readable
@@ -136,6 +147,8 @@ class _Listing:
 
         if isinstance(entry, DamagedEntry):
             self.damaged = True
+            if entry.deleted:
+                self.false_deletions.append(entry.encrypted_name)
             if self._as_json:
                 self._print(json.dumps(_damaged_json(entry)))
             else:
@@ -163,8 +176,8 @@ class _Listing:
 
 
 def is_deleted(entry: Entry | DamagedEntry) -> bool:
-    """Return whether the entry is a deletion."""
-    return entry.deleted
+    """Return whether the entry is a deletion. One that is not authentic is damage instead."""
+    return entry.deleted and getattr(entry, "kind", None) is not None
 
 
 def is_directory(entry: Entry | DamagedEntry) -> bool:

@@ -12,7 +12,13 @@ import click
 
 from untrusted_s3.cli.advice import advise
 from untrusted_s3.cli.allocator import reuse_large_buffers
-from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
+from untrusted_s3.cli.key_holder import (
+    KeyHolderOptions,
+    key_holder_options,
+    noting_deletions,
+    opened_folder,
+    tell_earlier_versions,
+)
 from untrusted_s3.cli.options import (
     StoreOptions,
     common_options,
@@ -112,7 +118,10 @@ async def _restore(
         run = Restoration(reader, opened, options, progress, list_path)
         if live_line is not None and not options.dry_run:
             await stack.enter_async_context(shown_progress(progress, "restored", live_line))
-        return await run.run(selection.of(folder))
+        false_deletions: list[str] = []
+        report = await run.run(noting_deletions(selection.of(folder), false_deletions))
+        await tell_earlier_versions(folder, false_deletions)
+        return report
 
 
 def _add_advice(report: RestoreReport) -> None:

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from untrusted_s3.cli.allocator import reuse_large_buffers
-from untrusted_s3.cli.key_holder import KeyHolderOptions, key_holder_options, opened_folder
+from untrusted_s3.cli.key_holder import (
+    KeyHolderOptions,
+    key_holder_options,
+    noting_deletions,
+    opened_folder,
+    tell_earlier_versions,
+)
 from untrusted_s3.cli.options import (
     StoreOptions,
     common_options,
@@ -130,7 +136,10 @@ async def _verify(
         if live_line is not None:
             await stack.enter_async_context(shown_progress(progress, "verified", live_line))
         verification = stack.enter_context(Verification(folder, progress, reading, list_objects=all_of_it))
-        return log, await verification.run(entries)
+        false_deletions: list[str] = []
+        report = await verification.run(noting_deletions(entries, false_deletions))
+        await tell_earlier_versions(folder, false_deletions)
+        return log, report
 
 
 def _print_report(log: list[Problem], report: VerifyReport | None, share: float | None, seed: int | None) -> None:
