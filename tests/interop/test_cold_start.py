@@ -67,7 +67,7 @@ def damage(path: Path) -> None:
         file.write(b"\xa5" * (size - size // 10))
 
 
-def test_a_state_that_is_damaged_in_its_middle_is_made_anew(
+def test_a_state_that_is_damaged_in_its_middle_is_rebuilt(
     gateway: Gateway, store: FilledStore, identity: Identity
 ) -> None:
     """Opening it succeeds, so the gateway notices the damage when a peer asks for the index."""

@@ -133,7 +133,7 @@ class Walk:
     def strike(self, strike: Strike) -> None:
         """Kill the gateway at such a request, and provoke the request in whichever way succeeds."""
         provoked_by = self.seen[strike.request_class]
-        ways = (_nothing, self._lose_state, self._begin_anew)
+        ways = (_nothing, self._lose_state, self._begin_with_nothing)
         assert (
             (provoked_by is not None and self._hit(provoked_by) and self._hit(strike))
             or any(self._hit(strike, prepare) for prepare in ways)
@@ -182,7 +182,7 @@ class Walk:
         self.gateway.kill()
         shutil.rmtree(self.gateway.state, ignore_errors=True)
 
-    def _begin_anew(self) -> None:
+    def _begin_with_nothing(self) -> None:
         self.gateway.kill()
         self.gateway = self.new_gateway()
         self.share_with(self.gateway)
