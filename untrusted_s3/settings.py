@@ -178,6 +178,25 @@ class SyncSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HTTPSettings:
+    """The gateway's HTTP pages.
+
+    Attributes:
+        max_connections: How many clients may be connected.
+        head_timeout: How long a client may take to send its request.
+        request_timeout: How long a connection may take in all.
+        store_timeout: How long the store may take to answer before the gateway is not ready.
+        store_check_lifetime: How long the answer of the store counts for readiness.
+    """
+
+    max_connections: int = 64
+    head_timeout: float = 5.0
+    request_timeout: float = 30.0
+    store_timeout: float = 5.0
+    store_check_lifetime: float = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpkeepSettings:
     """What the gateway does by itself, beside synchronizing.
 
@@ -272,6 +291,7 @@ class Settings:
         objects: Writing and reading objects.
         connections: Connections to peers.
         sync: Synchronizing folders.
+        http: The gateway's HTTP pages.
         upkeep: What the gateway does by itself.
         reading: Reading a folder with its password.
         identity: Identities in the store.
@@ -283,6 +303,7 @@ class Settings:
     objects: ObjectSettings = field(default_factory=ObjectSettings)
     connections: ConnectionSettings = field(default_factory=ConnectionSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)
+    http: HTTPSettings = field(default_factory=HTTPSettings)
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
     reading: ReadSettings = field(default_factory=ReadSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)

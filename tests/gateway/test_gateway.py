@@ -24,7 +24,7 @@ from untrusted_s3.errors import AddressUnavailable, StoreUnreachable
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.identity.certificate import Identity, generate
-from untrusted_s3.settings import ConnectionSettings, LogSettings, Settings, UpkeepSettings
+from untrusted_s3.settings import ConnectionSettings, HTTPSettings, LogSettings, Settings, UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import PeerRecord, write_record
@@ -48,6 +48,7 @@ def tuned(**upkeep: float) -> Settings:
     return Settings(
         connections=ConnectionSettings(dial_interval=0.1, max_dial_interval=0.1),
         log=LogSettings(segment_interval=0.01),
+        http=HTTPSettings(store_check_lifetime=0),
         upkeep=UpkeepSettings(**{"close_timeout": 0.5, **upkeep}),  # type: ignore[arg-type]
     )
 

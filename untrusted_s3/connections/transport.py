@@ -12,6 +12,7 @@ from untrusted_s3.bep.connection import Connection
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.events import Event, HelloReceived
 from untrusted_s3.connections.admission import Admission, UnadmittedConnections
+from untrusted_s3.connections.reasons import public_reason
 from untrusted_s3.connections.stall import StallTimer
 from untrusted_s3.errors import ProtocolError, RemoteProtocolError
 from untrusted_s3.settings import ConnectionSettings
@@ -267,9 +268,9 @@ class BEPTransport(asyncio.BufferedProtocol):
             self.end()
 
     def fail(self, error: Exception) -> None:
-        """End the connection because of `error`, and tell the peer."""
+        """End the connection because of `error`, and tell the peer what it may know of it."""
         self._error = self._error or error
-        self.close(str(error))
+        self.close(public_reason(error))
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -28,7 +28,7 @@ from untrusted_s3.gateway.http.server import HTTPServer
 from untrusted_s3.gateway.peers import Peers
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.gateway.settings import GatewaySettings
-from untrusted_s3.gateway.status import folder_status, peer_status, task_status, unknown_status
+from untrusted_s3.gateway.status import folder_status, peer_status, redacted, task_status, unknown_status
 from untrusted_s3.gateway.upkeep import Maintenance
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.local_files import store_directory
@@ -123,7 +123,7 @@ class Gateway:
         self._maintenance = Maintenance(
             bucket, lambda: self.folders.ids, settings.history, self.counters, tuning.upkeep
         )
-        self._http = HTTPServer(self, settings.http) if settings.http else None
+        self._http = HTTPServer(self, settings.http, settings.http_hosts, tuning.http) if settings.http else None
 
     # Life
 
@@ -208,6 +208,11 @@ class Gateway:
         """The names of background tasks that fail."""
         return self.supervisor.failing
 
+    @property
+    def problems(self) -> Sequence[str]:
+        """What does not work while the gateway serves on, for /readyz."""
+        return self.failing_tasks
+
     def tasks(self) -> Sequence[TaskStatus]:
         """Return the states of all background tasks."""
         return self.supervisor.status()
@@ -215,7 +220,7 @@ class Gateway:
     def status(self) -> dict[str, Any]:
         """Return the JSON of /api/status."""
         failures = self.folders.failures()
-        return {
+        status = {
             "device_id": str(self.device_id),
             "version": __version__,
             "store": str(self.bucket.location),
@@ -226,6 +231,8 @@ class Gateway:
             ],
             "tasks": [task_status(task) for task in self.tasks()],
         }
+        shown: dict[str, Any] = redacted(status)
+        return shown
 
     async def check_store(self) -> None:
         """Raise StoreError unless the store answers."""

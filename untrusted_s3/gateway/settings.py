@@ -15,6 +15,7 @@ class GatewaySettings:
     Attributes:
         listen: Addresses on which peers connect, such as tcp://0.0.0.0:22001.
         http: HOST:PORT of the HTTP pages, or None for no pages.
+        http_hosts: Host names by which clients reach the HTTP pages.
         name: The device name that peers see.
         state_directory: Where the local state is kept. It may be deleted while the gateway is stopped.
         buffer_memory: Bytes of memory for blocks on their way.
@@ -28,4 +29,5 @@ class GatewaySettings:
     state_directory: Path
     buffer_memory: int = DEFAULT_BUFFER_MEMORY
     history: float = DEFAULT_HISTORY
+    http_hosts: tuple[str, ...] = ()
     tuning: Settings = field(default_factory=Settings)

@@ -7,6 +7,7 @@ from typing import Any
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.gateway.peers import Peer, UnknownDevice
+from untrusted_s3.structured_logging import redact_text
 from untrusted_s3.supervisor import TaskStatus
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.session import Refusal
@@ -44,6 +45,16 @@ def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
         "folders": session.shared_folders if session else [],
         "error": "; ".join(map(_refusal_text, peer.refused.items())) or peer.error,
     }
+
+
+def redacted(value: Any) -> Any:
+    """Return a part of the status whose error texts, at any depth, have lost the signatures of URLs."""
+    if isinstance(value, dict):
+        return {
+            key: redact_text(inner) if key == "error" and isinstance(inner, str) else redacted(inner)
+            for key, inner in value.items()
+        }
+    return [redacted(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _refusal_text(refused: tuple[str, Refusal]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ class FakeGateway:
     Attributes:
         store_error: What `check_store` raises.
         status_error: What `status` raises.
+        store_checks: How often the store was asked.
+        go_on: Whether the store answers now.
         shown: The JSON of the status.
     """
 
@@ -25,10 +28,13 @@ class FakeGateway:
         self.background: list[TaskStatus] = []
         self.store_error: Exception | None = None
         self.status_error: Exception | None = None
+        self.store_checks = 0
+        self.go_on = asyncio.Event()
+        self.go_on.set()
         self.shown: dict[str, Any] = {"device_id": "X", "folders": [], "peers": []}
 
     @property
-    def failing_tasks(self) -> Sequence[str]:
+    def problems(self) -> Sequence[str]:
         return [task.name for task in self.background if task.failing]
 
     def tasks(self) -> Sequence[TaskStatus]:
@@ -40,6 +46,8 @@ class FakeGateway:
         return self.shown
 
     async def check_store(self) -> None:
+        self.store_checks += 1
+        await self.go_on.wait()
         if self.store_error is not None:
             raise self.store_error
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from tests.connections.loopback import until
 from tests.gateway.http.served import FakeGateway, failing, running
-from untrusted_s3.errors import AddressUnavailable, StoreUnreachable, UsageError
+from tests.secret_errors import leaks, private, secret_errors
+from untrusted_s3.addresses import HostPort
+from untrusted_s3.errors import AddressUnavailable, RemoteProtocolError, StoreUnreachable, UsageError
+from untrusted_s3.gateway.http.hosts import AllowedHosts
 from untrusted_s3.gateway.http.server import HTTPServer
+from untrusted_s3.settings import HTTPSettings
 
 Get = Callable[[str], Awaitable[tuple[int, str]]]
 
@@ -62,7 +76,7 @@ async def test_it_is_not_ready_while_it_starts_or_stops(gateway: FakeGateway, ge
 
 async def test_it_is_not_ready_without_its_store(gateway: FakeGateway, get: Get) -> None:
     gateway.store_error = StoreUnreachable("no answer")
-    assert await get("/readyz") == (503, "the store does not answer: no answer\n")
+    assert await get("/readyz") == (503, "the store is not available\n")
 
 
 async def test_failing_tasks_are_named_and_it_serves_on(gateway: FakeGateway, get: Get) -> None:
@@ -109,3 +123,165 @@ async def test_it_stops_and_starts_again(gateway: FakeGateway) -> None:
         assert len(server.addresses) == 1
         await server.stop()
         assert server.addresses == []
+
+
+async def raw(address: HostPort, request: bytes) -> bytes:
+    """Send bytes; what is answered until the server ends the connection."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(request)
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def serving(gateway: FakeGateway, *hosts: str, **settings: Any) -> AsyncIterator[HostPort]:
+    server = HTTPServer(gateway, "127.0.0.1:0", hosts, HTTPSettings(**settings))
+    await server.start()
+    yield server.addresses[0]
+    await server.stop()
+
+
+PATHS = ["/healthz", "/readyz", "/metrics", "/api/status", "/nothing"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8385", "localhost.evil.example", "127.0.0.1.evil.example", "", "a b", "[::1", "x@y"],
+)
+async def test_a_name_that_others_control_is_not_answered(gateway: FakeGateway, path: str, host: str) -> None:
+    async with serving(gateway) as address:
+        answer = await raw(address, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split(b" ")[1] in (b"403", b"400")
+    assert body in (b"this host name is not allowed\n", b"not a request that is understood\n")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:1",
+        "localhost",
+        "LOCALHOST.:8385",
+        "[::1]:8385",
+        "192.0.2.7",
+        "[2001:db8::1]",
+        "nas.home:8385",
+        "NAS.HOME",
+    ],
+)
+async def test_addresses_and_names_of_ours_are_answered(gateway: FakeGateway, host: str) -> None:
+    async with serving(gateway, "nas.home") as address:
+        answer = await raw(address, f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_more_hosts_than_one_and_a_target_with_a_host_are_refused(gateway: FakeGateway) -> None:
+    async with serving(gateway) as address:
+        two = await raw(address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
+        target = await raw(address, b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        none = await raw(address, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert two.split(b" ")[1] in (b"400", b"403")
+    assert target.split(b" ")[1] == b"403"
+    assert none.startswith(b"HTTP/1.0 200 "), "health checks of load balancers"
+
+
+@given(name=st.from_regex(r"[a-z0-9.:\[\]@-]{1,40}", fullmatch=True))
+def test_of_all_hosts_only_addresses_localhost_and_given_names_are_allowed(name: str) -> None:
+    host = name.rpartition(":")[0] if re.search(r":[0-9]{1,5}$", name) and name.count(":") == 1 else name
+    allowed = AllowedHosts(["nas.home"]).allow([name])
+    if allowed and host.removesuffix(".") not in ("localhost", "nas.home"):
+        bracketed = re.fullmatch(r"(?:\[(.*)\](?::[0-9]+)?|(.*))", host)
+        assert bracketed is not None
+        ipaddress.ip_address(bracketed[1] or bracketed[2])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "X"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_only_get_and_head(gateway: FakeGateway, method: str, path: str) -> None:
+    async with serving(gateway) as address:
+        answer = await raw(address, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert answer.split(b" ")[1] in (b"405", b"400")
+        answer = await raw(address, f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert answer.split(b" ")[1] in (b"200", b"404") and answer.endswith(b"\r\n\r\n")
+
+
+async def test_unfinished_requests_make_room_for_others(gateway: FakeGateway) -> None:
+    async with serving(gateway, max_connections=8, head_timeout=30) as address, AsyncExitStack() as stack:
+        unfinished = []
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            stack.callback(writer.close)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+            unfinished.append(reader)
+        assert (await raw(address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        await until(lambda: sum(not reader.at_eof() and reader.exception() is None for reader in unfinished) <= 8)
+
+
+@pytest.mark.parametrize("begun", [b"", b"G", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"])
+async def test_an_unfinished_request_ends_soon(gateway: FakeGateway, begun: bytes) -> None:
+    async with serving(gateway, head_timeout=0.05) as address:
+        assert await raw(address, begun) == b""
+
+
+async def test_a_client_that_does_not_read_its_answer_is_cut(gateway: FakeGateway) -> None:
+    gateway.shown = {"folders": [], "peers": [], "much": "x" * 50_000_000}
+    async with serving(gateway, request_timeout=0.5) as address:
+        reader, writer = await asyncio.open_connection(address.host, address.port, limit=1)
+        writer.write(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.sleep(1)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(50_000_000)
+        writer.close()
+
+
+@pytest.mark.parametrize("request_head", [b"GET /" + b"a" * 20_000, b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000])
+async def test_a_long_request_is_refused_without_repeating_it(gateway: FakeGateway, request_head: bytes) -> None:
+    async with serving(gateway) as address:
+        answer = await raw(address, request_head + b"\r\n\r\n")
+    assert b"aaaa" not in answer
+    assert answer == b"" or answer.split(b" ")[1] == b"400"
+
+
+async def test_those_who_ask_at_once_share_one_request_to_the_store(gateway: FakeGateway) -> None:
+    async with serving(gateway, store_check_lifetime=1000) as address:
+        gateway.go_on.clear()
+        asked = [
+            asyncio.ensure_future(raw(address, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")) for _ in range(20)
+        ]
+        await until(lambda: gateway.store_checks > 0)
+        gateway.go_on.set()
+        answers = await asyncio.gather(*asked)
+        answers.append(await raw(address, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    assert all(answer.endswith(b"\r\n\r\nready\n") for answer in answers)
+    assert gateway.store_checks == 1
+
+
+async def test_the_answer_of_the_store_counts_for_a_while_only(gateway: FakeGateway) -> None:
+    async with serving(gateway, store_check_lifetime=0.01) as address:
+        for _ in range(3):
+            await raw(address, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await asyncio.sleep(0.02)
+    assert gateway.store_checks == 3
+
+
+async def test_a_store_that_does_not_answer_in_time(gateway: FakeGateway) -> None:
+    gateway.go_on.clear()
+    async with serving(gateway, store_timeout=0.01) as address:
+        answer = await raw(address, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.split(b" ")[1] == b"503" and answer.endswith(b"\r\n\r\nthe store is not available\n")
+
+
+@pytest.mark.parametrize("error", secret_errors(), ids=lambda error: type(error).__name__)
+async def test_no_page_shows_the_text_of_an_error(gateway: FakeGateway, get: Get, error: Exception) -> None:
+    gateway.store_error = gateway.status_error = error
+    gateway.background = [replace(failing("dial"), error=str(error))]
+    with capture_logs():
+        for path in PATHS:
+            code, text = await get(path)
+            assert (leaks if isinstance(error, RemoteProtocolError) else private)(text) == []
+            assert code == {"/healthz": 200, "/readyz": 503, "/nothing": 404}.get(path, 500)

@@ -54,6 +54,13 @@ _logger = structlog.get_logger()
     help="Where devices connect; may be repeated.",
 )
 @http_option("Where to serve health, metrics and status; none for no HTTP.")
+@option(
+    "--http-host",
+    "http_hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A host name by which clients reach the HTTP pages, beside IP addresses and localhost; may be repeated.",
+)
 @option("--name", default="untrusted-s3", show_default=True, help="The device name that peers see.")
 @buffer_memory_option("Memory for blocks being received and sent.")
 @option(
@@ -88,6 +95,7 @@ def serve(
     context: click.Context,
     listen: tuple[str, ...],
     http: str,
+    http_hosts: tuple[str, ...],
     name: str,
     buffer_memory: int,
     history: int,
@@ -113,6 +121,7 @@ def serve(
         state_directory=state or store.data / "state",
         buffer_memory=buffer_memory * MIB,
         history=history * DAY,
+        http_hosts=http_hosts,
         tuning=tuning,
     )
     try:

@@ -1,57 +1,99 @@
-"""The pages: what each path answers, by the state of the gateway."""
+"""The pages: what each path answers, by the state of the gateway.
+
+The answers of /healthz and /readyz hold fixed phrases and the names of folders and tasks, never the text of an error.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from untrusted_s3.errors import StoreError
+from untrusted_s3.connections.reasons import public_reason
 from untrusted_s3.gateway.http.served import ServedGateway
+from untrusted_s3.settings import HTTPSettings
 from untrusted_s3.structured_logging import printable
+from untrusted_s3.supervisor import TaskSet
 
-_STORE_TIMEOUT = 5.0  # seconds
+Page = Callable[[], Awaitable[web.Response]]
 
 
 class Pages:
-    """The handlers of all paths."""
+    """The pages of all paths."""
 
-    def __init__(self, gateway: ServedGateway) -> None:
+    def __init__(self, gateway: ServedGateway, settings: HTTPSettings) -> None:
         self._gateway = gateway
+        self._store = _StoreCheck(gateway.check_store, settings)
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the paths with their handlers."""
-        return [
-            web.get("/healthz", self.health),
-            web.get("/readyz", self.readiness),
-            web.get("/metrics", self.metrics),
-            web.get("/api/status", self.status),
-        ]
+    @property
+    def by_path(self) -> Mapping[str, Page]:
+        """All paths."""
+        return {
+            "/healthz": self.health,
+            "/readyz": self.readiness,
+            "/metrics": self.metrics,
+            "/api/status": self.status,
+        }
 
-    async def health(self, request: web.Request) -> web.Response:
+    async def health(self) -> web.Response:
         """Answer as long as the process is alive."""
         return web.Response(text="alive\n")
 
-    async def readiness(self, request: web.Request) -> web.Response:
-        """Answer 200 while the gateway serves, and name the background tasks that fail; else 503."""
+    async def readiness(self) -> web.Response:
+        """Answer 200 while the gateway serves, and name what does not work; else 503."""
         if not self._gateway.ready:
             return web.Response(status=503, text="starting or stopping\n")
-        try:
-            async with asyncio.timeout(_STORE_TIMEOUT):
-                await self._gateway.check_store()
-        except (StoreError, TimeoutError) as error:
-            return web.Response(status=503, text=f"the store does not answer: {error}\n")
-        failing = self._gateway.failing_tasks
-        if failing:
-            return web.Response(text=f"ready, degraded: {', '.join(map(printable, failing))}\n")
+        reason = await self._store.failure()
+        if reason is not None:
+            return web.Response(status=503, text=f"{reason}\n")
+        problems = self._gateway.problems
+        if problems:
+            return web.Response(text=f"ready, degraded: {', '.join(map(printable, problems))}\n")
         return web.Response(text="ready\n")
 
-    async def metrics(self, request: web.Request) -> web.Response:
+    async def metrics(self) -> web.Response:
         """Answer with all metrics in the text format of Prometheus."""
         body = generate_latest(self._gateway.counters.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def status(self, request: web.Request) -> web.Response:
+    async def status(self) -> web.Response:
         """Answer with the status as JSON."""
         return web.json_response(self._gateway.status())
+
+    async def close(self) -> None:
+        """End a check of the store that is under way."""
+        await self._store.close()
+
+
+class _StoreCheck:
+    """Whether the store answers. Those who ask at once share one request, and its result is kept for a while."""
+
+    def __init__(self, check: Callable[[], Awaitable[None]], settings: HTTPSettings) -> None:
+        self._check = check
+        self._settings = settings
+        self._tasks = TaskSet()
+        self._running: asyncio.Task[str | None] | None = None
+        self._valid_until = float("-inf")
+
+    async def failure(self) -> str | None:
+        """Return why the store is not available, or None if it answers."""
+        now = asyncio.get_running_loop().time()
+        if self._running is None or (self._running.done() and now >= self._valid_until):
+            self._running = self._tasks.start(self._ask())
+        return await asyncio.shield(self._running)
+
+    async def close(self) -> None:
+        await self._tasks.cancel()
+        self._running = None
+
+    async def _ask(self) -> str | None:
+        reason = None
+        try:
+            async with asyncio.timeout(self._settings.store_timeout):
+                await self._check()
+        except Exception as error:
+            reason = public_reason(error)
+        self._valid_until = asyncio.get_running_loop().time() + self._settings.store_check_lifetime
+        return reason

@@ -26,8 +26,8 @@ class ServedGateway(Protocol):
         ...
 
     @property
-    def failing_tasks(self) -> Sequence[str]:
-        """The names of background tasks that fail."""
+    def problems(self) -> Sequence[str]:
+        """What does not work while the gateway serves on: names of background tasks, folders, the local disk."""
         ...
 
     def tasks(self) -> Sequence[TaskStatus]:
