@@ -147,6 +147,10 @@ class NoSuchBucket(StoreRefused):
     """The bucket does not exist."""
 
 
+class CredentialsRefused(StoreRefused):
+    """The store does not accept the credentials: unknown, wrong, expired or revoked."""
+
+
 class ConditionalWritesUnsupported(StoreRefused):
     """The store lets two concurrent `If-None-Match: *` PUTs of one key succeed."""
 

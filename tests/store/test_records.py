@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from tests.loops import RunAsync
 from tests.store.memory_bucket import MemoryBucket
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, PreconditionFailed
+from untrusted_s3.errors import (
+    CredentialsRefused,
+    DataError,
+    NoSuchBucket,
+    PreconditionFailed,
+    StoreError,
+    StoreRefused,
+    StoreUnreachable,
+)
 from untrusted_s3.store import layout
 from untrusted_s3.store.records import (
     FolderRecord,
@@ -244,3 +252,74 @@ async def test_all_folders_and_peers_are_found() -> None:
         await write_record(bucket, layout.peer_key(peer.device_id), peer.to_json())
     assert await read_folders(bucket) == sorted(folders, key=lambda folder: folder.folder_id)
     assert sorted(await read_peers(bucket), key=lambda peer: peer.name) == peers
+
+
+FOREIGN = ["peers/.DS_Store", "peers/My Laptop.json", "peers/sub/readme.txt", "folders/My Photos/readme.txt"]
+FOREIGN += ["folders/.DS_Store", "folders/ä/folder.json", "folders/photos/notes.txt", "peers/", "folders/x/y/z"]
+NAMES = st.sampled_from(["a", "b", "my-photos", "_" + "0" * 32])
+
+
+@given(
+    strays=st.dictionaries(st.sampled_from(FOREIGN), st.binary(max_size=9), max_size=5),
+    damaged=st.dictionaries(
+        NAMES.map("folders/{}/folder.json".format) | NAMES.map("peers/{}.json".format),
+        st.binary(min_size=1, max_size=50) | JSON.map(lambda value: json.dumps(value).encode()),
+        max_size=4,
+    ),
+)
+def test_what_is_readable_is_read_and_the_rest_is_named(
+    run_async: RunAsync, strays: dict[str, bytes], damaged: dict[str, bytes]
+) -> None:
+    """No object below peers/ or folders/ keeps the others from being read."""
+    folder, peer = FolderRecord("f", "label", b"token"), PeerRecord(ONE, "name")
+    bucket = MemoryBucket()
+    bucket.objects = {**strays, **damaged}
+
+    async def read() -> None:
+        await write_record(bucket, layout.FolderKeys.of("f").record, folder.to_json())
+        await write_record(bucket, layout.peer_key(ONE), peer.to_json())
+        folders, peers = await read_folders(bucket), await read_peers(bucket)
+        assert (list(folders), list(peers)) == ([folder], [peer])
+        named = {problem.path for problem in folders.unreadable + peers.unreadable}
+        assert (
+            damaged.keys()
+            <= named
+            <= bucket.objects.keys() | {layout.FolderKeys(f"folders/{name}/").record for name in ("My Photos", "ä")}
+        )
+
+    run_async(read())
+
+
+async def test_a_record_that_was_copied_to_another_key_is_unreadable() -> None:
+    bucket = MemoryBucket()
+    await write_record(bucket, layout.peer_key(ONE), PeerRecord(OTHER).to_json())
+    await write_record(bucket, layout.FolderKeys.of("a").record, FolderRecord("b", "", b"token").to_json())
+    folders, peers = await read_folders(bucket), await read_peers(bucket)
+    assert (list(folders), list(peers)) == ([], [])
+    assert layout.peer_key(OTHER) in peers.unreadable[0].reason
+    assert [problem.path for problem in folders.unreadable] == ["folders/a/folder.json"]
+
+
+@pytest.mark.parametrize("kind", [NoSuchBucket, CredentialsRefused, StoreUnreachable])
+async def test_a_store_that_fails_is_no_unreadable_record(kind: type[StoreError]) -> None:
+    bucket = RefusingBucket(kind)
+    await bucket.put(layout.peer_key(ONE), [b"{}"])
+    with pytest.raises(kind):
+        await read_peers(bucket)
+
+
+async def test_an_object_that_the_store_does_not_give_is_an_unreadable_record() -> None:
+    bucket = RefusingBucket(StoreRefused)
+    await bucket.put(layout.peer_key(ONE), [b"{}"])
+    assert [problem.path for problem in (await read_peers(bucket)).unreadable] == [layout.peer_key(ONE)]
+
+
+class RefusingBucket(MemoryBucket):
+    """Lists its objects and gives none."""
+
+    def __init__(self, kind: type[StoreError]) -> None:
+        super().__init__()
+        self._kind = kind
+
+    async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        raise self._kind("no")

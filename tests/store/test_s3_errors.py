@@ -10,6 +10,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ParamValidationError
 
 from untrusted_s3.errors import (
+    CredentialsRefused,
     NoSuchBucket,
     NoSuchKey,
     PreconditionFailed,
@@ -35,8 +36,8 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         (409, "ConditionalRequestConflict", PreconditionFailed, "taken"),
         (409, "BucketNotEmpty", StoreRefused, "409"),
         (403, "RequestTimeTooSkewed", StoreRefused, "clock"),
-        (403, "SignatureDoesNotMatch", StoreRefused, "access key and its secret"),
-        (401, "", StoreRefused, "credentials"),
+        (403, "SignatureDoesNotMatch", CredentialsRefused, "access key and its secret"),
+        (401, "", CredentialsRefused, "credentials"),
         (403, "AccessDenied", StoreRefused, "lack a right"),
         (403, "QuotaExceeded", StoreRefused, "full"),
         (507, "XMinioStorageFull", StoreRefused, "full"),

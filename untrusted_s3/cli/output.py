@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from untrusted_s3.errors import FAILED
 from untrusted_s3.problem import Problem
 from untrusted_s3.structured_logging import printable
 
@@ -38,6 +39,13 @@ def print_problems(title: str, problems: Iterable[Problem]) -> None:
         click.echo(f"{title}:", err=True)
     for problem in problems:
         click.echo(f"  {printable(problem.path)}: {printable(problem.reason)}", err=True)
+
+
+def report_unreadable(unreadable: Sequence[Problem]) -> None:
+    """Print records of the store that cannot be read, if there are any, and end the command with exit code 1."""
+    if unreadable:
+        print_problems("unreadable in the store", unreadable)
+        raise click.exceptions.Exit(FAILED)
 
 
 def counted(number: int, noun: str) -> str:

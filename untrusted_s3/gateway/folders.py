@@ -69,7 +69,10 @@ class Folders:
 
     async def open_all(self) -> None:
         """Open all folders of the store, except those that are being removed. Raises StoreError or DataError."""
-        for record in await read_folders(self._bucket):
+        found = await read_folders(self._bucket)
+        for problem in found.unreadable:
+            _logger.error("folder not readable", key=problem.path, reason=problem.reason)
+        for record in found:
             if record.removed:
                 _logger.warning(
                     "folder not opened", folder=record.folder_id, reason=str(FolderRemovalUnfinished(record.folder_id))

@@ -90,11 +90,14 @@ class Peers:
         """Read the records of all accepted devices.
 
         Ends the sessions of devices that are no longer accepted or whose record has changed; the latter come back.
-        Raises StoreError or DataError.
+        A device whose record cannot be read stays as it is. Raises StoreError.
         """
-        records = {record.device_id: record for record in await read_peers(self._bucket)}
+        found = await read_peers(self._bucket)
+        records = {record.device_id: record for record in found}
+        unreadable = {problem.path for problem in found.unreadable}
         for device_id in self.accepted.keys() - records.keys():
-            self._end_session(self.accepted.pop(device_id), "not accepted any more")
+            if layout.peer_key(device_id) not in unreadable:
+                self._end_session(self.accepted.pop(device_id), "not accepted any more")
         for device_id, record in records.items():
             peer = self.accepted.setdefault(device_id, Peer(record))
             if peer.record != record:

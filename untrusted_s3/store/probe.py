@@ -14,11 +14,14 @@ import aiohttp
 
 from untrusted_s3.errors import (
     ConditionalWritesUnsupported,
+    DataError,
     PreconditionFailed,
     StoreRefused,
     StoreUnreachable,
 )
+from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.records import StoreRecord, read_folders, read_peers, read_record
 from untrusted_s3.store.s3 import S3Bucket
 from untrusted_s3.store.s3_errors import clock_skew
 from untrusted_s3.units import KIB, MIB
@@ -90,6 +93,18 @@ async def probe_rights(bucket: Bucket) -> str:
     if await bucket.size(key) is not None:
         raise StoreRefused("an object that was deleted is still there")
     return "write, read, list, delete"
+
+
+async def probe_records(bucket: Bucket) -> str:
+    """Check that the store's records can be read. Raises StoreRefused, which names those that cannot."""
+    try:
+        await read_record(bucket, layout.STORE, StoreRecord.from_json)
+    except DataError as error:
+        raise StoreRefused(str(error)) from error
+    folders, peers = await read_folders(bucket), await read_peers(bucket)
+    if unreadable := folders.unreadable + peers.unreadable:
+        raise StoreRefused("; ".join(f"{problem.path}: {problem.reason}" for problem in unreadable))
+    return f"{len(folders)} folders, {len(peers)} devices"
 
 
 async def probe_clock(bucket: S3Bucket) -> str:

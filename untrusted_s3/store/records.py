@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -16,7 +17,15 @@ from untrusted_s3.bep.constants import (
     MAX_PASSWORD_TOKEN_SIZE,
 )
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed
+from untrusted_s3.errors import (
+    CredentialsRefused,
+    DataError,
+    NoSuchBucket,
+    NoSuchKey,
+    PreconditionFailed,
+    StoreRefused,
+)
+from untrusted_s3.problem import Problem
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import FORMAT, VERSION
@@ -34,7 +43,20 @@ MAX_SHARED_FOLDERS: Final = 10_000
 
 _INDEX_ID_DIGITS = 16
 _INSTANCE_DIGITS = 32
+_PLAIN_KEY = re.compile(r"[0-9A-Za-z._/-]+")  # no other character is in a key of ours (store/layout.py)
 _LAST_SECOND = 253_402_300_799  # of the year 9999
+
+
+class Records(list[Record]):
+    """The readable records of one kind.
+
+    Attributes:
+        unreadable: What else lies where such records are, by its key: damaged records, and foreign objects.
+    """
+
+    def __init__(self, records: Iterable[Record] = (), unreadable: Iterable[Problem] = ()) -> None:
+        super().__init__(records)
+        self.unreadable = list(unreadable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,21 +253,49 @@ async def open_store(bucket: Bucket) -> StoreRecord:
     return await create_or_read(bucket, layout.STORE, fresh.to_json(), StoreRecord.from_json)
 
 
-async def read_folders(bucket: Bucket) -> list[FolderRecord]:
-    """Return all folders of the store, by ID. Raises DataError or StoreError."""
-    records = []
+async def read_folders(bucket: Bucket) -> Records[FolderRecord]:
+    """Return all folders of the store, by ID. Raises StoreError if the store cannot be listed or reached."""
+    found = Records[FolderRecord]()
     async for keys in list_folders(bucket):
-        record = await read_record(bucket, keys.record, FolderRecord.from_json)
-        if record is not None:
-            records.append(record)
-    return sorted(records, key=lambda record: record.folder_id)
+        await _read_into(found, bucket, keys.record, FolderRecord.from_json, _folder_key)
+    found.sort(key=lambda record: record.folder_id)
+    return found
 
 
-async def read_peers(bucket: Bucket) -> list[PeerRecord]:
-    """Return all accepted devices, in any order. Raises DataError or StoreError."""
-    peers = []
+async def read_peers(bucket: Bucket) -> Records[PeerRecord]:
+    """Return all accepted devices, in any order. Raises StoreError if the store cannot be listed or reached."""
+    found = Records[PeerRecord]()
     async for item in bucket.list(layout.PEERS):
-        record = await read_record(bucket, item.key, PeerRecord.from_json)
-        if record is not None:
-            peers.append(record)
-    return peers
+        await _read_into(found, bucket, item.key, PeerRecord.from_json, _peer_key)
+    return found
+
+
+def _folder_key(record: FolderRecord) -> str:
+    return layout.FolderKeys.of(record.folder_id).record
+
+
+def _peer_key(record: PeerRecord) -> str:
+    return layout.peer_key(record.device_id)
+
+
+async def _read_into(
+    found: Records[Record],
+    bucket: Bucket,
+    key: str,
+    from_json: Callable[[dict[str, Any]], Record],
+    key_of: Callable[[Record], str],
+) -> None:
+    if not _PLAIN_KEY.fullmatch(key):
+        found.unreadable.append(Problem(key, "it is not a key of this program"))
+        return
+    try:
+        record = await read_record(bucket, key, from_json)
+    except (NoSuchBucket, CredentialsRefused):
+        raise
+    except (DataError, StoreRefused) as error:
+        found.unreadable.append(Problem(key, str(error).removeprefix(f"{key} ")))
+        return
+    if record is not None and key_of(record) != key:
+        found.unreadable.append(Problem(key, f"its content belongs to {key_of(record)}"))
+    elif record is not None:
+        found.append(record)

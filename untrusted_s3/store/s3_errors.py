@@ -17,6 +17,7 @@ from botocore.exceptions import (
 )
 
 from untrusted_s3.errors import (
+    CredentialsRefused,
     NoSuchBucket,
     NoSuchKey,
     PreconditionFailed,
@@ -69,7 +70,9 @@ def refusal(status: int, code: str, what: str) -> StoreError:
     if code == "RequestTimeTooSkewed":
         return StoreRefused("the store refuses the time of this machine: set its clock (NTP)")
     if code in _CREDENTIALS or status == 401:
-        return StoreRefused(f"the store does not accept the credentials ({code}): check the access key and its secret")
+        return CredentialsRefused(
+            f"the store does not accept the credentials ({code}): check the access key and its secret"
+        )
     if status == 403:
         return StoreRefused(f"the store denies {what} ({code or 403}): the credentials lack a right, or are wrong")
     if status in _RETRYABLE:

@@ -17,7 +17,7 @@ def test_doctor_finds_a_good_store_good(run_cli: RunCLI, store_arguments: list[s
     outcome = run_cli("doctor", *store_arguments)
     lines = outcome.stdout.splitlines()
     assert outcome.exit_code == 0 and outcome.stderr == ""
-    assert [line.split()[0] for line in lines] == ["ok"] * 8 + ["note"]
+    assert [line.split()[0] for line in lines] == ["ok"] * 9 + ["note"]
     assert "AbortIncompleteMultipartUpload" in lines[-1]
 
 
@@ -27,7 +27,7 @@ def test_doctor_sets_the_lifecycle_rule_that_is_missing(run_cli: RunCLI, store_a
     outcome = run_cli("doctor", "--set-lifecycle", *store_arguments)
     assert outcome.exit_code == 0 and "by a rule that was added" in outcome.stdout.splitlines()[-1]
     outcome = run_cli("doctor", *store_arguments)
-    assert [line.split()[0] for line in outcome.stdout.splitlines()] == ["ok"] * 9
+    assert [line.split()[0] for line in outcome.stdout.splitlines()] == ["ok"] * 10
 
 
 @pytest.mark.store

@@ -59,3 +59,31 @@ async def test_the_removal_of_a_folder(store_arguments: list[str], s3_server: S3
     assert left == {key for key in before if not key.startswith(("folders/photos/", "nodes/"))}
     assert [upload async for upload in bucket.list_multipart_uploads("")] == []
     await bucket.close()
+
+
+@pytest.mark.store
+async def test_a_stray_object_and_a_damaged_record_do_not_hide_the_others(
+    store_arguments: list[str], s3_server: S3Server, bucket_prefix: str
+) -> None:
+    location = StoreLocation(s3_server.bucket, f"{bucket_prefix}/")
+    bucket = await S3Bucket.open(location, s3_server.endpoint_url)
+    record = records.FolderRecord("photos", "Fotos", b"token")
+    await records.write_record(bucket, FolderKeys.of("photos").record, record.to_json())
+    await records.write_record(bucket, layout.peer_key(DEVICE), records.PeerRecord(DEVICE).to_json())
+    bad = ["folders/damaged/folder.json", "peers/.DS_Store"]
+    for key in bad:
+        await bucket.put(key, [b"\0\0"])
+    bucket.client.put_object(
+        Bucket=location.bucket, Key=f"{location.prefix}folders/My Photos/readme.txt", Body=b"hello"
+    )
+    await bucket.close()
+
+    folders = python_m("folders", "list", "--json", *store_arguments)
+    assert (folders.returncode, [folder["id"] for folder in json.loads(folders.stdout)]) == (1, ["photos"])
+    assert "folders/damaged/folder.json" in folders.stderr and "folders/My Photos/" in folders.stderr
+    peers = python_m("peers", "list", "--json", *store_arguments)
+    assert (peers.returncode, [peer["device_id"] for peer in json.loads(peers.stdout)]) == (1, [str(DEVICE)])
+    assert "peers/.DS_Store" in peers.stderr
+    report = python_m("doctor", "--json", *store_arguments)
+    (check,) = [check for check in json.loads(report.stdout)["checks"] if check["name"] == "records"]
+    assert check["result"] == "FAIL" and all(key in check["message"] for key in bad)

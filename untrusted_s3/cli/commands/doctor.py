@@ -21,6 +21,7 @@ Check = tuple[str, bool, Callable[[S3Bucket], Awaitable[str]]]
 # Name, whether a gateway needs it, probe
 _CHECKS: tuple[Check, ...] = (
     ("rights", True, probe.probe_rights),
+    ("records", True, probe.probe_records),
     ("clock", True, probe.probe_clock),
     ("conditional writes", True, probe.probe_conditional_writes),
     ("presigned ranges", True, probe.probe_presigned_ranges),

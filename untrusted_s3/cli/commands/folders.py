@@ -8,7 +8,7 @@ import click
 import uvloop
 
 from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
-from untrusted_s3.cli.output import print_json, print_table
+from untrusted_s3.cli.output import print_json, print_table, report_unreadable
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store import records
@@ -39,6 +39,7 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
         print_json([dict(zip(("id", "label", "prefix"), row, strict=True)) for row in rows])
     else:
         print_table(("FOLDER", "LABEL", "KEY PREFIX"), rows)
+    report_unreadable(found.unreadable)
 
 
 @folders.command("remove")

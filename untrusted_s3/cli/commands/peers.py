@@ -8,7 +8,7 @@ import uvloop
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.identity import IdentityOptions, identity_options
 from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
-from untrusted_s3.cli.output import print_json, print_table
+from untrusted_s3.cli.output import print_json, print_table, report_unreadable
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.errors import UsageError
@@ -42,6 +42,7 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
     else:
         rows = [(peer.device_id, peer.name, " ".join(peer.addresses), " ".join(peer.share)) for peer in found]
         print_table(("DEVICE ID", "NAME", "ADDRESSES", "SHARE"), rows)
+    report_unreadable(found.unreadable)
 
 
 @peers.command("add")
