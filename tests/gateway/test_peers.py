@@ -167,20 +167,25 @@ async def test_a_second_connection_has_time_to_speak(host: Host, connect: Connec
     assert host.peers.accepted[identity.device_id].session is old
 
 
-async def test_records_are_read_again_after_one_that_is_damaged(settings: Settings) -> None:
-    bucket, identity = SimulatedBucket(), generate()
+async def test_a_damaged_record_hides_no_other_and_takes_nothing_away(settings: Settings) -> None:
+    bucket, identity, other = SimulatedBucket(), generate(), generate()
     peers = Peers(bucket, OURS.device_id, settings)
-    damaged, key = layout.peer_key(generate().device_id), layout.peer_key(identity.device_id)
-    bucket.store.put(damaged, b"no JSON")
-    bucket.store.put(key, json.dumps(PeerRecord(identity.device_id).to_json()).encode())
+    keys = [layout.peer_key(device.device_id) for device in (identity, other)]
+    for device, key in zip((identity, other), keys, strict=True):
+        bucket.store.put(key, json.dumps(PeerRecord(device.device_id).to_json()).encode())
+    await peers.load()
+    bucket.store.put("peers/.DS_Store", b"no JSON")
+    bucket.store.put(keys[1], b"no JSON")
     with capture_logs() as log:
-        reading = asyncio.create_task(peers.run(interval=0.001))
-        await until(lambda: len(log) >= 2)
-        await bucket.delete(damaged)
-        await until(lambda: list(peers.accepted) == [identity.device_id])
-    assert {line["event"] for line in log} == {"accepted devices not read"}
-    reading.cancel()
-    await asyncio.wait([reading])
+        await peers.load()
+        await peers.load()
+    assert peers.accepted.keys() == {identity.device_id, other.device_id}
+    assert sorted((line["event"], line["key"]) for line in log) == sorted(
+        ("accepted device not readable", key) for key in ("peers/.DS_Store", keys[1])
+    )
+    await bucket.delete(keys[1])
+    await peers.load()
+    assert list(peers.accepted) == [identity.device_id]
 
 
 @pytest.mark.parametrize("we_dial_first", [False, True])

@@ -74,6 +74,7 @@ class Peers:
         self._second_connection_timeout = settings.sync.second_connection_timeout
         self._clock = clock
         self._lookups = 0
+        self._unreadable: set[str] = set()
 
     # The records
 
@@ -94,7 +95,10 @@ class Peers:
         """
         found = await read_peers(self._bucket)
         records = {record.device_id: record for record in found}
-        unreadable = {problem.path for problem in found.unreadable}
+        unreadable = {problem.path: problem.reason for problem in found.unreadable}
+        for key in unreadable.keys() - self._unreadable:
+            _logger.error("accepted device not readable", key=key, reason=unreadable[key])
+        self._unreadable = set(unreadable)
         for device_id in self.accepted.keys() - records.keys():
             if layout.peer_key(device_id) not in unreadable:
                 self._end_session(self.accepted.pop(device_id), "not accepted any more")

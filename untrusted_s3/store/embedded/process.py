@@ -6,8 +6,8 @@ import contextlib
 import ctypes
 import http.client
 import importlib.metadata
-import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -25,12 +25,15 @@ from botocore.credentials import Credentials as SigningKeys
 from untrusted_s3.errors import EmbeddedStoreMissing, StoreUnreachable
 from untrusted_s3.store.embedded.files import Credentials, Ports
 from untrusted_s3.store.embedded.ports import all_ports, listening_addresses
+from untrusted_s3.units import KIB
 
 BUCKET: Final = "untrusted-s3"
 REGION: Final = "us-east-1"
 
 POLL_INTERVAL: Final = 0.05
 _REQUEST_TIMEOUT = 5.0
+_MAX_ANSWER = 64 * KIB
+_READINESS_KEY = "probe/ready"
 _LOG_LINES_SHOWN = 10
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -57,6 +60,7 @@ class ServerProcess:
         cls, weed: Path, directory: Path, lock: int, ports: Ports, credentials: Credentials, memory_limit: str
     ) -> ServerProcess:
         """Start the program `weed` on `directory`; it inherits the file descriptor `lock`. Raises OSError."""
+        _write_security(directory)
         volumes = directory / "volumes"
         volumes.mkdir(mode=0o700, exist_ok=True)
         # weed looks for configuration files in HOME and in the working directory; it must find none from elsewhere.
@@ -75,6 +79,8 @@ class ServerProcess:
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
             "-master.telemetry=false",
+            # The filer would take anybody's requests, those of web pages as well; S3 reaches it over gRPC.
+            "-disableHttp=true",
             # A resumed master may refuse the volume server's first call, and the next one comes 5 seconds later. The
             # only state to resume is an identity for telemetry; the volumes report themselves.
             "-master.resumeState=false",
@@ -117,7 +123,7 @@ class ServerProcess:
             # weed silently moves on to the next port if one is busy.
             if listening_addresses(self.pid) - asked:
                 raise PortTakenError
-            if _has_volumes(self.ports["master"]) and answers(self.ports["s3"], self._credentials):
+            if answers(self.ports["s3"], self._credentials) and _reads_and_writes(self.ports["s3"], self._credentials):
                 return
             time.sleep(POLL_INTERVAL)
         if self._process.returncode is None:
@@ -180,28 +186,47 @@ def die_with_parent() -> Callable[[], None] | None:
 
 def answers(port: int, credentials: Credentials) -> bool:
     """Return whether the S3 server on a loopback port accepts the credentials and has the bucket."""
-    request = AWSRequest("HEAD", f"http://127.0.0.1:{port}/{BUCKET}")
+    return _request("HEAD", port, f"/{BUCKET}", credentials) is not None
+
+
+def _reads_and_writes(port: int, credentials: Credentials) -> bool:
+    """Return whether the S3 server writes, reads and deletes; without its volumes it answers but does not."""
+    path, body = f"/{BUCKET}/{_READINESS_KEY}", secrets.token_bytes(16)
+    return (
+        _request("PUT", port, path, credentials, body) is not None
+        and _request("GET", port, path, credentials) == body
+        and _request("DELETE", port, path, credentials) is not None
+    )
+
+
+def _request(method: str, port: int, path: str, credentials: Credentials, body: bytes = b"") -> bytes | None:
+    """Send a signed request and return the answer's body, or None if it fails."""
+    request = AWSRequest(method, f"http://127.0.0.1:{port}{path}", data=body)
     S3SigV4Auth(SigningKeys(credentials.access_key, credentials.secret_key), "s3", REGION).add_auth(request)
     with (
         contextlib.suppress(OSError, http.client.HTTPException),
         contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=_REQUEST_TIMEOUT)) as connection,
     ):
-        connection.request("HEAD", f"/{BUCKET}", headers=dict(request.headers.items()))
-        return connection.getresponse().status == http.HTTPStatus.OK
-    return False
+        connection.request(method, path, body, dict(request.headers.items()))
+        response = connection.getresponse()
+        content = response.read(_MAX_ANSWER)
+        if response.status < http.HTTPStatus.MULTIPLE_CHOICES:
+            return content
+    return None
 
 
-def _has_volumes(master_port: int) -> bool:
-    """Return whether the master knows its volume server. Before that, S3 answers but neither reads nor writes."""
-    with (
-        contextlib.suppress(OSError, ValueError, KeyError, TypeError, http.client.HTTPException),
-        contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", master_port, timeout=_REQUEST_TIMEOUT)
-        ) as connection,
-    ):
-        connection.request("GET", "/dir/status")
-        return bool(json.load(connection.getresponse())["Topology"]["Max"] > 0)
-    return False
+def _write_security(directory: Path) -> None:
+    """Write weed's security.toml, which it finds in its working directory: new keys for each start.
+
+    With them, the volume server takes no request without a token that only the master and the filer can make.
+    """
+    tables = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+    keys = "".join(f'[{table}]\nkey = "{secrets.token_hex(32)}"\n' for table in tables)
+    path = directory / "security.toml"
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{keys}[access]\nui = false\n")
 
 
 def _log_path(directory: Path) -> Path:

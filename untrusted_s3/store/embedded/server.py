@@ -5,6 +5,7 @@ lock lasts as long as the server, even if the process that started it ends befor
 
     credentials.json   access key and secret key, made once
     endpoint.json      where the server listens, or listened last, so that its address stays the same
+    security.toml      SeaweedFS's internal keys, new at each start
     seaweedfs.log      the log of the latest start
     volumes/           SeaweedFS's own data
 """
