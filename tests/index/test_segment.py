@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import crc32c
 import pytest
@@ -18,16 +19,22 @@ from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.errors import DataError, FolderRefused, RemoteProtocolError
 from untrusted_s3.index import segment_pb2 as pb
 from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
-from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, Segment, decode_segment, encode_segment
+from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, MAX_TIME_MS, Segment, decode_segment, encode_segment
 
+SOUND: dict[str, Any] = {"writer": bytes(32), "append_id": bytes(16), "first_sequence": 1}
 KEY = "folders/f/log/00000000000000000007"
 UINT32, UINT64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+HASHES = st.text("0123456789abcdef", min_size=32, max_size=32)
 STORED = st.builds(
-    StoredObject,
-    content_hash=st.text("0123456789abcdef", min_size=32, max_size=32),
-    size=st.integers(1, 2**63),
-    part_size=UINT64,
-    part_crc32c=st.lists(UINT32, max_size=4).map(tuple),
+    lambda name, size, crc: StoredObject(name, size, 0, (crc,)), HASHES, st.integers(1065, 2**56), UINT32
+) | st.builds(
+    lambda name, part_size, last, crcs: StoredObject(
+        name, part_size * (len(crcs) - 1) + min(last, part_size), part_size, tuple(crcs)
+    ),
+    HASHES,
+    st.integers(1065, 2**50),
+    st.integers(1065, 2**50),
+    st.lists(UINT32, min_size=1, max_size=4),
 )
 NUMBERS = st.integers(0, 50)
 ENTRIES = (
@@ -39,7 +46,7 @@ SEGMENTS = st.builds(
     Segment,
     writer=st.builds(DeviceID, st.binary(min_size=32, max_size=32)),
     append_id=st.binary(min_size=16, max_size=16),
-    time_ms=st.integers(-(2**63), 2**63 - 1),
+    time_ms=st.integers(0, MAX_TIME_MS),
     first_sequence=st.integers(1, 2**62),
     entries=st.lists(ENTRIES, max_size=4).map(tuple),
     cursors=st.lists(
@@ -116,16 +123,86 @@ def test_another_version_of_the_format_is_told_from_damage() -> None:
     "message",
     [
         b"\xff",
-        pb.Segment(writer=b"short", first_sequence=1).SerializeToString(),
-        pb.Segment(writer=bytes(32), cursors=[pb.PeerCursor(device_id=b"short")]).SerializeToString(),
-        pb.Segment(writer=bytes(32), entries=[pb.Entry(file_info=b"\xff")]).SerializeToString(),
-        pb.Segment(writer=bytes(32), entries=[pb.Entry(file_info=plaintext("a.txt"))]).SerializeToString(),
+        pb.Segment(**{**SOUND, "writer": b"short"}).SerializeToString(),
+        pb.Segment(**SOUND, cursors=[pb.PeerCursor(device_id=b"short")]).SerializeToString(),
+        pb.Segment(**SOUND, entries=[pb.Entry(file_info=b"\xff")]).SerializeToString(),
+        pb.Segment(**SOUND, entries=[pb.Entry(file_info=plaintext("a.txt"))]).SerializeToString(),
     ],
     ids=["not protobuf", "writer", "cursor", "no file info", "plaintext"],
 )
 def test_sound_bytes_that_say_nonsense(message: bytes) -> None:
     with pytest.raises(DataError, match=KEY):
         decode_segment(sealed(message), KEY)
+
+
+FILE, OBJECT = file("a").raw, {"content_hash": "0" * 32, "object_size": 2000, "part_crc32c": [7]}
+LARGE = file("a", sizes=(5000, 5000)).raw
+
+
+def changed(info: bytes, change: Callable[[bep.FileInfo], object]) -> bytes:
+    message = bep.FileInfo.FromString(info)
+    change(message)
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        {"append_id": b""},
+        {"append_id": bytes(17)},
+        {"writer": bytes(33)},
+        {"time_ms": -1},
+        {"time_ms": MAX_TIME_MS + 1},
+        {"first_sequence": 0},
+        {"first_sequence": 2**63},
+        {"cursors": [pb.PeerCursor(device_id=bytes(32), sequence=2**63)]},
+    ],
+    ids=str,
+)
+def test_fields_of_a_segment_out_of_range(segment: dict[str, Any]) -> None:
+    decode_segment(sealed(pb.Segment(**SOUND).SerializeToString()), KEY)
+    with pytest.raises(DataError, match=KEY):
+        decode_segment(sealed(pb.Segment(**{**SOUND, **segment}).SerializeToString()), KEY)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"content_hash": "../" * 10 + "00"},
+        {"content_hash": "0" * 31},
+        {"content_hash": "A" * 32},
+        {"content_hash": "0" * 32 + "/"},
+        {"content_hash": ""},
+        {"object_size": 1064},
+        {"object_size": 0},
+        {"object_size": 2**63},
+        {"object_size": 2**64 - 1},
+        {"part_crc32c": []},
+        {"part_crc32c": [1, 2]},
+        {"part_size": 2000, "part_crc32c": [1, 2]},
+        {"part_size": 1000, "part_crc32c": [1]},
+        {"part_size": 2**64 - 1},
+        {"part_size": 1, "part_crc32c": [1] * 1999},
+        {"file_info": directory("a").raw},
+        {"file_info": deleted("a").raw},
+        {"file_info": LARGE},
+        {"file_info": changed(FILE, lambda info: setattr(info, "size", -1))},
+        {"file_info": changed(FILE, lambda info: setattr(info, "type", 4))},
+        {"file_info": changed(FILE, lambda info: setattr(info, "name", "../a"))},
+        {"file_info": changed(FILE, lambda info: setattr(info, "name", ""))},
+        {"file_info": changed(FILE, lambda info: setattr(info.blocks[0], "offset", -1))},
+        {"file_info": changed(FILE, lambda info: setattr(info.blocks[0], "offset", 1))},
+        {"file_info": changed(FILE, lambda info: setattr(info.blocks[0], "size", 0))},
+        {"file_info": changed(FILE, lambda info: setattr(info, "size", 1063))},
+    ],
+    ids=str,
+)
+def test_fields_of_an_entry_out_of_range(wrong: dict[str, Any]) -> None:
+    good: dict[str, Any] = {"file_info": FILE, **OBJECT}
+    decode_segment(sealed(pb.Segment(**SOUND, entries=[pb.Entry(**good)]).SerializeToString()), KEY)
+    bad = pb.Segment(**SOUND, entries=[pb.Entry(**good), pb.Entry(**{**good, **wrong})])
+    with pytest.raises(DataError, match=KEY):
+        decode_segment(sealed(bad.SerializeToString()), KEY)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +223,6 @@ def test_limits_for_peers_do_not_apply_to_the_log(change: Callable[[bep.FileInfo
     raw = info.SerializeToString()
     with pytest.raises((RemoteProtocolError, FolderRefused)):
         parse_file_info(raw)
-    message = pb.Segment(writer=bytes(32), entries=[pb.Entry(file_info=raw)])
+    message = pb.Segment(**SOUND, entries=[pb.Entry(file_info=raw)])
     (found,) = decode_segment(sealed(message.SerializeToString()), KEY).entries
     assert (found.file_info.raw, found.file_info.message) == (raw, info)

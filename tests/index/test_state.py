@@ -68,7 +68,7 @@ def test_a_new_version_takes_the_place_of_the_old_one(state: FolderState) -> Non
 
 
 def test_all_of_a_stored_object_comes_back(state: FolderState) -> None:
-    stored = StoredObject("c" * 32, 1 << 40, 1 << 33, (0, 0xFFFF_FFFF, 7))
+    stored = StoredObject("c" * 32, 3 << 33, 1 << 33, (0, 0xFFFF_FFFF, 7))
     change = Entry(file("a"), stored)
     state.apply(1, Segment(device(1), bytes(16), 0, 1, (change,), ()))
     assert state.entry(encrypted_name("a")) == change

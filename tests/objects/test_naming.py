@@ -11,7 +11,8 @@ from tests.file_infos import block_token, file
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.constants import TOKEN_SIZE
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
-from untrusted_s3.objects.naming import content_hash, is_object_name, object_names
+from untrusted_s3.objects.naming import content_hash, object_names
+from untrusted_s3.store.layout import is_object_name
 
 UNKNOWN_FIELDS = b"\xfa\x3f\x03abc"
 

@@ -31,7 +31,7 @@ from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.index.segment import Segment
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import write_record
-from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind
+from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind, open_entry
 from untrusted_s3.vault.folder import Folder, open_folder
 from untrusted_s3.vault.selection import Selection
 
@@ -246,9 +246,15 @@ async def test_a_log_that_names_an_object_elsewhere(tmp_path: Path, content_hash
     bucket = SimulatedBucket()
     stored = await stored_folder(bucket, tmp_path)
     entry = await stored.file("file", b"x")
-    await stored.append(LogEntry(entry.file_info, StoredObject(content_hash, size, 0, (0,))))
+    await stored.append(stored.directory("directory"))
     async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
-        assert "cannot be its data" in only_damaged(folder).reason
+        elsewhere = LogEntry(entry.file_info, StoredObject(content_hash, size, 0, (0,)))
+        opened = open_entry(elsewhere, folder.key, folder.keys)
+        assert isinstance(opened, DamagedEntry) and "cannot be its data" in opened.reason
+    await stored.append(elsewhere)
+    with pytest.raises(DataError, match=f"{stored.keys.segment(2)} cannot be read: .* object"):
+        async with open_folder(bucket, FOLDER_ID, PASSWORD):
+            pass
 
 
 async def test_a_log_that_names_no_object(tmp_path: Path) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.store.layout import is_object_name
+
+# 10,000 parts of 5 GiB, the most that S3 allows, are less.
+_MAX_OBJECT_SIZE = 2**56
+_UNCLEAN = frozenset(("", ".", ".."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +56,62 @@ class PeerCursor:
     sequence: int
 
 
-def stored_file_info(raw: bytes) -> FileInfo:
-    """Parse a file info of a log or a state, which was checked when a peer sent it.
+def read_entry(raw: bytes, content_hash: str, object_size: int, part_size: int, part_crc32c: Sequence[int]) -> Entry:
+    """Parse and check the fields of an entry of a log or a state. `content_hash` is empty where there is no object.
 
-    The limits for messages of peers do not apply here: they may change, and the log must stay readable. Raises
-    google.protobuf's DecodeError where it cannot be parsed, and ValueError where it is not encrypted.
+    Anybody who can write to the bucket can write entries. The limits for messages of peers do not apply here: they may
+    change, and the log must stay readable. Raises ValueError for an entry that no gateway writes.
     """
-    message = pb.FileInfo.FromString(raw)
+    file_info = read_file_info(raw)
+    if not content_hash:
+        if object_size or part_size or part_crc32c:
+            raise ValueError(f"the entry of {file_info.name!r} names no object, but its size or checksums")
+        return Entry(file_info, None)
+    if not file_info.has_data:
+        raise ValueError(f"the entry of {file_info.name!r} has an object, and no data")
+    check_object(content_hash, object_size, part_size, len(part_crc32c), file_info.message.size)
+    return Entry(file_info, StoredObject(content_hash, object_size, part_size, tuple(part_crc32c)))
+
+
+def read_file_info(raw: bytes) -> FileInfo:
+    """Parse and check the file info of an entry. Raises ValueError."""
+    try:
+        message = pb.FileInfo.FromString(raw)
+    except DecodeError as error:
+        raise ValueError(f"a file info cannot be parsed: {error}") from error
+    check_file_info(message)
+    file_info = FileInfo(raw, message)
+    if file_info.has_data:
+        _check_blocks(message)
+    return file_info
+
+
+def check_file_info(message: pb.FileInfo) -> None:
+    """Check all of an entry's file info but its blocks. Raises ValueError."""
     if not message.encrypted:
-        raise ValueError(f"the file info of {message.name!r} is not encrypted")
-    return FileInfo(raw, message)
+        raise ValueError(f"the file info of {message.name[:100]!r} is not encrypted")
+    if "\0" in message.name or not _UNCLEAN.isdisjoint(message.name.split("/")):
+        raise ValueError(f"{message.name[:100]!r} is not a clean relative path")
+    if message.type not in (pb.FILE, pb.DIRECTORY):
+        raise ValueError(f"{message.name!r} has type {message.type}, which no encrypted entry has")
+    if message.size < 0:
+        raise ValueError(f"{message.name!r} has a size of {message.size}")
+
+
+def check_object(content_hash: str, object_size: int, part_size: int, parts: int, data_size: int) -> None:
+    """Check what an entry says of an object with `data_size` bytes of data. Raises ValueError."""
+    if not is_object_name(content_hash):
+        raise ValueError(f"{content_hash[:100]!r} is no object name")
+    if not data_size < object_size <= _MAX_OBJECT_SIZE:
+        raise ValueError(f"an object of {object_size} bytes cannot hold {data_size} bytes of data")
+    if not 0 <= part_size <= _MAX_OBJECT_SIZE:
+        raise ValueError(f"no object has parts of {part_size} bytes")
+    due = -(-object_size // part_size) if part_size else 1
+    if parts != due:
+        raise ValueError(f"an object of {object_size} bytes in parts of {part_size} has {due} of them, not {parts}")
+
+
+def _check_blocks(message: pb.FileInfo) -> None:
+    for block in message.blocks:
+        if block.offset < 0 or block.size <= 0 or block.offset + block.size > message.size:
+            raise ValueError(f"{message.name!r}: a block of {block.size} bytes at {block.offset} is not in the data")

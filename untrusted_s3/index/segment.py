@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Final
 
 import crc32c
 from google.protobuf.message import DecodeError
@@ -14,9 +15,12 @@ from google.protobuf.message import DecodeError
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError
 from untrusted_s3.index import segment_pb2 as pb
-from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject, stored_file_info
+from untrusted_s3.index.entry import Entry, PeerCursor, read_entry
 
 MAGIC = b"US3SEG\x00\x01"
+APPEND_ID_SIZE: Final = 16
+MAX_SEQUENCE: Final = 2**63 - 1
+MAX_TIME_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +80,26 @@ def decode_segment(data: bytes, key: str) -> Segment:
     if len(data) < len(MAGIC) + 4 or crc32c.crc32c(data[:-4]) != struct.unpack(">I", data[-4:])[0]:
         raise DataError(f"{key} is damaged: its checksum does not match")
     try:
-        message = pb.Segment.FromString(data[len(MAGIC) : -4])
-        return Segment(
-            writer=DeviceID(message.writer),
-            append_id=message.append_id,
-            time_ms=message.time_ms,
-            first_sequence=message.first_sequence,
-            entries=tuple(map(_decode_entry, message.entries)),
-            cursors=tuple(
-                PeerCursor(DeviceID(cursor.device_id), cursor.index_id, cursor.sequence) for cursor in message.cursors
-            ),
-        )
+        return _read_segment(pb.Segment.FromString(data[len(MAGIC) : -4]))
     except (DecodeError, ValueError) as error:
         raise DataError(f"{key} cannot be read: {error}") from error
+
+
+def _read_segment(message: pb.Segment) -> Segment:
+    if len(message.append_id) != APPEND_ID_SIZE:
+        raise ValueError(f"an append id has {APPEND_ID_SIZE} bytes, not {len(message.append_id)}")
+    if not 0 <= message.time_ms <= MAX_TIME_MS:
+        raise ValueError(f"its time is out of range: {message.time_ms} ms")
+    if not 1 <= message.first_sequence <= MAX_SEQUENCE - len(message.entries):
+        raise ValueError(f"its first sequence number is out of range: {message.first_sequence}")
+    return Segment(
+        writer=DeviceID(message.writer),
+        append_id=message.append_id,
+        time_ms=message.time_ms,
+        first_sequence=message.first_sequence,
+        entries=tuple(map(_read_entry, message.entries)),
+        cursors=tuple(map(_read_cursor, message.cursors)),
+    )
 
 
 def _encode_entry(entry: Entry) -> pb.Entry:
@@ -103,8 +114,11 @@ def _encode_entry(entry: Entry) -> pb.Entry:
     )
 
 
-def _decode_entry(entry: pb.Entry) -> Entry:
-    stored = None
-    if entry.content_hash:
-        stored = StoredObject(entry.content_hash, entry.object_size, entry.part_size, tuple(entry.part_crc32c))
-    return Entry(stored_file_info(entry.file_info), stored)
+def _read_entry(entry: pb.Entry) -> Entry:
+    return read_entry(entry.file_info, entry.content_hash, entry.object_size, entry.part_size, entry.part_crc32c)
+
+
+def _read_cursor(cursor: pb.PeerCursor) -> PeerCursor:
+    if cursor.sequence > MAX_SEQUENCE:
+        raise ValueError(f"a cursor's sequence number is out of range: {cursor.sequence}")
+    return PeerCursor(DeviceID(cursor.device_id), cursor.index_id, cursor.sequence)

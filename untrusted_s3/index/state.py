@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
 from untrusted_s3.accounts import Account, ByteCache
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
@@ -22,7 +20,7 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.database import open_database, remove_database
-from untrusted_s3.index.entry import Entry, StoredObject, stored_file_info
+from untrusted_s3.index.entry import Entry, read_entry
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.store.layout import name_hash
 from untrusted_s3.units import MIB
@@ -226,12 +224,10 @@ class FolderState:
         if row is None:
             raise self._connection.damaged(f"sequence {sequence} is missing")
         raw, content_hash, object_size, part_size, crcs = row
-        stored = None
         try:
-            if content_hash is not None:
-                stored = StoredObject(content_hash, object_size, part_size, struct.unpack(f">{len(crcs) // 4}I", crcs))
-            return Entry(stored_file_info(raw), stored)
-        except (DecodeError, ValueError, struct.error) as error:
+            checksums = struct.unpack(f">{len(crcs or b'') // 4}I", crcs or b"")
+            return read_entry(raw, content_hash or "", object_size or 0, part_size or 0, checksums)
+        except (ValueError, TypeError, struct.error) as error:
             raise self._connection.damaged(f"sequence {sequence} cannot be read") from error
 
     def file_infos_after(self, sequence: int, limit: int) -> Iterator[tuple[int, bytes]]:

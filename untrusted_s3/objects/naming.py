@@ -7,14 +7,11 @@ is stored again under the next name: `{content hash}`, `{content hash}-1`, `{con
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from collections.abc import Iterator
 
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.store.format import MAX_OBJECT_KEYS
-
-_OBJECT_NAME = re.compile(r"[0-9a-f]{32}(-[0-9a-z]{1,64})?")
 
 
 def content_hash(file_info: FileInfo) -> str:
@@ -36,8 +33,3 @@ def object_names(file_info: FileInfo) -> Iterator[str]:
     yield first
     for number in range(1, MAX_OBJECT_KEYS):
         yield f"{first}-{number}"
-
-
-def is_object_name(name: str) -> bool:
-    """Return whether `name` has the form of an object's name, so that it is safe as a key segment."""
-    return _OBJECT_NAME.fullmatch(name) is not None

@@ -30,6 +30,7 @@ _JSON = ".json"
 _FOLDER_RECORD = "folder.json"
 _POSITION_DIGITS = 20
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
+_OBJECT_NAME = re.compile(r"[0-9a-f]{32}(-[0-9a-z]{1,64})?")
 _LOCATION = re.compile(r"s3://([^/]+)(/.*)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[0-9A-Za-z._-]+(/[0-9A-Za-z._-]+)*")
@@ -96,6 +97,11 @@ def folder_segment(folder_id: str) -> str:
 def name_hash(name: str) -> str:
     """Return 32 hex digits of the SHA-256 of an encrypted name in UTF-8."""
     return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def is_object_name(name: str) -> bool:
+    """Return whether `name` has the form of an object's name (objects/naming.py): safe as a key segment."""
+    return _OBJECT_NAME.fullmatch(name) is not None
 
 
 def _position(key: str, prefix: str) -> int | None:

@@ -13,8 +13,7 @@ from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import DataError, InconsistentFileInfo, RemoteProtocolError
 from untrusted_s3.index.entry import Entry as LogEntry
 from untrusted_s3.index.entry import StoredObject
-from untrusted_s3.objects.naming import is_object_name
-from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.layout import FolderKeys, is_object_name
 
 _PERMISSIONS = 0o777
 _NANOSECONDS = 1_000_000_000
