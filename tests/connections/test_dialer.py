@@ -6,6 +6,7 @@ import pytest
 
 from tests.connections.loopback import DEFAULTS, OURS, Recorder
 from untrusted_s3.addresses import Address, HostPort
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.connections.dialer import Dialer
 from untrusted_s3.connections.factory import TransportFactory
 from untrusted_s3.connections.listener import Listener
@@ -30,7 +31,7 @@ class FakeScheme:
         self.dialers += 1
         return self
 
-    async def dial(self, address: Address) -> None:
+    async def dial(self, address: Address, device_id: DeviceID | None = None) -> None:
         if address.endpoint.host == "bad":
             raise DialFailed("nobody there")
         self.dialed.append(address)

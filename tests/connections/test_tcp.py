@@ -14,6 +14,7 @@ import pytest
 from tests.connections.loopback import DEFAULTS, OURS, THEIRS, Recorder, until
 from untrusted_s3.addresses import Address, HostPort, parse_address
 from untrusted_s3.bep import events
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.connections.admission import UnadmittedConnections
 from untrusted_s3.connections.factory import TransportFactory
 from untrusted_s3.connections.tcp import TCPDialer, TCPListener
@@ -47,8 +48,8 @@ class _NotingFactory(TransportFactory):
         super().__init__(make_context(identity), device.handler_of, DEFAULTS, unadmitted)
         self._device = device
 
-    def over_tls(self, scheme: str, role: TLSRole, *, dialed: bool) -> BEPTransport:
-        transport = super().over_tls(scheme, role, dialed=dialed)
+    def over_tls(self, scheme: str, role: TLSRole, *, dialed: bool, expected: DeviceID | None = None) -> BEPTransport:
+        transport = super().over_tls(scheme, role, dialed=dialed, expected=expected)
         self._device.made.append(weakref.ref(transport))
         return transport
 
@@ -170,3 +171,43 @@ async def test_many_at_once() -> None:
         connection.abort()
     await until(lambda: len(ours.ends) == len(theirs.ends) == 20)
     await listener.stop()
+
+
+async def test_the_device_that_is_dialed_has_to_answer() -> None:
+    ours, theirs = Device(OURS), Device(THEIRS)
+    listener = TCPListener(ANY_PORT, theirs.factory)
+    await listener.start()
+    (address,) = listener.addresses
+    dialer = TCPDialer(ours.factory, DEFAULTS)
+    with pytest.raises(DialFailed, match="another device answers"):
+        await dialer.dial(address, DeviceID(bytes(32)))
+    assert str(await ours.end()) == "another device answers at the address"
+    assert not ours.is_secured, "no Hello is sent"
+    await theirs.end()
+    await dialer.dial(address, THEIRS.device_id)
+    assert ours.is_secured
+    ours.transport.abort()
+    await until(lambda: len(theirs.ends) == 2)
+    await listener.stop()
+
+
+@pytest.mark.parametrize(
+    "answer", [None, b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x00\x05hello", b"\x15\x03\x03\x00\x02\x02\x28"]
+)
+async def test_a_port_that_does_not_speak_the_protocol_is_no_success(answer: bytes | None) -> None:
+    """None: it says nothing at all."""
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answer:
+            writer.write(answer)
+        if answer is None:
+            await reader.read()
+        writer.close()
+
+    device = Device(OURS)
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    address = Address("tcp", HostPort(*server.sockets[0].getsockname()))
+    with pytest.raises(DialFailed, match=str(address)):
+        await TCPDialer(device.factory, ConnectionSettings(handshake_timeout=0.1)).dial(address, THEIRS.device_id)
+    await device.end()
+    server.close()

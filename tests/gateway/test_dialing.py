@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from tests.connections.loopback import until
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DialFailed
 from untrusted_s3.gateway.dialing import Dialing
@@ -12,12 +15,14 @@ ONE, OTHER = DeviceID(bytes([1]) * 32), DeviceID(bytes([2]) * 32)
 
 
 class Network:
-    """Peers, what is dialed, and the time. `answering` are the addresses that can be connected to."""
+    """Peers, what is dialed, and the time. `answering` are the addresses that can be connected to, `silent`
+    those where a connection takes without end."""
 
     def __init__(self, *records: PeerRecord) -> None:
         self.peers = list(records)
         self.connected: set[DeviceID] = set()
         self.answering: set[str] = set()
+        self.silent: set[str] = set()
         self.dialed: list[str] = []
         self.now = 1000.0
         settings = ConnectionSettings(dial_interval=10, max_dial_interval=60)
@@ -29,8 +34,11 @@ class Network:
     def is_connected(self, device_id: DeviceID) -> bool:
         return device_id in self.connected
 
-    async def _dial(self, address: str) -> None:
+    async def _dial(self, address: str, device_id: DeviceID) -> None:
+        assert device_id in [peer.device_id for peer in self.peers if address in peer.addresses]
         self.dialed.append(address)
+        if address in self.silent:
+            await asyncio.get_running_loop().create_future()
         if address not in self.answering:
             raise DialFailed("nobody there")
 
@@ -91,3 +99,15 @@ async def test_one_device_does_not_hold_up_another() -> None:
     await network.turn()
     network.peers.append(PeerRecord(OTHER, addresses=("tcp://b:1",)))
     assert await network.turn() == ["tcp://b:1"]
+
+
+async def test_a_device_that_takes_long_to_answer_does_not_hold_up_another() -> None:
+    network = Network(PeerRecord(ONE, addresses=("tcp://a:1",)), PeerRecord(OTHER, addresses=("tcp://b:1",)))
+    network.silent = {"tcp://a:1"}
+    dialing = asyncio.create_task(network.dialing.run())
+    await until(lambda: "tcp://b:1" in network.dialed)
+    network.now += 100
+    await until(lambda: network.dialed.count("tcp://b:1") == 2)
+    assert network.dialed.count("tcp://a:1") == 1
+    dialing.cancel()
+    await asyncio.wait([dialing])

@@ -173,6 +173,18 @@ async def test_two_gateways_dial_each_other(new_gateway: NewGateway, bucket: Buc
     await until(lambda: all(gateway.status()["peers"][0]["connected"] for gateway in (one, other)))
 
 
+async def test_an_address_where_another_device_answers_is_passed_over(new_gateway: NewGateway, bucket: Bucket) -> None:
+    one, third = await new_gateway(), await new_gateway(generate(), Bucket())
+    other_bucket = Bucket()
+    await accept(other_bucket, OURS, third.listen_addresses[0], one.listen_addresses[0])
+    await accept(bucket, THEIRS)
+    await one.peers.load()
+    other = await new_gateway(THEIRS, other_bucket)
+    await until(lambda: other.status()["peers"][0]["connected"])
+    assert other.status()["peers"][0]["address"] == one.listen_addresses[0]
+    assert third.status()["unknown_devices"] == [], "nothing was said to it"
+
+
 async def test_vain_attempts_to_dial_leave_nothing(new_gateway: NewGateway, bucket: Bucket) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

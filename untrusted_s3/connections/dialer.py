@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.connections.factory import TransportFactory
 from untrusted_s3.connections.registry import SCHEMES, SchemeRegistry
 from untrusted_s3.connections.scheme import SchemeDialer
@@ -20,8 +21,8 @@ class Dialer:
         self._schemes = schemes
         self._dialers: dict[str, SchemeDialer] = {}
 
-    async def dial(self, address: str) -> None:
-        """Connect to an address and return once the connection is made.
+    async def dial(self, address: str, device_id: DeviceID | None = None) -> None:
+        """Connect to an address and return once the peer has proven that it is `device_id`, or any device if None.
 
         Raises DialFailed, also for an address that has an unknown scheme or makes no sense: it may come from a newer
         program.
@@ -34,4 +35,4 @@ class Dialer:
         if dialer is None:
             dialer = self._schemes.get(parsed.scheme).dialer(self._transports, self._settings)
             self._dialers[parsed.scheme] = dialer
-        await dialer.dial(parsed)
+        await dialer.dial(parsed, device_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from OpenSSL import SSL
 
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.connections.admission import UnadmittedConnections
 from untrusted_s3.connections.tls import TLSConnection, TLSRole
 from untrusted_s3.connections.transport import BEPTransport, HandlerFactory
@@ -28,11 +29,11 @@ class TransportFactory:
         self._settings = settings
         self._unadmitted = unadmitted
 
-    def over_tls(self, scheme: str, role: TLSRole, *, dialed: bool) -> BEPTransport:
+    def over_tls(self, scheme: str, role: TLSRole, *, dialed: bool, expected: DeviceID | None = None) -> BEPTransport:
         """Return the transport of a connection that speaks TLS over a plain byte stream.
 
         `scheme` is for the peer's address as logs and the status show it. `dialed` says whether we opened the
-        connection.
+        connection. A peer with another device ID than `expected` is cut.
         """
         return BEPTransport(
             TLSConnection(self._context, role),
@@ -41,4 +42,5 @@ class TransportFactory:
             scheme=scheme,
             dialed=dialed,
             unadmitted=None if dialed else self._unadmitted,
+            expected=expected,
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from untrusted_s3.addresses import Address
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.connections.factory import TransportFactory
 from untrusted_s3.settings import ConnectionSettings
 
@@ -18,8 +19,8 @@ from untrusted_s3.settings import ConnectionSettings
 class SchemeDialer(Protocol):
     """Dials the addresses of one scheme."""
 
-    async def dial(self, address: Address) -> None:
-        """Connect to `address` and return once the connection is made.
+    async def dial(self, address: Address, device_id: DeviceID | None = None) -> None:
+        """Connect to `address` and return once the peer has proven that it is `device_id`, or any device if None.
 
         The connection lives on by itself; its handler hears of everything else. Raises DialFailed.
         """

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from untrusted_s3.addresses import Address, HostPort
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.connections.factory import TransportFactory
 from untrusted_s3.connections.scheme import Scheme
 from untrusted_s3.connections.tls import TLSRole
@@ -24,19 +25,26 @@ class TCPDialer:
         self._transports = transports
         self._timeout = settings.handshake_timeout
 
-    async def dial(self, address: Address) -> None:
+    async def dial(self, address: Address, device_id: DeviceID | None = None) -> None:
         loop = asyncio.get_running_loop()
         host, port = address.endpoint.host, address.endpoint.port
+        transport: BEPTransport | None = None
+
+        def new_transport() -> BEPTransport:
+            return self._transports.over_tls(_SCHEME, TLSRole.CLIENT, dialed=True, expected=device_id)
+
         try:
             async with asyncio.timeout(self._timeout):
-                await loop.create_connection(self._new_transport, host, port)
-        except TimeoutError:
-            raise DialFailed(f"{address}: no connection within {self._timeout:.0f} s") from None
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
-            raise DialFailed(f"{address}: {error}") from error
-
-    def _new_transport(self) -> BEPTransport:
-        return self._transports.over_tls(_SCHEME, TLSRole.CLIENT, dialed=True)
+                _, transport = await loop.create_connection(new_transport, host, port)
+                await transport.proven()
+        except BaseException as error:
+            if transport is not None:
+                transport.abort()
+            if isinstance(error, TimeoutError):
+                raise DialFailed(f"{address}: no connection within {self._timeout:.0f} s") from None
+            if isinstance(error, OSError | UnicodeError | DialFailed):  # UnicodeError: a name that IDNA cannot encode
+                raise DialFailed(f"{address}: {error}") from error
+            raise
 
 
 class TCPListener:

@@ -14,9 +14,11 @@ from untrusted_s3.bep.events import Event, HelloReceived
 from untrusted_s3.connections.admission import Admission, UnadmittedConnections
 from untrusted_s3.connections.reasons import public_reason
 from untrusted_s3.connections.stall import StallTimer
-from untrusted_s3.errors import ProtocolError, RemoteProtocolError
+from untrusted_s3.errors import DialFailed, ProtocolError, RemoteProtocolError
 from untrusted_s3.settings import ConnectionSettings
 from untrusted_s3.units import KIB
+
+_OTHER_DEVICE = "another device answers at the address"
 
 # One buffer for all connections: what is read into it is taken out before the next connection reads.
 _read_buffer = memoryview(bytearray(256 * KIB))
@@ -87,7 +89,8 @@ class TransportHandler(Protocol):
 class BEPTransport(asyncio.BufferedProtocol):
     """One connection to a peer, as an asyncio protocol over any byte stream.
 
-    `new_handler` is called when the connection is made, so that an attempt that never connects leaves nothing behind.
+    `new_handler` is called when the connection is made, so that an attempt that never connects leaves nothing behind. If
+    `expected` is given, a peer with another device ID is cut before anything is said to it.
 
     Attributes:
         opened: The monotonic time at which the transport was made.
@@ -107,6 +110,7 @@ class BEPTransport(asyncio.BufferedProtocol):
         scheme: str,
         dialed: bool,
         unadmitted: UnadmittedConnections | None = None,
+        expected: DeviceID | None = None,
     ) -> None:
         self.opened = time.monotonic()
         self.dialed = dialed
@@ -121,7 +125,9 @@ class BEPTransport(asyncio.BufferedProtocol):
         self._scheme = scheme
         self._admission = Admission(self, unadmitted)
         self._transport: asyncio.Transport | None = None
+        self._expected = expected
         self._secured = False
+        self._decided = asyncio.Event()
         self._said_close = False
         self._buffered = 0
         self._error: Exception | None = None
@@ -154,7 +160,10 @@ class BEPTransport(asyncio.BufferedProtocol):
         try:
             pieces = self._channel.receive_data(_read_buffer[:nbytes])
             if self._channel.handshake_complete and not self._secured:
+                if self._expected is not None and self._channel.peer_device_id != self._expected:
+                    raise RemoteProtocolError(_OTHER_DEVICE)
                 self._secured = True
+                self._decided.set()
                 self._handler.secured()
             self._receive(pieces)
         except ProtocolError as error:
@@ -195,11 +204,13 @@ class BEPTransport(asyncio.BufferedProtocol):
                 timer.cancel()
         self._admission.ended()
         self._can_write.set()
+        self._decided.set()
+        self._error = self._error or exc
         self._transport = None
         # A TLS connection has some 50 KB, which would wait for the collector of cycles.
         del self._channel
         assert self._handler is not None
-        self._handler.closed(self._error or exc)
+        self._handler.closed(self._error)
 
     def pause_writing(self) -> None:
         self._can_write.clear()
@@ -208,6 +219,14 @@ class BEPTransport(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._stall.stop()
         self._can_write.set()
+
+    # Called by the dialer
+
+    async def proven(self) -> None:
+        """Wait until the peer has proven its device ID. Raises DialFailed if the connection ends before."""
+        await self._decided.wait()
+        if not self._secured:
+            raise DialFailed(str(self._error or "the connection ended before the peer had shown its device ID"))
 
     # Called by the handler
 

@@ -14,6 +14,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DialFailed
 from untrusted_s3.settings import ConnectionSettings
 from untrusted_s3.store.records import PeerRecord
+from untrusted_s3.supervisor import TaskSet
 
 _logger = structlog.get_logger()
 
@@ -35,13 +36,14 @@ class DialedPeers(Protocol):
 class Dialing:
     """Tries the addresses of every accepted device that is not connected, at growing intervals.
 
-    `dial` connects to an address or raises DialFailed. `clock` gives seconds and never goes back.
+    `dial` connects to a device at an address, or raises DialFailed, also where another device answers. `clock` gives
+    seconds and never goes back.
     """
 
     def __init__(
         self,
         peers: DialedPeers,
-        dial: Callable[[str], Awaitable[None]],
+        dial: Callable[[str, DeviceID], Awaitable[None]],
         settings: ConnectionSettings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,22 +53,33 @@ class Dialing:
         self._clock = clock
         self._delays: dict[DeviceID, float] = {}
         self._due: dict[DeviceID, float] = {}
+        self._under_way: dict[DeviceID, asyncio.Task[None]] = {}
+        self._tasks = TaskSet()
 
     async def run(self) -> None:
-        """Dial until cancelled."""
-        while True:
-            await self.turn()
-            await asyncio.sleep(_TURN_INTERVAL)
+        """Dial until cancelled. A device that takes long to answer holds up no other."""
+        try:
+            while True:
+                self._begin_turn()
+                await asyncio.sleep(_TURN_INTERVAL)
+        finally:
+            await self._tasks.cancel()
+            self._under_way.clear()
 
     async def turn(self) -> None:
         """Dial every device whose time has come, once."""
-        await asyncio.gather(
-            *(
-                self._dial_peer(peer)
-                for peer in self._peers.records()
-                if peer.addresses and self._clock() >= self._due.get(peer.device_id, 0)
-            )
-        )
+        self._begin_turn()
+        await asyncio.gather(*self._under_way.values())
+
+    def _begin_turn(self) -> None:
+        for device_id, task in list(self._under_way.items()):
+            if task.done():
+                del self._under_way[device_id]
+                task.result()
+        for peer in self._peers.records():
+            device_id = peer.device_id
+            if peer.addresses and device_id not in self._under_way and self._clock() >= self._due.get(device_id, 0):
+                self._under_way[device_id] = self._tasks.start(self._dial_peer(peer))
 
     async def _dial_peer(self, peer: PeerRecord) -> None:
         device_id = peer.device_id
@@ -75,7 +88,7 @@ class Dialing:
             return
         for address in peer.addresses:
             try:
-                await self._dial(address)
+                await self._dial(address, device_id)
                 break
             except DialFailed as error:
                 _logger.debug("dial failed", device=str(device_id), address=address, error=str(error))
