@@ -6,6 +6,8 @@ import asyncio
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.connections.loopback import until
@@ -74,7 +76,49 @@ async def test_two_at_a_time_are_told_by_both() -> None:
         assert await warnings_of(heart) == ["another gateway runs with this device ID"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"device_id": "x", "time": 5}', b"[]"])
+async def test_the_end_of_one_process_leaves_the_record_of_another() -> None:
+    bucket, clock = MemoryBucket(), SimulatedClock()
+    first, second = heartbeat(bucket, clock, "one"), heartbeat(bucket, clock, "two")
+    await first.beat()
+    await second.beat()
+    await first.end()
+    assert json.loads(bucket.objects[KEY])["name"] == "two"
+    await second.end()
+    assert not bucket.objects
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=12))
+def test_only_the_process_that_beat_last_removes_the_record(steps: list[tuple[int, bool]]) -> None:
+    """Processes of one identity beat and end in any order."""
+
+    async def play() -> None:
+        bucket, clock = MemoryBucket(), SimulatedClock()
+        hearts = [heartbeat(bucket, clock, str(number)) for number in range(3)]
+        owner: int | None = None
+        with capture_logs():
+            for number, ends in steps:
+                await (hearts[number].end() if ends else hearts[number].beat())
+                owner = (None if owner == number else owner) if ends else number
+                assert (KEY in bucket.objects) == (owner is not None)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"no JSON", b'{"instance": 1e400}'])
+async def test_the_end_leaves_what_is_not_its_own(body: bytes) -> None:
+    bucket, clock = MemoryBucket(), SimulatedClock()
+    bucket.objects[KEY] = body
+    await heartbeat(bucket, clock).end()
+    assert bucket.objects == {KEY: body}
+
+
+STRANGE = [
+    b'{"device_id": "%s", "name": "x", "time": %s}' % (str(DEVICE).encode(), time)
+    for time in (b"1e400", b"-1e400", b"NaN", b"Infinity", b"1" + b"0" * 5000, b"-1", b"true", b"[]", b"1.5")
+]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"device_id": "x", "time": 5}', b"[]", *STRANGE])
 async def test_damage_is_written_over(body: bytes) -> None:
     bucket, clock = MemoryBucket(), SimulatedClock()
     bucket.objects[KEY] = body

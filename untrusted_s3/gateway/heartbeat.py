@@ -53,8 +53,13 @@ class Heartbeat:
         self._has_beaten = True
 
     async def end(self) -> None:
-        """Remove the record. Raises StoreError."""
-        await self._bucket.delete(self._key)
+        """Remove the record unless another process has written it: it tells that one's life. Raises StoreError."""
+        try:
+            record = await records.read_record(self._bucket, self._key, NodeRecord.from_json)
+        except DataError:
+            return
+        if record is not None and record.instance == self._instance:
+            await self._bucket.delete(self._key)
 
     def _warn(self, other: NodeRecord) -> None:
         advice = "each gateway needs its own identity"
