@@ -89,8 +89,8 @@ class TransportHandler(Protocol):
 class BEPTransport(asyncio.BufferedProtocol):
     """One connection to a peer, as an asyncio protocol over any byte stream.
 
-    `new_handler` is called when the connection is made, so that an attempt that never connects leaves nothing behind. If
-    `expected` is given, a peer with another device ID is cut before anything is said to it.
+    `new_handler` is called when the connection is made, so that an attempt that never connects leaves nothing behind.
+    If `expected` is given, a peer with another device ID is cut before anything is said to it.
 
     Attributes:
         opened: The monotonic time at which the transport was made.
