@@ -185,7 +185,7 @@ async def test_the_device_that_is_dialed_has_to_answer() -> None:
     assert not ours.is_secured, "no Hello is sent"
     await theirs.end()
     await dialer.dial(address, THEIRS.device_id)
-    assert ours.is_secured
+    await until(lambda: ours.is_secured)
     ours.transport.abort()
     await until(lambda: len(theirs.ends) == 2)
     await listener.stop()
