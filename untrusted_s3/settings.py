@@ -205,10 +205,14 @@ class UpkeepSettings:
         interval: About how often maintenance is done after that.
         heartbeat_interval: How often a gateway tells the store that it runs and reads the accepted devices.
         lookup_interval: How often the store is asked for one unknown device.
+        candidate_connections: How many connections of one device, beside the one in use, may wait to be used.
         concurrent_lookups: How many unknown devices the store is asked for at once.
         unknown_devices_shown: How many unknown devices the status lists.
         restart_delay: The pause before a failed background task is started again; it doubles up to max_restart_delay.
         max_restart_delay: The longest such pause.
+        record_interval: How often the gateway looks whether folders were removed.
+        disk_interval: How often the gateway looks at the disk with the local state.
+        min_free_disk: Bytes that should be free there; below, the gateway is degraded.
         message_memory: The most bytes of unhandled messages, over all peers.
         stop_timeout: How long a stop may take.
         close_timeout: How much of that is for peers to read the Close.
@@ -219,10 +223,14 @@ class UpkeepSettings:
     interval: float = 6 * 3600.0
     heartbeat_interval: float = 30.0
     lookup_interval: float = 5.0
+    candidate_connections: int = 2
     concurrent_lookups: int = 4
     unknown_devices_shown: int = 32
     restart_delay: float = 10.0
     max_restart_delay: float = 300.0
+    record_interval: float = 15.0
+    disk_interval: float = 10.0
+    min_free_disk: int = 64 * MIB
     message_memory: int = 128 * MIB
     stop_timeout: float = 20.0
     close_timeout: float = 2.0

@@ -20,6 +20,7 @@ class FakeFolder:
 
     Attributes:
         open_error: What `open` raises.
+        flush_error: What `flush` raises.
         task_error: What the task "fail" raises once it is set.
         heard: What was done with the folder, in order.
         running: The tasks that run now.
@@ -28,6 +29,7 @@ class FakeFolder:
     def __init__(self, record: FolderRecord, open_error: Exception | None = None) -> None:
         self.record = record
         self.open_error = open_error
+        self.flush_error: Exception | None = None
         self.task_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: str | None = None
         self.heard: list[str] = []
@@ -70,6 +72,8 @@ class FakeFolder:
 
     async def flush(self) -> None:
         self.heard.append("flush")
+        if self.flush_error is not None:
+            raise self.flush_error
 
     async def _wait(self) -> None:
         self.running.add("wait")
@@ -89,8 +93,9 @@ class FakeFolder:
 class FakeSession:
     """A session that notes what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *shared_folders: str) -> None:
         self.heard: list[str] = []
+        self.shared_folders = list(shared_folders)
         self.transport = SimpleNamespace(abort=lambda: self.heard.append("abort"))
 
     @property

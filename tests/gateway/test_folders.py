@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -13,7 +14,14 @@ from tests.connections.loopback import until
 from tests.gateway.fakes import FakeFolder, FakeSession
 from tests.simulated import Fault, SimulatedBucket
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState
-from untrusted_s3.errors import DataError, FolderRefused, StateDamaged, StoreUnreachable
+from untrusted_s3.errors import (
+    DataError,
+    FolderRefused,
+    StateDamaged,
+    StateFolderUnusable,
+    StoreRefused,
+    StoreUnreachable,
+)
 from untrusted_s3.gateway.folders import Folders
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.store.layout import FolderKeys
@@ -25,7 +33,10 @@ TOKEN = bytes(range(40))
 
 
 class Store:
-    """Folders on a simulated bucket. `opened` are all folders that were made, `errors` what opening them raises."""
+    """Folders on a simulated bucket. `opened` are all folders that were made, `errors` what opening them raises.
+
+    `bad` is what making a folder raises, by its ID.
+    """
 
     def __init__(self, max_folders: int = 1000) -> None:
         self.bucket = SimulatedBucket()
@@ -33,13 +44,18 @@ class Store:
         self.supervisor = Supervisor(1000, 1000, sleep=self._never)
         self.opened: list[FakeFolder] = []
         self.errors: list[Exception | None] = []
+        self.bad: dict[str, Exception] = {}
         self.pauses: list[float] = []
+        self.hold = asyncio.Event()
+        self.hold.set()
         self.folders = Folders(
             self.bucket,
             self._new_folder,
             self.supervisor,
             self.sessions,
             retry_delay=5,
+            max_retry_delay=30,
+            close_timeout=0.01,
             max_folders=max_folders,
             sleep=self._pause,
         )
@@ -50,6 +66,8 @@ class Store:
             self.bucket.store.put(key, json.dumps(record.to_json()).encode())
 
     def _new_folder(self, record: FolderRecord) -> Folder:
+        if record.folder_id in self.bad:
+            raise self.bad[record.folder_id]
         folder = FakeFolder(record, self.errors.pop(0) if self.errors else None)
         self.opened.append(folder)
         return folder.as_folder
@@ -59,6 +77,7 @@ class Store:
 
     async def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
+        await self.hold.wait()
 
     @property
     def tasks(self) -> list[str]:
@@ -154,13 +173,21 @@ async def test_an_offer_while_the_store_is_away_can_be_made_again(store: Store) 
     assert store.folders.ids == ["f"]
 
 
-@pytest.mark.parametrize("error", [StoreUnreachable("away"), DataError("a bad segment")])
-async def test_a_folder_that_cannot_be_opened_is_closed(store: Store, error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "raised", "tasks"),
+    [
+        (StoreUnreachable("away"), StoreUnreachable, []),
+        (DataError("a bad segment"), FolderRefused, ["folder f: open"]),
+    ],
+)
+async def test_a_folder_that_cannot_be_opened_is_closed(
+    store: Store, error: Exception, raised: type[Exception], tasks: list[str]
+) -> None:
     store.errors = [error]
-    with pytest.raises(type(error)):
+    with pytest.raises(raised):
         await store.folders.for_offer(offer())
     assert store.opened[0].heard == ["open", "close"]
-    assert (store.folders.ids, store.tasks) == ([], [])
+    assert (store.folders.ids, store.tasks) == ([], tasks)
 
 
 async def test_damaged_local_state_is_found_at_the_start_and_loaded_from_the_store(store: Store) -> None:
@@ -206,10 +233,17 @@ async def test_a_folder_that_cannot_be_renewed_says_so_and_is_tried_again(store:
     await store.folders.for_offer(offer())
     (damaged,) = store.opened
     store.errors = [StoreUnreachable("away"), DataError("a bad segment")]
+    store.hold.clear()
     damaged.damage()
+    await until(lambda: store.pauses == [5])
+    (closed,) = store.folders.closed
+    assert closed.error == "the local state is damaged and cannot be loaded from the store: away"
+    with pytest.raises(FolderRefused, match="cannot open the folder now"):
+        await store.folders.for_offer(offer())
+    store.hold.set()
     await until(lambda: len(store.opened) == 4 and store.tasks == names("f"))
-    assert store.pauses == [5, 5]
-    assert damaged.error == "the local state is damaged and cannot be loaded from the store: a bad segment"
+    assert store.pauses == [5, 10]
+    assert store.folders.closed == []
     assert store.folders.get("f") is store.opened[3].as_folder
 
 
@@ -236,3 +270,155 @@ async def test_before_a_stop_all_are_drained_flushed_and_closed(store: Store) ->
         await result
     store.folders.close()
     assert [folder.heard for folder in store.opened] == [["open", "drain", "flush", "close"]] * 2
+
+
+DAMAGE = [
+    DataError("a bad segment"),
+    StoreUnreachable("away"),
+    StoreRefused("no rights"),
+    StateDamaged("not a database"),
+    StateFolderUnusable("no room"),
+    sqlite3.DatabaseError("disk image is malformed"),
+    OSError(28, "no space"),
+    KeyError("position"),
+    RecursionError("deep"),
+]
+
+
+@pytest.mark.parametrize("when", ["made", "opened"])
+@pytest.mark.parametrize("error", DAMAGE, ids=lambda error: type(error).__name__)
+async def test_a_folder_that_cannot_be_opened_stops_no_other(store: Store, error: Exception, when: str) -> None:
+    session = FakeSession("other")
+    store.sessions.add(session.as_session)
+    store.add(record("a"), record("bad"), record("c"))
+    store.hold.clear()
+    if when == "made":
+        store.bad["bad"] = error
+    else:
+        # Damaged local state is tried again at once.
+        store.errors = [None, error, *([error] if isinstance(error, StateDamaged) else [])]
+    with capture_logs() as lines:
+        await store.folders.open_all()
+    assert store.folders.ids == ["a", "c"]
+    (closed,) = store.folders.closed
+    assert (closed.folder_id, closed.label, closed.damaged) == ("bad", "Label", True)
+    assert str(error) in closed.error
+    assert list(store.folders.problems()) == ["folder bad: not open"]
+    assert store.tasks == sorted([*names("a", "c"), "folder bad: open"])
+    assert [line["folder"] for line in lines if line["event"] == "folder cannot be opened"] == ["bad"]
+    with pytest.raises(FolderRefused) as refusal:
+        await store.folders.for_offer(offer("bad"))
+    assert str(error) not in str(refusal.value)
+    await store.folders.for_offer(offer("a"))
+    store.bad.clear()
+    store.hold.set()
+    await until(lambda: store.folders.ids == ["a", "bad", "c"] and len(store.tasks) == len(names("a", "bad", "c")))
+    assert store.folders.closed == [] and store.folders.problems() == {}
+    await until(lambda: "end: a folder is opened again" in session.heard)
+
+
+async def test_it_is_tried_again_with_growing_pauses(store: Store) -> None:
+    store.add(record("f"))
+    store.errors = [DataError("bad") for _ in range(6)]
+    await store.folders.open_all()
+    await until(lambda: store.folders.ids == ["f"])
+    assert store.pauses == [5, 10, 20, 30, 30, 30]
+
+
+@pytest.mark.parametrize("body", [b"no JSON", b"[]", b"{}", b'{"id": 5}', b"\xff\xfe", b"[" * 100_000])
+async def test_a_record_that_cannot_be_read_stops_no_other(store: Store, body: bytes) -> None:
+    session = FakeSession()
+    store.sessions.add(session.as_session)
+    store.add(record("a"), record("c"))
+    key = FolderKeys.of("bad").record
+    store.bucket.store.put(key, body)
+    store.bucket.store.put("folders/My Photos/readme.txt", b"")
+    store.bucket.store.put("folders/.DS_Store", b"")
+    await store.folders.open_all()
+    assert store.folders.ids == ["a", "c"]
+    assert key in [closed.folder_id for closed in store.folders.closed]
+    assert f"folder {key}: not open" in store.folders.problems()
+    with pytest.raises(FolderRefused, match="cannot open the folder now"):
+        await store.folders.for_offer(offer("bad"))
+    await store.folders.look()
+    assert store.folders.ids == ["a", "c"]
+
+
+async def test_a_record_that_is_mended_is_noticed(store: Store) -> None:
+    session = FakeSession()
+    store.sessions.add(session.as_session)
+    store.bucket.store.put(FolderKeys.of("bad").record, b"no JSON")
+    await store.folders.open_all()
+    with pytest.raises(FolderRefused):
+        await store.folders.for_offer(offer("bad"))
+    store.add(record("bad"))
+    await store.folders.look()
+    assert store.folders.ids == ["bad"] and store.folders.closed == []
+    assert session.heard == ["folder opened", "end: a folder is opened again"]
+
+
+async def test_a_record_that_an_offer_finds_damaged(store: Store) -> None:
+    store.bucket.store.put(FolderKeys.of("f").record, b"no JSON")
+    for _ in range(2):
+        with pytest.raises(FolderRefused, match="cannot open the folder now"):
+            await store.folders.for_offer(offer())
+    assert [closed.folder_id for closed in store.folders.closed] == [FolderKeys.of("f").record]
+    assert store.bucket.store.body(FolderKeys.of("f").record) == b"no JSON"
+
+
+@pytest.mark.parametrize("how", ["gone", "being removed", "another index"])
+async def test_a_folder_that_is_removed_from_the_store_is_dropped(store: Store, how: str) -> None:
+    sharing, other = FakeSession("f", "g"), FakeSession("g")
+    store.add(record("f"), record("g"))
+    await store.folders.open_all()
+    for session in (sharing, other):
+        store.sessions.add(session.as_session)
+    await store.folders.look()
+    assert store.folders.ids == ["f", "g"]
+    if how == "gone":
+        await store.bucket.delete(FolderKeys.of("f").record)
+    elif how == "being removed":
+        store.add(record("f", removed=True))
+    else:
+        store.add(FolderRecord("f", "Label", TOKEN, 0x9999))
+    await store.folders.look()
+    assert store.folders.ids == ["g"]
+    assert store.tasks == names("g")
+    assert store.opened[0].heard == ["open", "close", "discard"] and store.opened[0].running == set()
+    assert (sharing.heard, other.heard) == (["end: a folder was removed"], [])
+    (closed,) = store.folders.closed
+    assert closed.folder_id == "f" and "remov" in closed.error
+    assert store.folders.problems() == {}, "a removal is no problem"
+    if how == "being removed":
+        with pytest.raises(FolderRefused, match="remov"):
+            await store.folders.for_offer(offer("f"))
+    else:
+        await store.folders.for_offer(offer("f"))
+        assert store.folders.ids == ["f", "g"] and store.folders.closed == []
+
+
+@pytest.mark.parametrize("body", [b"", b"no JSON", b"{}"])
+async def test_a_damaged_record_of_an_open_folder_is_no_removal(store: Store, body: bytes) -> None:
+    store.add(record("f"))
+    await store.folders.open_all()
+    store.bucket.store.put(FolderKeys.of("f").record, body)
+    await store.folders.look()
+    assert store.folders.ids == ["f"]
+
+
+async def test_a_store_that_is_away_is_no_removal(store: Store) -> None:
+    store.add(record("f"))
+    await store.folders.open_all()
+    store.bucket.fault = lambda call: Fault.UNREACHABLE
+    with pytest.raises(StoreUnreachable):
+        await store.folders.look()
+    assert store.folders.ids == ["f"]
+
+
+async def test_a_folder_that_cannot_be_flushed_holds_up_no_other(store: Store) -> None:
+    store.add(record("f"), record("g"))
+    await store.folders.open_all()
+    store.opened[0].flush_error = sqlite3.OperationalError("disk full")
+    with pytest.raises(sqlite3.OperationalError):
+        await store.folders.flush()
+    assert store.opened[1].heard == ["open", "flush"]

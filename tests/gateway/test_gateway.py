@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,14 +21,15 @@ from tests.simulated import Fault, SimulatedBucket, SimulatedStore
 from untrusted_s3.addresses import parse_address
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
-from untrusted_s3.errors import AddressUnavailable, StoreUnreachable
+from untrusted_s3.errors import AddressUnavailable, StateFolderUnusable, StoreUnreachable
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.identity.certificate import Identity, generate
 from untrusted_s3.settings import ConnectionSettings, HTTPSettings, LogSettings, Settings, UpkeepSettings
 from untrusted_s3.store import layout
+from untrusted_s3.store.folder_removal import remove_folder
 from untrusted_s3.store.layout import FolderKeys
-from untrusted_s3.store.records import PeerRecord, write_record
+from untrusted_s3.store.records import FolderRecord, PeerRecord, write_record
 
 OURS, THEIRS = generate(), generate()
 TOKEN = bytes(range(40))
@@ -64,13 +66,13 @@ class Device(Recorder):
         endpoint = parse_address(self._gateway.listen_addresses[0]).endpoint
         await asyncio.get_running_loop().create_connection(lambda: self.transport, endpoint.host, endpoint.port)
 
-    def share(self, folder_id: str) -> None:
+    def share(self, *folder_ids: str) -> None:
         devices = [
             pb.Device(id=self._gateway.device_id.raw, encryption_password_token=TOKEN),
             pb.Device(id=self._identity.device_id.raw, index_id=1),
         ]
-        folder = pb.Folder(id=folder_id, label="Label", devices=devices)
-        self.transport.write(self.transport.bep.cluster_config([folder], time.monotonic()))
+        folders = [pb.Folder(id=folder_id, label="Label", devices=devices) for folder_id in folder_ids]
+        self.transport.write(self.transport.bep.cluster_config(folders, time.monotonic()))
 
 
 NewGateway = Callable[..., Awaitable[Gateway]]
@@ -120,7 +122,14 @@ async def test_a_gateway_without_folders_and_devices(new_gateway: NewGateway) ->
     assert status["device_id"] == str(OURS.device_id)
     assert status["store"] == "s3://bucket"
     assert status["folders"] == status["peers"] == status["unknown_devices"] == []
-    names = ["dial", "heartbeat", "maintenance", "read accepted devices"]
+    names = [
+        "dial",
+        "heartbeat",
+        "look for removed folders",
+        "maintenance",
+        "read accepted devices",
+        "watch the local disk",
+    ]
     assert [(task["name"], task["state"]) for task in status["tasks"]] == [(name, "running") for name in names]
     assert await page(gateway, "/readyz") == (200, "ready\n")
     code, metrics = await page(gateway, "/metrics")
@@ -302,3 +311,142 @@ async def test_folders_come_back_after_a_restart(new_gateway: NewGateway, bucket
     await first.stop()
     second = await new_gateway()
     assert [folder["id"] for folder in second.status()["folders"]] == ["f"]
+
+
+def garbage_segment(bucket: Bucket) -> None:
+    bucket.store.put(FolderKeys.of("bad").segment(1), b"garbage")
+
+
+def segment_of_another_program(bucket: Bucket) -> None:
+    bucket.store.put(FolderKeys.of("bad").segment(1), zlib.compress(b"garbage" * 1000))
+
+
+def garbage_checkpoint(bucket: Bucket) -> None:
+    bucket.store.put(FolderKeys.of("bad").checkpoint(1), b"garbage")
+
+
+def garbage_record(bucket: Bucket) -> None:
+    bucket.store.put(FolderKeys.of("bad").record, b"garbage")
+
+
+def add_folder(bucket: Bucket, folder_id: str) -> None:
+    record = FolderRecord(folder_id, folder_id.title(), TOKEN, 0x1234)
+    bucket.store.put(FolderKeys.of(folder_id).record, json.dumps(record.to_json()).encode())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [garbage_segment, segment_of_another_program, garbage_checkpoint, garbage_record],
+    ids=lambda f: f.__name__,
+)
+async def test_damage_in_one_folder_is_local_and_loud_until_it_is_mended(
+    new_gateway: NewGateway, bucket: Bucket, damage: Callable[[Bucket], None]
+) -> None:
+    await accept(bucket, THEIRS)
+    for folder_id in ("bad", "good"):
+        add_folder(bucket, folder_id)
+    damage(bucket)
+    gateway = await new_gateway(settings=tuned(restart_delay=0.05, max_restart_delay=0.2, record_interval=0.05))
+    assert gateway.ready
+    bad, good = sorted(json.loads((await page(gateway, "/api/status"))[1])["folders"], key=lambda f: str(f["state"]))
+    assert (good["id"], good["state"], good["error"]) == ("good", "idle", None)
+    assert bad["state"] == "error" and bad["error"] and bad["files"] == 0
+    code, text = await page(gateway, "/readyz")
+    assert (code, text) == (200, f"ready, degraded: folder {bad['id']}: not open\n")
+    metrics = (await page(gateway, "/metrics"))[1]
+    assert f'untrusted_s3_folder_error{{folder="{bad["id"]}"}} 1.0' in metrics
+    assert 'untrusted_s3_folder_error{folder="good"} 0.0' in metrics
+    assert "untrusted_s3_problems 1.0" in metrics
+    device = Device(THEIRS, gateway)
+    await device.connect()
+    await device.hear(events.ClusterConfigReceived)
+    device.share("bad", "good")
+    await until(lambda: gateway.status()["peers"][0]["folders"] == ["good"])
+    assert "the gateway cannot open the folder now" in gateway.status()["peers"][0]["error"]
+    for key in (FolderKeys.of("bad").segment(1), FolderKeys.of("bad").checkpoint(1)):
+        bucket.store.objects.pop(key, None)
+    add_folder(bucket, "bad")
+    await until(lambda: gateway.folders.ids == ["bad", "good"])
+    assert (await device.hear(events.CloseReceived)).reason == "a folder is opened again"
+    assert gateway.problems == [] and await page(gateway, "/readyz") == (200, "ready\n")
+
+
+@pytest.mark.parametrize("file", ["state.sqlite", "pending.sqlite"])
+@pytest.mark.parametrize("keep", [0, 100, 4096])
+async def test_local_files_that_are_damaged_are_made_again(
+    new_gateway: NewGateway, bucket: Bucket, tmp_path: Path, file: str, keep: int
+) -> None:
+    for folder_id in ("bad", "good"):
+        add_folder(bucket, folder_id)
+    await (await new_gateway()).stop()
+    (damaged,) = [path for path in tmp_path.rglob(file) if "bad" in path.parts]
+    body = damaged.read_bytes()
+    damaged.write_bytes(body[:keep] + b"\xa5" * (len(body) - keep))
+    gateway = await new_gateway()
+    assert [(folder["id"], folder["error"]) for folder in gateway.status()["folders"]] == [
+        ("bad", None),
+        ("good", None),
+    ]
+    assert gateway.problems == []
+
+
+@pytest.mark.parametrize("file", ["state.sqlite", "pending.sqlite"])
+async def test_local_files_that_cannot_be_made_stop_no_other_folder(
+    new_gateway: NewGateway, bucket: Bucket, tmp_path: Path, file: str
+) -> None:
+    for folder_id in ("bad", "good"):
+        add_folder(bucket, folder_id)
+    await (await new_gateway()).stop()
+    (damaged,) = [path for path in tmp_path.rglob(file) if "bad" in path.parts]
+    damaged.unlink()
+    damaged.mkdir()
+    gateway = await new_gateway(settings=tuned(restart_delay=0.05))
+    assert gateway.folders.ids == ["good"] and gateway.problems == ["folder bad: not open"]
+    damaged.rmdir()
+    await until(lambda: gateway.folders.ids == ["bad", "good"] and gateway.problems == [])
+
+
+async def test_a_stray_record_of_a_device_stops_no_other(new_gateway: NewGateway, bucket: Bucket) -> None:
+    await accept(bucket, THEIRS)
+    key = layout.peer_key(generate().device_id)
+    bucket.store.put(key, b"no JSON")
+    gateway = await new_gateway(settings=tuned(heartbeat_interval=0.01))
+    assert [peer["device_id"] for peer in gateway.status()["peers"]] == [str(THEIRS.device_id)]
+    assert gateway.problems == [f"{key}: not readable"]
+    await bucket.delete(key)
+    await until(lambda: gateway.problems == [])
+
+
+async def test_a_folder_that_is_removed_is_dropped_and_its_peers_come_again(
+    new_gateway: NewGateway, bucket: Bucket
+) -> None:
+    await accept(bucket, THEIRS)
+    add_folder(bucket, "f")
+    gateway = await new_gateway(settings=tuned(record_interval=0.01))
+    device = Device(THEIRS, gateway)
+    await device.connect()
+    await device.hear(events.ClusterConfigReceived)
+    device.share("f")
+    await until(lambda: gateway.status()["peers"][0]["folders"] == ["f"])
+    await remove_folder(Bucket(bucket.store), "f")
+    assert (await device.hear(events.CloseReceived)).reason == "a folder was removed"
+    await until(lambda: gateway.folders.ids == [])
+    (folder,) = gateway.status()["folders"]
+    assert folder["state"] == "error" and "remov" in folder["error"]
+    assert bucket.store.keys("folders/") == [], "nothing is written to it again"
+
+
+async def test_the_state_folder_is_tried_at_the_start(tmp_path: Path, bucket: Bucket) -> None:
+    (tmp_path / "state").write_text("a file")
+    gateway = Gateway(bucket, OURS, GatewaySettings((ANY_PORT,), None, "gateway", tmp_path / "state"))
+    with pytest.raises(StateFolderUnusable, match="state"):
+        await gateway.start()
+    await gateway.stop()
+
+
+async def test_a_disk_that_is_nearly_full_is_shown(new_gateway: NewGateway) -> None:
+    gateway = await new_gateway(settings=tuned(min_free_disk=1 << 62))
+    assert await page(gateway, "/readyz") == (200, "ready, degraded: the local disk\n")
+    (problem,) = json.loads((await page(gateway, "/api/status"))[1])["problems"]
+    assert problem["name"] == "the local disk" and "nearly full" in problem["error"]
+    assert "untrusted_s3_problems 1.0" in (await page(gateway, "/metrics"))[1]

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from tests.connections.loopback import OURS, Recorder, connected, new_transport, until
 from tests.file_infos import file
 from tests.simulated import SimulatedBucket
+from tests.simulated.calls import Call, Phase
 from tests.sync.host import TOKEN, FakeHost
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
@@ -23,7 +24,7 @@ from untrusted_s3.gateway.peers import Peers
 from untrusted_s3.identity.certificate import Identity, generate
 from untrusted_s3.settings import Settings, SyncSettings
 from untrusted_s3.store import layout
-from untrusted_s3.store.records import PeerRecord
+from untrusted_s3.store.records import PeerRecord, write_record
 from untrusted_s3.sync.session import CLIENT_NAME, Refusal, Session
 
 
@@ -67,6 +68,10 @@ class Device(Recorder):
         own = pb.Device(id=OURS.device_id.raw, encryption_password_token=TOKEN)
         theirs = pb.Device(id=self._identity.device_id.raw, index_id=1)
         self.transport.write(self.transport.bep.cluster_config([pb.Folder(id="f", devices=[own, theirs])], 0))
+
+
+async def pass_all(call: Call, phase: Phase) -> None:
+    """Hold no call up."""
 
 
 Connect = Callable[..., Awaitable[tuple[Session, Device]]]
@@ -165,6 +170,48 @@ async def test_a_second_connection_has_time_to_speak(host: Host, connect: Connec
     _, third = await connect(identity)
     assert second.ends == third.ends == []
     assert host.peers.accepted[identity.device_id].session is old
+
+
+async def test_a_device_has_few_connections(host: Host, connect: Connect) -> None:
+    identity = generate()
+    old, device = await connect(identity)
+    device.share()
+    await until(lambda: old.shared_folders == ["f"])
+    others = [await connect(identity) for _ in range(8)]
+    await until(lambda: sum(not other.ends for _, other in others) == 2)
+    assert [bool(other.ends) for _, other in others] == [True] * 6 + [False] * 2, "the oldest are cut"
+    assert host.peers.accepted[identity.device_id].session is old and device.ends == []
+    newest, last = others[-1]
+    last.share()
+    await until(lambda: newest.shared_folders == ["f"])
+    assert host.peers.accepted[identity.device_id].session is newest
+    _, another = others[-2]
+    another.transport.close("bye")
+    await until(lambda: bool(another.ends))
+    await until(lambda: host.peers.accepted[identity.device_id].candidates == [])
+
+
+async def test_a_device_that_is_accepted_while_the_records_are_listed_stays(settings: Settings) -> None:
+    bucket, before, device_id = SimulatedBucket(), generate().device_id, generate().device_id
+    peers = Peers(bucket, OURS.device_id, settings)
+    other = SimulatedBucket(bucket.store)
+    await write_record(other, layout.peer_key(before), PeerRecord(before).to_json())
+
+    async def meanwhile(call: Call, phase: Phase) -> None:
+        if (call.operation, phase) == ("list", Phase.ANSWER):
+            await peers.accept(device_id, "late")
+
+    await peers.load()
+    bucket.gate = meanwhile
+    await peers.load()
+    assert set(peers.accepted) == {before, device_id}
+    bucket.gate = pass_all
+    await other.delete(layout.peer_key(before))
+    await peers.load()
+    assert set(peers.accepted) == {device_id}
+    await other.delete(layout.peer_key(device_id))
+    await peers.load()
+    assert not peers.accepted
 
 
 async def test_a_damaged_record_hides_no_other_and_takes_nothing_away(settings: Settings) -> None:

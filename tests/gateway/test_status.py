@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import sqlite3
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import StateDamaged
+from untrusted_s3.gateway.folders import ClosedFolder
 from untrusted_s3.gateway.peers import Peer, UnknownDevice
-from untrusted_s3.gateway.status import folder_status, peer_status, task_status, unknown_status
+from untrusted_s3.gateway.status import (
+    any_folder_status,
+    closed_folder_status,
+    folder_status,
+    peer_status,
+    redacted,
+    task_status,
+    unknown_status,
+)
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.supervisor import TaskState, TaskStatus
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.session import Refusal, Session
 
 DEVICE = DeviceID(bytes(range(32)))
+NUMBERS = ("files", "directories", "deleted", "bytes", "sequence", "pending_files", "pending_bytes")
 
 
 def a_folder(**changes: Any) -> Folder:
@@ -58,6 +72,39 @@ def test_a_folder() -> None:
 def test_the_state_of_a_folder(changes: dict[str, Any], task_error: str | None, state: str, error: str | None) -> None:
     status = folder_status(a_folder(**changes), task_error)
     assert (status["state"], status["error"]) == (state, error)
+
+
+@pytest.mark.parametrize("error", [StateDamaged("not a database"), sqlite3.OperationalError("disk"), KeyError("x")])
+def test_a_folder_whose_state_cannot_be_read_shows_an_error(error: Exception) -> None:
+    class Broken:
+        record = FolderRecord("f", "Label", bytes(40))
+
+        @property
+        def totals(self) -> object:
+            raise error
+
+    status = any_folder_status(cast(Folder, Broken()))
+    assert (status["id"], status["label"], status["state"], status["files"]) == ("f", "Label", "error", 0)
+    assert str(error) in status["error"]
+    assert status.keys() == folder_status(a_folder()).keys()
+    assert any_folder_status(a_folder()) == folder_status(a_folder())
+
+
+def test_a_folder_that_is_not_open() -> None:
+    status = closed_folder_status(ClosedFolder("f", "Label", "a bad segment"))
+    assert status == {
+        **any_folder_status(a_folder()),
+        **dict.fromkeys(NUMBERS, 0),
+        "state": "error",
+        "error": "a bad segment",
+    }
+
+
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["error", "x"]), inner)))
+def test_errors_lose_signatures_at_any_depth(value: object) -> None:
+    url = "https://h/k?X-Amz-Signature=5ec4e7"
+    shown = redacted({"a": [value, {"error": url}], "error": f"no {url}", "name": "X"})
+    assert "5ec4e7" not in repr(shown) and shown["name"] == "X"
 
 
 def test_a_device_that_was_never_connected() -> None:

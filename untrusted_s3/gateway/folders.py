@@ -1,20 +1,33 @@
-"""The folders that are open: opens, creates and renews them, and has their background tasks run."""
+"""The folders of the store: opens, creates and renews them, and has their background tasks run.
+
+A folder that cannot be opened stops no other one: it is listed with its error, offers of it are refused, and it is
+tried again with growing pauses. A folder that is removed from the store is dropped.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.constants import MAX_FOLDERS
-from untrusted_s3.errors import DataError, FolderRefused, FolderRemovalUnfinished, StateDamaged, StoreError
+from untrusted_s3.errors import (
+    DataError,
+    FolderRefused,
+    FolderRemovalUnfinished,
+    StateDamaged,
+    StoreError,
+    StoreUnreachable,
+    UntrustedS3Error,
+)
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.records import FolderRecord, create_or_read, read_folders
+from untrusted_s3.store.records import FolderRecord, create_or_read, read_folders, read_record
 from untrusted_s3.supervisor import Supervisor, Work
 from untrusted_s3.sync.folder import Folder
 
@@ -22,13 +35,35 @@ _logger = structlog.get_logger()
 
 _LOCAL_STATE = "watch the local state"
 _RENEW = "renew the local state"
+_OPEN = "open"
+_NOT_OPEN = "the gateway cannot open the folder now; its status says why"
+
+
+@dataclass(slots=True)
+class ClosedFolder:
+    """A folder of the store that is not open.
+
+    Attributes:
+        folder_id: Its ID, or the key of its record if that cannot be read.
+        label: Its label.
+        error: Why it is not open, for the operator.
+        damaged: Whether it should be open. It is tried again, and peers that offer it are refused until then.
+        offered: Whether a peer was refused because of that.
+    """
+
+    folder_id: str
+    label: str
+    error: str
+    damaged: bool = True
+    offered: bool = False
 
 
 class Folders:
-    """The folders of a store, by ID. Iterating gives them in the order of their IDs.
+    """The folders of a store, by ID. Iterating gives those that are open, in the order of their IDs.
 
     `new_folder` makes a folder that is not open yet. `retry_delay` is the pause in seconds before a folder that could
-    not be opened again is tried again.
+    not be opened is tried again; it doubles up to `max_retry_delay`. `close_timeout` is how long the peers of a removed
+    folder have to end their connections.
     """
 
     def __init__(
@@ -38,6 +73,8 @@ class Folders:
         supervisor: Supervisor,
         sessions: Sessions,
         retry_delay: float,
+        max_retry_delay: float = 300.0,
+        close_timeout: float = 10.0,
         max_folders: int = MAX_FOLDERS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -46,9 +83,15 @@ class Folders:
         self._supervisor = supervisor
         self._sessions = sessions
         self._retry_delay = retry_delay
+        self._max_retry_delay = max_retry_delay
+        self._close_timeout = close_timeout
         self._max_folders = max_folders
         self._sleep = sleep
         self._folders: dict[str, Folder] = {}
+        self._closed: dict[str, ClosedFolder] = {}
+        # By the keys of records that cannot be read
+        self._unreadable: dict[str, ClosedFolder] = {}
+        self._look_pause, self._look_again = retry_delay, 0.0
         # One folder at a time is created or renewed.
         self._lock = asyncio.Lock()
 
@@ -67,27 +110,117 @@ class Folders:
         """The IDs of all open folders."""
         return sorted(self._folders)
 
+    @property
+    def closed(self) -> Sequence[ClosedFolder]:
+        """The folders that are not open: those whose IDs are known, and those whose records cannot be read."""
+        return [closed for folders in (self._closed, self._unreadable) for _, closed in sorted(folders.items())]
+
     async def open_all(self) -> None:
-        """Open all folders of the store, except those that are being removed. Raises StoreError or DataError."""
+        """Open all folders of the store, except those that are being removed.
+
+        Those that cannot be opened are tried again in the background. Raises StoreError if the store cannot be listed.
+        """
         found = await read_folders(self._bucket)
         for problem in found.unreadable:
-            _logger.error("folder not readable", key=problem.path, reason=problem.reason)
+            self._note_unreadable(problem.path, problem.reason)
         for record in found:
             if record.removed:
-                _logger.warning(
-                    "folder not opened", folder=record.folder_id, reason=str(FolderRemovalUnfinished(record.folder_id))
-                )
-            else:
+                self._note_removal(record)
+                continue
+            try:
                 await self._open(record)
+            except Exception as error:
+                self._try_again(record, error)
+
+    async def watch(self, interval: float) -> None:
+        """Look for removed folders every `interval` seconds, until cancelled."""
+        while True:
+            await self._sleep(interval)
+            try:
+                await self.look()
+            except StoreError as error:
+                _logger.warning("records of folders not read", error=str(error))
+
+    async def look(self) -> None:
+        """Drop the folders that were removed from the store, and open those whose records were mended.
+
+        Raises StoreError.
+        """
+        for folder in list(self):
+            record = folder.record
+            found, is_gone = await self._read_again(record.folder_id, record.index_id)
+            if is_gone:
+                await self._drop(folder, found)
+        now = asyncio.get_running_loop().time()
+        if self._unreadable and now >= self._look_again:
+            self._look_pause = min(2 * self._look_pause, self._max_retry_delay)
+            self._look_again = now + self._look_pause
+            await self._look_at_unreadable()
+
+    async def _look_at_unreadable(self) -> None:
+        """Open the folders whose records were not readable and are now."""
+        found = await read_folders(self._bucket)
+        before, self._unreadable = self._unreadable, {}
+        for problem in found.unreadable:
+            if problem.path in before:
+                self._unreadable[problem.path] = before[problem.path]
+            else:
+                self._note_unreadable(problem.path, problem.reason)
+        for record in found:
+            closed = before.get(_record_key(record.folder_id))
+            if closed is None or record.folder_id in self._folders:
+                continue
+            if record.removed:
+                self._note_removal(record)
+                continue
+            async with self._lock:
+                try:
+                    await self._open(record)
+                except Exception as error:
+                    self._try_again(record, error, offered=closed.offered)
+                    continue
+            if closed.offered:
+                self._sessions.end("a folder is opened again")
+
+    async def _read_again(self, folder_id: str, index_id: int) -> tuple[FolderRecord | None, bool]:
+        """Read the record of a folder; return it, and whether the folder is gone or being removed.
+
+        A record that cannot be read now says nothing about that. Raises StoreError.
+        """
+        key = _record_key(folder_id)
+        try:
+            record = await read_record(self._bucket, key, FolderRecord.from_json)
+        except DataError:
+            return None, False
+        if record is None:
+            # One without bytes counts as none, but is no removal.
+            return None, await self._bucket.size(key) is None
+        return record, record.removed or record.index_id != index_id
+
+    async def _drop(self, folder: Folder, found: FolderRecord | None) -> None:
+        """Stop the work on a folder that is removed, and close its files. Peers that share it have to come again."""
+        folder_id = folder.record.folder_id
+        await self._supervisor.cancel(*self._task_names(folder))
+        async with self._lock:
+            if self._folders.get(folder_id) is not folder:
+                return
+            del self._folders[folder_id]
+            error = "the folder was removed from the store" if found is None or not found.removed else None
+            error = error or str(FolderRemovalUnfinished(folder_id))
+            self._closed[folder_id] = ClosedFolder(folder_id, folder.record.label, error, damaged=False)
+        _logger.warning("folder dropped", folder=folder_id, reason=error)
+        await self._sessions.end_sharing(folder_id, "a folder was removed", self._close_timeout)
+        folder.close()
+        folder.discard()
 
     async def for_offer(self, offer: FolderOffer) -> Folder:
         """Return the folder of an offer, which is created if it is new.
 
-        Raises FolderRefused for another password, a folder that is being removed, or too many folders. Raises
-        StoreError or DataError if the store cannot be used.
+        Raises FolderRefused for another password, a folder that is being removed or cannot be opened, or too many
+        folders. Raises StoreError if the store cannot be used.
         """
         async with self._lock:
-            folder = self._folders.get(offer.folder_id) or await self._create(offer)
+            folder = self._folders.get(offer.folder_id) or await self._open_offered(offer)
         check_token(offer.token, folder.record.token)
         return folder
 
@@ -96,9 +229,11 @@ class Folders:
         await asyncio.gather(*(folder.drain() for folder in self))
 
     async def flush(self) -> None:
-        """Write to the logs what is ready. Raises StoreError, DataError or StateDamaged."""
-        for folder in self:
-            await folder.flush()
+        """Write to the logs what is ready, of every folder that can. Raises the first error of those that cannot."""
+        results = await asyncio.gather(*(folder.flush() for folder in self), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     def close(self) -> None:
         """Close the local files of all folders."""
@@ -115,24 +250,102 @@ class Folders:
             if name in failing
         }
 
-    async def _create(self, offer: FolderOffer) -> Folder:
+    def problems(self) -> dict[str, str]:
+        """Return what is wrong with folders that should be open, by their names for /readyz."""
+        return {
+            f"folder {folder_id}: not open": closed.error
+            for folders in (self._closed, self._unreadable)
+            for folder_id, closed in sorted(folders.items())
+            if closed.damaged
+        }
+
+    async def _open_offered(self, offer: FolderOffer) -> Folder:
+        key = _record_key(offer.folder_id)
+        for closed in (self._closed.get(offer.folder_id), self._unreadable.get(key)):
+            if closed is not None and closed.damaged:
+                closed.offered = True
+                raise FolderRefused(_NOT_OPEN)
+        try:
+            record = await self._create(offer)
+        except DataError as error:
+            self._note_unreadable(key, str(error), offered=True)
+            raise FolderRefused(_NOT_OPEN) from error
+        _logger.info("folder opened", folder=record.folder_id, label=record.label)
+        try:
+            return await self._open(record)
+        except StoreUnreachable:
+            raise
+        except Exception as error:
+            self._try_again(record, error, offered=True)
+            raise FolderRefused(_NOT_OPEN) from error
+
+    async def _create(self, offer: FolderOffer) -> FolderRecord:
         if len(self._folders) >= self._max_folders:
             raise FolderRefused(f"this store already has {len(self._folders)} folders and takes no more")
         fresh = FolderRecord(offer.folder_id, offer.label, offer.token)
-        key = layout.FolderKeys.of(offer.folder_id).record
+        key = _record_key(offer.folder_id)
         record = await create_or_read(self._bucket, key, fresh.to_json(), FolderRecord.from_json)
         if record.removed:
+            self._note_removal(record)
             raise FolderRefused(str(FolderRemovalUnfinished(record.folder_id)))
-        _logger.info("folder opened", folder=record.folder_id, label=record.label)
-        return await self._open(record)
+        if record.folder_id != offer.folder_id:
+            raise DataError(f"{key} belongs to another folder")
+        return record
+
+    def _note_unreadable(self, key: str, reason: str, *, offered: bool = False) -> None:
+        _logger.error("folder not readable", key=key, reason=reason)
+        self._unreadable[key] = ClosedFolder(
+            key, "", f"the record of the folder cannot be read: {reason}", offered=offered
+        )
+
+    def _note_removal(self, record: FolderRecord) -> None:
+        reason = str(FolderRemovalUnfinished(record.folder_id))
+        _logger.warning("folder not opened", folder=record.folder_id, reason=reason)
+        self._closed[record.folder_id] = ClosedFolder(record.folder_id, record.label, reason, damaged=False)
+
+    def _try_again(self, record: FolderRecord, error: Exception, *, offered: bool = False) -> None:
+        """Note that a folder could not be opened, and have it tried again."""
+        folder_id = record.folder_id
+        _logger.error("folder cannot be opened", folder=folder_id, error=_text(error))
+        self._closed[folder_id] = ClosedFolder(folder_id, record.label, _text(error), offered=offered)
+        self._supervisor.start(_task_name(folder_id, _OPEN), partial(self._open_later, record, "{}"))
+
+    async def _open_later(self, record: FolderRecord, message: str) -> None:
+        """Try to open a folder with growing pauses. `message` is for its error, and has {} for what went wrong."""
+        folder_id, delay = record.folder_id, self._retry_delay
+        while True:
+            await self._sleep(delay)
+            delay = min(2 * delay, self._max_retry_delay)
+            async with self._lock:
+                closed = self._closed.get(folder_id)
+                if closed is None or folder_id in self._folders:
+                    return
+                try:
+                    found, is_gone = await self._read_again(folder_id, record.index_id)
+                    if is_gone:
+                        del self._closed[folder_id]
+                        if found is not None and found.removed:
+                            self._note_removal(found)
+                        return
+                    await self._open(record)
+                except Exception as error:
+                    closed.error = message.format(_text(error))
+                    _logger.error("folder cannot be opened", folder=folder_id, error=_text(error))
+                    continue
+            if closed.offered:
+                # Peers offer it again with their next connection.
+                self._sessions.end("a folder is opened again")
+            return
 
     async def _open(self, record: FolderRecord) -> Folder:
+        """Open a folder and start its tasks. Raises what is wrong with it."""
         try:
             folder = await self._load(record)
         except StateDamaged as error:
             _logger.error("local state damaged, loading it from the store", folder=record.folder_id, error=str(error))
             folder = await self._load(record)
         self._folders[record.folder_id] = folder
+        self._closed.pop(record.folder_id, None)
         for name, work in folder.tasks().items():
             self._supervisor.start(_task_name(record.folder_id, name), partial(self._run, folder, work))
         self._supervisor.start(_task_name(record.folder_id, _LOCAL_STATE), partial(self._watch_local_state, folder))
@@ -170,22 +383,34 @@ class Folders:
         """Open a folder again whose local state is damaged. All sessions end, and the peers come back."""
         folder_id = folder.record.folder_id
         await self._supervisor.cancel(*self._task_names(folder))
-        folder.error = "the local state is damaged and is loaded from the store"
-        while True:
-            _logger.error("local state damaged, loading it from the store", folder=folder_id)
-            async with self._lock:
+        message = "the local state is damaged and cannot be loaded from the store: {}"
+        async with self._lock:
+            if self._folders.pop(folder_id, None) is not None:
+                _logger.error("local state damaged, loading it from the store", folder=folder_id)
+                error_text = "the local state is damaged and is loaded from the store"
+                self._closed[folder_id] = ClosedFolder(folder_id, folder.record.label, error_text)
                 self._sessions.end("a folder is opened again")
-                folder.discard()
                 try:
+                    folder.discard()
                     await self._open(folder.record)
                     return
-                except (StoreError, DataError) as error:
-                    folder.error = f"the local state is damaged and cannot be loaded from the store: {error}"
-            await self._sleep(self._retry_delay)
+                except Exception as error:
+                    _logger.error("folder cannot be opened", folder=folder_id, error=_text(error))
+                    self._closed[folder_id].error = message.format(_text(error))
+        await self._open_later(folder.record, message)
 
     @staticmethod
     def _task_names(folder: Folder) -> list[str]:
         return [_task_name(folder.record.folder_id, name) for name in (*folder.tasks(), _LOCAL_STATE)]
+
+
+def _record_key(folder_id: str) -> str:
+    return layout.FolderKeys.of(folder_id).record
+
+
+def _text(error: Exception) -> str:
+    """Return the text of an error for the operator; one that is not ours says its class too."""
+    return str(error) if isinstance(error, UntrustedS3Error) else f"{type(error).__name__}: {error}"
 
 
 def _task_name(folder_id: str, task: str) -> str:

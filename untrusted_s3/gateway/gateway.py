@@ -20,15 +20,23 @@ from untrusted_s3.connections.listener import Listener
 from untrusted_s3.connections.tls import make_context
 from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, StateDamaged, StoreError
+from untrusted_s3.errors import DataError
 from untrusted_s3.gateway.dialing import Dialing
 from untrusted_s3.gateway.folders import Folders
 from untrusted_s3.gateway.heartbeat import Heartbeat
 from untrusted_s3.gateway.http.server import HTTPServer
+from untrusted_s3.gateway.local_disk import LocalDisk
 from untrusted_s3.gateway.peers import Peers
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.gateway.settings import GatewaySettings
-from untrusted_s3.gateway.status import folder_status, peer_status, redacted, task_status, unknown_status
+from untrusted_s3.gateway.status import (
+    any_folder_status,
+    closed_folder_status,
+    peer_status,
+    redacted,
+    task_status,
+    unknown_status,
+)
 from untrusted_s3.gateway.upkeep import Maintenance
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.local_files import store_directory
@@ -108,8 +116,15 @@ class Gateway:
         self._state_directory = settings.state_directory
         self.sessions = Sessions()
         self.folders = Folders(
-            bucket, self._new_folder, self.supervisor, self.sessions, retry_delay=tuning.upkeep.restart_delay
+            bucket,
+            self._new_folder,
+            self.supervisor,
+            self.sessions,
+            retry_delay=tuning.upkeep.restart_delay,
+            max_retry_delay=tuning.upkeep.max_restart_delay,
+            close_timeout=tuning.upkeep.close_timeout,
         )
+        self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk)
         capacity = unadmitted_capacity(raise_file_limit(tuning.connections), tuning.connections)
         transports = TransportFactory(
             make_context(identity),
@@ -130,20 +145,25 @@ class Gateway:
     async def start(self) -> None:
         """Open every folder of the store, then listen and dial.
 
-        Raises AddressUnavailable if a port is in use, StoreError or DataError if the store cannot be read.
+        A folder or a record that cannot be read stops no other one. Raises AddressUnavailable if a port is in use,
+        StateFolderUnusable if the local state cannot be written, StoreError or DataError if the store cannot be read.
         """
         # First, so that /healthz answers while a large log is read.
         if self._http is not None:
             await self._http.start()
+        await self._disk.open()
         store = await open_store(self.bucket)
         self._state_directory = store_directory(self._settings.state_directory, store.store_id)
         await self.peers.load()
         await self.folders.open_all()
         await self._listener.start()
-        interval = self._settings.tuning.upkeep.heartbeat_interval
+        upkeep = self._settings.tuning.upkeep
+        interval = upkeep.heartbeat_interval
         self.supervisor.start("dial", self._dialing.run)
         self.supervisor.start("heartbeat", partial(self._heartbeat.run, interval))
         self.supervisor.start("read accepted devices", partial(self.peers.run, interval))
+        self.supervisor.start("look for removed folders", partial(self.folders.watch, upkeep.record_interval))
+        self.supervisor.start("watch the local disk", partial(self._disk.watch, upkeep.disk_interval))
         self.supervisor.start("maintenance", self._maintenance.run)
         self.ready = True
         _logger.info("ready", device_id=str(self.device_id), store=str(self.bucket.location), folders=len(self.folders))
@@ -169,7 +189,7 @@ class Gateway:
                 await self.supervisor.stop()
                 await self.folders.flush()
                 await self._heartbeat.end()
-        except (TimeoutError, StoreError, DataError, StateDamaged) as error:
+        except Exception as error:
             _logger.warning(
                 "stopped before everything was written", error=str(error), hint="peers will send the rest again"
             )
@@ -211,28 +231,39 @@ class Gateway:
     @property
     def problems(self) -> Sequence[str]:
         """What does not work while the gateway serves on, for /readyz."""
-        return self.failing_tasks
+        return [*self.failing_tasks, *(problem["name"] for problem in self._problems())]
 
     def tasks(self) -> Sequence[TaskStatus]:
         """Return the states of all background tasks."""
         return self.supervisor.status()
 
     def status(self) -> dict[str, Any]:
-        """Return the JSON of /api/status."""
+        """Return the JSON of /api/status. What cannot be read is shown with its error."""
         failures = self.folders.failures()
         status = {
             "device_id": str(self.device_id),
             "version": __version__,
             "store": str(self.bucket.location),
-            "folders": [folder_status(folder, failures.get(folder.record.folder_id)) for folder in self.folders],
+            "folders": [
+                *(any_folder_status(folder, failures.get(folder.record.folder_id)) for folder in self.folders),
+                *map(closed_folder_status, self.folders.closed),
+            ],
             "peers": [peer_status(device_id, peer) for device_id, peer in sorted(self.peers.accepted.items())],
             "unknown_devices": [
                 unknown_status(device_id, unknown) for device_id, unknown in self.peers.unknown.items()
             ],
             "tasks": [task_status(task) for task in self.tasks()],
+            "problems": self._problems(),
         }
         shown: dict[str, Any] = redacted(status)
         return shown
+
+    def _problems(self) -> list[dict[str, str]]:
+        found = self.folders.problems()
+        found |= {f"{problem.path}: not readable": problem.reason for problem in self.peers.unreadable}
+        if self._disk.problem is not None:
+            found["the local disk"] = self._disk.problem
+        return [{"name": name, "error": error} for name, error in found.items()]
 
     async def check_store(self) -> None:
         """Raise StoreError unless the store answers."""

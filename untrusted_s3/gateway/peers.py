@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.connections.reasons import TOO_MANY_CONNECTIONS
 from untrusted_s3.errors import DataError, StoreError, TooManyConnections
+from untrusted_s3.problem import Problem
 from untrusted_s3.settings import Settings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
@@ -31,6 +33,7 @@ class Peer:
         client: The name and version of its program, as it said in its last Hello.
         error: Why its last connection ended, unless that was in order.
         refused: Why folders of it are refused, by folder ID.
+        candidates: Further connections, which the peer has not used yet. One of them may replace the session.
     """
 
     record: PeerRecord
@@ -38,6 +41,7 @@ class Peer:
     client: str = ""
     error: str | None = None
     refused: dict[str, Refusal] = field(default_factory=dict)
+    candidates: list[Session] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -61,6 +65,11 @@ class Peers:
     """The accepted devices of a store, by device ID, and the unknown devices that tried to connect last.
 
     `clock` gives seconds and never goes back.
+
+    Attributes:
+        accepted: The accepted devices.
+        unknown: The unknown devices that tried to connect last.
+        unreadable: What lies among the records of accepted devices and cannot be read.
     """
 
     def __init__(
@@ -74,7 +83,8 @@ class Peers:
         self._second_connection_timeout = settings.sync.second_connection_timeout
         self._clock = clock
         self._lookups = 0
-        self._unreadable: set[str] = set()
+        self._accepted_lately: set[DeviceID] = set()
+        self.unreadable: Sequence[Problem] = ()
 
     # The records
 
@@ -93,14 +103,16 @@ class Peers:
         Ends the sessions of devices that are no longer accepted or whose record has changed; the latter come back.
         A device whose record cannot be read stays as it is. Raises StoreError.
         """
+        self._accepted_lately.clear()
         found = await read_peers(self._bucket)
         records = {record.device_id: record for record in found}
         unreadable = {problem.path: problem.reason for problem in found.unreadable}
-        for key in unreadable.keys() - self._unreadable:
+        for key in unreadable.keys() - {problem.path for problem in self.unreadable}:
             _logger.error("accepted device not readable", key=key, reason=unreadable[key])
-        self._unreadable = set(unreadable)
+        self.unreadable = list(found.unreadable)
         for device_id in self.accepted.keys() - records.keys():
-            if layout.peer_key(device_id) not in unreadable:
+            # One that was accepted while the records were listed need not be among them.
+            if layout.peer_key(device_id) not in unreadable and device_id not in self._accepted_lately:
                 self._end_session(self.accepted.pop(device_id), "not accepted any more")
         for device_id, record in records.items():
             peer = self.accepted.setdefault(device_id, Peer(record))
@@ -112,6 +124,7 @@ class Peers:
         """Accept a device from now on. Raises StoreError."""
         record = PeerRecord(device_id, name)
         await write_record(self._bucket, layout.peer_key(device_id), record.to_json())
+        self._accepted_lately.add(device_id)
         self.accepted.setdefault(device_id, Peer(record))
         self.unknown.pop(device_id, None)
 
@@ -129,7 +142,8 @@ class Peers:
     async def admit(self, session: Session) -> PeerRecord | None:
         """Return the record of the session's device, or None if the device is not accepted.
 
-        If the device has a session already, the new one has to be confirmed before it replaces the old one.
+        If the device has a session already, the new one has to be confirmed before it replaces the old one. Of the
+        connections that are not confirmed, the oldest is cut when there are too many.
         """
         device_id = session.device_id
         assert device_id is not None and session.hello is not None
@@ -141,8 +155,7 @@ class Peers:
         if peer.session is None:
             self._begin_session(peer, session)
         else:
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._second_connection_timeout, self._drop_unconfirmed, session)
+            self._add_candidate(peer, session)
         return peer.record
 
     def confirm(self, session: Session) -> PeerRecord | None:
@@ -162,6 +175,8 @@ class Peers:
             if peer.session is not None and self._is_better(peer.session, session):
                 session.end("there is another connection already")
                 return None
+            if session in peer.candidates:
+                peer.candidates.remove(session)
             self._end_session(peer, "replaced by a newer connection")
             self._begin_session(peer, session)
         return peer.record
@@ -187,6 +202,8 @@ class Peers:
         """Note that a session's connection has ended."""
         device_id = session.device_id
         peer = self.accepted.get(device_id) if device_id is not None else None
+        if peer is not None and session in peer.candidates:
+            peer.candidates.remove(session)
         if peer is not None and peer.session in (session, None):
             peer.session = None
             peer.error = str(error) if error is not None else None
@@ -196,6 +213,16 @@ class Peers:
             _logger.debug("connection ended", device=device, address=address, reason=reason)
         else:
             _logger.info("connection ended", device=device, address=address, reason=reason)
+
+    def _add_candidate(self, peer: Peer, session: Session) -> None:
+        peer.candidates.append(session)
+        if len(peer.candidates) > self._settings.candidate_connections:
+            oldest = peer.candidates.pop(0)
+            _logger.debug("connection closed, a device has too many", device=str(peer.record.device_id))
+            oldest.end(TOO_MANY_CONNECTIONS)
+            # At once: a peer that does not read could collect closing connections.
+            oldest.transport.abort()
+        asyncio.get_running_loop().call_later(self._second_connection_timeout, self._drop_unconfirmed, session)
 
     def _begin_session(self, peer: Peer, session: Session) -> None:
         assert session.hello is not None
@@ -256,6 +283,7 @@ class Peers:
             if unknown is not None:
                 unknown.looked_up = now
             return None
+        self._accepted_lately.add(device_id)
         return self.accepted.setdefault(device_id, Peer(record))
 
     def _note_unknown(self, device_id: DeviceID, name: str, address: str) -> None:

@@ -37,6 +37,17 @@ class Sessions:
         for session in list(self._sessions):
             session.end(reason)
 
+    async def end_sharing(self, folder_id: str, reason: str, timeout: float) -> None:
+        """End the sessions that share a folder; return when their connections have ended, at most after `timeout`."""
+        ending = {session for session in self._sessions if folder_id in session.shared_folders}
+        for session in ending:
+            session.end(reason)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._sessions & ending:
+                    self._ended.clear()
+                    await self._ended.wait()
+
     async def close(self, reason: str, timeout: float) -> None:
         """Say Close to all peers, give them `timeout` seconds to end their connections, and cut those that are left."""
         for session in list(self._sessions):

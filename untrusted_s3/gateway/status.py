@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.gateway.folders import ClosedFolder
 from untrusted_s3.gateway.peers import Peer, UnknownDevice
 from untrusted_s3.structured_logging import redact_text
 from untrusted_s3.supervisor import TaskStatus
@@ -31,6 +32,25 @@ def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, An
         "state": "error" if error else "syncing" if folder.syncing else "idle",
         "error": error,
     }
+
+
+def closed_folder_status(closed: ClosedFolder) -> dict[str, Any]:
+    """Return the JSON of a folder that is not open."""
+    return _failed_folder(closed.folder_id, closed.label, closed.error)
+
+
+def any_folder_status(folder: Folder, task_error: str | None = None) -> dict[str, Any]:
+    """Return the JSON of a folder, also of one whose state cannot be read."""
+    try:
+        return folder_status(folder, task_error)
+    except Exception as error:
+        text = f"the local state cannot be read: {type(error).__name__}: {error}"
+        return _failed_folder(folder.record.folder_id, folder.record.label, text)
+
+
+def _failed_folder(folder_id: str, label: str, error: str) -> dict[str, Any]:
+    numbers = ("files", "directories", "deleted", "bytes", "sequence", "pending_files", "pending_bytes")
+    return {"id": folder_id, "label": label, **dict.fromkeys(numbers, 0), "state": "error", "error": error}
 
 
 def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:

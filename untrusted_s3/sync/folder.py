@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.events import IndexReceived, RequestReceived
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import StateDamaged
+from untrusted_s3.errors import StateDamaged, StateFolderUnusable
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.local_files import PENDING_FILE, STATE_FILE, delete_others, folder_directory
@@ -53,8 +54,9 @@ class Folder:
         settings: Settings,
         grid: PartGrid = PART_GRID,
     ) -> None:
-        """Open the folder's local files below `state_directory`, which is for this store. Raises StateFolderUnusable.
+        """Open the folder's local files below `state_directory`, which is for this store.
 
+        Raises StateFolderUnusable, or StateDamaged after the local files were deleted: a second attempt makes new ones.
         `uploads` bounds how many small objects all folders together send at once.
         """
         self.record = record
@@ -62,8 +64,7 @@ class Folder:
         directory = folder_directory(state_directory, record.folder_id, record.index_id)
         delete_others(directory)
         self._damage = asyncio.Event()
-        self._state = FolderState(directory / STATE_FILE, self._damage.set, memory.parsed)
-        self._pending = PendingIndex(directory / PENDING_FILE, self._damage.set, memory.parsed)
+        self._state, self._pending = _open_files(directory, self._damage.set, memory)
         self._log = FolderLog(bucket, self._keys, self._state, own_id, settings.log)
         self._writer = LogWriter(
             record.folder_id,
@@ -233,3 +234,26 @@ class Folder:
         """Take an index message of a peer. Raises RemoteProtocolError or FolderRefused; then nothing was kept."""
         await self._index_in.take(device_id, index_id, event)
         self._puller.wake()
+
+
+def _open_files(directory: Path, on_damage: Callable[[], None], memory: SyncMemory) -> tuple[FolderState, PendingIndex]:
+    """Open both local files. Files that cannot be read are deleted, since what they held is in the store.
+
+    Raises StateFolderUnusable or, after the deletion, StateDamaged.
+    """
+    files: list[FolderState | PendingIndex] = []
+    try:
+        state = FolderState(directory / STATE_FILE, on_damage, memory.parsed)
+        files.append(state)
+        pending = PendingIndex(directory / PENDING_FILE, on_damage, memory.parsed)
+    except Exception as error:
+        for file in files:
+            file.close()
+        if isinstance(error, StateFolderUnusable):
+            raise
+        if isinstance(error, OSError | sqlite3.OperationalError):
+            raise StateFolderUnusable(f"the state folder {directory} cannot be used: {error}") from error
+        remove_database(directory / STATE_FILE)
+        remove_database(directory / PENDING_FILE)
+        raise StateDamaged(f"the local state is damaged: {error}") from error
+    return state, pending

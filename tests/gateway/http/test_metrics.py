@@ -17,6 +17,7 @@ FOLDER = {
     "sequence": 5,
     "pending_files": 6,
     "pending_bytes": 7,
+    "state": "idle",
 }
 
 
@@ -39,10 +40,17 @@ def registry(gateway: FakeGateway) -> CollectorRegistry:
 
 
 def test_folders(registry: CollectorRegistry) -> None:
-    fields = [name for name in FOLDER if name != "id"]
+    fields = [name for name in FOLDER if name not in ("id", "state")]
     values = {name: registry.get_sample_value(f"untrusted_s3_folder_{name}", {"folder": "f"}) for name in fields}
     assert values == {name: FOLDER[name] for name in fields}
     assert registry.get_sample_value("untrusted_s3_folder_files", {"folder": "g"}) == 10
+
+
+def test_folders_with_errors(gateway: FakeGateway, registry: CollectorRegistry) -> None:
+    gateway.shown["folders"][1]["state"] = "error"
+    assert registry.get_sample_value("untrusted_s3_folder_error", {"folder": "f"}) == 0
+    assert registry.get_sample_value("untrusted_s3_folder_error", {"folder": "g"}) == 1
+    assert registry.get_sample_value("untrusted_s3_problems") == 1
 
 
 def test_peers(registry: CollectorRegistry) -> None:

@@ -38,6 +38,13 @@ class GatewayCollector(Collector):
             for folder in status["folders"]:
                 gauge.add_metric([folder["id"]], folder[field])
             yield gauge
+        failed = GaugeMetricFamily("untrusted_s3_folder_error", "1 while the folder has an error", labels=["folder"])
+        for folder in status["folders"]:
+            failed.add_metric([folder["id"]], folder["state"] == "error")
+        yield failed
+        yield GaugeMetricFamily(
+            "untrusted_s3_problems", "Parts of the gateway that do not work", value=len(self._gateway.problems)
+        )
         connected = GaugeMetricFamily("untrusted_s3_peer_connected", "1 while the peer is connected", labels=["device"])
         for peer in status["peers"]:
             connected.add_metric([peer["device_id"]], peer["connected"])
