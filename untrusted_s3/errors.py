@@ -224,6 +224,10 @@ class StateDamaged(UntrustedS3Error):
     """A file of the local state is damaged. What it held is in the store."""
 
 
+class EntryMisplaced(StateDamaged):
+    """The local state has an entry under the hash of another name."""
+
+
 # A real Syncthing as a child process
 
 

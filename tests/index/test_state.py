@@ -17,10 +17,11 @@ from untrusted_s3.accounts import Account
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import DataError, StateDamaged, StateFolderUnusable
+from untrusted_s3.index.checkpoint_check import check_copy
 from untrusted_s3.index.database import open_database
 from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
 from untrusted_s3.index.segment import Segment
-from untrusted_s3.index.state import STATE_VERSION, FolderState, FolderTotals, check_copy
+from untrusted_s3.index.state import STATE_VERSION, FolderState, FolderTotals
 
 
 @pytest.fixture

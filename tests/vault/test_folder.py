@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -29,6 +30,7 @@ from untrusted_s3.errors import DataError, FolderRemovalUnfinished, NoSuchFolder
 from untrusted_s3.index.entry import Entry as LogEntry
 from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.index.segment import Segment
+from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import write_record
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind, open_entry
@@ -412,20 +414,29 @@ async def test_a_real_deletion_is_no_damage(tmp_path: Path, kind: pb.FileInfoTyp
         assert isinstance(gone, Entry) and gone.deleted
 
 
+@asynccontextmanager
 async def checkpoint_with(
     bucket: SimulatedBucket, stored: StoredFolder, change: Callable[[sqlite3.Connection], object]
-) -> None:
-    """Leave only a checkpoint of the folder, which `change` has changed."""
+) -> AsyncIterator[Folder]:
+    """Check that a checkpoint that `change` has changed is refused, and open the folder from it nevertheless."""
     copy = stored.state.path.parent / "copy.sqlite"
     position = stored.state.write_copy(copy)
     connection = sqlite3.connect(copy, isolation_level=None)
     change(connection)
     connection.close()
     body = copy.read_bytes()
-    copy.unlink()
     bucket.store.put(stored.keys.checkpoint(position), body + crc32c.crc32c(body).to_bytes(4, "big"))
+    async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
+        assert all(isinstance(entry, Entry) for entry in folder.entries()), "the log is read instead"
+        key, record = folder.key, folder.record
     for number in range(1, position + 1):
         bucket.store.objects.pop(stored.keys.segment(number), None)
+    with pytest.raises(DataError, match=f"{stored.keys.checkpoint(position)} has .* under the hash of another name"):
+        async with open_folder(bucket, FOLDER_ID, PASSWORD):
+            pass
+    unchecked = Folder(bucket, record, key, FolderState(copy))
+    yield unchecked
+    unchecked.close()
 
 
 def exchange_file_infos(database: sqlite3.Connection) -> None:
@@ -438,8 +449,7 @@ async def test_names_that_a_checkpoint_has_exchanged_are_damage(tmp_path: Path) 
     bucket = SimulatedBucket()
     stored = await stored_folder(bucket, tmp_path)
     await stored.append(await stored.file("a", b"1"), await stored.file("b", b"2"), await stored.file("c", b"3"))
-    await checkpoint_with(bucket, stored, exchange_file_infos)
-    async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
+    async with checkpoint_with(bucket, stored, exchange_file_infos) as folder:
         for path in "ab":
             entry = folder.entry(path)
             assert isinstance(entry, DamagedEntry) and entry.path == path and "place" in entry.reason
@@ -451,8 +461,7 @@ async def test_a_name_that_a_checkpoint_hides_is_listed_as_damage(tmp_path: Path
     bucket = SimulatedBucket()
     stored = await stored_folder(bucket, tmp_path)
     await stored.append(await stored.file("a", b"1"))
-    await checkpoint_with(
+    async with checkpoint_with(
         bucket, stored, lambda database: database.execute("UPDATE files SET name_hash = zeroblob(16)")
-    )
-    async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
+    ) as folder:
         assert only_damaged(folder).path == "a"

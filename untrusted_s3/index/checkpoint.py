@@ -14,8 +14,9 @@ from pathlib import Path
 import crc32c
 
 from untrusted_s3.errors import DataError
+from untrusted_s3.index.checkpoint_check import check_copy
 from untrusted_s3.index.local_files import CHECKPOINT_PREFIX, STATE_FILE
-from untrusted_s3.index.state import FolderState, check_copy
+from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.units import MIB

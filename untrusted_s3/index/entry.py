@@ -13,7 +13,7 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.store.layout import is_object_name
 
 # 10,000 parts of 5 GiB, the most that S3 allows, are less.
-_MAX_OBJECT_SIZE = 2**56
+MAX_OBJECT_SIZE = 2**56
 _UNCLEAN = frozenset(("", ".", ".."))
 
 
@@ -69,7 +69,7 @@ def read_entry(raw: bytes, content_hash: str, object_size: int, part_size: int, 
         return Entry(file_info, None)
     if not file_info.has_data:
         raise ValueError(f"the entry of {file_info.name!r} has an object, and no data")
-    check_object(content_hash, object_size, part_size, len(part_crc32c), file_info.message.size)
+    _check_object(content_hash, object_size, part_size, len(part_crc32c), file_info.message.size)
     return Entry(file_info, StoredObject(content_hash, object_size, part_size, tuple(part_crc32c)))
 
 
@@ -79,18 +79,18 @@ def read_file_info(raw: bytes) -> FileInfo:
         message = pb.FileInfo.FromString(raw)
     except DecodeError as error:
         raise ValueError(f"a file info cannot be parsed: {error}") from error
-    check_file_info(message)
+    _check_file_info(message)
     file_info = FileInfo(raw, message)
     if file_info.has_data:
         _check_blocks(message)
     return file_info
 
 
-def check_file_info(message: pb.FileInfo) -> None:
+def _check_file_info(message: pb.FileInfo) -> None:
     """Check all of an entry's file info but its blocks. Raises ValueError."""
     if not message.encrypted:
         raise ValueError(f"the file info of {message.name[:100]!r} is not encrypted")
-    if "\0" in message.name or not _UNCLEAN.isdisjoint(message.name.split("/")):
+    if not is_clean_path(message.name):
         raise ValueError(f"{message.name[:100]!r} is not a clean relative path")
     if message.type not in (pb.FILE, pb.DIRECTORY):
         raise ValueError(f"{message.name!r} has type {message.type}, which no encrypted entry has")
@@ -98,13 +98,18 @@ def check_file_info(message: pb.FileInfo) -> None:
         raise ValueError(f"{message.name!r} has a size of {message.size}")
 
 
-def check_object(content_hash: str, object_size: int, part_size: int, parts: int, data_size: int) -> None:
+def is_clean_path(name: str) -> bool:
+    """Return whether a name is a relative path without "", "." and ".."."""
+    return "\0" not in name and _UNCLEAN.isdisjoint(name.split("/"))
+
+
+def _check_object(content_hash: str, object_size: int, part_size: int, parts: int, data_size: int) -> None:
     """Check what an entry says of an object with `data_size` bytes of data. Raises ValueError."""
     if not is_object_name(content_hash):
         raise ValueError(f"{content_hash[:100]!r} is no object name")
-    if not data_size < object_size <= _MAX_OBJECT_SIZE:
+    if not data_size < object_size <= MAX_OBJECT_SIZE:
         raise ValueError(f"an object of {object_size} bytes cannot hold {data_size} bytes of data")
-    if not 0 <= part_size <= _MAX_OBJECT_SIZE:
+    if not 0 <= part_size <= MAX_OBJECT_SIZE:
         raise ValueError(f"no object has parts of {part_size} bytes")
     due = -(-object_size // part_size) if part_size else 1
     if parts != due:

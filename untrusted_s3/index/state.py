@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from untrusted_s3.accounts import Account, ByteCache
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import DataError
+from untrusted_s3.errors import DataError, EntryMisplaced
 from untrusted_s3.index.database import open_database, remove_database
 from untrusted_s3.index.entry import Entry, read_entry
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
@@ -26,7 +28,7 @@ from untrusted_s3.store.layout import name_hash
 from untrusted_s3.units import MIB
 
 STATE_VERSION = 2
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES
     ('position', 0), ('sequence', 0), ('time_ms', 0),
@@ -57,7 +59,7 @@ INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET
 """
 # Bytes of parsed entries that are kept where no account is given.
 _PARSED_ENTRIES = 4 * MIB
-_COUNTERS = ("files", "directories", "deleted")
+COUNTERS = ("files", "directories", "deleted")
 _KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
 
 
@@ -95,7 +97,7 @@ class FolderState:
         self._open()
 
     def _open(self) -> None:
-        self._connection = open_database(self.path, _SCHEMA, STATE_VERSION)
+        self._connection = open_database(self.path, SCHEMA, STATE_VERSION)
         self._connection.on_damage = self._on_damage
         self._meta: dict[str, int] = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
         self._parsed.clear()
@@ -138,7 +140,7 @@ class FolderState:
     @property
     def totals(self) -> FolderTotals:
         """What the folder holds; kept up to date, not counted."""
-        return FolderTotals(*(self._meta[key] for key in (*_COUNTERS, "bytes")))
+        return FolderTotals(*(self._meta[key] for key in (*COUNTERS, "bytes")))
 
     def apply(self, position: int, segment: Segment) -> None:
         """Apply the segment at the next position. Raises DataError where position or sequence numbers do not follow."""
@@ -171,11 +173,11 @@ class FolderState:
         row = self._connection.execute("SELECT sequence, kind, size FROM files WHERE name_hash = ?", (key,)).fetchone()
         if row is not None:
             self._connection.execute("DELETE FROM files WHERE sequence = ?", (row[0],))
-            meta[_COUNTERS[row[1]]] -= 1
+            meta[COUNTERS[row[1]]] -= 1
             meta["bytes"] -= row[2]
         kind = _kind(message)
         size = message.size if kind == _KIND_FILE else 0
-        meta[_COUNTERS[kind]] += 1
+        meta[COUNTERS[kind]] += 1
         meta["bytes"] += size
         stored = entry.stored
         self._connection.execute(
@@ -201,7 +203,10 @@ class FolderState:
     def wants_version(self, key: bytes, version: pb.Vector) -> bool:
         """Return whether a version is newer than what the folder has under the name with this hash."""
         row = self._connection.execute("SELECT version FROM files WHERE name_hash = ?", (key,)).fetchone()
-        return row is None or is_newer(version, pb.Vector.FromString(row[0]))
+        try:
+            return row is None or is_newer(version, pb.Vector.FromString(row[0]))
+        except (DecodeError, TypeError) as error:
+            raise self._connection.damaged(f"the version of {key.hex()} cannot be read") from error
 
     def entry(self, name: str) -> Entry | None:
         """Return what the folder has under an encrypted name."""
@@ -213,6 +218,9 @@ class FolderState:
         if found is None:
             found = self.entry_at(sequence)
             self._parsed.put(sequence, found, found.file_info.memory_size)
+        if found.file_info.name != name:
+            self._connection.on_damage()
+            raise EntryMisplaced(f"the local state is damaged: it has {found.file_info.name!r} under another name")
         return found
 
     def entry_at(self, sequence: int) -> Entry:
@@ -265,24 +273,6 @@ class FolderState:
             return int(copy.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()[0])
         finally:
             copy.close()
-
-
-def check_copy(path: Path, position: int, key: str) -> None:
-    """Check that the file at `path`, whose checksum is right, is a state of this version and position.
-
-    Raises DataError, which names `key`.
-    """
-    connection = sqlite3.connect(path)
-    try:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != STATE_VERSION:
-            raise DataError(f"{key} has state version {version}, this program reads {STATE_VERSION}")
-        if connection.execute("SELECT value FROM meta WHERE key = 'position'").fetchone() != (position,):
-            raise DataError(f"{key} holds the state of another position")
-    except sqlite3.DatabaseError as error:
-        raise DataError(f"{key} is not a checkpoint: {error}") from error
-    finally:
-        connection.close()
 
 
 def _kind(message: pb.FileInfo) -> int:

@@ -17,6 +17,7 @@ from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import (
     DataError,
     DecryptionFailed,
+    EntryMisplaced,
     FolderRemovalUnfinished,
     NoSuchFolder,
     RemoteProtocolError,
@@ -82,12 +83,11 @@ class Folder:
         if not path:
             return None
         name = self.key.encrypt_name(path)
-        found = self.state.entry(name)
-        if found is None:
-            return None
-        if found.file_info.name != name:
+        try:
+            found = self.state.entry(name)
+        except EntryMisplaced:
             return DamagedEntry(path, name, _MISFILED, deleted=False)
-        return self._open(found)
+        return self._open(found) if found is not None else None
 
     def entries(
         self, directory: str = "", *, deleted: bool = False, matching: Callable[[str], object] = bool

@@ -1,0 +1,211 @@
+"""The check of a checkpoint's SQLite file. Anybody who can write to the bucket can write one.
+
+Nothing of the file is used before all of it was checked: that its schema is exactly the one that this program makes,
+that SQLite finds it sound, and that all rows say what segments could have said. The work is bounded by the file's size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.errors import DataError
+from untrusted_s3.index.entry import MAX_OBJECT_SIZE, is_clean_path
+from untrusted_s3.index.segment import MAX_SEQUENCE, MAX_TIME_MS
+from untrusted_s3.index.state import COUNTERS, SCHEMA, STATE_VERSION
+from untrusted_s3.store.layout import is_object_name
+
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER_SIZE: Final = 108
+_MIN_PAGE_SIZE: Final = 4096
+_LEAF: Final = 0x0D
+_MAX_SCHEMA_CELLS: Final = 16
+_UTF8: Final = 1
+# Of SQLite's virtual machine. A sound file needs fewer than one a byte.
+_STEPS_AT_ONCE: Final = 100_000
+_STEPS: Final = 10_000_000
+_STEPS_PER_BYTE: Final = 8
+# The first row, if any, with a value that no entry has (index/entry.py, check_object).
+_WRONG_ROWS: Final = f"""
+SELECT sequence FROM files WHERE NOT (
+    typeof(name_hash) = 'blob' AND length(name_hash) = 16 AND typeof(version) = 'blob' AND typeof(file_info) = 'blob'
+    AND typeof(kind) = 'integer' AND kind BETWEEN 0 AND 2 AND typeof(size) = 'integer' AND size >= 0
+    AND CASE typeof(content_hash)
+        WHEN 'null' THEN object_size IS NULL AND part_size IS NULL AND part_crc32c IS NULL
+        WHEN 'text' THEN
+            kind = 0 AND typeof(object_size) = 'integer' AND object_size BETWEEN size + 1 AND {MAX_OBJECT_SIZE}
+            AND typeof(part_size) = 'integer' AND part_size BETWEEN 0 AND {MAX_OBJECT_SIZE}
+            AND typeof(part_crc32c) = 'blob'
+            AND length(part_crc32c) = 4 * iif(part_size = 0, 1, (object_size + part_size - 1) / part_size)
+        ELSE 0
+    END
+) LIMIT 1
+"""  # noqa: S608
+_META = frozenset(("position", "sequence", "time_ms", *COUNTERS, "bytes"))
+
+
+class _Wrong(Exception):
+    """What is wrong, for a message."""
+
+
+def check_copy(path: Path, position: int, key: str) -> None:
+    """Check that the file at `path`, whose checksum is right, is a sound state of this version and position.
+
+    Raises DataError, which names `key`.
+    """
+    try:
+        _check_header(path)
+        with _opened(path) as connection:
+            _check_schema(connection)
+        # SQLite's own check takes about as long as ours, and no lock of the interpreter.
+        with ThreadPoolExecutor(1) as other:
+            soundness = other.submit(_check_soundness, path)
+            try:
+                with _opened(path) as connection:
+                    _check_contents(connection, position)
+            finally:
+                soundness.result()
+    except _Wrong as error:
+        raise DataError(f"{key} {error}") from error
+    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{key} is not a checkpoint: {error}") from error
+
+
+def _check_header(path: Path) -> None:
+    """Check page 1 ("Database File Format", sqlite.org/fileformat2.html) before SQLite reads it."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_SIZE)
+    if len(header) < _HEADER_SIZE or not header.startswith(_MAGIC):
+        raise _Wrong("is not a checkpoint: it is no SQLite file")
+    page_size = int.from_bytes(header[16:18], "big")
+    page_size = 65536 if page_size == 1 else page_size
+    pages = int.from_bytes(header[28:32], "big")
+    if page_size < _MIN_PAGE_SIZE or page_size & (page_size - 1) or pages * page_size != path.stat().st_size:
+        raise _Wrong(f"is not a checkpoint: it does not consist of {pages} pages of {page_size} bytes")
+    # So the schema has no page but the first.
+    if header[100] != _LEAF or int.from_bytes(header[103:105], "big") > _MAX_SCHEMA_CELLS:
+        raise _Wrong("is not a checkpoint: it has another schema")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        _bound(connection, path.stat().st_size)
+        yield connection
+    finally:
+        connection.close()
+
+
+def _check_soundness(path: Path) -> None:
+    with _opened(path) as connection:
+        faults = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if faults != "ok":
+        raise _Wrong(f"is not a checkpoint: {str(faults)[:200]}")
+
+
+def _bound(connection: sqlite3.Connection, size: int) -> None:
+    left = _STEPS + _STEPS_PER_BYTE * size
+
+    def step() -> bool:
+        nonlocal left
+        left -= _STEPS_AT_ONCE
+        return left < 0
+
+    connection.set_progress_handler(step, _STEPS_AT_ONCE)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute("PRAGMA query_only = ON")
+
+
+def _check_schema(connection: sqlite3.Connection) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != STATE_VERSION:
+        raise _Wrong(f"has state version {version}, this program reads {STATE_VERSION}")
+    if _schema(connection) != _OWN_SCHEMA or connection.execute("PRAGMA encoding").fetchone() != ("UTF-8",):
+        raise _Wrong("is not a checkpoint: it has another schema")
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
+    rows = connection.execute("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY name")
+    return [tuple(" ".join(str(value).split()) for value in row) for row in rows.fetchall()]
+
+
+def _own_schema() -> list[tuple[str, ...]]:
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.executescript(SCHEMA)
+        return _schema(connection)
+    finally:
+        connection.close()
+
+
+_OWN_SCHEMA: Final = _own_schema()
+
+
+def _check_contents(connection: sqlite3.Connection, position: int) -> None:
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if meta.keys() != _META or not all(type(value) is int and 0 <= value <= MAX_SEQUENCE for value in meta.values()):
+        raise _Wrong("is not a checkpoint: its totals are not complete")
+    if meta["position"] != position:
+        raise _Wrong("holds the state of another position")
+    if meta["time_ms"] > MAX_TIME_MS:
+        raise _Wrong(f"has a time out of range: {meta['time_ms']} ms")
+    counted = _check_files(connection, meta["sequence"])
+    if counted != [meta[name] for name in (*COUNTERS, "bytes")]:
+        raise _Wrong("has totals that its entries do not add up to")
+    _check_cursors(connection)
+
+
+def _check_files(connection: sqlite3.Connection, last: int) -> list[int]:
+    """Check all entries, and return the totals.
+
+    There may be millions of entries, so SQLite does what it can, and the loop calls as little as possible.
+    """
+    first, highest = connection.execute("SELECT min(sequence), max(sequence) FROM files").fetchone()
+    if first is not None and not 1 <= first <= highest <= last:
+        raise _Wrong(f"has the sequence numbers {first} to {highest}, where 1 to {last} are possible")
+    wrong = connection.execute(_WRONG_ROWS).fetchone()
+    if wrong is not None:
+        raise _Wrong(f"has values out of range at sequence {wrong[0]}")
+    counts, total = [0] * len(COUNTERS), 0
+    parse, sha256 = pb.FileInfo.FromString, hashlib.sha256
+    rows = connection.execute("SELECT name_hash, kind, size, version, content_hash, file_info FROM files")
+    try:
+        for key, kind, size, version, content_hash, raw in rows:
+            message = parse(raw)
+            name = message.name
+            if sha256(name.encode()).digest()[:16] != key:
+                raise _Wrong(f"has {name!r} under the hash of another name")
+            if not message.encrypted or not is_clean_path(name):
+                raise _Wrong(f"has a file info of {name!r} that no gateway takes")
+            expected = 2 if message.deleted else 0 if message.type == pb.FILE else 1
+            if kind != expected or size != (0 if kind else message.size):
+                raise _Wrong(f"has another kind or size for {name!r} than its file info")
+            if version not in raw and pb.Vector.FromString(version) != message.version:
+                raise _Wrong(f"has another version of {name!r} than its file info")
+            if content_hash is not None and not is_object_name(content_hash):
+                raise _Wrong(f"has an object for {name!r} with a name that no object has")
+            counts[kind] += 1
+            total += size
+    except DecodeError as error:
+        raise _Wrong(f"has a file info that cannot be parsed: {error}") from error
+    return [*counts, total]
+
+
+def _check_cursors(connection: sqlite3.Connection) -> None:
+    for device_id, index_id, sequence in connection.execute("SELECT device_id, index_id, sequence FROM cursors"):
+        if type(device_id) is not bytes or len(device_id) != 32:
+            raise _Wrong("has a cursor of something that is no device")
+        if type(index_id) is not str or str(int(index_id)) != index_id or not 0 <= int(index_id) < 2**64:
+            raise _Wrong("has a cursor with an index id out of range")
+        if type(sequence) is not int or not 0 <= sequence <= MAX_SEQUENCE:
+            raise _Wrong("has a cursor with a sequence number out of range")
