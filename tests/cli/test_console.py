@@ -6,8 +6,28 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from untrusted_s3.cli.console import address_for_peers, summary
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.cli.console import address_for_peers, introduction, summary
+
+DEVICE = DeviceID(bytes(range(32)))
+
+
+@given(name=st.text() | st.text(alphabet='"\\\n\r\x1b \u202e\u2028'))
+@example(name='x"\n  device ID  AAAAAAA')
+@example(name='" (AAAAAAA...)? [y/N] y')
+@example(name="\\" * 39 + '"')
+@example(name="\\" * 100)
+def test_the_question_shows_the_whole_device_id_and_no_name_imitates_it(name: str) -> None:
+    lines = introduction(DEVICE, name).splitlines()
+    assert lines[2] == f"  device ID  {DEVICE}"
+    assert len(lines) == 5, "a name adds no line"
+    shown = lines[3].removeprefix("  its name   ")
+    assert shown.isprintable() and len(shown) <= 45
+    assert re.fullmatch(r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?', shown), "a quote in the name is escaped"
+    assert all(len(line) < 80 for line in lines)
 
 
 def test_the_summary() -> None:

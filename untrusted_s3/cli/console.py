@@ -40,6 +40,14 @@ On each device whose folders are to go there, in Syncthing:
 
 """
 
+_INTRODUCTION = """
+A device that is not accepted wants to connect:
+  device ID  {device_id}
+  its name   {name}
+Compare the whole device ID with the one that the device itself shows.
+"""
+_QUESTION = "Accept this device? [y/N] "
+
 AcceptCommand = Callable[[DeviceID], str]
 
 
@@ -74,9 +82,9 @@ class Console:
         if not can_ask():
             log_unknown(device, self._accept_command(device_id))
             return
-        name = printable(device["name"])[:_MAX_NAME]
+        self._live_line.write(introduction(device_id, device["name"]))
         forget_typed()
-        self._live_line.show(f'Accept device "{name}" ({device_id.short}...)? [y/N] ')
+        self._live_line.show(_QUESTION)
         answer = await read_answer()
         self._live_line.leave()
         if (answer or "").lower() not in ("y", "yes"):
@@ -88,6 +96,26 @@ class Console:
                 _logger.error("device not accepted", error=str(error), accept=self._accept_command(device_id))
             else:
                 _logger.info("device accepted", device=str(device_id), name=device["name"])
+
+
+def introduction(device_id: DeviceID, name: str) -> str:
+    """Return what to know of a device before it is accepted: its whole device ID, and its name in quotes.
+
+    A device chooses its name, and can choose a device ID whose first characters are those of another one.
+    """
+    return _INTRODUCTION.format(device_id=device_id, name=quoted(name))
+
+
+def quoted(text: str) -> str:
+    """Return a text that somebody else has chosen in quotes, on one line, without control characters and not long."""
+    shown, cut = "", ""
+    for character in text:
+        escaped = f"\\{character}" if character in '"\\' else printable(character)
+        if len(shown) + len(escaped) > _MAX_NAME:
+            cut = "..."
+            break
+        shown += escaped
+    return f'"{shown}"{cut}'
 
 
 def welcome(gateway: Gateway, encoding: str) -> str:

@@ -206,8 +206,10 @@ def test_on_a_terminal_it_welcomes_and_asks(run_cli: RunCLI, answer: str) -> Non
         assert welcome[2] == f"tcp://127.0.0.1:{port}"
         running.wait_for("0/0 devices")
         with knocking(port, "new\x1b[2Jlaptop") as device_id:
-            asked = running.wait_for(r'Accept device "(.*)" \(([A-Z2-7]{7})\.\.\.\)\? \[y/N\]')
-            assert (asked[1], asked[2]) == ("new\\x1b[2Jlaptop", device_id.short)
+            asked = running.wait_for(
+                r'device ID  (\S+)\s+its name   "(.*)"\s+Compare the whole device ID .*\s.*Accept this device\? \[y/N\]'
+            )
+            assert (asked[1], asked[2]) == (str(device_id), "new\\x1b[2Jlaptop")
             assert running.process.stdin is not None
             running.process.stdin.write(answer.encode() + b"\n")
             running.wait_for("device accepted" if answer == "y" else f"untrusted-s3 peers add {device_id}")
