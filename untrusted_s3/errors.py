@@ -147,6 +147,18 @@ class NoSuchBucket(StoreRefused):
     """The bucket does not exist."""
 
 
+class StoreRedirects(StoreRefused):
+    """The store answers with a redirect, which is not followed: the region or the endpoint is wrong."""
+
+
+class AnswerTooLong(StoreRefused):
+    """An answer of the store has more bytes than were asked for or than such an answer may have."""
+
+
+class AccessDenied(StoreRefused):
+    """The store denies a request: the credentials lack a right, or are wrong."""
+
+
 class CredentialsRefused(StoreRefused):
     """The store does not accept the credentials: unknown, wrong, expired or revoked."""
 

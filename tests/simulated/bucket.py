@@ -82,7 +82,7 @@ class SimulatedBucket:
             await self.gate(call, Phase.ANSWER)
         return result
 
-    async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+    async def get(self, key: str, start: int = 0, size: int | None = None, *, max_size: int = 128 << 20) -> bytes:
         def act() -> bytes:
             body = self.store.get(key)
             return body[start:] if size is None else body[start : start + size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +20,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """`date` replaces the server's own Date header."""
+    """`date` replaces the server's own Date header. With `repeat`, the body is sent that often without its length."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     date: str | None = None
+    repeat: int = 1
 
 
 @contextmanager
@@ -42,11 +44,13 @@ def http_server(answer: Callable[[Request], Answer | None]) -> Iterator[str]:
                 return
             self._date = reply.date
             self.send_response(reply.status)
-            for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
+            length = {"Connection": "close"} if reply.repeat > 1 else {"Content-Length": str(len(reply.body))}
+            for name, value in {**length, **reply.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(reply.body)
+            with contextlib.suppress(OSError):  # the client has closed the connection
+                for _ in range(reply.repeat if self.command != "HEAD" else 0):
+                    self.wfile.write(reply.body)
 
         do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any  # noqa: N815
 

@@ -21,7 +21,7 @@ class MemoryBucket:
         self.objects: dict[str, bytes] = {}
         self._conditional = conditional
 
-    async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+    async def get(self, key: str, start: int = 0, size: int | None = None, *, max_size: int = 128 << 20) -> bytes:
         if key not in self.objects:
             raise NoSuchKey(key)
         return self.objects[key][start : None if size is None else start + size]

@@ -8,7 +8,7 @@ import pytest
 from yarl import URL
 
 from tests.store.http_server import Answer, Request, http_server
-from untrusted_s3.errors import PreconditionFailed, StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.errors import CredentialsRefused, PreconditionFailed, StoreError, StoreRefused, StoreUnreachable
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.data_plane import DataPlane
 
@@ -24,9 +24,9 @@ async def test_a_body_in_pieces_and_the_answer() -> None:
     with http_server(reply) as url:
         plane = DataPlane(StoreSettings(), counts)
         try:
-            headers, answer = await plane.send("PUT", URL(url), "PUT k", [b"one", memoryview(b"two"), b""])
-            assert (headers["ETag"], answer) == ("tag", b"body")
-            assert await plane.get(URL(url), "GET k", {"Range": "bytes=0-3"}) == b"body"
+            answer = await plane.send("PUT", URL(url), "PUT k", [b"one", memoryview(b"two"), b""])
+            assert (answer.headers["ETag"], answer.body) == ("tag", b"body")
+            assert (await plane.get(URL(url), "GET k", {"Range": "bytes=0-3"}, 4)).body == b"body"
         finally:
             await plane.close()
     put, get = requests
@@ -42,9 +42,9 @@ async def test_a_body_in_pieces_and_the_answer() -> None:
     [
         (None, StoreUnreachable, "GET k"),
         (Answer(503, b"<Error><Code>SlowDown</Code></Error>"), StoreUnreachable, "SlowDown"),
-        (Answer(403, b"<Error><Code>ExpiredToken</Code></Error>"), StoreRefused, "ExpiredToken"),
+        (Answer(403, b"<Error><Code>ExpiredToken</Code></Error>"), CredentialsRefused, "ExpiredToken"),
         (Answer(412), PreconditionFailed, "GET k"),
-        (Answer(400, b"x" * 5000 + b"<Code>Late</Code>"), StoreRefused, "400"),
+        (Answer(400, b"x" * (65 << 10) + b"<Code>Late</Code>"), StoreRefused, "400"),
     ],
 )
 async def test_failures(answer: Answer | None, kind: type[StoreError], message: str) -> None:
@@ -52,7 +52,7 @@ async def test_failures(answer: Answer | None, kind: type[StoreError], message: 
         plane = DataPlane(StoreSettings(), Counter())
         try:
             with pytest.raises(kind, match=message) as caught:
-                await plane.get(URL(url), "GET k", {})
+                await plane.get(URL(url), "GET k", {}, 10)
         finally:
             await plane.close()
     assert type(caught.value) is kind and "Late" not in str(caught.value)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from untrusted_s3.settings import StoreSettings
-from untrusted_s3.store.connection import S3Connection, S3Credentials, connect
+from untrusted_s3.store.connection import S3Credentials, connect
 from untrusted_s3.store.presign import Presigner
 
 SETTINGS = StoreSettings(get_lifetime=3600, put_lifetime=300, cached_urls=2)
@@ -29,9 +31,13 @@ class CountingCredentials(Credentials):
 
 
 def make_presigner() -> tuple[Presigner, Clock, CountingCredentials]:
-    client = connect("http://127.0.0.1:9", S3Credentials("a", "s")).client
+    connection = connect("http://127.0.0.1:9", S3Credentials("a", "s"))
     clock, credentials = Clock(), CountingCredentials("a", "s")
-    return Presigner(S3Connection(client, credentials), "bucket", SETTINGS, clock), clock, credentials
+    return (
+        Presigner(dataclasses.replace(connection, credentials=credentials), "bucket", SETTINGS, clock),
+        clock,
+        credentials,
+    )
 
 
 def test_a_read_is_signed_once_while_its_url_is_young() -> None:
@@ -85,6 +91,12 @@ def test_only_the_host_is_signed_so_that_any_range_may_be_asked() -> None:
     presigner, _, _ = make_presigner()
     assert presigner.get("key").query["X-Amz-SignedHeaders"] == "host"
     assert presigner.put("key", 5).query["X-Amz-SignedHeaders"] == "host"
+
+
+def test_conditions_are_signed() -> None:
+    presigner, _, _ = make_presigner()
+    url = presigner.put("key", 5, {"If-None-Match": "*"})
+    assert url.query["X-Amz-SignedHeaders"] == "host;if-none-match"
 
 
 def test_the_url_keeps_what_was_signed() -> None:

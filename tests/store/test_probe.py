@@ -75,7 +75,7 @@ async def test_a_lack_of_rights_is_not_taken_for_a_lack_of_conditional_writes() 
 @pytest.mark.parametrize("fault", ["reads other bytes", "lists late", "keeps what was deleted"])
 async def test_a_store_that_cannot_be_relied_on_fails(fault: str) -> None:
     class Faulty(MemoryBucket):
-        async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        async def get(self, key: str, start: int = 0, size: int | None = None, *, max_size: int = 128 << 20) -> bytes:
             body = await super().get(key, start, size)
             return body[::-1] if fault == "reads other bytes" else body
 
@@ -92,7 +92,7 @@ async def test_a_store_that_cannot_be_relied_on_fails(fault: str) -> None:
 
 async def test_ranges_that_are_off_by_one_fail() -> None:
     class OffByOne(MemoryBucket):
-        async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        async def get(self, key: str, start: int = 0, size: int | None = None, *, max_size: int = 128 << 20) -> bytes:
             return await super().get(key, max(start - 1, 0), size)
 
     with pytest.raises(StoreRefused, match="other bytes"):

@@ -321,5 +321,5 @@ class RefusingBucket(MemoryBucket):
         super().__init__()
         self._kind = kind
 
-    async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+    async def get(self, key: str, start: int = 0, size: int | None = None, *, max_size: int = 128 << 20) -> bytes:
         raise self._kind("no")

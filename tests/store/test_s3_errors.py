@@ -10,6 +10,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ParamValidationError
 
 from untrusted_s3.errors import (
+    AccessDenied,
     CredentialsRefused,
     NoSuchBucket,
     NoSuchKey,
@@ -38,7 +39,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         (403, "RequestTimeTooSkewed", StoreRefused, "clock"),
         (403, "SignatureDoesNotMatch", CredentialsRefused, "access key and its secret"),
         (401, "", CredentialsRefused, "credentials"),
-        (403, "AccessDenied", StoreRefused, "lack a right"),
+        (403, "AccessDenied", AccessDenied, "lack a right"),
         (403, "QuotaExceeded", StoreRefused, "full"),
         (507, "XMinioStorageFull", StoreRefused, "full"),
         (507, "", StoreRefused, "full"),
@@ -70,7 +71,7 @@ def test_what_a_transfer_wraps_is_unwrapped() -> None:
         except ClientError:
             raise S3UploadFailedError("failed") from None
     except S3UploadFailedError as error:
-        assert type(translate(error, "upload_file")) is StoreRefused
+        assert type(translate(error, "upload_file")) is AccessDenied
 
 
 @pytest.mark.parametrize(

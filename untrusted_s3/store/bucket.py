@@ -8,9 +8,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+from untrusted_s3.units import MIB
 
 Buffer = bytes | bytearray | memoryview
+
+# The largest object that is read without naming a range. A log segment has about 8 MiB; one that holds a single large
+# file info has up to 64 MiB.
+MAX_WHOLE_OBJECT: Final = 128 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,13 @@ class Bucket(Protocol):
     nevertheless), and StoreRefused if it refused in a way that another try will not change.
     """
 
-    async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
-        """Return the object's bytes, or `size` of them from `start`. Raises NoSuchKey."""
+    async def get(
+        self, key: str, start: int = 0, size: int | None = None, *, max_size: int = MAX_WHOLE_OBJECT
+    ) -> bytes:
+        """Return the object's bytes, or `size` of them from `start`.
+
+        Without `size` there may be `max_size` bytes, else AnswerTooLong is raised. Raises NoSuchKey.
+        """
         ...
 
     async def put(self, key: str, body: Sequence[Buffer], *, if_none_match: bool = False, lifetime: int = 900) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, InvalidRegionError, NoCredentialsError
+from botocore.httpsession import URLLib3Session
 
 from untrusted_s3.errors import InvalidEndpoint, UsageError
 from untrusted_s3.settings import StoreSettings
+from untrusted_s3.store.boto_http import BotoHTTP
+from untrusted_s3.store.network import Network, proxies_for
 from untrusted_s3.store.s3_errors import translate
 
 if TYPE_CHECKING:
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
 DEFAULT_REGION: Final = "us-east-1"
 
 _DEFAULTS = StoreSettings()
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +36,30 @@ class S3Credentials:
 
 @dataclass(frozen=True, slots=True)
 class S3Connection:
-    """A boto3 client, and the credentials that it signs with; boto3 refreshes them if they are temporary."""
+    """A boto3 client, its HTTP, and the credentials that it signs with; boto3 refreshes them if they are temporary."""
 
     client: S3Client
     credentials: Credentials
+    http: BotoHTTP
+    network: Network
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+        self.http.close()
 
 
 def connect(
-    endpoint_url: str | None, credentials: S3Credentials | None = None, settings: StoreSettings = _DEFAULTS
+    endpoint_url: str | None,
+    credentials: S3Credentials | None = None,
+    settings: StoreSettings = _DEFAULTS,
+    *,
+    region: str | None = None,
 ) -> S3Connection:
     """Make a boto3 client that S3-compatible servers understand: no default checksums, path-style keys at an endpoint.
 
-    No request is sent. Raises InvalidEndpoint or another UsageError, and StoreRefused if there are no credentials.
+    Without `region`, that of the environment is taken. No request is sent. Raises InvalidEndpoint or another
+    UsageError, and StoreRefused if there are no credentials.
     """
     config = Config(
         signature_version="s3v4",
@@ -56,20 +70,29 @@ def connect(
         connect_timeout=settings.connect_timeout,
         read_timeout=settings.timeout,
         max_pool_connections=settings.control_connections,
-        # A proxy of the environment cannot reach this machine's loopback interface.
-        proxies={} if urlsplit(endpoint_url or "").hostname in _LOOPBACK else None,
     )
     try:
+        core = botocore.session.get_session()
         session = boto3.session.Session(
             aws_access_key_id=credentials.access_key if credentials else None,
             aws_secret_access_key=credentials.secret_key if credentials else None,
+            botocore_session=core,
         )
-        region = session.region_name or DEFAULT_REGION
+        region = region or session.region_name or DEFAULT_REGION
         client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
         found = session.get_credentials()
         if found is None:
             raise NoCredentialsError
-        return S3Connection(client, found)
+        network = Network(core.get_config_variable("ca_bundle"))
+        options: dict[str, Any] = {
+            "verify": network.ca_bundle or True,
+            "proxies": proxies_for(client.meta.endpoint_url),
+            "timeout": (settings.connect_timeout, settings.timeout),
+            "max_pool_connections": settings.control_connections,
+        }
+        http = BotoHTTP(URLLib3Session(**options))
+        http.attach(client)
+        return S3Connection(client, found, http, network)
     except InvalidRegionError as error:
         raise UsageError(str(error)) from error
     except ValueError as error:

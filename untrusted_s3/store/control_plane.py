@@ -44,7 +44,7 @@ class ControlPlane:
         try:
             answer = await in_thread(getattr(self._client, operation), Bucket=self._bucket, **parameters)
         except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
-            raise translate(error, what) from error
+            raise translate(error, what) from None  # its text can contain anything that the store has sent
         if _ALWAYS_THERE.get(operation, "ResponseMetadata") not in answer:
             raise StoreUnreachable(f"the store's answer to {what} is cut short")
         return dict(answer)

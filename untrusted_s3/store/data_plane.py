@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 from yarl import URL
 
-from untrusted_s3.errors import StoreUnreachable
 from untrusted_s3.settings import StoreSettings
+from untrusted_s3.store.answers import MAX_ERROR_SIZE, check_head, error_code, too_long, unreachable
 from untrusted_s3.store.bucket import Buffer
+from untrusted_s3.store.network import Network
 from untrusted_s3.store.s3_errors import refusal
 
-_ERROR_CODE = re.compile(rb"<Code>([A-Za-z]+)</Code>")
-_ERROR_SIZE = 4096
+_NETWORK = Network()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with a status below 300."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class _Pieces(Payload):
@@ -42,11 +51,15 @@ class DataPlane:
     `requests` counts the requests that are sent, by HTTP method.
     """
 
-    def __init__(self, settings: StoreSettings, requests: Counter[str]) -> None:
+    def __init__(
+        self, settings: StoreSettings, requests: Counter[str], network: Network = _NETWORK, proxy: str | None = None
+    ) -> None:
+        """`proxy` is the URL of an HTTP proxy. Raises UsageError if the network's certificates cannot be read."""
         self._settings = settings
         self._requests = requests
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=settings.connections),
+            connector=aiohttp.TCPConnector(limit=settings.connections, ssl=network.tls_context() or True),
+            proxy=proxy,
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=settings.connect_timeout, sock_read=settings.timeout
             ),
@@ -59,18 +72,20 @@ class DataPlane:
         """Close all connections."""
         await self._session.close()
 
-    async def get(self, url: URL, what: str, headers: Mapping[str, str]) -> bytes:
-        """Send a GET once and return the body. Raises StoreError; `what` names the request in its message."""
-        _, content = await self._request("GET", url, what, headers, None, None)
-        return content
+    async def get(self, url: URL, what: str, headers: Mapping[str, str], max_size: int) -> Answer:
+        """Send a GET once. The body may have `max_size` bytes; `what` names the request in messages.
+
+        Raises AnswerTooLong or another StoreError.
+        """
+        return await self._request("GET", url, what, headers, None, None, max_size)
 
     async def send(
         self, method: str, url: URL, what: str, body: Sequence[Buffer], headers: Mapping[str, str] | None = None
-    ) -> tuple[Mapping[str, str], bytes]:
-        """Send a PUT or POST with a body once, and return the answer's headers and body. Raises StoreError."""
+    ) -> Answer:
+        """Send a PUT or POST with a body once. Raises StoreError."""
         # The session's timeouts are for what the server sends; they do not notice a server that stops reading.
         patience = self._settings.timeout + sum(map(len, body)) / self._settings.slowest_upload
-        return await self._request(method, url, what, headers, _Pieces(body), patience)
+        return await self._request(method, url, what, headers, _Pieces(body), patience, MAX_ERROR_SIZE)
 
     async def _request(
         self,
@@ -80,17 +95,34 @@ class DataPlane:
         headers: Mapping[str, str] | None,
         data: _Pieces | None,
         patience: float | None,
-    ) -> tuple[Mapping[str, str], bytes]:
+        max_size: int,
+    ) -> Answer:
         self._requests[method] += 1
         try:
             async with (
                 asyncio.timeout(patience),
-                self._session.request(method, url, headers=headers, data=data) as response,
+                self._session.request(method, url, headers=headers, data=data, allow_redirects=False) as response,
             ):
-                content = await response.read()
-                if response.status < 300:
-                    return response.headers, content
+                check_head(response.status, response.headers, what)
+                refused = response.status >= 300
+                body = await _read(response.content, MAX_ERROR_SIZE if refused else max_size)
+                if body is None:
+                    response.close()  # else the rest would be read
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise StoreUnreachable(f"the store cannot be reached ({what}): {error or type(error).__name__}") from error
-        code = _ERROR_CODE.search(content[:_ERROR_SIZE])
-        raise refusal(response.status, code[1].decode() if code else "", what)
+            raise unreachable(what, error) from None  # its text and its parts contain the signed URL
+        if refused:
+            raise refusal(response.status, error_code(body or b""), what)
+        if body is None:
+            raise too_long(what, max_size)
+        return Answer(response.status, response.headers, body)
+
+
+async def _read(stream: aiohttp.StreamReader, max_size: int) -> bytes | None:
+    """Return all bytes of a stream, or None as soon as there are more than `max_size`."""
+    chunks, size = [], 0
+    while chunk := await stream.readany():
+        size += len(chunk)
+        if size > max_size:
+            return None
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

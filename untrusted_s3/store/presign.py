@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
@@ -21,6 +21,9 @@ class Presigner:
 
     boto3's own `generate_presigned_url` takes three times as long as the signer that it uses, which counts with small
     files. It is called once, to learn the bucket's URL; after that the signer is used directly.
+
+    Attributes:
+        base: The bucket's URL; ends in a slash.
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class Presigner:
         self._clock = clock
         self._gets: OrderedDict[str, tuple[URL, float]] = OrderedDict()
         example = connection.client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"})
-        self._base = example.partition("?")[0].removesuffix("key")
+        self.base = example.partition("?")[0].removesuffix("key")
 
     def get(self, key: str) -> URL:
         """Return a URL that reads the object, or any range of it, for at least half of the setting `get_lifetime`.
@@ -61,9 +64,12 @@ class Presigner:
         """Sign again at the next `get` of the key."""
         self._gets.pop(key, None)
 
-    def put(self, key: str, lifetime: int) -> URL:
-        """Return a URL that writes the object for `lifetime` seconds from now. `If-None-Match` need not be signed."""
-        return self._sign("PUT", key, lifetime)
+    def put(self, key: str, lifetime: int, conditions: Mapping[str, str] | None = None) -> URL:
+        """Return a URL that writes the object for `lifetime` seconds from now.
+
+        The headers `conditions` are signed: the store refuses the URL without them.
+        """
+        return self._sign("PUT", key, lifetime, headers=conditions)
 
     def upload_part(self, key: str, upload_id: str, number: int) -> URL:
         """Return a URL that uploads one part."""
@@ -74,9 +80,16 @@ class Presigner:
         """Return a URL that completes a multipart upload by POST, for `lifetime` seconds from now."""
         return self._sign("POST", key, lifetime, {"uploadId": upload_id})
 
-    def _sign(self, method: str, key: str, lifetime: int, query: dict[str, str] | None = None) -> URL:
+    def _sign(
+        self,
+        method: str,
+        key: str,
+        lifetime: int,
+        query: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> URL:
         # No character of a key has to be quoted in a URL (store/layout.py).
-        request = AWSRequest(method, self._base + key, params=query or {})
+        request = AWSRequest(method, self.base + key, params=query or {}, headers=dict(headers or {}))
         signer = S3SigV4QueryAuth(self._credentials.get_frozen_credentials(), "s3", self._region, lifetime)
         signer.add_auth(request)
         return URL(str(request.url), encoded=True)

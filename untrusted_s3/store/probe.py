@@ -10,12 +10,11 @@ import asyncio
 import os
 import secrets
 
-import aiohttp
-
 from untrusted_s3.errors import (
     ConditionalWritesUnsupported,
     DataError,
     PreconditionFailed,
+    StoreError,
     StoreRefused,
     StoreUnreachable,
 )
@@ -136,21 +135,17 @@ async def probe_presigned_expiry(bucket: S3Bucket) -> str:
     # The lifetime ends by the store's clock.
     await asyncio.sleep(2 + min(max(await _measure_skew(bucket), 0.0), _MAX_SKEW_WAITED_FOR))
     try:
-        async with (
-            aiohttp.ClientSession(skip_auto_headers={"Content-Type"}) as session,
-            session.put(url, data=b"late") as response,
-        ):
-            status = response.status
-    except (aiohttp.ClientError, OSError) as error:
-        raise StoreUnreachable(f"the store cannot be reached: {error}") from error
+        await bucket.put_once(url, key, [b"late"])
+    except StoreUnreachable:
+        raise
+    except StoreError:
+        return "refused after its end"
     finally:
         await bucket.delete(key)
-    if status < 300:
-        raise StoreRefused(
-            "a presigned PUT still works after its end, so a writer that stalled could bring old log segments back:"
-            " use another store, or compare its clock with this machine's"
-        )
-    return f"refused with {status} after its end"
+    raise StoreRefused(
+        "a presigned PUT still works after its end, so a writer that stalled could bring old log segments back:"
+        " use another store, or compare its clock with this machine's"
+    )
 
 
 async def probe_multipart(bucket: S3Bucket) -> str:

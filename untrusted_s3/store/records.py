@@ -18,6 +18,7 @@ from untrusted_s3.bep.constants import (
 )
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import (
+    AnswerTooLong,
     CredentialsRefused,
     DataError,
     NoSuchBucket,
@@ -29,7 +30,7 @@ from untrusted_s3.problem import Problem
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import FORMAT, VERSION
-from untrusted_s3.store.json_fields import Fields, InvalidFieldError, parse_object
+from untrusted_s3.store.json_fields import MAX_SIZE, Fields, InvalidFieldError, parse_object
 from untrusted_s3.store.listing import list_folders
 
 Record = TypeVar("Record")
@@ -208,9 +209,11 @@ async def read_record(bucket: Bucket, key: str, from_json: Callable[[dict[str, A
     PUT. Raises DataError if the record is damaged, and StoreError.
     """
     try:
-        body = await bucket.get(key)
+        body = await bucket.get(key, max_size=MAX_SIZE)
     except NoSuchKey:
         return None
+    except AnswerTooLong as error:
+        raise DataError(f"{key} cannot be read: it has more than {MAX_SIZE} bytes") from error
     if not body:
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -11,15 +12,17 @@ from xml.sax.saxutils import escape
 
 from yarl import URL
 
-from untrusted_s3.errors import NoSuchKey, StoreError, StoreRefused, StoreUnreachable, UploadLost
+from untrusted_s3.errors import AnswerTooLong, NoSuchKey, StoreError, StoreRefused, StoreUnreachable, UploadLost
 from untrusted_s3.settings import StoreSettings
-from untrusted_s3.store.bucket import Buffer, MultipartUpload, ObjectSummary, UploadedPart
+from untrusted_s3.store.answers import error_code
+from untrusted_s3.store.bucket import MAX_WHOLE_OBJECT, Buffer, MultipartUpload, ObjectSummary, UploadedPart
 from untrusted_s3.store.connection import DEFAULT_REGION, S3Connection, S3Credentials, connect
 from untrusted_s3.store.control_plane import ControlPlane, required
-from untrusted_s3.store.data_plane import DataPlane
+from untrusted_s3.store.data_plane import Answer, DataPlane
 from untrusted_s3.store.format import FILE_UPLOAD_LIFETIME, PART_GRID
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.multipart import part_ranges, part_size
+from untrusted_s3.store.network import proxies_for
 from untrusted_s3.store.presign import Presigner
 from untrusted_s3.store.retries import retry
 from untrusted_s3.store.s3_errors import age_of, check_clock, refusal
@@ -27,10 +30,23 @@ from untrusted_s3.store.transfer import receive_parts, send_parts
 
 _DEFAULTS = StoreSettings()
 
+_PARTIAL_CONTENT: Final = 206
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-")
+
 # A write with this condition succeeds only if the key is free.
 _CONDITION: Final = "*"
 _CONDITION_HEADERS: Final = {"If-None-Match": _CONDITION}
 _CONDITION_PARAMETERS: Final = {"IfNoneMatch": _CONDITION}
+
+
+def _check_range(answer: Answer, start: int, what: str) -> None:
+    """Raise StoreUnreachable if an answer says that it begins elsewhere than at byte `start` of the object."""
+    begins = 0
+    if answer.status == _PARTIAL_CONTENT:
+        found = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+        begins = int(found[1]) if found else start
+    if begins != start:
+        raise StoreUnreachable(f"the store's answer to {what} begins at byte {begins} instead of {start}")
 
 
 class S3Bucket:
@@ -48,8 +64,11 @@ class S3Bucket:
         self.requests: Counter[str] = Counter()
         self.client = connection.client
         self.presigner = Presigner(connection, location.bucket, settings)
+        self._connection = connection
         self._settings = settings
-        self._data = DataPlane(settings, self.requests)
+        proxies = proxies_for(self.presigner.base)
+        proxy = proxies.get(URL(self.presigner.base).scheme)
+        self._data = DataPlane(settings, self.requests, connection.network, proxy)
         self._control = ControlPlane(connection.client, location.bucket, self.requests)
 
     @classmethod
@@ -62,13 +81,24 @@ class S3Bucket:
         create_bucket: bool = False,
         settings: StoreSettings = _DEFAULTS,
     ) -> Self:
-        """Return the bucket, after one request has shown that it exists and that credentials and clock are right.
+        """Return the bucket, after requests have shown its region, and that it, credentials and clock are right.
 
         Raises InvalidEndpoint, NoSuchBucket, StoreRefused or StoreUnreachable.
         """
-        bucket = cls(location, connect(endpoint_url, credentials, settings), settings)
+        connection = connect(endpoint_url, credentials, settings)
+        bucket = cls(location, connection, settings)
         try:
-            await bucket._check(create_bucket)
+            try:
+                await bucket._check(create_bucket)
+            except StoreRefused:
+                if connection.http.region in (None, connection.client.meta.region_name):
+                    raise
+            region = connection.http.region
+            if region not in (None, connection.client.meta.region_name):
+                # Signatures hold for one region.
+                await bucket.close()
+                bucket = cls(location, connect(endpoint_url, credentials, settings, region=region), settings)
+                await bucket._check(create_bucket)
         except BaseException:
             await bucket.close()
             raise
@@ -95,7 +125,7 @@ class S3Bucket:
     async def close(self) -> None:
         """Close all connections to the store."""
         await self._data.close()
-        self.client.close()
+        self._connection.close()
 
     async def call(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """Send one S3 operation on the bucket, given by boto3's name, and return the answer. Raises StoreError."""
@@ -109,7 +139,9 @@ class S3Bucket:
 
     # Data
 
-    async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+    async def get(
+        self, key: str, start: int = 0, size: int | None = None, *, max_size: int = MAX_WHOLE_OBJECT
+    ) -> bytes:
         if size == 0:
             return b""  # no Range can say it
         full_key, what = self._key(key), f"GET {key}"
@@ -117,13 +149,24 @@ class S3Bucket:
         if start or size is not None:
             headers["Range"] = f"bytes={start}-{'' if size is None else start + size - 1}"
 
+        async def read() -> bytes:
+            answer = await self._data.get(
+                self.presigner.get(full_key), what, headers, max_size if size is None else size
+            )
+            _check_range(answer, start, what)
+            return answer.body
+
         async def attempt() -> bytes:
             try:
-                body = await self._data.get(self.presigner.get(full_key), what, headers)
+                body = await read()
+            except AnswerTooLong as error:
+                if size is not None:
+                    raise StoreUnreachable(f"{what}: more than {size} bytes") from error
+                raise
             except StoreRefused:
                 # Temporary credentials can end the life of a URL early.
                 self.presigner.forget(full_key)
-                body = await self._data.get(self.presigner.get(full_key), what, headers)
+                body = await read()
             if size is not None and len(body) != size:
                 raise StoreUnreachable(f"{what}: {len(body)} bytes instead of {size}")
             return body
@@ -133,16 +176,21 @@ class S3Bucket:
     async def put(
         self, key: str, body: Sequence[Buffer], *, if_none_match: bool = False, lifetime: int | None = None
     ) -> None:
-        # Signed once for all tries: the store's clock must refuse a late one.
-        url = self.presigner.put(self._key(key), self._settings.put_lifetime if lifetime is None else lifetime)
         headers = _CONDITION_HEADERS if if_none_match else {}
+        # Signed once for all tries: the store's clock must refuse a late one.
+        lifetime = self._settings.put_lifetime if lifetime is None else lifetime
+        url = self.presigner.put(self._key(key), lifetime, headers)
         await retry(lambda: self._data.send("PUT", url, f"PUT {key}", body, headers), self._settings)
+
+    async def put_once(self, url: URL, key: str, body: Sequence[Buffer]) -> None:
+        """Send one PUT to a URL of the presigner. Raises StoreError."""
+        await self._data.send("PUT", url, f"PUT {key}", body)
 
     async def upload_part(self, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> str:
         async def attempt() -> str:
             url = self.presigner.upload_part(self._key(key), upload_id, number)
-            headers, _ = await self._data.send("PUT", url, f"PUT {key}", body)
-            return required(headers, "ETag", f"upload_part {key}")
+            answer = await self._data.send("PUT", url, f"PUT {key}", body)
+            return required(answer.headers, "ETag", f"upload_part {key}")
 
         return await retry(attempt, self._settings)
 
@@ -209,13 +257,13 @@ class S3Bucket:
 
         async def attempt() -> None:
             try:
-                _, answer = await self._data.send("POST", url, f"POST {key}", [body])
+                answer = (await self._data.send("POST", url, f"POST {key}", [body])).body
             except (NoSuchKey, UploadLost):
                 if await self.size(key) != size:  # else an earlier try succeeded, and its answer was lost
                     raise
                 return
             if b"<Error>" in answer:  # Amazon says 200 before it knows
-                raise StoreUnreachable(f"the store could not complete {key}: {answer[:300].decode(errors='replace')}")
+                raise StoreUnreachable(f"the store could not complete {key} ({error_code(answer)})")
 
         await retry(attempt, self._settings)
 

@@ -15,8 +15,10 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.parsers import ResponseParserError
 
 from untrusted_s3.errors import (
+    AccessDenied,
     CredentialsRefused,
     NoSuchBucket,
     NoSuchKey,
@@ -26,6 +28,7 @@ from untrusted_s3.errors import (
     StoreUnreachable,
     UploadLost,
 )
+from untrusted_s3.store.answers import plain_code, unreachable
 from untrusted_s3.store.format import MAX_CLOCK_SKEW
 
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired"}
@@ -35,24 +38,26 @@ _RETRYABLE = {408, 425, 429, 500, 502, 503, 504}
 
 
 def translate(error: Exception, what: str) -> StoreError:
-    """Return our error for one of botocore; `what` names the request, such as "PUT folders/f/log/1"."""
+    """Return our error for one of botocore; `what` names the request, such as "PUT folders/f/log/1".
+
+    No text of botocore gets into the message, because it can hold whatever the store has sent.
+    """
     if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception):
         error = error.__context__  # boto3's transfers wrap the real one
     if isinstance(error, ClientError):
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        return refusal(status, code, what)
+        return refusal(status, plain_code(error.response.get("Error", {}).get("Code", "")), what)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return StoreRefused(
+        return CredentialsRefused(
             "no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws (AWS_PROFILE)"
         )
     if isinstance(error, ProfileNotFound):
         return StoreRefused(f"{error}: check AWS_PROFILE")
-    if isinstance(error, HTTPClientError | ConnectionError):
-        return StoreUnreachable(f"the store cannot be reached ({what}): {error}")
-    if isinstance(error, BotoCoreError):
-        return StoreRefused(f"{what}: {error}")
-    return StoreUnreachable(f"{what}: {error}")
+    if isinstance(error, ResponseParserError):
+        return StoreUnreachable(f"the store's answer to {what} cannot be parsed")
+    if isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError | ConnectionError):
+        return StoreRefused(f"{what} cannot be sent: {type(error).__name__}")
+    return unreachable(what, error)
 
 
 def refusal(status: int, code: str, what: str) -> StoreError:
@@ -74,7 +79,7 @@ def refusal(status: int, code: str, what: str) -> StoreError:
             f"the store does not accept the credentials ({code}): check the access key and its secret"
         )
     if status == 403:
-        return StoreRefused(f"the store denies {what} ({code or 403}): the credentials lack a right, or are wrong")
+        return AccessDenied(f"the store denies {what} ({code or 403}): the credentials lack a right, or are wrong")
     if status in _RETRYABLE:
         return StoreUnreachable(f"the store answered {status} {code} to {what}")
     return StoreRefused(f"the store answered {status} {code} to {what}")
