@@ -415,6 +415,16 @@ async def test_a_store_that_is_away_is_no_removal(store: Store) -> None:
     assert store.folders.ids == ["f"]
 
 
+async def test_a_record_that_the_store_refuses_hides_no_removal_of_another(store: Store) -> None:
+    store.add(record("f"), record("g"))
+    await store.folders.open_all()
+    store.bucket.fault = lambda call: Fault.UNREACHABLE if call.key == FolderKeys.of("f").record else None
+    await store.bucket.delete(FolderKeys.of("g").record)
+    with pytest.raises(StoreUnreachable):
+        await store.folders.look()
+    assert store.folders.ids == ["f"]
+
+
 async def test_a_folder_that_cannot_be_flushed_holds_up_no_other(store: Store) -> None:
     store.add(record("f"), record("g"))
     await store.folders.open_all()

@@ -225,6 +225,8 @@ async def test_accepted_devices_are_read_while_the_heartbeat_cannot_be_written(
     await accept(other, THEIRS)
     with capture_logs():
         await until(lambda: [peer["device_id"] for peer in gateway.status()["peers"]] == [str(THEIRS.device_id)])
+    await other.delete(layout.peer_key(THEIRS.device_id))
+    await until(lambda: gateway.status()["peers"] == [])
     assert gateway.failing_tasks == [], "a store that does not answer is no internal error"
 
 

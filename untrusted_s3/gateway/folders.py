@@ -36,6 +36,7 @@ _logger = structlog.get_logger()
 _LOCAL_STATE = "watch the local state"
 _RENEW = "renew the local state"
 _OPEN = "open"
+_CONCURRENT_READS = 8
 _NOT_OPEN = "the gateway cannot open the folder now; its status says why"
 
 
@@ -146,11 +147,20 @@ class Folders:
 
         Raises StoreError.
         """
-        for folder in list(self):
-            record = folder.record
-            found, is_gone = await self._read_again(record.folder_id, record.index_id)
-            if is_gone:
-                await self._drop(folder, found)
+        folders, errors = list(self), []
+        for start in range(0, len(folders), _CONCURRENT_READS):
+            group = folders[start : start + _CONCURRENT_READS]
+            records = (folder.record for folder in group)
+            answers = await asyncio.gather(
+                *(self._read_again(record.folder_id, record.index_id) for record in records), return_exceptions=True
+            )
+            for folder, answer in zip(group, answers, strict=True):
+                if isinstance(answer, BaseException):
+                    errors.append(answer)
+                elif answer[1]:
+                    await self._drop(folder, answer[0])
+        if errors:
+            raise errors[0]
         now = asyncio.get_running_loop().time()
         if self._unreadable and now >= self._look_again:
             self._look_pause = min(2 * self._look_pause, self._max_retry_delay)

@@ -51,6 +51,7 @@ CREATE TABLE cursors (
     sequence INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+_META = {"position", "sequence", "time_ms", "files", "directories", "deleted", "bytes"}
 # Within one index a cursor never moves back: another gateway may have handled less of it.
 _SET_CURSOR = """
 INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET
@@ -94,12 +95,19 @@ class FolderState:
         # By sequence numbers, which are never used again. Peers ask for one block of a file after the other.
         account = parsed if parsed is not None else Account(_PARSED_ENTRIES)
         self._parsed: ByteCache[int, Entry] = ByteCache(account, path)
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self._parsed.close()
+            raise
 
     def _open(self) -> None:
         self._connection = open_database(self.path, SCHEMA, STATE_VERSION)
         self._connection.on_damage = self._on_damage
-        self._meta: dict[str, int] = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
+        meta = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
+        if meta.keys() != _META or not all(type(value) is int and value >= 0 for value in meta.values()):
+            raise self._connection.damaged("the table meta")
+        self._meta: dict[str, int] = meta
         self._parsed.clear()
 
     def replace(self, path: Path) -> None:

@@ -46,6 +46,7 @@ STATUS = {
 @pytest.fixture
 def gateway_address() -> Iterator[str]:
     def answer(request: Request) -> Answer:
+        assert request.headers["Host"] == "localhost", "a name that every gateway answers"
         return Answer(200, json.dumps(STATUS).encode()) if request.path == "/api/status" else Answer(404)
 
     with http_server(answer) as url:

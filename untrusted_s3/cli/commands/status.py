@@ -36,7 +36,8 @@ def fetch_status(address: HostPort) -> Any:
     """Return the answer to GET /api/status. Raises GatewayUnreachable."""
     connection = http.client.HTTPConnection(_WILDCARDS.get(address.host, address.host), address.port, timeout=_TIMEOUT)
     try:
-        connection.request("GET", "/api/status")
+        # The gateway answers names only that it knows, against web pages with a host name of their own.
+        connection.request("GET", "/api/status", headers={"Host": "localhost"})
         response = connection.getresponse()
         answer = json.loads(response.read())
         if response.status != http.client.OK or "device_id" not in answer:
