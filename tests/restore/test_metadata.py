@@ -6,13 +6,23 @@ import os
 import pwd
 import stat
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.restore.metadata import Metadata
 from untrusted_s3.vault.entry import Entry, Kind
+
+
+xattr_names = st.one_of(
+    st.sampled_from([b"user.", b"user.x", b"User.x", b"security.capability", b"system.posix_acl_access", b"trusted.x"]),
+    st.binary(max_size=9),
+)
 
 
 def metadata(real: pb.FileInfo, *, asked: bool = False) -> Metadata:
@@ -47,6 +57,42 @@ def test_ownership_and_attributes_only_where_asked_for() -> None:
     assert metadata(real) == Metadata(0, 0)
     assert metadata(real, asked=True) == Metadata(0, 0, (1234, 5678), (("user.colour", b"red"),))
     assert metadata(pb.FileInfo(type=pb.FILE), asked=True).owner is None
+
+
+@given(st.lists(st.tuples(xattr_names, st.binary(max_size=9)), max_size=6), st.integers(0, 2**32 - 1))
+def test_nothing_that_gives_rights_comes_from_a_bucket(xattrs: Any, permissions: int) -> None:
+    platform = pb.PlatformData()
+    for name, value in xattrs:
+        platform.linux.xattrs.add(name=name, value=value)
+    real = pb.FileInfo(type=pb.FILE, permissions=permissions, platform=platform.SerializeToString())
+    found = metadata(real, asked=True)
+    assert (found.mode or 0) & ~0o777 == 0
+    assert all(name.startswith("user.") for name, _ in found.xattrs)
+    names = {os.fsdecode(name) for name, _ in xattrs}
+    assert {name for name, _ in found.xattrs} | set(found.left_out) == names
+    assert not any(name.startswith("user.") for name in found.left_out)
+
+
+def test_attributes_that_give_rights_are_set_where_asked_for_and_else_listed(tmp_path: Path) -> None:
+    platform = pb.PlatformData()
+    for name in (b"user.colour", b"security.capability", b"trusted.overlay.opaque"):
+        platform.linux.xattrs.add(name=name, value=b"1")
+    real = pb.FileInfo(type=pb.FILE, platform=platform.SerializeToString())
+    set_names: list[str] = []
+
+    def note(descriptor: int, name: str, value: bytes) -> None:
+        set_names.append(name)
+
+    with mock.patch("os.setxattr", note), (tmp_path / "file").open("w") as opened:
+        refused = metadata(real, asked=True).apply(opened.fileno())
+    assert set_names == ["user.colour"]
+    assert refused == [
+        "extended attribute security.capability: its namespace is not user",
+        "extended attribute trusted.overlay.opaque: its namespace is not user",
+    ]
+    entry = Entry("file", Kind.FILE, real, FileInfo(b"", pb.FileInfo()), None, "")
+    everything = Metadata.of(entry, privileged_xattrs=True)
+    assert (len(everything.xattrs), everything.left_out) == (3, ())
 
 
 def test_platform_data_that_cannot_be_parsed_count_as_missing() -> None:

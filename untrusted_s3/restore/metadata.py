@@ -29,24 +29,35 @@ class Metadata:
         modified_ns: The modification time in nanoseconds since 1970 UTC.
         owner: User and group ID.
         xattrs: Names and values of extended attributes.
+        left_out: Names of extended attributes that are not to be restored.
     """
 
     mode: int | None = None
     modified_ns: int | None = None
     owner: tuple[int, int] | None = None
     xattrs: tuple[tuple[str, bytes], ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, entry: Entry, *, owner: bool = False, xattrs: bool = False) -> Metadata:
-        """Return the metadata of an entry; with `owner` its ownership, with `xattrs` its extended attributes."""
+    def of(
+        cls, entry: Entry, *, owner: bool = False, xattrs: bool = False, privileged_xattrs: bool = False
+    ) -> Metadata:
+        """Return the metadata of an entry; with `owner` its ownership, with `xattrs` its extended attributes.
+
+        Attributes outside the namespace `user` give rights (`security.capability`, ACLs) or mean something to programs
+        of root (`trusted`). They are left out without `privileged_xattrs`.
+        """
         platform = _platform(entry.real)
+        attributes = _xattrs(platform) if xattrs or privileged_xattrs else ()
+        left_out = () if privileged_xattrs else tuple(name for name, _ in attributes if not name.startswith("user."))
         # Syncthing does not send the time of a symlink.
         has_time = entry.kind is not Kind.SYMLINK or entry.modified_ns != 0
         return cls(
             entry.mode,
             entry.modified_ns if has_time else None,
             _owner(platform.unix) if owner and platform.HasField("unix") else None,
-            _xattrs(platform) if xattrs else (),
+            tuple((name, value) for name, value in attributes if name not in left_out),
+            left_out,
         )
 
     def apply(self, descriptor: int) -> list[str]:
@@ -58,6 +69,7 @@ class Metadata:
         for name, value in self.xattrs:
             with _noting(f"extended attribute {name}", refused):
                 os.setxattr(descriptor, name, value)
+        refused += (f"extended attribute {name}: its namespace is not user" for name in self.left_out)
         if self.mode is not None:
             with _noting("permissions", refused):
                 os.fchmod(descriptor, self.mode)

@@ -22,14 +22,16 @@ class RestoreOptions:
     Attributes:
         overwrite: Replace files and symlinks that differ.
         owner: Restore user and group.
-        xattrs: Restore extended attributes.
+        xattrs: Restore extended attributes of the namespace `user`.
         dry_run: Fetch and write nothing; only report.
+        privileged_xattrs: Restore extended attributes of all namespaces.
     """
 
     overwrite: bool = False
     owner: bool = False
     xattrs: bool = False
     dry_run: bool = False
+    privileged_xattrs: bool = False
 
 
 @dataclass(slots=True)

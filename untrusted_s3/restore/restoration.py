@@ -173,7 +173,10 @@ class Restoration:
         return stat.S_ISREG(status.st_mode) and size_and_time == (entry.size, entry.modified_ns)
 
     def _metadata(self, entry: Entry) -> Metadata:
-        return Metadata.of(entry, owner=self._options.owner, xattrs=self._options.xattrs)
+        options = self._options
+        return Metadata.of(
+            entry, owner=options.owner, xattrs=options.xattrs, privileged_xattrs=options.privileged_xattrs
+        )
 
     def _fail(self, path: str, error: NotRestored | DataError) -> None:
         self.report.failed.append(Problem(path, str(error)))

@@ -47,7 +47,10 @@ if TYPE_CHECKING:
 @selection_options
 @option("--overwrite", is_flag=True, help="Replace files and symlinks that differ.")
 @option("--owner", is_flag=True, help="Also restore user and group.")
-@option("--xattrs", is_flag=True, help="Also restore extended attributes.")
+@option("--xattrs", is_flag=True, help="Also restore extended attributes of the namespace user.")
+@option(
+    "--privileged-xattrs", is_flag=True, help="Also restore those of other namespaces: capabilities, ACLs and so on."
+)
 @option("--dry-run", is_flag=True, help="Write nothing; list the paths to restore.")
 @json_option
 @key_holder_options
@@ -62,6 +65,7 @@ def restore(
     overwrite: bool,
     owner: bool,
     xattrs: bool,
+    privileged_xattrs: bool,
     dry_run: bool,
     as_json: bool,
     key_holder: KeyHolderOptions,
@@ -77,7 +81,7 @@ def restore(
     from untrusted_s3.restore.report import RestoreOptions
 
     reuse_large_buffers()
-    options = RestoreOptions(overwrite, owner, xattrs, dry_run)
+    options = RestoreOptions(overwrite, owner, xattrs, dry_run, privileged_xattrs)
     report = run_interruptible(_restore(store, key_holder, target, selection, options, reading, as_json))
     _add_advice(report)
     if as_json:
