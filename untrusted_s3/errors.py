@@ -143,6 +143,14 @@ class StoreRefused(StoreError):
     """The store refused a request: credentials, rights, a missing bucket, a wrong clock."""
 
 
+class RequestRefused(StoreRefused):
+    """The store refused a request for one object. Requests for others may succeed."""
+
+
+class ObjectArchived(RequestRefused):
+    """The object is in a storage class that cannot be read at once, such as Glacier."""
+
+
 class NoSuchBucket(StoreRefused):
     """The bucket does not exist."""
 
@@ -151,11 +159,11 @@ class StoreRedirects(StoreRefused):
     """The store answers with a redirect, which is not followed: the region or the endpoint is wrong."""
 
 
-class AnswerTooLong(StoreRefused):
+class AnswerTooLong(RequestRefused):
     """An answer of the store has more bytes than were asked for or than such an answer may have."""
 
 
-class AccessDenied(StoreRefused):
+class AccessDenied(RequestRefused):
     """The store denies a request: the credentials lack a right, or are wrong."""
 
 
@@ -230,6 +238,10 @@ class PathTaken(NotRestored):
 
     def __init__(self) -> None:
         super().__init__("something else is there")
+
+
+class DiskFull(NotRestored):
+    """The local disk is full, or the quota of this user on it is used up."""
 
 
 class StateDamaged(UntrustedS3Error):

@@ -18,7 +18,6 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.restore.metadata import Metadata
 from untrusted_s3.vault.entry import Entry, Kind
 
-
 xattr_names = st.one_of(
     st.sampled_from([b"user.", b"user.x", b"User.x", b"security.capability", b"system.posix_acl_access", b"trusted.x"]),
     st.binary(max_size=9),

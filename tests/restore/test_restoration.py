@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.simulated import Call, Fault, Phase, SimulatedBucket
+from tests.loops import RunAsync
+from tests.simulated import Call, Fault, Phase, SimulatedBucket, fast_directory
 from tests.vault.stored_folder import (
     FOLDER_ID,
     MODIFIED_NS,
@@ -24,11 +27,11 @@ from tests.vault.stored_folder import (
     stored_folder,
 )
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.errors import NotRestored, StoreUnreachable
+from untrusted_s3.errors import NotRestored, RequestRefused, StoreUnreachable
 from untrusted_s3.index.entry import Entry as LogEntry
 from untrusted_s3.progress import Progress
 from untrusted_s3.restore.report import Outcome, RestoreOptions, RestoreReport
-from untrusted_s3.restore.restoration import Restoration
+from untrusted_s3.restore.restoration import Restoration, is_same_time
 from untrusted_s3.restore.target import Target
 from untrusted_s3.settings import ReadSettings
 from untrusted_s3.units import KIB, MIB
@@ -317,6 +320,31 @@ async def test_a_store_that_goes_away_ends_the_run(folder: StoredFolder, root: P
     assert not [path for path in tree(root) if path.endswith(".tmp")]
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.sets(st.integers(0, 29), min_size=1, max_size=19))
+def test_objects_that_the_store_refuses_are_listed_and_the_rest_goes_on(run_async: RunAsync, numbers: set[int]) -> None:
+    async def play() -> None:
+        with fast_directory() as directory:
+            folder = await stored_folder(SimulatedBucket(), directory)
+            entries = [await folder.file(f"file {number:02}", b"%d" % number) for number in range(30)]
+            await folder.append(*entries)
+            refused = {folder.object_key(entries[number]) for number in numbers}
+            reader = reader_of(folder, fault=lambda call: Fault.REFUSED if call.key in refused else None)
+            report = await restore(reader, directory / "target")
+            assert sorted(failures(report)) == [f"file {number:02}" for number in sorted(numbers)]
+            assert all("denies" in problem.reason for problem in report.failed)
+            assert len(tree(directory / "target")) == report.files == 30 - len(numbers)
+
+    run_async(play())
+
+
+async def test_a_store_that_refuses_everything_ends_the_run(folder: StoredFolder, root: Path) -> None:
+    await folder.append(*[await folder.file(f"file {number}", b"1") for number in range(50)])
+    reader = reader_of(folder, fault=lambda call: Fault.REFUSED if "/objects/" in call.key else None)
+    with pytest.raises(RequestRefused):
+        await restore(reader, root)
+
+
 # Damage, and what the system refuses
 
 
@@ -379,7 +407,7 @@ async def test_a_symlink_in_the_target_is_not_followed(folder: StoredFolder, roo
     assert (root / "good").read_bytes() == b"2"
 
 
-async def test_a_full_disk_fails_the_file_and_the_rest_goes_on(
+async def test_a_full_disk_fails_the_file_and_no_other_that_was_begun(
     folder: StoredFolder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await folder.append(await folder.file("small", b"1"), await folder.file("large", random_bytes(MIB)))
@@ -436,3 +464,61 @@ async def test_memory_stays_bounded(folder: StoredFolder, root: Path) -> None:
             report = await Restoration(reader, target, PLAIN, Progress()).run(opened.entries())
     assert report.files == 8
     assert MIB <= most <= 8 * MIB
+
+
+# Coarse times and full disks
+
+
+@pytest.mark.parametrize("rounding", ["down", "nearest", "up"])
+@pytest.mark.parametrize("resolution", [100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9])
+async def test_a_target_with_coarse_times_needs_nothing_a_second_time(
+    folder: StoredFolder, root: Path, monkeypatch: pytest.MonkeyPatch, resolution: int, rounding: str
+) -> None:
+    times = [MODIFIED_NS, -1, 1, 10**18 + 10**9 - 1, 10**18 + 10**9 + 1, 10**18, 3 * 10**9 + 5]
+    await folder.append(
+        *[await folder.file(f"file {number}", b"1", modified_ns=time) for number, time in enumerate(times)]
+    )
+    utime = os.utime
+    add = {"down": 0, "nearest": resolution // 2, "up": resolution - 1}[rounding]
+
+    def coarse(*arguments: Any, ns: tuple[int, int], **options: Any) -> None:
+        utime(*arguments, ns=(ns[0], (ns[1] + add) // resolution * resolution), **options)
+
+    monkeypatch.setattr("os.utime", coarse)
+    assert (await restore(reader_of(folder), root)).files == len(times)
+    report = await restore(reader_of(folder), root)
+    assert (report.failed, report.files, report.there) == ([], 0, len(times))
+
+
+@given(st.integers(-(10**18), 10**19), st.integers(-(10**10), 10**10))
+def test_times_that_no_file_system_makes_of_each_other_differ(on_disk: int, difference: int) -> None:
+    same = is_same_time(on_disk, on_disk + difference)
+    if abs(difference) >= 2 * 10**9 or (on_disk % 100 and difference):
+        assert not same
+    if on_disk % 10**9 and abs(difference) >= 10**9:
+        assert not same
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_full_disk_ends_the_run_with_one_line(
+    folder: StoredFolder, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    files = [await folder.file(f"file {index:03}", random_bytes(100)) for index in range(145)]
+    await folder.append(*files, folder.symlink("link", "x"))
+    pwrite, written = os.pwrite, 0
+
+    def full(*arguments: Any) -> int:
+        nonlocal written
+        written += 1
+        if written > 40:
+            raise OSError(number, os.strerror(number))
+        return pwrite(*arguments)
+
+    monkeypatch.setattr("os.pwrite", full)
+    report = await restore(reader_of(folder), root)
+    assert len(report.failed) == 1 and os.strerror(number) in report.failed[0].reason
+    assert report.files == 40 and report.files + report.not_tried + 1 == 146
+    assert not [path for path in tree(root) if path.endswith(".tmp")]
+    monkeypatch.undo()
+    again = await restore(reader_of(folder), root)
+    assert (again.failed, again.there, again.not_tried) == ([], 40, 0)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tests.simulated.calls import Call, Crash, Fault, Gate, Phase
 from tests.simulated.store import SIGNATURE_LIFETIME, SimulatedStore
-from untrusted_s3.errors import PreconditionFailed, StoreUnreachable
+from untrusted_s3.errors import PreconditionFailed, RequestRefused, StoreUnreachable
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.bucket import Bucket, Buffer, MultipartUpload, ObjectSummary, UploadedPart
 from untrusted_s3.store.format import FILE_UPLOAD_LIFETIME
@@ -63,6 +63,8 @@ class SimulatedBucket:
         match fault:
             case Fault.UNREACHABLE:
                 raise StoreUnreachable(f"{call.operation} {call.key}: no answer")
+            case Fault.REFUSED:
+                raise RequestRefused(f"the store denies {call.operation} {call.key}")
             case Fault.CONFLICT:
                 raise PreconditionFailed(f"{call.operation} {call.key}: the key is taken")
             case Fault.CRASH_BEFORE:

@@ -18,6 +18,7 @@ class Fault(enum.Enum):
     UNREACHABLE = enum.auto()  # the request never arrives
     ANSWER_LOST = enum.auto()  # the server acts, and the answer never arrives
     EMPTIED = enum.auto()  # the connection ends before a body's first byte: the server writes an object of no bytes
+    REFUSED = enum.auto()  # 403, and nothing happens
     CONFLICT = enum.auto()  # 409 or 412, and nothing happens
     CRASH_BEFORE = enum.auto()
     CRASH_AFTER = enum.auto()

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from untrusted_s3.errors import NotRestored, PathTaken
+from untrusted_s3.errors import DiskFull, NotRestored, PathTaken
 
 # What file systems without hard links answer: vfat, exfat, some network ones.
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -28,12 +28,14 @@ def path_components(path: str) -> list[bytes]:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turn an OSError of the context into NotRestored, or PathTaken."""
+    """Turn an OSError of the context into NotRestored, PathTaken or DiskFull."""
     try:
         yield
     except FileExistsError as error:
         raise PathTaken from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(_reason(error)) from error
         raise NotRestored(_reason(error)) from error
 
 

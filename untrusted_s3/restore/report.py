@@ -47,6 +47,7 @@ class RestoreReport:
         failed: What is not restored.
         taken: The paths of these that failed because something else is there that may be overwritten.
         incomplete: What is restored without some of its metadata.
+        not_tried: How many files, directories and symlinks were not tried after the disk was full.
     """
 
     files: int = 0
@@ -57,3 +58,4 @@ class RestoreReport:
     failed: list[Problem] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     incomplete: list[Problem] = field(default_factory=list)
+    not_tried: int = 0

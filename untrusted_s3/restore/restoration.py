@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 
-from untrusted_s3.errors import DataError, NotRestored, PathTaken
+from untrusted_s3.errors import DataError, DiskFull, NotRestored, PathTaken, RequestRefused
 from untrusted_s3.problem import Problem
 from untrusted_s3.progress import FileProgress, Progress
 from untrusted_s3.restore.metadata import Metadata
@@ -19,6 +19,10 @@ from untrusted_s3.threads import in_thread_to_the_end
 from untrusted_s3.vault.concurrency import for_each
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind
 from untrusted_s3.vault.reading import BlockReader
+from untrusted_s3.vault.refusals import Refusals
+
+# Nanoseconds: NTFS, network file systems, exFAT, ext3 and HFS+, FAT
+_COARSE_RESOLUTIONS = (100, 1_000, 1_000_000, 10_000_000, 1_000_000_000, 2_000_000_000)
 
 
 class Restoration:
@@ -46,18 +50,24 @@ class Restoration:
         self._on_outcome = on_outcome
         self._directories: list[tuple[str, Metadata]] = []
         self._symlinks: list[Entry] = []
+        self._disk_full = False
+        self._refusals = Refusals()
         self._large_files = asyncio.Semaphore(self._settings.concurrent_large_files)
 
     async def run(self, entries: Iterable[Entry | DamagedEntry]) -> RestoreReport:
         """Restore entries; each directory comes before what is in it.
 
         Files are restored first, many at once; then symlinks, so that no file is written through one; then the metadata
-        of directories, from the deepest up. What is damaged, or what the system refuses, is in the report and does not
-        stop the rest. Raises StoreError.
+        of directories, from the deepest up. What is damaged, what the system refuses, and objects that the store
+        refuses, are in the report and do not stop the rest. A full disk does: nothing is tried after it. Raises
+        StoreError if the store fails or refuses everything.
         """
         await for_each(entries, self._restore, self._settings.concurrent_files)
         for entry in self._symlinks:
-            self._restore_symlink(entry)
+            if self._disk_full:
+                self.report.not_tried += 1
+            else:
+                self._restore_symlink(entry)
             await asyncio.sleep(0)
         for path, metadata in sorted(self._directories, key=lambda item: item[0].count("/"), reverse=True):
             self._complete_directory(path, metadata)
@@ -65,7 +75,9 @@ class Restoration:
         return self.report
 
     async def _restore(self, entry: Entry | DamagedEntry) -> None:
-        if isinstance(entry, DamagedEntry):
+        if self._disk_full:
+            self.report.not_tried += 1
+        elif isinstance(entry, DamagedEntry):
             self.report.failed.append(Problem(entry.path or entry.encrypted_name, entry.reason))
         elif entry.kind is Kind.FILE:
             await self._restore_file(entry)
@@ -80,9 +92,13 @@ class Restoration:
             if not self._is_there(entry):
                 if not self._options.dry_run:
                     await self._write_file(entry, counted)
+                    self._refusals.note_read()
                 self.report.files += 1
                 self.report.bytes += entry.size
                 self._on_outcome(entry, Outcome.RESTORED)
+        except RequestRefused as error:
+            self._refusals.note(error)
+            self._fail(entry.path, error)
         except (NotRestored, DataError) as error:
             self._fail(entry.path, error)
         counted.end()
@@ -169,8 +185,8 @@ class Restoration:
     def _is_equal(self, entry: Entry, status: os.stat_result) -> bool:
         if entry.kind is Kind.SYMLINK:
             return stat.S_ISLNK(status.st_mode) and self._target.link_target(entry.path) == entry.real.symlink_target
-        size_and_time = status.st_size, status.st_mtime_ns
-        return stat.S_ISREG(status.st_mode) and size_and_time == (entry.size, entry.modified_ns)
+        same_size = stat.S_ISREG(status.st_mode) and status.st_size == entry.size
+        return same_size and is_same_time(status.st_mtime_ns, entry.modified_ns)
 
     def _metadata(self, entry: Entry) -> Metadata:
         options = self._options
@@ -178,10 +194,26 @@ class Restoration:
             entry, owner=options.owner, xattrs=options.xattrs, privileged_xattrs=options.privileged_xattrs
         )
 
-    def _fail(self, path: str, error: NotRestored | DataError) -> None:
+    def _fail(self, path: str, error: NotRestored | DataError | RequestRefused) -> None:
+        if isinstance(error, DiskFull):
+            if self._disk_full:
+                self.report.not_tried += 1
+                return
+            self._disk_full = True
         self.report.failed.append(Problem(path, str(error)))
         if isinstance(error, PathTaken):
             self.report.taken.append(path)
 
     def _note_refused(self, path: str, refused: list[str]) -> None:
         self.report.incomplete += (Problem(path, what) for what in refused)
+
+
+def is_same_time(on_disk: int, wanted: int) -> bool:
+    """Return whether a file system that was given the time `wanted` may have made `on_disk` of it, in nanoseconds.
+
+    That is so if `on_disk` is a multiple of a resolution that file systems have, and the times differ by less.
+    """
+    difference = abs(on_disk - wanted)
+    return difference == 0 or any(
+        difference < resolution and on_disk % resolution == 0 for resolution in _COARSE_RESOLUTIONS
+    )

@@ -58,6 +58,14 @@ class Target:
     ) -> None:
         self.close()
 
+    def free_bytes(self) -> int | None:
+        """Return how much this user may still write; None if the file system does not say."""
+        try:
+            found = os.fstatvfs(self._root)
+        except OSError:
+            return None
+        return found.f_bavail * found.f_frsize if found.f_blocks else None
+
     def status(self, path: str) -> os.stat_result | None:
         """Return the status of a path (of a symlink: of the link itself), or None if nothing is there."""
         with refusals():

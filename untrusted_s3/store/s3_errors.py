@@ -22,7 +22,9 @@ from untrusted_s3.errors import (
     CredentialsRefused,
     NoSuchBucket,
     NoSuchKey,
+    ObjectArchived,
     PreconditionFailed,
+    RequestRefused,
     StoreError,
     StoreRefused,
     StoreUnreachable,
@@ -78,6 +80,12 @@ def refusal(status: int, code: str, what: str) -> StoreError:
         return CredentialsRefused(
             f"the store does not accept the credentials ({code}): check the access key and its secret"
         )
+    if code == "InvalidObjectState":
+        return ObjectArchived(
+            f"{what}: the object is in an archive storage class, such as Glacier; restore it in the store to read it"
+        )
+    if code.startswith("KMS"):
+        return RequestRefused(f"the store denies {what} ({code}): the key with which it encrypted this is not usable")
     if status == 403:
         return AccessDenied(f"the store denies {what} ({code or 403}): the credentials lack a right, or are wrong")
     if status in _RETRYABLE:

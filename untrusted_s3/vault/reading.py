@@ -125,7 +125,10 @@ class _EncryptedFile:
         except NoSuchKey as error:
             raise BlockDamaged(path, offset, "the object with its data is missing") from error
         except (StoreRefused, StoreUnreachable) as error:  # stores differ in how they answer beyond the end
-            size = await self._bucket.size(self._entry.key)
+            try:
+                size = await self._bucket.size(self._entry.key)
+            except StoreRefused:
+                raise error from None
             if size is not None and size < wanted.start + wanted.size:
                 raise BlockDamaged(path, offset, "the object with its data is cut short") from error
             raise

@@ -16,9 +16,11 @@ class VerifyReport:
         bytes: The bytes of their objects.
         others: Directories and symlinks.
         damaged: What is damaged, by plain path, or by encrypted name if the path is not known.
+        unreadable: Files whose objects the store refuses to give.
     """
 
     files: int = 0
     bytes: int = 0
     others: int = 0
     damaged: list[Problem] = field(default_factory=list)
+    unreadable: list[Problem] = field(default_factory=list)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from untrusted_s3.errors import DataError
+from untrusted_s3.errors import DataError, RequestRefused
 from untrusted_s3.objects.listing import ObjectSizes
 from untrusted_s3.problem import Problem
 from untrusted_s3.progress import Progress
@@ -16,6 +16,7 @@ from untrusted_s3.vault.concurrency import for_each
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind
 from untrusted_s3.vault.folder import Folder
 from untrusted_s3.vault.read_pipeline import ReadPipeline
+from untrusted_s3.vault.refusals import Refusals
 from untrusted_s3.verify.object_check import ObjectCheck
 from untrusted_s3.verify.report import VerifyReport
 
@@ -37,6 +38,7 @@ class Verification:
         self._settings = settings if settings is not None else ReadSettings()
         self._sizes = ObjectSizes(folder.keys) if list_objects else None
         self._pipeline = ReadPipeline(self._settings)
+        self._refusals = Refusals()
         self._large_files = asyncio.Semaphore(self._settings.concurrent_large_files)
 
     def __enter__(self) -> Self:
@@ -50,11 +52,15 @@ class Verification:
             self._sizes.close()
 
     async def run(self, entries: Iterable[Entry | DamagedEntry]) -> VerifyReport:
-        """Verify entries, many at once. What is damaged is in the report. Raises StoreError."""
+        """Verify entries, many at once. What is damaged, and objects that the store refuses, are in the report.
+
+        Raises StoreError if the store fails or refuses everything.
+        """
         if self._sizes is not None:
             await self._sizes.load(self._folder.bucket)
         await for_each(entries, self._verify, self._settings.concurrent_files)
         self.report.damaged.sort(key=lambda problem: problem.path)
+        self.report.unreadable.sort(key=lambda problem: problem.path)
         return self.report
 
     async def _verify(self, entry: Entry | DamagedEntry) -> None:
@@ -76,8 +82,14 @@ class Verification:
             else:
                 async with self._large_files:
                     await check.run(self._pipeline, counted)
+            self._refusals.note_read()
         except DataError as error:
             self.report.damaged.append(Problem(entry.path, str(error)))
+        except RequestRefused as error:
+            self._refusals.note(error)
+            self.report.unreadable.append(Problem(entry.path, str(error)))
+            counted.end()
+            return
         self.report.files += 1
         self.report.bytes += entry.stored.size
         counted.end()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.cli.commands.conftest import DATA, flip, in_store
 from tests.cli.conftest import RunCLI
+from untrusted_s3.restore.target import Target
 from untrusted_s3.store.s3 import S3Bucket
 
 pytestmark = pytest.mark.store
@@ -83,3 +86,32 @@ def test_nothing_is_written_to_the_store(filled: list[str], run_cli: RunCLI, tmp
     run_cli("verify", *filled)
     in_store(filled, look)
     assert contents[0] == contents[1]
+
+
+def test_a_target_without_room_is_told_before(
+    filled: list[str], run_cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Target, "free_bytes", lambda self: 1024)
+    done = run_cli("restore", tmp_path / "target", *filled)
+    assert done.exit_code == 0
+    assert "warning: the selection has 30" in done.stderr and "the target has room for 1.0 KiB" in done.stderr
+    monkeypatch.setattr(Target, "free_bytes", lambda self: None)
+    assert "warning" not in run_cli("restore", tmp_path / "target", *filled).stderr
+
+
+def test_a_full_disk_takes_two_lines(
+    filled: list[str], run_cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.pwrite", full)
+    done = run_cli("restore", tmp_path / "target", *filled)
+    assert done.exit_code == 1
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
+        "not restored",
+        done.stderr.splitlines()[1].split(":")[0],
+        "the disk is full",
+        "restored 0 files (0 B), 0 symlinks, 4 not restored",
+    ]
+    assert json.loads(run_cli("restore", tmp_path / "target", *filled, "--json").stdout)["not_tried"] == 3

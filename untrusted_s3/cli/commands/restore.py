@@ -37,7 +37,9 @@ from untrusted_s3.settings import ReadSettings
 from untrusted_s3.structured_logging import printable
 
 if TYPE_CHECKING:
+    from untrusted_s3.progress import Progress
     from untrusted_s3.restore.report import Outcome, RestoreOptions, RestoreReport
+    from untrusted_s3.restore.target import Target
     from untrusted_s3.vault.entry import Entry
     from untrusted_s3.vault.selection import Selection
 
@@ -119,6 +121,7 @@ async def _restore(
         if options.dry_run and not target.exists():
             target = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # as empty as a new target
         opened = stack.enter_context(Target(target))
+        _warn_of_full_disk(opened, progress)
         run = Restoration(reader, opened, options, progress, list_path)
         if live_line is not None and not options.dry_run:
             await stack.enter_async_context(shown_progress(progress, "restored", live_line))
@@ -126,6 +129,16 @@ async def _restore(
         report = await run.run(noting_deletions(selection.of(folder), false_deletions))
         await tell_earlier_versions(folder, false_deletions)
         return report
+
+
+def _warn_of_full_disk(target: Target, progress: Progress) -> None:
+    free = target.free_bytes()
+    if free is not None and free < progress.total_bytes:
+        click.echo(
+            f"warning: the selection has {size_text(progress.total_bytes)}, and the target has room for"
+            f" {size_text(free)}; only files that are there already and runs of zeros need none",
+            err=True,
+        )
 
 
 def _add_advice(report: RestoreReport) -> None:
@@ -138,8 +151,11 @@ def _add_advice(report: RestoreReport) -> None:
 
 def _print_report(report: RestoreReport, dry_run: bool) -> None:
     print_problems("not restored", report.failed)
+    if report.not_tried:
+        click.echo(f"the disk is full: {report.not_tried:,} more were not tried", err=True)
     print_problems("restored, but not all of its metadata", report.incomplete)
     parts = [f"{counted(report.files, 'file')} ({size_text(report.bytes)})", counted(report.symlinks, "symlink")]
     parts += [f"{report.there:,} there already"] if report.there else []
-    parts += [f"{len(report.failed):,} not restored"] if report.failed else []
+    failed = len(report.failed) + report.not_tried
+    parts += [f"{failed:,} not restored"] if failed else []
     click.echo(f"{'would restore' if dry_run else 'restored'} {', '.join(parts)}", err=True)

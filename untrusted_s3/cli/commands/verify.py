@@ -80,13 +80,13 @@ def verify(
 ) -> None:
     """Read, decrypt and check all of a folder.
 
-    Its log is checked too. The exit code is 1 if anything is damaged.
+    Its log is checked too. The exit code is 1 if anything is damaged or cannot be read.
     """
     if sample is not None and seed is None:
         seed = secrets.randbits(_SEED_BITS)
     reuse_large_buffers()
     log, report = run_interruptible(_verify(store, key_holder, selection, sample, seed or 0, reading))
-    well = report is not None and not log and not report.damaged
+    well = report is not None and not log and not report.damaged and not report.unreadable
     if as_json:
         print_json(
             {
@@ -148,8 +148,10 @@ def _print_report(log: list[Problem], report: VerifyReport | None, share: float 
         click.echo("the log is too damaged to tell which files there are", err=True)
         return
     print_problems("damaged", report.damaged)
+    print_problems("not verified", report.unreadable)
     what = f"{counted(report.files, 'file')} ({size_text(report.bytes)})"
     if share is not None:
         what += f", a sample of {share:.4g} with --seed {seed},"
     damage = counted(len(log) + len(report.damaged), "problem") if log or report.damaged else "no damage"
+    damage += f", {counted(len(report.unreadable), 'file')} not verified" if report.unreadable else ""
     click.echo(f"verified {what} and {report.others:,} directories and symlinks: {damage}")
