@@ -23,7 +23,7 @@ TERMINATED: Final = 143  # 128 + SIGTERM
 
 EXIT_CODES: Final[Mapping[int, str]] = {
     SUCCESS: "success",
-    FAILED: "damaged data, or an internal error",
+    FAILED: "damaged data, files or output that cannot be written, or an internal error",
     USAGE: "wrong usage or configuration",
     STORE_FAILED: "the store cannot be reached or refuses",
     WRONG_PASSWORD: "wrong password",
@@ -242,6 +242,10 @@ class PathTaken(NotRestored):
 
 class DiskFull(NotRestored):
     """The local disk is full, or the quota of this user on it is used up."""
+
+
+class OutputFailed(UntrustedS3Error):
+    """Standard output is closed, or takes no more."""
 
 
 class StateDamaged(UntrustedS3Error):

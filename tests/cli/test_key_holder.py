@@ -123,3 +123,13 @@ def test_nothing_is_written_to_the_store(
     assert run_cli("cat", *arguments, "changed").exit_code == 0
     assert {name for requests in sent for name in requests} <= {"head_bucket", "list_objects_v2", "GET"}
     assert len(sent) == 2
+
+
+def test_arguments_that_are_not_utf8(run_cli: RunCLI, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in (["cat", "\udcff"], ["ls", "\udcff"], ["ls", "*/\udcff"], ["verify", "--path", "\udcff"]):
+        outcome = run_cli(*command, *arguments)
+        assert outcome.exit_code == 2 and "folder" in outcome.stderr
+    assert run_cli("ls", *arguments, "--folder", "\udcff").stderr == "error: the folder ID is not UTF-8\n"
+    monkeypatch.setenv("UNTRUSTED_S3_PASSWORD", "\udcff")
+    outcome = run_cli("ls", *arguments)
+    assert (outcome.exit_code, outcome.stderr) == (2, "error: the password is not UTF-8\n")

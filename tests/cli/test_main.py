@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from tests.cli.conftest import RunCLI
 from untrusted_s3 import __version__
 from untrusted_s3.cli.commands.folders import list_folders
 from untrusted_s3.cli.main import cli
-from untrusted_s3.errors import BROKEN_PIPE, EXIT_CODES, INTERRUPTED
+from untrusted_s3.errors import BROKEN_PIPE, EXIT_CODES, FAILED, INTERRUPTED
 
 HEAVY = ("OpenSSL", "aiohttp", "asyncio", "boto3", "botocore", "cryptography", "google.protobuf", "structlog", "uvloop")
 SECRET = (
@@ -123,3 +125,29 @@ def test_nobody_reads_the_output() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(30) == BROKEN_PIPE
+
+
+@pytest.mark.parametrize(
+    ("redirection", "reason"), [(">&-", "it is closed"), (">/dev/full", "No space left on device")]
+)
+@pytest.mark.parametrize("command", ["--help", "vectors", "--version", "id"])
+def test_output_that_cannot_be_written(command: str, redirection: str, reason: str) -> None:
+    shell = f"{sys.executable} -m untrusted_s3 {command} {redirection}"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        FAILED,
+        "",
+        f"error: cannot write to standard output: {reason}\n",
+    )
+
+
+def test_all_streams_closed() -> None:
+    shell = f"{sys.executable} -m untrusted_s3 --help >&- 2>&- <&-"
+    assert subprocess.run(shell, shell=True, timeout=60, check=False).returncode == FAILED
+
+
+def test_an_encoding_that_lacks_characters() -> None:
+    program = "from untrusted_s3.cli import main, output; main._prepare_streams(); output.print_json(['é漢\\udcff'])"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == ["é漢\udcff"]

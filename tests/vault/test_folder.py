@@ -465,3 +465,14 @@ async def test_a_name_that_a_checkpoint_hides_is_listed_as_damage(tmp_path: Path
         bucket, stored, lambda database: database.execute("UPDATE files SET name_hash = zeroblob(16)")
     ) as folder:
         assert only_damaged(folder).path == "a"
+
+
+async def test_paths_that_are_not_utf8_do_not_exist(tmp_path: Path) -> None:
+    bucket = SimulatedBucket()
+    stored = await stored_folder(bucket, tmp_path)
+    await stored.append(await stored.file("file"))
+    async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
+        for path in ("\udcff", "file/\udcff"):
+            assert folder.entry(path) is None
+            assert not list(folder.entries(path)) and not list(folder.children(path))
+            assert not list(folder.directories(path))

@@ -65,6 +65,9 @@ def key_holder_options(function: Function) -> Function:
         moment = parse_time(as_of) if as_of is not None else None
         # Asked for before an event loop runs: in one, Ctrl-C would not end the question.
         password = read_password(folder, password_file)
+        for what, text in (("the folder ID", folder or ""), ("the password", password)):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise UsageError(f"{what} is not UTF-8")
         options = KeyHolderOptions(folder, password, moment)
         return function(*args, key_holder=options, **parameters)
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from untrusted_s3 import __version__
 from untrusted_s3.cli.invocation import Invocation
 from untrusted_s3.cli.lazy_group import LazyCommand, LazyGroup
-from untrusted_s3.errors import BROKEN_PIPE, EXIT_CODES, FAILED, INTERRUPTED, SUCCESS, USAGE, UntrustedS3Error
+from untrusted_s3.errors import (
+    BROKEN_PIPE,
+    EXIT_CODES,
+    FAILED,
+    INTERRUPTED,
+    SUCCESS,
+    USAGE,
+    OutputFailed,
+    UntrustedS3Error,
+)
 from untrusted_s3.settings import Settings
 
 
@@ -54,10 +66,14 @@ def main(arguments: Sequence[str] | None = None, settings: Settings | None = Non
     `settings` are what no option sets.
     """
     invocation = Invocation(settings or Settings())
+    _prepare_streams()
     try:
         exit_code = _run(sys.argv[1:] if arguments is None else list(arguments), invocation)
         sys.stdout.flush()
         return exit_code
+    except OutputFailed as error:
+        _drop_output()
+        return _report(str(error), error.exit_code, invocation)
     except UntrustedS3Error as error:
         from untrusted_s3.cli.advice import explain
 
@@ -73,12 +89,43 @@ def main(arguments: Sequence[str] | None = None, settings: Settings | None = Non
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes standard output once more at exit; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return BROKEN_PIPE
     except Exception as error:
         where = "" if invocation.debug else _keep_traceback()
         return _report(f"internal error: {type(error).__name__}: {error}{where}", FAILED, invocation)
+
+
+class _StandardOutput(io.FileIO):
+    """Standard output. Raises OutputFailed, which nobody takes for the failure of another file."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+            raise OutputFailed(f"cannot write to standard output: {reason}") from error
+
+
+def _prepare_streams() -> None:
+    """Replace closed standard streams, and have characters escaped that the encoding of standard output lacks."""
+    if sys.stderr is None:  # closed by the caller
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stdout is not None and sys.stdout is not sys.__stdout__:
+        return  # the caller of `main` has its own
+    if sys.stdout is None:
+        descriptor, encoding, terminal = os.open(os.devnull, os.O_RDONLY), "utf-8", False
+    else:
+        descriptor, encoding, terminal = sys.stdout.fileno(), sys.stdout.encoding, sys.stdout.isatty()
+    output = io.BufferedWriter(_StandardOutput(descriptor, "w", closefd=False))
+    sys.stdout = io.TextIOWrapper(output, encoding, "backslashreplace", line_buffering=terminal)
+
+
+def _drop_output() -> None:
+    """Python flushes standard output once more at exit; that must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str], invocation: Invocation) -> int:

@@ -80,7 +80,7 @@ class Folder:
 
     def entry(self, path: str) -> Entry | DamagedEntry | None:
         """Return what has a path, also if it is deleted; None if nothing ever had. Lists nothing."""
-        if not path:
+        if not path or not _is_utf8(path):
             return None
         name = self.key.encrypt_name(path)
         try:
@@ -99,6 +99,8 @@ class Folder:
         by name, as bytes of UTF-8: a directory comes before what is in it. For the whole folder, entries without a
         harmless path come last, whether they match or not.
         """
+        if not _is_utf8(directory):
+            return
         for path, sequence in self._all_names().below(directory, deleted):
             if matching(path):
                 yield self._entry_at(sequence)
@@ -107,12 +109,13 @@ class Folder:
 
     def children(self, directory: str = "", *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
         """Yield the entries directly in a directory, by name."""
-        for _, sequence in self._all_names().children(directory, deleted):
+        found = self._all_names().children(directory, deleted) if _is_utf8(directory) else ()
+        for _, sequence in found:
             yield self._entry_at(sequence)
 
     def directories(self, directory: str = "", *, deleted: bool = False) -> Iterator[str]:
         """Yield the paths of the directories below one that have something in them."""
-        return self._all_names().directories(directory, deleted)
+        return self._all_names().directories(directory, deleted) if _is_utf8(directory) else iter(())
 
     def unnamed(self, *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
         """Yield the entries without a harmless path: their names do not decrypt, or would lead out of the folder."""
@@ -210,6 +213,15 @@ async def _find(bucket: Bucket, folder_id: str) -> FolderRecord:
     if record.removed:
         raise FolderRemovalUnfinished(folder_id)
     return record
+
+
+def _is_utf8(path: str) -> bool:
+    """Return whether a path is one that Syncthing can have: command lines may have other bytes, as surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def name_folders(folders: list[FolderRecord]) -> str:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.store
 
 
 def test_ls_of_the_folder_a_directory_and_a_file(run_cli: RunCLI, arguments: list[str]) -> None:
-    assert lines(run_cli, arguments) == ["changed", "evil\x1b[2Jname", "sub"]
+    assert lines(run_cli, arguments) == ["changed", "evil\\x1b[2Jname", "sub"]
     assert lines(run_cli, arguments, "sub/") == ["empty", "large", "link", "x[1]"]
     assert lines(run_cli, arguments, "./sub/large") == ["sub/large"]
     assert lines(run_cli, arguments, "sub/link") == ["sub/link"]
@@ -28,7 +28,7 @@ def test_ls_of_the_folder_a_directory_and_a_file(run_cli: RunCLI, arguments: lis
 
 
 def test_ls_recursive_and_with_what_was_deleted(run_cli: RunCLI, arguments: list[str]) -> None:
-    top = ["changed", "evil\x1b[2Jname"]
+    top = ["changed", "evil\\x1b[2Jname"]
     below = ["", "sub:", "empty", "large", "link", "x[1]"]
     assert lines(run_cli, arguments, "-R") == [".:", *top, "sub", *below]
     assert lines(run_cli, arguments, "-R", "--deleted") == [".:", *top, "old", "sub", *below]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
@@ -90,7 +89,6 @@ class _Listing:
         self._human_readable = human_readable
         self._deleted = deleted
         self._as_json = as_json
-        self._terminal = sys.stdout.isatty()
         self._separate = False
 
     def show_paths(self, folder: Folder, paths: Iterable[str]) -> None:
@@ -134,7 +132,7 @@ class _Listing:
         below = folder.directories(directory, deleted=self._deleted) if self._recursive else ()
         for path in itertools.chain([directory], below):
             if named and not self._as_json:
-                self._print(("\n" if self._separate else "") + self._text(path or ".") + ":")
+                self._print(("\n" if self._separate else "") + printable(path or ".") + ":")
             self._separate = True
             for entry in folder.children(path, deleted=self._deleted):
                 self._show(entry, str(entry.path).rpartition("/")[2])
@@ -159,20 +157,16 @@ class _Listing:
         elif self._long:
             self._print(self._long_line(entry, name))
         else:
-            self._print(self._text(name))
+            self._print(printable(name))
 
     def _long_line(self, entry: Entry, name: str) -> str:
         size = human_size(entry.size).rjust(_HUMAN_WIDTH) if self._human_readable else f"{entry.size:{_SIZE_WIDTH}}"
-        target = f" -> {self._text(entry.target)}" if entry.kind == "symlink" else ""
+        target = f" -> {printable(entry.target)}" if entry.kind == "symlink" else ""
         note = " (deleted)" if entry.deleted else ""
-        return f"{mode_text(entry)} {size} {time_text(entry.modified_ns)} {self._text(name)}{target}{note}"
-
-    def _text(self, text: str) -> str:
-        """Return a name; for a terminal, with its control characters escaped."""
-        return printable(text) if self._terminal else text
+        return f"{mode_text(entry)} {size} {time_text(entry.modified_ns)} {printable(name)}{target}{note}"
 
     def _print(self, line: str) -> None:
-        click.echo(line.encode("utf-8", "surrogateescape"))
+        click.echo(line.encode())
 
 
 def is_deleted(entry: Entry | DamagedEntry) -> bool:
