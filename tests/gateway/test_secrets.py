@@ -16,7 +16,13 @@ from tests.secret_errors import TEXT, leaks, private, secret_errors
 from tests.simulated import SimulatedBucket
 from tests.sync.host import FakeHost, offered
 from untrusted_s3.bep import events
-from untrusted_s3.connections.reasons import INTERNAL_ERROR, STORE_NOT_AVAILABLE, TOO_MANY_CONNECTIONS, public_reason
+from untrusted_s3.connections.reasons import (
+    INTERNAL_ERROR,
+    STATE_DAMAGED,
+    STORE_NOT_AVAILABLE,
+    TOO_MANY_CONNECTIONS,
+    public_reason,
+)
 from untrusted_s3.errors import FolderRefused, RemoteProtocolError, TooManyConnections
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.gateway.settings import GatewaySettings
@@ -48,7 +54,7 @@ def test_an_error_is_told_in_a_fixed_phrase(error: Exception) -> None:
     if isinstance(error, RemoteProtocolError):
         assert leaks(reason) == [] and len(reason) <= 200 and reason.isprintable()
     else:
-        assert reason in (INTERNAL_ERROR, STORE_NOT_AVAILABLE, TOO_MANY_CONNECTIONS)
+        assert reason in (INTERNAL_ERROR, STATE_DAMAGED, STORE_NOT_AVAILABLE, TOO_MANY_CONNECTIONS)
 
 
 @pytest.mark.parametrize(

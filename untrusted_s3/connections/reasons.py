@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from untrusted_s3.errors import RemoteProtocolError, StoreError, TooManyConnections
+from untrusted_s3.errors import RemoteProtocolError, StateDamaged, StoreError, TooManyConnections
 from untrusted_s3.structured_logging import printable, redact_text
 
 INTERNAL_ERROR: Final = "internal error"
+STATE_DAMAGED: Final = "the local state is damaged and is made again from the store"
 STORE_NOT_AVAILABLE: Final = "the store is not available"
 TOO_MANY_CONNECTIONS: Final = "too many connections"
 
@@ -27,5 +28,7 @@ def public_reason(error: BaseException) -> str:
             return TOO_MANY_CONNECTIONS
         case StoreError() | TimeoutError():
             return STORE_NOT_AVAILABLE
+        case StateDamaged():
+            return STATE_DAMAGED
         case _:
             return INTERNAL_ERROR
