@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.connections.loopback import until
 from tests.gateway.fakes import FakeSession
 from untrusted_s3.gateway.sessions import Sessions
 
@@ -53,3 +54,18 @@ async def test_peers_that_do_not_are_cut_in_time() -> None:
 
 async def test_without_sessions_nothing_is_waited_for() -> None:
     await Sessions().close("bye", 60)
+
+
+async def test_only_sessions_that_share_a_folder_end_with_it() -> None:
+    sessions, one, other = Sessions(), FakeSession("f", "g"), FakeSession("g")
+    for session in (one, other):
+        sessions.add(session.as_session)
+
+    async def leave() -> None:
+        await until(lambda: bool(one.heard))
+        sessions.remove(one.as_session)
+
+    await asyncio.gather(sessions.end_sharing("f", "gone", 60), leave())
+    assert (one.heard, other.heard) == (["end: gone"], [])
+    await sessions.end_sharing("g", "gone", 0.01)
+    assert other.heard == ["end: gone"], "one that stays is not waited for without end"

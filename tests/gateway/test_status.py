@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from types import SimpleNamespace
 from typing import Any, cast
@@ -143,6 +144,19 @@ def test_the_error_of_a_device_names_refused_folders_before_the_end_of_its_conne
     assert peer_status(DEVICE, peer)["error"] == "broke off"
     peer.refused = {"f": Refusal("Photos", "another password"), "g": Refusal("", "not encrypted")}
     assert peer_status(DEVICE, peer)["error"] == "folder 'Photos': another password; folder 'g': not encrypted"
+
+
+def test_what_a_device_chooses_makes_no_long_status() -> None:
+    long = "x" * 32_000
+    session = SimpleNamespace(
+        hello=SimpleNamespace(device_name=long), transport=SimpleNamespace(address="a"), shared_folders=[]
+    )
+    refused = {f"{number}{long}": Refusal(long, "another password") for number in range(1000)}
+    peer = Peer(PeerRecord(DEVICE), cast(Session, session), client=long, refused=refused)
+    shown = peer_status(DEVICE, peer)
+    assert len(json.dumps(shown)) < 10_000
+    assert shown["error"].endswith("; and 980 more folders")
+    assert len(json.dumps(unknown_status(DEVICE, UnknownDevice(looked_up=5.0, name=long)))) < 1000
 
 
 def test_an_unknown_device() -> None:

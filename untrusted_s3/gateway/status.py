@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,9 @@ from untrusted_s3.structured_logging import redact_text
 from untrusted_s3.supervisor import TaskStatus
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.session import Refusal
+
+_REFUSALS_SHOWN = 20
+_TEXT_SHOWN = 200  # characters of what a device chooses, such as its name
 
 
 def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, Any]:
@@ -58,12 +62,12 @@ def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
     session = peer.session
     return {
         "device_id": str(device_id),
-        "name": peer.record.name or (session.hello.device_name if session and session.hello else ""),
+        "name": (peer.record.name or (session.hello.device_name if session and session.hello else ""))[:_TEXT_SHOWN],
         "connected": session is not None,
         "address": session.transport.address if session else "",
-        "client": peer.client,
+        "client": peer.client[:_TEXT_SHOWN],
         "folders": session.shared_folders if session else [],
-        "error": "; ".join(map(_refusal_text, peer.refused.items())) or peer.error,
+        "error": _refusals_text(peer.refused) or peer.error,
     }
 
 
@@ -77,16 +81,24 @@ def redacted(value: Any) -> Any:
     return [redacted(inner) for inner in value] if isinstance(value, list) else value
 
 
+def _refusals_text(refused: Mapping[str, Refusal]) -> str:
+    """Return why folders are refused. A device can offer many, with labels of any length."""
+    texts = [_refusal_text(one) for one in list(refused.items())[:_REFUSALS_SHOWN]]
+    if len(refused) > _REFUSALS_SHOWN:
+        texts.append(f"and {len(refused) - _REFUSALS_SHOWN} more folders")
+    return "; ".join(texts)
+
+
 def _refusal_text(refused: tuple[str, Refusal]) -> str:
     folder_id, refusal = refused
-    return f"folder {refusal.label or folder_id!r}: {refusal.reason}"
+    return f"folder {(refusal.label or folder_id)[:_TEXT_SHOWN]!r}: {refusal.reason}"
 
 
 def unknown_status(device_id: DeviceID, unknown: UnknownDevice) -> dict[str, Any]:
     """Return the JSON of a device that is not accepted."""
     return {
         "device_id": str(device_id),
-        "name": unknown.name,
+        "name": unknown.name[:_TEXT_SHOWN],
         "address": unknown.address,
         "last_seen": datetime.fromtimestamp(unknown.last_seen, UTC).isoformat(timespec="seconds"),
     }
