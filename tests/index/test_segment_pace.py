@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.simulated import SimulatedClock
 from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.settings import LogSettings
@@ -43,3 +47,34 @@ def test_a_day_of_changes() -> None:
         pace.appended()
         segments += 1
     assert segments <= 86_400 / SETTINGS.segment_pace + SETTINGS.segment_burst + 2
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_after_a_million_files_a_lone_change_waits_for_one_pace_at_most(full: bool) -> None:
+    clock = SimulatedClock(0.0)
+    pace = SegmentPace(SETTINGS, clock)
+    for _ in range(1_000_000 // (SETTINGS.segment_entries if full else 60)):
+        clock.now += 0.01
+        pace.appended(full=full)
+    assert pace.delay <= (0 if full else SETTINGS.segment_pace)
+    clock.now += SETTINGS.segment_pace
+    assert pace.delay == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 60), st.booleans()), max_size=300))
+def test_small_segments_are_bounded_whatever_else_is_written(changes: list[tuple[float, bool]]) -> None:
+    """Full segments come as they like. Of small ones, each interval has one a pace and a burst at most."""
+    clock = SimulatedClock(0.0)
+    settings = LogSettings(segment_burst=3)
+    pace = SegmentPace(settings, clock)
+    small: list[float] = []
+    for pause, full in changes:
+        clock.now += pause
+        if not full:
+            assert pace.delay <= settings.segment_pace
+            clock.now += pace.delay
+            small.append(clock.now)
+        pace.appended(full=full)
+    for number, begin in enumerate(small):
+        for count, end in enumerate(small[number:], 1):
+            assert count <= settings.segment_burst + 1 + (end - begin) / settings.segment_pace + 1e-6

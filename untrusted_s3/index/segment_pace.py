@@ -12,7 +12,9 @@ from untrusted_s3.settings import LogSettings
 class SegmentPace:
     """Allows `segment_burst` segments without a pause and one every `segment_pace` seconds after that.
 
-    The burst refills at the same pace. `clock` gives seconds since any fixed point.
+    The burst refills at the same pace. Full segments are free, since they are as few as the entries allow. A small one
+    waits for one pace at most: what was written before puts off only the refill. `clock` gives seconds since any fixed
+    point.
     """
 
     def __init__(self, settings: LogSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,6 +28,8 @@ class SegmentPace:
         """Seconds until a segment is allowed."""
         return max(self._full_at - self._clock() - (self._burst - 1) * self._pace, 0.0)
 
-    def appended(self) -> None:
+    def appended(self, *, full: bool = False) -> None:
         """Note that a segment was written."""
-        self._full_at = max(self._full_at, self._clock()) + self._pace
+        if not full:
+            now = self._clock()
+            self._full_at = min(max(self._full_at, now), now + (self._burst - 1) * self._pace) + self._pace

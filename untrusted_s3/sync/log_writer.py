@@ -163,7 +163,7 @@ class LogWriter:
             handled = self._handled_by(batch)
             if await self._log.append([entry for _, entry in batch], self._moved_cursors(handled)):
                 self._counters.segments_appended.inc()
-                self._pace.appended()
+                self._pace.appended(full=self._is_full(batch))
         except BaseException:
             self._ready.extendleft(reversed(batch))
             raise
@@ -187,6 +187,10 @@ class LogWriter:
             batch.append(self._ready.popleft())
             size += len(batch[-1][1].file_info.raw)
         return batch
+
+    def _is_full(self, batch: list[tuple[Pending, Entry]]) -> bool:
+        size = sum(len(entry.file_info.raw) for _, entry in batch)
+        return len(batch) >= self._settings.segment_entries or size >= self._settings.segment_size
 
     def _handled_by(self, batch: list[tuple[Pending, Entry]]) -> list[Pending]:
         """Return the pending entries that are handled once these entries are in the log."""
