@@ -294,6 +294,22 @@ class TooManyConnections(ProtocolError):
     """A connection of a device that is not accepted (yet) was closed in favour of a newer one."""
 
 
+class FileInfoRefused(ProtocolError):
+    """A file info that breaks a rule. It is left out; the rest of its message can be taken.
+
+    Attributes:
+        name: The encrypted name.
+        sequence: The peer's sequence number.
+        reason: What is wrong.
+    """
+
+    def __init__(self, name: str, sequence: int, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.sequence = sequence
+        self.reason = reason
+
+
 class FolderRefused(ProtocolError):
     """A folder cannot be shared with this peer, though the connection may go on."""
 

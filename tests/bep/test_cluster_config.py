@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bep.counting import Counting
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import constants
 from untrusted_s3.bep.cluster_config import (
     FolderOffer,
     IndexState,
     check_token,
+    decode_cluster_config,
     folder_message,
     index_start,
     read_offer,
 )
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import FolderRefused
+from untrusted_s3.bep.wire import encode_varint
+from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+from untrusted_s3.units import MIB
 
 OWN = DeviceID(b"\x01" * 32)
 PEER = DeviceID(b"\x02" * 32)
@@ -172,3 +179,62 @@ def test_index_start_never_skips_what_the_peer_lacks(known: IndexState, own: Ind
     start = index_start(known, own)
     assert 0 <= start <= own.max_sequence
     assert start == 0 or (start == known.max_sequence and known.index_id == own.index_id)
+
+
+# Counting before parsing
+
+
+def test_folders_devices_and_fields_are_decoded() -> None:
+    config = pb.ClusterConfig(folders=[offered() for _ in range(3)], secondary=True)
+    assert decode_cluster_config(config.SerializeToString()) == tuple(config.folders)
+
+
+CONFIG = pb.ClusterConfig(folders=[offered(TOKEN)]).SerializeToString()
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=20).map(lambda end: CONFIG + end))
+def test_a_config_is_decoded_as_protobuf_does_or_refused(body: bytes) -> None:
+    try:
+        folders = decode_cluster_config(body)
+    except RemoteProtocolError:
+        return
+    assert folders == tuple(pb.ClusterConfig.FromString(body).folders)
+
+
+def nested(body: bytes, field: int) -> bytes:
+    return encode_varint(field << 3 | 2) + encode_varint(len(body)) + body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        nested(b"", 1) * 300_000,
+        nested(nested(b"", 16) * 300_000, 1),
+        nested(nested(b"", 16) * 2_000, 1) * 500,
+        nested(nested(nested(b"", 3) * 300_000, 16), 1),
+        nested(nested(nested(b"", 3) * 500, 16) * 3, 1) * 900,
+        nested(b"\x38\x01" * 300_000, 1),
+        b"\x10\x01" * 300_000,
+        nested(nested(b"\x08\x01" * 300_000, 77), 1) + nested(b"", 1) * 1_000,
+    ],
+    ids=[
+        "folders",
+        "devices",
+        "devices of many folders",
+        "addresses",
+        "addresses of many devices",
+        "folder",
+        "config",
+        "unknown",
+    ],
+)
+def test_millions_of_elements_are_counted_and_not_parsed(body: bytes) -> None:
+    counting = Counting(body)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError):
+            decode_cluster_config(counting)
+        assert tracemalloc.get_traced_memory()[1] < MIB
+    finally:
+        tracemalloc.stop()
+    assert counting.steps <= 8 * constants.MAX_CLUSTER_CONFIG_FIELDS

@@ -12,16 +12,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.bep.counting import Counting
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants
 from untrusted_s3.bep.file_info import (
     FileInfo,
     check_name,
+    check_version,
     is_encrypted_name,
     parse_file_info,
     with_sequence,
 )
-from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+from untrusted_s3.bep.vector import is_newer
+from untrusted_s3.errors import FileInfoRefused, FolderRefused, RemoteProtocolError
 from untrusted_s3.units import MIB
 
 SMALLEST = constants.MIN_ENCRYPTED_BLOCK_SIZE
@@ -140,7 +143,7 @@ def test_near_misses_are_no_encrypted_names(name: str) -> None:
     assert not is_encrypted_name(name)
     message = encrypted_file(SMALLEST)
     message.name = name
-    with pytest.raises((FolderRefused, RemoteProtocolError)):
+    with pytest.raises((FolderRefused, FileInfoRefused)):
         parse(message)
 
 
@@ -292,24 +295,28 @@ BAD_BLOCK_LISTS: dict[str, tuple[Callable[[pb.FileInfo], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "match"), BAD_BLOCK_LISTS.values(), ids=BAD_BLOCK_LISTS.keys())
-def test_bad_block_lists_are_the_peers_fault(change: Callable[[pb.FileInfo], object], match: str) -> None:
-    with pytest.raises(RemoteProtocolError, match=match):
+def test_bad_block_lists_are_refused(change: Callable[[pb.FileInfo], object], match: str) -> None:
+    with pytest.raises(FileInfoRefused, match=match) as refused:
         parse(changed(change))
+    assert (refused.value.name, refused.value.sequence) == (NAME, 12)
 
 
 @pytest.mark.parametrize("size", [1, 128, 2**63 - 1, -1])
 @pytest.mark.parametrize("deleted", [False, True])
-def test_directories_have_no_size(size: int, deleted: bool) -> None:
+def test_the_size_of_a_directory_means_nothing(size: int, deleted: bool) -> None:
+    """A native untrusted device 2.0.0 to 2.1.1 announces directories and symlinks with a size of 128."""
     message = encrypted_directory()
     message.size = size
     message.deleted = deleted
-    with pytest.raises(RemoteProtocolError, match=f"a size of {size} in something that is no file"):
-        parse(message)
+    raw = message.SerializeToString()
+    info = parse_file_info(raw)
+    assert info.raw == raw
+    assert not info.has_data
 
 
 def test_cap_on_the_number_of_blocks() -> None:
     parse_file_info(encrypted_file(5000, 5000, 5000).SerializeToString(), max_blocks=3)
-    with pytest.raises(RemoteProtocolError, match="4 blocks are over the cap"):
+    with pytest.raises(FileInfoRefused, match="4 blocks are over the cap"):
         parse_file_info(encrypted_file(5000, 5000, 5000, 5000).SerializeToString(), max_blocks=3)
 
 
@@ -336,17 +343,85 @@ def test_accepted_exactly_when_every_rule_is_kept(sizes: list[int], off: int) ->
     if off == 0 and all(SMALLEST <= size <= LARGEST for size in sizes):
         assert parse(message).message == message
     else:
-        with pytest.raises(RemoteProtocolError):
+        with pytest.raises(FileInfoRefused):
             parse(message)
 
 
 @given(st.binary(max_size=80))
 def test_garbage_is_the_peers_fault(raw: bytes) -> None:
-    with pytest.raises((RemoteProtocolError, FolderRefused)):
+    with pytest.raises((RemoteProtocolError, FileInfoRefused, FolderRefused)):
         parse_file_info(raw)
 
 
-# Memory
+@pytest.mark.parametrize("name", [NAME + "/..", "../" + NAME, NAME.replace("/", "//", 1), "0" * 65_537])
+def test_a_bad_name_is_refused_alone(name: str) -> None:
+    message = encrypted_file(SMALLEST)
+    message.name = name
+    with pytest.raises(FileInfoRefused, match=r"not a clean relative path|too long"):
+        parse(message)
+    message.encrypted = b""
+    with pytest.raises(FolderRefused):
+        parse(message)
+
+
+def test_large_extended_attributes_are_taken() -> None:
+    message = encrypted_file(SMALLEST)
+    message.encrypted = bytes(constants.MAX_FILE_INFO_SIZE - 1000)
+    assert parse(message).message == message
+    message.encrypted = bytes(constants.MAX_FILE_INFO_SIZE + 1000)
+    with pytest.raises(FileInfoRefused, match="over the cap"):
+        parse(message)
+
+
+# Versions
+
+
+@pytest.mark.parametrize("value", [0, 1, 2**63 - 1])
+def test_versions_that_syncthing_makes(value: int) -> None:
+    message = encrypted_file(SMALLEST)
+    message.version.counters[0].value = value
+    check_version(parse(message))
+
+
+@pytest.mark.parametrize(
+    "counters",
+    [
+        [],
+        [pb.Counter(id=2, value=3)],
+        [pb.Counter(value=3)],
+        [pb.Counter(id=1, value=3), pb.Counter(id=1, value=3)],
+        [pb.Counter(id=1, value=3), pb.Counter(id=2, value=3)],
+        [pb.Counter(id=1, value=2**63)],
+        [pb.Counter(id=1, value=2**64 - 1)],
+    ],
+)
+@pytest.mark.parametrize("deleted", [False, True])
+def test_other_versions_are_refused(counters: list[pb.Counter], deleted: bool) -> None:
+    message = encrypted_directory()
+    message.deleted = deleted
+    message.version.counters.extend(counters)
+    with pytest.raises(FileInfoRefused, match="a version of"):
+        check_version(parse(message))
+    message.invalid = True
+    check_version(parse(message))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**64 - 1)), max_size=3))
+def test_no_two_versions_are_concurrent(counters: list[tuple[int, int]]) -> None:
+    """Of any two versions that are taken, one is newer or they are equal."""
+    message = encrypted_directory()
+    message.version.counters.extend(pb.Counter(id=number, value=value) for number, value in counters)
+    try:
+        check_version(parse(message))
+    except FileInfoRefused:
+        return
+    for value in (0, 1, 2**63 - 1):
+        other = pb.Vector(counters=[pb.Counter(id=1, value=value)])
+        ours = message.version
+        assert is_newer(ours, other) + is_newer(other, ours) + (ours == other) == 1
+
+
+# Memory and time
 
 
 def memory_to_refuse(raw: bytes) -> int:
@@ -371,6 +446,14 @@ def test_millions_of_blocks_that_are_none(entry: bytes) -> None:
 def test_a_version_of_millions_of_counters() -> None:
     message = pb.FileInfo(name="n", version=pb.Vector(counters=[pb.Counter()] * 100_000))
     assert memory_to_refuse(message.SerializeToString()) < MIB
+
+
+@pytest.mark.parametrize("field", [b"\x08\x01", b"\xf8\x7d\x01", b"\x12\x00", b"\x9a\x01\x00"])
+def test_millions_of_fields_are_not_walked(field: bytes) -> None:
+    raw = Counting(field * (2_000_000 // len(field)))
+    with pytest.raises(RemoteProtocolError):
+        parse_file_info(raw)
+    assert raw.steps <= 6 * (len(raw) // constants.TOKEN_SIZE + constants.MAX_FILE_INFO_FIELDS) + 10
 
 
 def test_real_file_infos_of_every_size_pass() -> None:
@@ -435,5 +518,5 @@ def test_a_size_that_counts_the_trailers_of_old_syncthings_is_put_right(trailers
 def test_a_size_that_counts_more_than_trailers_is_refused() -> None:
     raw = inflated(0)
     for excess in (1, 9 * (len(raw) + 4)):
-        with pytest.raises(RemoteProtocolError, match="do not add up"):
+        with pytest.raises(FileInfoRefused, match="do not add up"):
             parse_file_info(inflated(excess))

@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bep.counting import Counting
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants
 from untrusted_s3.bep.index_message import decode_index
@@ -42,6 +43,14 @@ def test_millions_of_file_infos() -> None:
     with pytest.raises(RemoteProtocolError, match="more than 20000 file infos"):
         decode_index(b"\x12\x00" * 1_000_000)
     assert len(decode_index(b"\x12\x00" * constants.MAX_INDEX_FILES)[1]) == constants.MAX_INDEX_FILES
+
+
+@pytest.mark.parametrize("field", [b"\x0a\x00", b"\x18\x01", b"\x28\x01", b"\x2d\0\0\0\0", b"\xf8\x7d\x01"])
+def test_millions_of_other_fields_are_not_walked(field: bytes) -> None:
+    data = Counting(field * 200_000)
+    with pytest.raises(RemoteProtocolError, match="too many fields"):
+        decode_index(data)
+    assert data.steps <= 5 * constants.MAX_INDEX_FIELDS
 
 
 @pytest.mark.parametrize(

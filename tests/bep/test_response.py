@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.bep.counting import Counting
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants
 from untrusted_s3.bep.events import ResponseReceived
@@ -125,3 +126,17 @@ def test_decodes_exactly_what_protobuf_does(body: bytes) -> None:
         return
     response = decode_response(body)
     assert response == ResponseReceived(expected.id, memoryview(expected.data), expected.code)
+
+
+@pytest.mark.parametrize("field", [b"\x08\x01", b"\x12\x00", b"\x18\x01"])
+def test_millions_of_fields_are_not_walked(field: bytes) -> None:
+    body = Counting(field * 1_000_000)
+    with pytest.raises(RemoteProtocolError, match="too many fields"):
+        decode_response(body)
+    assert body.steps <= 4 * constants.MAX_RESPONSE_FIELDS
+
+
+def test_millions_of_unknown_fields_are_left_to_the_general_decoder() -> None:
+    body = Counting(b"\x20\x01" * 1_000_000 + body_of(5, b"block", pb.NO_ERROR))
+    assert decode_response(body) == ResponseReceived(5, memoryview(b"block"), pb.NO_ERROR)
+    assert body.steps <= 4 * constants.MAX_RESPONSE_FIELDS

@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bep.counting import Counting
 from tests.file_infos import file
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.wire import LENGTH_DELIMITED, VARINT, decode_varint, encode_varint, fields, parse
@@ -55,7 +56,7 @@ def test_varint_without_end(data: bytes) -> None:
 def test_fields_of_a_message(token: bytes, sequence: int, reason: str) -> None:
     message = pb.FileInfo(name=reason, sequence=sequence, encrypted=token)
     raw = message.SerializeToString() + b"\xad\x03abcd\xc9\x0512345678"  # a fixed32 and a fixed64 that nobody knows
-    walked = list(fields(raw))
+    walked = list(fields(raw, 100))
     texts = {number: raw[start : start + value] for number, kind, value, start in walked if kind == LENGTH_DELIMITED}
     assert texts == {number: value for number, value in ((1, reason.encode()), (19, token)) if value}
     assert [value for _, kind, value, _ in walked if kind == VARINT] == [sequence][: sequence > 0]
@@ -69,13 +70,34 @@ def test_whatever_the_library_parses_can_be_walked(data: bytes) -> None:
     except DecodeError:
         return
     if not any(byte & 7 in (3, 4) for byte in data):  # groups, which nobody sends
-        assert all(0 < number < 2**29 and 0 <= start <= len(data) for number, _, _, start in fields(data))
+        assert all(0 < number < 2**29 and 0 <= start <= len(data) for number, _, _, start in fields(data, 1000))
 
 
 @pytest.mark.parametrize("data", [b"\x0a", b"\x0a\x02a", b"\x0d123", b"\x09", b"\x00\x01", b"\x0b", b"\x08", b"\x80"])
 def test_bytes_that_are_no_message(data: bytes) -> None:
     with pytest.raises(ValueError):
-        list(fields(data))
+        list(fields(data, 100))
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_a_walk_ends_after_so_many_fields(count: int, most: int) -> None:
+    data = Counting(b"\x08\x01" * count)
+    walked = 0
+    try:
+        for _ in fields(data, most):
+            walked += 1
+    except RemoteProtocolError as error:
+        assert "too many fields" in str(error)
+        assert count > most
+    assert walked == min(count, most)
+    assert data.steps <= 4 * most
+
+
+def test_a_walk_over_a_part() -> None:
+    inner = pb.FileInfo(sequence=7).SerializeToString()
+    assert [field[:3] for field in fields(b"\xff\xff" + inner + b"\xff", 5, 2, 2 + len(inner))] == [(10, VARINT, 7)]
+    with pytest.raises(ValueError):
+        list(fields(b"\x0a\x05abcde", 5, 0, 4))
 
 
 # Messages

@@ -18,7 +18,7 @@ from untrusted_s3.bep.file_info import parse_file_info, with_sequence
 from untrusted_s3.bep.framing import encode_frame, encode_hello
 from untrusted_s3.bep.index_message import decode_index
 from untrusted_s3.bep.response import decode_response
-from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+from untrusted_s3.errors import FileInfoRefused, FolderRefused, RemoteProtocolError
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.sync.message_queue import held_size
@@ -41,7 +41,7 @@ def file_info(data: bytes) -> None:
     """Parse a file info. One that is taken has only blocks that can be stored and requested."""
     try:
         info = parse_file_info(data)
-    except (RemoteProtocolError, FolderRefused):
+    except (RemoteProtocolError, FileInfoRefused, FolderRefused):
         return
     if info.has_data:
         assert sum(block.size for block in info.message.blocks) == info.message.size > 0

@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import FolderRefused
+from untrusted_s3.bep.wire import LENGTH_DELIMITED, fields, parse
+from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+
+_FOLDERS, _DEVICES = 1, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,35 @@ class FolderOffer:
     paused: bool
     peer: IndexState
     known: IndexState
+
+
+def decode_cluster_config(body: bytes | bytearray) -> tuple[pb.Folder, ...]:
+    """Return the folders of a ClusterConfig.
+
+    Folders, devices and fields are counted before any of them is parsed: an empty device has three bytes, and fewer in
+    an LZ4 message, but takes a hundred in memory. Raises RemoteProtocolError.
+    """
+    try:
+        _check_counts(body)
+    except ValueError as error:
+        raise RemoteProtocolError(f"invalid ClusterConfig: {error}") from error
+    return tuple(parse(pb.ClusterConfig, body).folders)
+
+
+def _check_counts(body: bytes | bytearray) -> None:
+    most = constants.MAX_CLUSTER_CONFIG_FIELDS
+    count = folders = 0
+    for number, kind, size, start in fields(body, most):
+        count += 1
+        if number != _FOLDERS or kind != LENGTH_DELIMITED:
+            continue
+        folders += 1
+        if folders > constants.MAX_FOLDERS:
+            raise RemoteProtocolError(f"more than {constants.MAX_FOLDERS} folders in a cluster config are too many")
+        for inner, inner_kind, inner_size, inner_start in fields(body, most - count, start, start + size):
+            count += 1
+            if inner == _DEVICES and inner_kind == LENGTH_DELIMITED:
+                count += sum(1 for _ in fields(body, most - count, inner_start, inner_start + inner_size))
 
 
 def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> FolderOffer:

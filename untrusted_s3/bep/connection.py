@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants, events
+from untrusted_s3.bep.cluster_config import decode_cluster_config
 from untrusted_s3.bep.file_info import check_name
 from untrusted_s3.bep.framing import Frame, FrameDecoder, HelloDecoder, encode_frame, encode_hello
 from untrusted_s3.bep.index_message import decode_index
@@ -147,11 +148,9 @@ class Connection:
             folder, files, last_sequence, prev_sequence = decode_index(body)
             return events.IndexReceived(folder, files, update, last_sequence, prev_sequence if update else 0)
         if kind == pb.CLUSTER_CONFIG:
-            config = parse(pb.ClusterConfig, body)
-            if len(config.folders) > constants.MAX_FOLDERS:
-                raise RemoteProtocolError(f"{len(config.folders)} folders in a cluster config are too many")
+            folders = decode_cluster_config(body)
             self.their_state = TheirState.READY
-            return events.ClusterConfigReceived(tuple(config.folders))
+            return events.ClusterConfigReceived(folders)
         if kind == pb.CLOSE:
             self.their_state = TheirState.CLOSED
             return events.CloseReceived(parse(pb.Close, body).reason)

@@ -7,13 +7,12 @@ lib/protocol/encryption.go): an encrypted name, a list of encrypted blocks, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants
 from untrusted_s3.bep.wire import encode_varint, fields, parse
-from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+from untrusted_s3.errors import FileInfoRefused, FolderRefused, RemoteProtocolError
 from untrusted_s3.units import KIB
 
 # X.syncthing-enc/YY/ then components of 200 characters, the last one perhaps shorter.
@@ -29,6 +28,7 @@ _MEMORY_FACTOR = 3
 _SMALLEST_BLOCK_INFO = constants.TOKEN_SIZE
 # File infos up to this size cannot take much memory, whatever is in them.
 _HARMLESS = 64 * KIB
+_VERSION_LIMIT = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +72,45 @@ def with_sequence(raw: bytes, sequence: int) -> bytes:
 def parse_file_info(raw: bytes, *, max_blocks: int = constants.MAX_FILE_BLOCKS) -> FileInfo:
     """Parse and check a file info of a peer.
 
-    Raises RemoteProtocolError for a file info that breaks the protocol, which ends the connection, and FolderRefused
-    for one that is not encrypted, which ends the sharing of the folder with this peer.
+    Raises FileInfoRefused for a file info that breaks a rule, and FolderRefused for one that is not encrypted, which
+    ends the sharing of the folder with this peer. Raises RemoteProtocolError, which ends the connection, for bytes that
+    are not a file info or would take far more memory than their size.
     """
     _check_shape(raw)
     info = _without_trailer_in_size(FileInfo(raw, parse(pb.FileInfo, raw)))
-    check_name(info.name)
-    _check_encrypted(info.message)
-    cap = constants.MAX_FILE_INFO_SIZE + constants.MAX_FILE_INFO_SIZE_PER_BLOCK * len(info.message.blocks)
-    if len(raw) > cap:
-        raise RemoteProtocolError(f"{info.name}: a file info of {len(raw)} bytes is over the cap of {cap}")
-    _check_blocks(info.message, max_blocks)
+    message = info.message
+    _check_encrypted(message)
+    fault = (
+        _fault_of_size(len(raw), len(message.blocks))
+        or _fault_of_kind(message)
+        or _fault_of_blocks(message, max_blocks)
+    )
+    if fault is not None:
+        raise refusal(info, fault)
     return info
+
+
+def check_version(info: FileInfo) -> None:
+    """Check that a version is one that Syncthing makes for untrusted devices, which compare nothing else.
+
+    That is one counter with id 1, the sum of the real ones (v2.1.3 lib/protocol/encryption.go, encryptFileInfo); other
+    untrusted devices pass it on as they got it. From 2**63 on, a value is no sum of real ones. Nobody pulls an invalid
+    file info, so its version does not matter.
+
+    Raises FileInfoRefused.
+    """
+    if info.message.invalid:
+        return
+    counters = info.message.version.counters
+    if len(counters) != 1 or counters[0].id != 1:
+        raise refusal(info, f"a version of {len(counters)} counters, not of one with id 1")
+    if counters[0].value >= _VERSION_LIMIT:
+        raise refusal(info, f"a version of {counters[0].value}, which no changes add up to")
+
+
+def refusal(info: FileInfo, reason: str) -> FileInfoRefused:
+    """Return the error for a file info that is not taken."""
+    return FileInfoRefused(info.name, info.message.sequence, reason)
 
 
 def check_name(name: str) -> None:
@@ -91,10 +118,17 @@ def check_name(name: str) -> None:
 
     Raises RemoteProtocolError.
     """
+    fault = _fault_of_name(name)
+    if fault is not None:
+        raise RemoteProtocolError(fault)
+
+
+def _fault_of_name(name: str) -> str | None:
     if len(name) > constants.MAX_NAME_SIZE:
-        raise RemoteProtocolError(f"a name of {len(name)} characters is too long")
+        return f"a name of {len(name)} characters is too long"
     if "\0" in name or any(component in ("", ".", "..") for component in name.split("/")):
-        raise RemoteProtocolError(f"not a clean relative path: {name[:100]!r}")
+        return f"not a clean relative path: {name[:100]!r}"
+    return None
 
 
 def is_encrypted_name(name: str) -> bool:
@@ -109,13 +143,13 @@ def is_encrypted_name(name: str) -> bool:
 
 
 def _check_shape(raw: bytes) -> None:
-    """Refuse a large file info whose parsed form would take far more memory than its bytes."""
+    """Refuse a large file info whose parsed form would take far more memory than its bytes, or far more time."""
     if len(raw) <= _HARMLESS:
         return
     most = len(raw) // _SMALLEST_BLOCK_INFO
     blocks = 0
     try:
-        for field, _, size, _ in fields(raw):
+        for field, _, size, _ in fields(raw, most + constants.MAX_FILE_INFO_FIELDS):
             if field == _BLOCKS:
                 blocks += 1
                 if blocks > most:
@@ -145,44 +179,54 @@ def _without_trailer_in_size(info: FileInfo) -> FileInfo:
 
 def _check_encrypted(message: pb.FileInfo) -> None:
     # Syncthing encrypts symlinks as directories: every other type is unencrypted.
-    is_fake = message.type in (pb.FILE, pb.DIRECTORY)
-    if not is_fake or not message.encrypted or not is_encrypted_name(message.name):
+    is_fake = message.type in (pb.FILE, pb.DIRECTORY) and message.encrypted
+    if is_fake:
+        fault = _fault_of_name(message.name)
+        if fault is not None:
+            raise FileInfoRefused(message.name, message.sequence, fault)
+    if not is_fake or not is_encrypted_name(message.name):
         raise FolderRefused(
             "the peer sends file infos that are not encrypted: set an encryption password for this device "
             "in the folder's sharing settings"
         )
 
 
-def _check_blocks(message: pb.FileInfo, max_blocks: int) -> None:
-    is_file = message.type == pb.FILE
-    if message.blocks and (message.deleted or not is_file):
-        raise RemoteProtocolError(f"{message.name}: blocks in something that is no file")
-    if message.size and not is_file:
-        raise RemoteProtocolError(f"{message.name}: a size of {message.size} in something that is no file")
-    if message.invalid:
-        # Nobody pulls it, and its size may be negative: a receive-encrypted Syncthing takes the trailer off the 0 of
-        # a file that it ignores (v2.1.3 lib/model/indexhandler.go, prepareFileInfoForIndex).
-        return
+def _fault_of_size(size: int, blocks: int) -> str | None:
+    cap = constants.MAX_FILE_INFO_SIZE + constants.MAX_FILE_INFO_SIZE_PER_BLOCK * blocks
+    return f"a file info of {size} bytes is over the cap of {cap}" if size > cap else None
+
+
+def _fault_of_kind(message: pb.FileInfo) -> str | None:
+    if message.blocks and (message.deleted or message.type != pb.FILE):
+        return "blocks in something that is no file"
+    return None
+
+
+def _fault_of_blocks(message: pb.FileInfo, max_blocks: int) -> str | None:
+    """Return what is wrong with the blocks of a file.
+
+    The size of anything else means nothing: an untrusted Syncthing 2.0.0 to 2.1.1 announces directories and symlinks
+    with a size of 128.
+    """
+    if message.invalid or message.type != pb.FILE:
+        # Nobody pulls an invalid file, and its size may be negative: a receive-encrypted Syncthing takes the trailer
+        # off the 0 of a file that it ignores (v2.1.3 lib/model/indexhandler.go, prepareFileInfoForIndex).
+        return None
     if message.size < 0:
-        raise RemoteProtocolError(f"{message.name}: negative size {message.size}")
-    if message.deleted or not is_file:
-        return
+        return f"negative size {message.size}"
+    if message.deleted:
+        return None
     if not message.blocks:
-        raise RemoteProtocolError(f"{message.name}: a file without blocks")
+        return "a file without blocks"
     if len(message.blocks) > max_blocks:
-        raise RemoteProtocolError(f"{message.name}: {len(message.blocks)} blocks are over the cap of {max_blocks}")
-    if _end_of_blocks(message.name, message.blocks) != message.size:
-        raise RemoteProtocolError(f"{message.name}: the blocks do not add up to the size of {message.size}")
-
-
-def _end_of_blocks(name: str, blocks: Iterable[pb.BlockInfo]) -> int:
+        return f"{len(message.blocks)} blocks are over the cap of {max_blocks}"
     offset = 0
-    for block in blocks:
+    for block in message.blocks:
         if block.offset != offset:
-            raise RemoteProtocolError(f"{name}: a block at {block.offset} where {offset} is due")
+            return f"a block at {block.offset} where {offset} is due"
         if not constants.MIN_ENCRYPTED_BLOCK_SIZE <= block.size <= constants.MAX_ENCRYPTED_BLOCK_SIZE:
-            raise RemoteProtocolError(f"{name}: a block of {block.size} bytes")
+            return f"a block of {block.size} bytes"
         if len(block.hash) != constants.TOKEN_SIZE:
-            raise RemoteProtocolError(f"{name}: a block token of {len(block.hash)} bytes")
+            return f"a block token of {len(block.hash)} bytes"
         offset += block.size
-    return offset
+    return None if offset == message.size else f"the blocks do not add up to the size of {message.size}"

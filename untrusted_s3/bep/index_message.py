@@ -17,7 +17,7 @@ def decode_index(body: bytes | bytearray) -> tuple[str, tuple[bytes, ...], int, 
     """Return folder ID, serialized file infos, last_sequence and prev_sequence. Raises RemoteProtocolError."""
     folder, files, numbers = "", [], {_LAST_SEQUENCE: 0, _PREV_SEQUENCE: 0}
     try:
-        for field, wire_type, value, start in fields(body):
+        for field, wire_type, value, start in fields(body, constants.MAX_INDEX_FIELDS):
             if field == _FILES and wire_type == LENGTH_DELIMITED:
                 files.append(bytes(body[start : start + value]))
                 if len(files) > constants.MAX_INDEX_FILES:

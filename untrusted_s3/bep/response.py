@@ -7,9 +7,11 @@ its fields itself: 1 id (varint), 2 data (length-delimited), 3 code (varint).
 from __future__ import annotations
 
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep import constants
 from untrusted_s3.bep.events import ResponseReceived
 from untrusted_s3.bep.framing import frame_head
 from untrusted_s3.bep.wire import Buffer, decode_varint, encode_varint, parse
+from untrusted_s3.errors import RemoteProtocolError
 
 _ID, _DATA, _CODE = 0x08, 0x12, 0x18
 
@@ -43,7 +45,11 @@ def decode_response(body: bytes | bytearray) -> ResponseReceived:
 def _decode_usual_fields(body: bytes | bytearray) -> ResponseReceived:
     request_id = code = position = 0
     data = memoryview(b"")
+    count = 0
     while position < len(body):
+        count += 1
+        if count > constants.MAX_RESPONSE_FIELDS:
+            raise RemoteProtocolError("a response of too many fields")
         tag = body[position]
         if tag not in (_ID, _DATA, _CODE):
             raise ValueError(f"field tag {tag}")

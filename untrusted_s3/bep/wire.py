@@ -53,14 +53,23 @@ def decode_varint(data: Buffer, position: int) -> tuple[int, int]:
         shift += 7
 
 
-def fields(data: bytes | bytearray) -> Iterator[tuple[int, int, int, int]]:
+def fields(
+    data: bytes | bytearray, most: int, position: int = 0, end: int | None = None
+) -> Iterator[tuple[int, int, int, int]]:
     """Walk over the fields of a message: number, wire type, value and start of each.
 
     The value of a length-delimited field is its length, and its bytes begin at the start; the value of a fixed one is
-    0. Nothing is copied. Raises ValueError for bytes that are not a message.
+    0. Nothing is copied. The message is all of `data`, or what lies between `position` and `end`.
+
+    Raises ValueError for bytes that are not a message. Raises RemoteProtocolError after `most` fields: a field may have
+    two bytes, so a message that is short on the wire can have millions, and this loop is slow.
     """
-    position, end = 0, len(data)
+    if end is None:
+        end = len(data)
     while position < end:
+        if most <= 0:
+            raise RemoteProtocolError("a message of too many fields")
+        most -= 1
         tag = data[position]
         if tag < 0x80:
             position += 1

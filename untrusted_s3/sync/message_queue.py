@@ -96,7 +96,7 @@ def held_size(event: events.Event) -> int:
         size += sum(len(raw) + 64 for raw in event.files)
     elif isinstance(event, events.ClusterConfigReceived):
         # As objects, folders and devices take several times their serialized size.
-        size += sum(4 * folder.ByteSize() + 512 for folder in event.folders)
+        size += sum(4 * folder.ByteSize() + 512 + 128 * len(folder.devices) for folder in event.folders)
     elif isinstance(event, events.RequestReceived):
         size += len(event.name) + len(event.folder) + len(event.hash)
     elif isinstance(event, events.CloseReceived):

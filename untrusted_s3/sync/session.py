@@ -241,6 +241,8 @@ class Session:
         self._send_cluster_config()
         while not self._ended:
             await self._handle(await messages.get())
+            # Many messages of one peer must not hold up the others: neither call has to wait.
+            await asyncio.sleep(0)
             # What a peer makes us send must not pile up when the peer does not read.
             await self.transport.drained()
 
