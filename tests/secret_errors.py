@@ -21,6 +21,7 @@ _MADE: dict[type[Exception], Callable[[], Exception]] = {
     errors.AddressUnavailable: lambda: errors.AddressUnavailable(SIGNED_URL, "http", TEXT),
     errors.BlockDamaged: lambda: errors.BlockDamaged(PATH, 1, TEXT),
     errors.PathTaken: errors.PathTaken,
+    errors.FileInfoRefused: lambda: errors.FileInfoRefused(TEXT, 1, TEXT),
     errors.FolderRemovalUnfinished: lambda: errors.FolderRemovalUnfinished(TEXT),
 }
 

@@ -143,8 +143,11 @@ class SyncSettings:
         file_infos_in_work: The most bytes of their file infos.
         parsed_file_infos: The most bytes of parsed file infos that wait to be pulled or were looked up lately, over all
             folders.
-        pull_retry_interval: The pause before failed pulls are tried again; it doubles while the store fails.
-        max_pull_retry_interval: The longest such pause.
+        pull_retry_interval: The pause before a failed pull is tried again; it doubles with each failure of the file,
+            and while the store fails.
+        max_pull_retry_interval: The longest such pause while the store fails.
+        max_failure_interval: The longest such pause of a file that no peer gives.
+        kept_failures: How many failed pulls of a folder are kept in memory with their pauses.
         request_window: The most bytes of blocks that are requested of a peer and not here yet.
         request_timeout: How long a peer may send no block that was requested of it.
         slowest_peer: Bytes a second by which that time is extended for what was requested.
@@ -165,6 +168,8 @@ class SyncSettings:
     parsed_file_infos: int = 16 * MIB
     pull_retry_interval: float = 5.0
     max_pull_retry_interval: float = 60.0
+    max_failure_interval: float = 3600.0
+    kept_failures: int = 20_000
     request_window: int = 32 * MIB
     request_timeout: float = 120.0
     slowest_peer: float = 32.0 * KIB

@@ -19,6 +19,7 @@ from untrusted_s3.bep.framing import encode_frame, encode_hello
 from untrusted_s3.bep.index_message import decode_index
 from untrusted_s3.bep.response import decode_response
 from untrusted_s3.errors import FileInfoRefused, FolderRefused, RemoteProtocolError
+from untrusted_s3.index.entry import read_file_info
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.sync.message_queue import held_size
@@ -38,7 +39,10 @@ def messages(data: bytes) -> None:
 
 
 def file_info(data: bytes) -> None:
-    """Parse a file info. One that is taken has only blocks that can be stored and requested."""
+    """Parse a file info. One that is taken has only blocks that can be stored and requested.
+
+    Only valid ones get into the log, whose reader must take them.
+    """
     try:
         info = parse_file_info(data)
     except (RemoteProtocolError, FileInfoRefused, FolderRefused):
@@ -46,6 +50,8 @@ def file_info(data: bytes) -> None:
     if info.has_data:
         assert sum(block.size for block in info.message.blocks) == info.message.size > 0
         assert all(block.offset >= 0 and block.size > 0 for block in info.message.blocks)
+    if not info.message.invalid:
+        assert read_file_info(info.raw).message == info.message
     assert len(content_hash(info)) == 32
     assert encode_trailer(info).startswith(info.raw)
     assert pb.FileInfo.FromString(with_sequence(info.raw, 77)).sequence == 77

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import StateDamaged
+from untrusted_s3.errors import BlockUnavailable, StateDamaged
 from untrusted_s3.gateway.folders import ClosedFolder
 from untrusted_s3.gateway.peers import Peer, UnknownDevice
 from untrusted_s3.gateway.status import (
@@ -24,8 +24,10 @@ from untrusted_s3.gateway.status import (
     task_status,
     unknown_status,
 )
+from untrusted_s3.index.refused import Refused, RefusedFiles
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.supervisor import TaskState, TaskStatus
+from untrusted_s3.sync.failures import Failure
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.session import Refusal, Session
 
@@ -41,6 +43,8 @@ def a_folder(**changes: Any) -> Folder:
         "own_index": SimpleNamespace(max_sequence=5),
         "error": None,
         "syncing": False,
+        "failing": (0, None),
+        "refused_files": RefusedFiles(),
     }
     return cast(Folder, SimpleNamespace(**{**fields, **changes}))
 
@@ -58,7 +62,24 @@ def test_a_folder() -> None:
         "pending_bytes": 7,
         "state": "idle",
         "error": None,
+        "failing_files": 0,
+        "failing_example": None,
+        "refused_files": 0,
+        "refused_examples": [],
     }
+
+
+def test_files_of_a_folder_that_are_left_out() -> None:
+    refused = RefusedFiles()
+    refused.update(DEVICE, [Refused.of(bytes([n]), f"name {n}", n, "a bad block") for n in range(30)], [])
+    failure = Failure("another", b"", frozenset(), BlockUnavailable("no connected peer has it"), 1, 0.0)
+    status = folder_status(a_folder(refused_files=refused, failing=(7, failure)))
+    assert status["state"] == "idle"
+    assert (status["failing_files"], status["refused_files"]) == (7, 30)
+    assert status["failing_example"] == {"name": "another", "error": "no connected peer has it"}
+    assert status["refused_examples"] == [
+        {"device_id": str(DEVICE), "name": f"name {n}", "reason": "a bad block"} for n in range(10)
+    ]
 
 
 @pytest.mark.parametrize(

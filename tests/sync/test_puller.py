@@ -278,6 +278,8 @@ async def test_a_failure_is_tried_again_after_a_while(folder: Pulling) -> None:
     assert len(source.asked) == 5
     source.lacks = set()
     await retried(folder)
+    assert len(source.asked) == 5, "the second pause is twice as long"
+    await retried(folder)
     assert sorted(folder.names) == sorted(map(encrypted_name, "abc"))
     assert folder.pending.handled(A) == IndexState(7, 3)
     assert folder.puller.error is None
@@ -521,3 +523,64 @@ async def test_entries_that_wait_for_the_log_are_bounded(tmp_path: Path) -> None
         folder.write_held(10)
         await settled()
         assert len(set(folder.names)) == len(folder.names) == 30
+
+
+# Failures of files
+
+
+async def test_a_peer_that_cannot_read_300_files_is_asked_rarely(folder: Pulling) -> None:
+    source = FakeSource()
+    source.lacks = {encrypted_name(number) for number in range(300)}
+    folder.puller.add_source(A, source)
+    folder.announce(A, *(file(number, sequence=number + 1) for number in range(300)))
+    await asyncio.sleep(120)
+    assert len(source.asked) <= 300 * 6
+    count, example = folder.puller.failing
+    assert count == 300
+    assert example is not None and example.name in source.lacks and "NO_SUCH" not in str(example.error)
+    await asyncio.sleep(86_400)
+    assert len(source.asked) <= 300 * (14 + 24)
+    source.lacks.clear()
+    await asyncio.sleep(SETTINGS.max_failure_interval)
+    assert len(folder.names) == 300
+    assert folder.puller.failing == (0, None)
+    assert folder.puller.error is None
+
+
+async def test_the_pauses_begin_again_with_a_new_version(folder: Pulling) -> None:
+    source = FakeSource()
+    source.lacks = {encrypted_name("a")}
+    folder.puller.add_source(A, source)
+    folder.announce(A, file("a", sequence=1))
+    await asyncio.sleep(3000)
+    asked = len(source.asked)
+    folder.announce(A, file("a", 2, sequence=2, content=1))
+    await asyncio.sleep(1.01 * SETTINGS.pull_retry_interval)
+    assert len(source.asked) == asked + 2
+
+
+async def test_another_device_with_the_version_is_asked_at_once(folder: Pulling) -> None:
+    source, other = FakeSource(), FakeSource()
+    source.lacks = {encrypted_name("a")}
+    folder.puller.add_source(A, source)
+    folder.puller.add_source(B, other)
+    folder.announce(A, file("a", sequence=1))
+    await asyncio.sleep(3000)
+    assert not folder.names
+    folder.announce(B, file("a", sequence=1))
+    await settled()
+    assert folder.names == [encrypted_name("a")]
+
+
+async def test_who_connects_again_is_asked_once(folder: Pulling) -> None:
+    source = FakeSource()
+    source.lacks = {encrypted_name("a")}
+    folder.puller.add_source(A, source)
+    folder.announce(A, file("a", sequence=1))
+    await asyncio.sleep(3000)
+    for _ in range(3):
+        asked = len(source.asked)
+        folder.puller.remove_source(A, source)
+        folder.puller.add_source(A, source)
+        await asyncio.sleep(60)
+        assert len(source.asked) == asked + 1

@@ -24,7 +24,7 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.framing import encode_frame
 from untrusted_s3.connections.transport import BEPTransport
-from untrusted_s3.errors import BlockUnavailable, RemoteProtocolError, StoreUnreachable
+from untrusted_s3.errors import BlockUnavailable, StoreUnreachable
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.records import FolderRecord, PeerRecord
@@ -299,18 +299,25 @@ async def test_an_index_for_a_folder_that_is_not_shared_is_ignored(connect: Conn
 
 
 @pytest.mark.parametrize("sequences", [(1, 1), (2, 1), (0,), (-1,), (5, 6, 6)])
-async def test_sequence_numbers_that_do_not_rise_end_the_connection(
-    sequences: tuple[int, ...], connect: Connect
-) -> None:
+async def test_sequence_numbers_that_do_not_rise_are_taken(sequences: tuple[int, ...], connect: Connect) -> None:
+    """Syncthing only logs them."""
     talk = await connect()
     await talk.shared()
-    talk.peer.index(*(directory(place, sequence=number).raw for place, number in enumerate(sequences)))
-    await until(lambda: bool(talk.host.ends))
-    assert isinstance(talk.host.ends[0], RemoteProtocolError)
-    assert "do not rise" in str(talk.host.ends[0])
-    assert (await talk.peer.hear(events.CloseReceived)).reason == str(talk.host.ends[0])
-    assert talk.folder.pending_totals == (0, 0)
-    assert talk.folder.sources == {}
+    infos = [directory(place, sequence=number) for place, number in enumerate(sequences)]
+    talk.peer.index(*(info.raw for info in infos))
+    await talk.stored(*infos)
+    assert not talk.host.ends
+
+
+async def test_a_file_info_that_breaks_a_rule_does_not_end_the_connection(connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    message = pb.FileInfo.FromString(file("a", sequence=1).raw)
+    message.blocks[0].size = 5
+    talk.peer.index(message.SerializeToString(), directory("b", sequence=2).raw)
+    await talk.stored(directory("b", sequence=2))
+    assert not talk.host.ends
+    assert len(talk.folder.refused_files) == 1
 
 
 @pytest.mark.parametrize(

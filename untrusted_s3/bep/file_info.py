@@ -208,13 +208,13 @@ def _fault_of_blocks(message: pb.FileInfo, max_blocks: int) -> str | None:
     The size of anything else means nothing: an untrusted Syncthing 2.0.0 to 2.1.1 announces directories and symlinks
     with a size of 128.
     """
-    if message.invalid or message.type != pb.FILE:
+    if message.invalid:
         # Nobody pulls an invalid file, and its size may be negative: a receive-encrypted Syncthing takes the trailer
         # off the 0 of a file that it ignores (v2.1.3 lib/model/indexhandler.go, prepareFileInfoForIndex).
         return None
     if message.size < 0:
         return f"negative size {message.size}"
-    if message.deleted:
+    if message.deleted or message.type != pb.FILE:
         return None
     if not message.blocks:
         return "a file without blocks"

@@ -16,6 +16,7 @@ from untrusted_s3.sync.session import Refusal
 
 _REFUSALS_SHOWN = 20
 _TEXT_SHOWN = 200  # characters of what a device chooses, such as its name
+_REFUSED_SHOWN = 10
 
 
 def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, Any]:
@@ -23,6 +24,7 @@ def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, An
     totals = folder.totals
     pending_files, pending_bytes = folder.pending_totals
     error = folder.error or task_error
+    failing_files, failure = folder.failing
     return {
         "id": folder.record.folder_id,
         "label": folder.record.label,
@@ -35,6 +37,13 @@ def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, An
         "pending_bytes": pending_bytes,
         "state": "error" if error else "syncing" if folder.syncing else "idle",
         "error": error,
+        "failing_files": failing_files,
+        "failing_example": {"name": failure.name, "error": str(failure.error)} if failure is not None else None,
+        "refused_files": len(folder.refused_files),
+        "refused_examples": [
+            {"device_id": str(device_id), "name": refused.name, "reason": refused.reason}
+            for device_id, refused in folder.refused_files.examples(_REFUSED_SHOWN)
+        ],
     }
 
 

@@ -6,7 +6,8 @@ peers send again what lies beyond their cursors in the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +18,21 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.errors import FileInfoRefused
 from untrusted_s3.index.database import open_database
 from untrusted_s3.index.parsed import ParsedFileInfos
+from untrusted_s3.index.refused import Refused, RefusedFiles
 from untrusted_s3.store.layout import name_hash
 
-_PENDING_VERSION = 2
+_PENDING_VERSION = 3
 _SCHEMA = """
 CREATE TABLE received (
     device_id BLOB PRIMARY KEY,
     index_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE refused (
+    device_id BLOB PRIMARY KEY,
     sequence INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE pending (
@@ -38,7 +45,7 @@ CREATE TABLE pending (
     file_info BLOB NOT NULL,
     PRIMARY KEY (device_id, name_hash)
 );
-CREATE INDEX pending_by_sequence ON pending (device_id, sequence);
+CREATE INDEX pending_by_sequence ON pending (device_id, sequence, name_hash);
 CREATE INDEX pending_by_name ON pending (name_hash, device_id, sequence, size);
 """
 _COLUMNS = "name_hash, sequence, version, content_hash, size, length(file_info)"
@@ -57,6 +64,7 @@ SELECT coalesce(sum(others IS NULL), 0), coalesce(sum(max(size - coalesce(others
 """
 # A version has one counter, of some bytes; a peer that sends longer ones gets smaller batches.
 _BATCH_VERSIONS_SIZE = 1024 * 1024
+_AFTER_ALL_KEYS = b"\xff" * 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +116,12 @@ def name_key(name: str) -> bytes:
 class PendingIndex:
     """The pending entries of one folder.
 
+    A file info that breaks a rule is left out and noted as refused. A device's cursor does not pass it, and after a
+    restart the device is asked for it again: perhaps this program has other limits then.
+
     Attributes:
         path: The local file.
+        refused: What is left out of devices' indexes.
     """
 
     def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None, parsed: Account | None = None) -> None:
@@ -122,6 +134,8 @@ class PendingIndex:
         self._connection = open_database(path, _SCHEMA, _PENDING_VERSION)
         self._connection.on_damage = on_damage
         self._parsed = ParsedFileInfos(parsed if parsed is not None else Account(0))
+        self.refused = RefusedFiles()
+        self._ask_again_for_refused()
         self._files, self._bytes = self._connection.execute(
             "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT max(size) AS size FROM pending GROUP BY name_hash)"
         ).fetchone()
@@ -154,19 +168,33 @@ class PendingIndex:
             if self._connection.execute(_HAS_OTHERS, (device_id.raw,)).fetchone()[0]:
                 files, size = self._connection.execute(_ONLY_OF_DEVICE, (device_id.raw,)).fetchone()
             self._connection.execute("DELETE FROM pending WHERE device_id = ?", (device_id.raw,))
+            self._connection.execute("DELETE FROM refused WHERE device_id = ?", (device_id.raw,))
             self._set_received(device_id, state)
         self._apply([(-files, -size)])
         self._parsed.drop(device_id)
+        self.refused.drop(device_id)
 
-    def add(self, device_id: DeviceID, state: IndexState, wanted: Sequence[Announced], unwanted: Iterable[str]) -> None:
+    def add(
+        self,
+        device_id: DeviceID,
+        state: IndexState,
+        wanted: Sequence[Announced],
+        unwanted: Iterable[str],
+        refused: Sequence[FileInfoRefused] = (),
+    ) -> list[Refused]:
         """Take in an index message of a device, after which its index is known up to `state`.
 
-        `wanted` becomes pending; the names in `unwanted` are no longer pending from this device.
+        `wanted` becomes pending; the names in `unwanted` and `refused` are no longer pending from this device. A name
+        is in one of the three only. Return the files that were not refused before.
         """
         device = device_id.raw
         infos = {name_key(announced.file_info.name): announced for announced in wanted}
         rows = [_row(device, key, announced) for key, announced in infos.items()]
-        gone = {key for key in map(name_key, unwanted) if key not in infos}
+        left_out = [Refused.of(name_key(one.name), one.name, one.sequence, one.reason) for one in refused]
+        others = {key for key in map(name_key, unwanted) if key not in infos}
+        gone = others | {one.key for one in left_out}
+        first_refused = self.refused.first(device_id)
+        new = self.refused.update(device_id, left_out, [*infos, *others])
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             changes = [_change(self._entries(row[1]), {device: row[5]}) for row in rows]
@@ -176,11 +204,14 @@ class PendingIndex:
             )
             self._connection.executemany("INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             self._set_received(device_id, state)
+            if self.refused.first(device_id) != first_refused:
+                self._set_refused(device_id)
         self._apply(changes)
         for key in gone:
             self._parsed.take(device_id, key)
         for key, announced in infos.items():
             self._parsed.put(device_id, key, announced.file_info)
+        return new
 
     def remove(self, entries: Iterable[Pending]) -> set[bytes]:
         """Remove entries that have been handled, except those that the device has announced again since.
@@ -211,13 +242,18 @@ class PendingIndex:
             self._parsed.take(entry.device_id, entry.name_hash)
         return done
 
-    def after(self, device_id: DeviceID, sequence: int, limit: int) -> list[Pending]:
-        """Return a device's pending entries beyond a sequence number, in order: `limit` or fewer."""
+    def after(self, device_id: DeviceID, sequence: int, limit: int, key: bytes = _AFTER_ALL_KEYS) -> list[Pending]:
+        """Return a device's pending entries beyond a sequence number, in order: `limit` or fewer.
+
+        Entries of the same sequence number are in the order of their name hashes; with `key`, those whose name hash is
+        above `key` are returned too.
+        """
         entries: list[Pending] = []
         size = 0
         for row in self._connection.execute(
-            f"SELECT {_COLUMNS} FROM pending WHERE device_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",  # noqa: S608
-            (device_id.raw, sequence, limit),
+            f"SELECT {_COLUMNS} FROM pending WHERE device_id = ? AND (sequence, name_hash) > (?, ?) "  # noqa: S608
+            "ORDER BY sequence, name_hash LIMIT ?",
+            (device_id.raw, sequence, key, limit),
         ):
             entries.append(Pending(device_id, *row))
             size += len(entries[-1].version)
@@ -252,13 +288,25 @@ class PendingIndex:
         except DecodeError as error:
             raise self._connection.damaged(f"pending sequence {entry.sequence} cannot be read") from error
 
-    def handled(self, device_id: DeviceID, handled_too: Collection[int] = ()) -> IndexState:
-        """Return up to where a device's index is fully handled, assuming that `handled_too` is as well."""
+    def handled(self, device_id: DeviceID, handled_too: Iterable[int] = ()) -> IndexState:
+        """Return up to where a device's index is fully handled.
+
+        The entries with the sequence numbers in `handled_too` count as handled. Several entries may have the same one.
+        """
         received = self.received(device_id)
+        reached = received.max_sequence
+        refused = self.refused.first(device_id)
+        if refused is not None:
+            reached = min(reached, refused - 1)
+        left = Counter(handled_too)
         for sequence in self._sequences(device_id):
-            if sequence not in handled_too:
-                return IndexState(received.index_id, sequence - 1)
-        return received
+            if sequence > reached:
+                break
+            if not left[sequence]:
+                reached = sequence - 1
+                break
+            left[sequence] -= 1
+        return IndexState(received.index_id, reached)
 
     def devices(self) -> list[DeviceID]:
         """Return all devices whose index has arrived, in whole or in part."""
@@ -274,6 +322,22 @@ class PendingIndex:
         self._connection.execute(
             "INSERT OR REPLACE INTO received VALUES (?, ?, ?)", (device_id.raw, str(state.index_id), state.max_sequence)
         )
+
+    def _set_refused(self, device_id: DeviceID) -> None:
+        first = self.refused.first(device_id)
+        if first is None:
+            self._connection.execute("DELETE FROM refused WHERE device_id = ?", (device_id.raw,))
+        else:
+            self._connection.execute("INSERT OR REPLACE INTO refused VALUES (?, ?)", (device_id.raw, first))
+
+    def _ask_again_for_refused(self) -> None:
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for device, first in self._connection.execute("SELECT device_id, sequence FROM refused").fetchall():
+                self._connection.execute(
+                    "UPDATE received SET sequence = min(sequence, ?) WHERE device_id = ?", (max(first - 1, 0), device)
+                )
+            self._connection.execute("DELETE FROM refused")
 
     def _entries(self, key: bytes) -> dict[bytes, tuple[int, int]]:
         """Return sequence number and size of a name's entries, by device."""

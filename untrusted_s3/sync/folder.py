@@ -17,6 +17,7 @@ from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.local_files import PENDING_FILE, STATE_FILE, delete_others, folder_directory
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import PendingIndex
+from untrusted_s3.index.refused import RefusedFiles
 from untrusted_s3.index.state import FolderState, FolderTotals
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import Settings
@@ -25,6 +26,7 @@ from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.supervisor import Work
+from untrusted_s3.sync.failures import Failure
 from untrusted_s3.sync.index_in import IndexIn
 from untrusted_s3.sync.log_writer import LogWriter
 from untrusted_s3.sync.memory import SyncMemory
@@ -86,7 +88,7 @@ class Folder:
             counters,
             settings.sync,
         )
-        self._index_in = IndexIn(self._state, self._pending, settings.sync)
+        self._index_in = IndexIn(record.folder_id, self._state, self._pending, settings.sync)
 
     async def open(self) -> None:
         """Bring the state up to the end of the log. Raises StoreError, DataError or StateDamaged."""
@@ -157,6 +159,16 @@ class Folder:
     def pending_totals(self) -> tuple[int, int]:
         """The number of names that are pending, and the bytes of their data."""
         return self._pending.totals
+
+    @property
+    def refused_files(self) -> RefusedFiles:
+        """The files of peers' indexes that are left out because their file infos break a rule."""
+        return self._pending.refused
+
+    @property
+    def failing(self) -> tuple[int, Failure | None]:
+        """The number of files that could not be pulled and are tried again, and one of them."""
+        return self._puller.failing
 
     @property
     def position(self) -> int:
@@ -232,7 +244,9 @@ class Folder:
 
     async def take_index(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> None:
         """Take an index message of a peer. Raises RemoteProtocolError or FolderRefused; then nothing was kept."""
-        await self._index_in.take(device_id, index_id, event)
+        lowest = await self._index_in.take(device_id, index_id, event)
+        if lowest is not None:
+            self._puller.rescan_from(device_id, lowest)
         self._puller.wake()
 
 

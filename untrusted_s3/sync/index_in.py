@@ -4,65 +4,93 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import structlog
 
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.events import IndexReceived
-from untrusted_s3.bep.file_info import FileInfo, parse_file_info
-from untrusted_s3.errors import RemoteProtocolError
+from untrusted_s3.bep.file_info import FileInfo, check_version, parse_file_info, refusal
+from untrusted_s3.errors import FileInfoRefused
 from untrusted_s3.index.pending import Announced, PendingIndex
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.format import MAX_FILE_SIZE
+from untrusted_s3.structured_logging import printable
+
+_logger = structlog.get_logger()
+_LOGGED_NAME_LENGTH = 40
+_MAX_SEQUENCE = 2**63 - 1
 
 
 class IndexIn:
     """Takes index messages into one folder, piece by piece, so that a long message does not hold up other peers."""
 
-    def __init__(self, state: FolderState, pending: PendingIndex, settings: SyncSettings) -> None:
+    def __init__(self, folder_id: str, state: FolderState, pending: PendingIndex, settings: SyncSettings) -> None:
+        self._folder_id = folder_id
         self._state = state
         self._pending = pending
         self._settings = settings
 
-    async def take(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> None:
+    async def take(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> int | None:
         """Note as pending what of the message is new to the folder. `index_id` names the peer's index.
 
-        All of the message is checked before anything is kept. A message of several pieces is parsed twice, so that only
-        one piece of it is in memory in parsed form, which is several times as large as the serialized one.
+        A file info that breaks a rule is left out and noted as refused. Sequence numbers need not rise: Syncthing only
+        logs that (v2.1.3 lib/model/indexhandler.go, receive). Return the lowest that is not above all before it, in
+        this message and earlier ones, or None. Of an Index, which replaces what was before, it is the lowest of all.
 
-        Raises RemoteProtocolError or FolderRefused; then nothing was kept.
+        Where the peer breaks the protocol, nothing of the message is kept. So a message of several pieces is parsed
+        twice: only one piece of it is in memory in parsed form, which is several times as large as the serialized one.
+        Raises RemoteProtocolError or FolderRefused.
         """
         pieces = list(self._pieces(event.files))
-        last_sequence = 0
-        infos: list[FileInfo] = []
+        last_taken = _Taken()
         for piece in pieces:
-            infos = [parse_file_info(raw) for raw in piece]
-            for info in infos:
-                check_size(info)
-                if info.message.sequence <= last_sequence:
-                    raise RemoteProtocolError("the sequence numbers of an index do not rise")
-                last_sequence = info.message.sequence
+            last_taken = _parse(piece)
             if len(pieces) > 1:
                 await asyncio.sleep(0)
         if not event.update:
             self._pending.start(device_id, IndexState(index_id, 0))
-        for piece in pieces[:-1]:
-            self._store(device_id, index_id, [parse_file_info(raw) for raw in piece], 0)
-            await asyncio.sleep(0)
-        self._store(device_id, index_id, infos, event.last_sequence)
+        highest = self._pending.received(device_id).max_sequence if event.update else _MAX_SEQUENCE
+        lowest: int | None = None
+        for number, piece in enumerate(pieces, 1):
+            last = number == len(pieces)
+            taken = last_taken if last else _parse(piece)
+            for sequence in taken.sequences:
+                if sequence <= highest:
+                    lowest = sequence if lowest is None else min(lowest, sequence)
+                highest = max(highest, sequence)
+            self._store(device_id, index_id, taken, event.last_sequence if last else 0)
+            if not last:
+                await asyncio.sleep(0)
+        if not pieces:
+            self._store(device_id, index_id, last_taken, event.last_sequence)
+        return lowest
 
-    def _store(self, device_id: DeviceID, index_id: int, infos: list[FileInfo], last_sequence: int) -> None:
+    def _store(self, device_id: DeviceID, index_id: int, taken: _Taken, last_sequence: int) -> None:
         known = self._pending.received(device_id).max_sequence
-        reached = max([known, last_sequence, *(info.message.sequence for info in infos)])
+        reached = max([known, last_sequence, *taken.sequences])
         wanted: list[Announced] = []
         unwanted: list[str] = []
-        for info in infos:
+        for info in taken.infos.values():
             if not info.message.invalid and self._state.wants(info):
                 wanted.append(Announced(info, content_hash(info) if info.has_data else None))
             else:
                 unwanted.append(info.name)
-        self._pending.add(device_id, IndexState(index_id, reached), wanted, unwanted)
+        refused = list(taken.refused.values())
+        new = self._pending.add(device_id, IndexState(index_id, reached), wanted, unwanted, refused)
+        if new:
+            # One line a message: a peer must not be able to fill the log.
+            _logger.warning(
+                "files refused",
+                folder=self._folder_id,
+                device=str(device_id),
+                files=len(new),
+                name=printable(new[0].name[:_LOGGED_NAME_LENGTH]),
+                reason=printable(new[0].reason),
+            )
 
     def _pieces(self, files: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         """Yield the files in order, few enough at a time that other peers do not wait long."""
@@ -76,7 +104,35 @@ class IndexIn:
             yield files[start:]
 
 
+@dataclass(slots=True)
+class _Taken:
+    """A piece of a message: by name, the file infos to keep and those that are refused. The last of a name counts."""
+
+    infos: dict[str, FileInfo] = field(default_factory=dict)
+    refused: dict[str, FileInfoRefused] = field(default_factory=dict)
+    sequences: list[int] = field(default_factory=list)
+
+
+def _parse(piece: Sequence[bytes]) -> _Taken:
+    """Raises RemoteProtocolError or FolderRefused."""
+    taken = _Taken()
+    for raw in piece:
+        try:
+            info = parse_file_info(raw)
+            check_size(info)
+            check_version(info)
+        except FileInfoRefused as error:
+            taken.infos.pop(error.name, None)
+            taken.refused[error.name] = error
+            taken.sequences.append(error.sequence)
+        else:
+            taken.refused.pop(info.name, None)
+            taken.infos[info.name] = info
+            taken.sequences.append(info.message.sequence)
+    return taken
+
+
 def check_size(file_info: FileInfo, max_size: int = MAX_FILE_SIZE) -> None:
-    """Check that an object can hold the file. Raises RemoteProtocolError."""
+    """Check that an object can hold the file. Raises FileInfoRefused."""
     if file_info.has_data and file_info.message.size > max_size:
-        raise RemoteProtocolError(f"{file_info.name}: {file_info.message.size} bytes are more than an object can hold")
+        raise refusal(file_info, f"{file_info.message.size} bytes are more than an object can hold")

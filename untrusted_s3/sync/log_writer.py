@@ -202,9 +202,9 @@ class LogWriter:
         ]
 
     def _moved_cursors(self, handled: list[Pending]) -> list[PeerCursor]:
-        by_device: dict[DeviceID, set[int]] = {}
-        for pending in handled:
-            by_device.setdefault(pending.device_id, set()).add(pending.sequence)
+        by_device: dict[DeviceID, list[int]] = {}
+        for pending in set(handled):
+            by_device.setdefault(pending.device_id, []).append(pending.sequence)
         cursors = []
         for device_id in self.heard:
             reached = self._pending.handled(device_id, by_device.get(device_id, ()))

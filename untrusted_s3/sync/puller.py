@@ -34,10 +34,13 @@ from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.supervisor import TaskSet
+from untrusted_s3.sync.failures import Failure, Failures
 from untrusted_s3.sync.sources import Source, Sources
 
 _logger = structlog.get_logger()
 _SCAN_BATCH = 200
+# Before all entries: sequence number and name hash.
+_START = (-(2**63), b"")
 _LOGGED_NAME_LENGTH = 40
 
 
@@ -74,17 +77,20 @@ class Puller:
         self._shares: dict[DeviceID, Share] = {}
         # By name hash, the announcing device's share and the bytes held of it.
         self._in_work: dict[bytes, tuple[Share, int]] = {}
-        # By name hash, the version that failed last. It waits until everything that failed is tried again.
-        self._failures: dict[bytes, bytes] = {}
+        self._failures = Failures(settings)
+        # By name hash, the versions that failed because of the store. They wait for the next try of the store.
+        self._store_failed: dict[bytes, bytes] = {}
         self._pulls = TaskSet()
         self._large: deque[Pending] = deque()
         self._active_small = 0
         self._active_large = 0
         # By source: entries read from the pending index, and how far it has been read.
         self._queues: dict[DeviceID, deque[Pending]] = {}
-        self._scanned: dict[DeviceID, int] = {}
+        self._scanned: dict[DeviceID, tuple[int, bytes]] = {}
         self._wake = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
+        self._store_retry: asyncio.TimerHandle | None = None
+        self._last_logged = float("-inf")
         # How often in a row the store has failed. While it is in trouble, nothing begins before the next try.
         self._store_failures = 0
         self._store_in_trouble = False
@@ -105,10 +111,17 @@ class Puller:
         """The bytes of their file infos."""
         return self._memory.used
 
+    @property
+    def failing(self) -> tuple[int, Failure | None]:
+        """The number of files that could not be pulled and are tried again, and one of them."""
+        if not self._pending.totals[0]:
+            return 0, None
+        return len(self._failures), next(iter(self._failures), None)
+
     def add_source(self, device_id: DeviceID, source: Source) -> None:
         """Add a connected peer that shares the folder."""
         self.sources.add(device_id, source)
-        self._failures.clear()  # it may have what others lack
+        self._failures.release_all()  # it may have what others lack
         self.rescan()
 
     def remove_source(self, device_id: DeviceID, source: Source) -> None:
@@ -126,12 +139,21 @@ class Puller:
         self._scanned.clear()
         self._wake.set()
 
+    def rescan_from(self, device_id: DeviceID, sequence: int) -> None:
+        """Look at a device's pending entries again from a sequence number on: one came later than higher ones."""
+        queue = self._queues.pop(device_id, None)
+        first = min(queue[0].sequence, sequence) if queue else sequence
+        scanned = self._scanned.get(device_id, _START)
+        self._scanned[device_id] = min(scanned, (first, b""))
+        self._wake.set()
+
     def committed(self, key: bytes, more: bool) -> None:
         """Note that the entry that was under way for a name hash is in the log.
 
         `more` says whether anything else is pending under the name; a newer version may then begin.
         """
         self._leave(key)
+        self._failures.drop(key)
         if more and any(self._is_wanted(other) for other in self._pending.of_name(key)):
             self.rescan()
         self._wake.set()
@@ -156,10 +178,12 @@ class Puller:
                 await asyncio.sleep(0)
         finally:
             await self._pulls.cancel()
-            if self._retry is not None:
-                self._retry.cancel()
-                self._retry = None
-                self._failures.clear()
+            for timer in (self._retry, self._store_retry):
+                if timer is not None:
+                    timer.cancel()
+            self._retry = self._store_retry = None
+            self._failures.clear()
+            self._store_failed.clear()
             self._store_in_trouble = False
 
     def _start_some(self) -> None:
@@ -171,15 +195,23 @@ class Puller:
         for device_id in list(self.sources.connected):
             if self._start_some_of(device_id):
                 self._wake.set()
-        if self.idle and self._retry is None:
+        if self.error is not None and self.idle and not self._something_failed_here:
             self.error = None  # what failed is no longer wanted, or its source is gone
+
+    @property
+    def _something_failed_here(self) -> bool:
+        """Whether anything waits for its next try that failed because of the store, not of the peers."""
+        if self._store_retry is not None:
+            return True
+        return any(isinstance(failure.error, StoreError | DataError) for failure in self._failures)
 
     def _start_some_of(self, device_id: DeviceID) -> bool:
         queue = self._queues.setdefault(device_id, deque())
         if not queue:
-            queue.extend(self._pending.after(device_id, self._scanned.get(device_id, 0), _SCAN_BATCH))
+            sequence, key = self._scanned.get(device_id, _START)
+            queue.extend(self._pending.after(device_id, sequence, _SCAN_BATCH, key))
             if queue:
-                self._scanned[device_id] = queue[-1].sequence
+                self._scanned[device_id] = queue[-1].sequence, queue[-1].name_hash
         share = self._share(device_id)
         handled = []
         taken = 0
@@ -187,6 +219,7 @@ class Puller:
             entry = queue.popleft()
             taken += 1
             if not self._is_wanted(entry):
+                self._failures.drop(entry.name_hash)
                 handled.append(entry)
             elif not self._has_to_wait(entry):
                 self._take(entry)
@@ -210,7 +243,9 @@ class Puller:
 
     def _has_to_wait(self, entry: Pending) -> bool:
         """Return whether something else of this name comes first; a rescan then finds the entry again."""
-        if entry.name_hash in self._in_work or self._failures.get(entry.name_hash) == entry.version:
+        if entry.name_hash in self._in_work or self._store_failed.get(entry.name_hash) == entry.version:
+            return True
+        if self._failures.waits(entry, _loop_time()):
             return True
         return len(self.sources.connected) > 1 and self._is_outdated(entry)
 
@@ -308,19 +343,39 @@ class Puller:
             # The file changed while it was under way: the newer version is due, not this one.
             self.rescan()
             return
-        self._failures[entry.name_hash] = entry.version
         store_failed = isinstance(error, StoreUnreachable | StoreRefused)
-        # Of many that fail together, as when a directory was deleted at the peer, one is logged.
-        if self.sources.connected and (self._retry is None or store_failed) and not self._store_in_trouble:
-            _logger.warning("pull failed", folder=self._folder_id, name=name[:_LOGGED_NAME_LENGTH], error=str(error))
-        delay = self._settings.pull_retry_interval
+        self._log_failure(name, error, store_failed=store_failed)
         if store_failed:
             # Other files would fail as well, and peers would send their blocks in vain.
+            self._store_failed[entry.name_hash] = entry.version
             self._store_in_trouble = True
-            delay = min(delay * 2**self._store_failures, self._settings.max_pull_retry_interval)
-        if self._retry is None:
-            self._store_failures += self._store_in_trouble
-            self._retry = asyncio.get_running_loop().call_later(delay, self._try_again)
+            if self._store_retry is None:
+                delay = self._settings.pull_retry_interval * 2 ** min(self._store_failures, 30)
+                self._store_failures += 1
+                delay = min(delay, self._settings.max_pull_retry_interval)
+                self._store_retry = asyncio.get_running_loop().call_later(delay, self._try_store_again)
+        else:
+            devices = {other.device_id for other in self._pending.of_name(entry.name_hash)}
+            self._failures.add(entry, name, devices, error, _loop_time())
+            self._schedule_retry()
+
+    def _log_failure(self, name: str, error: Exception, *, store_failed: bool) -> None:
+        """Log one of many failures that come together, as when a directory was deleted at the peer."""
+        now = _loop_time()
+        due = now >= self._last_logged + self._settings.pull_retry_interval
+        if self.sources.connected and (due or store_failed) and not self._store_in_trouble:
+            self._last_logged = now
+            _logger.warning("pull failed", folder=self._folder_id, name=name[:_LOGGED_NAME_LENGTH], error=str(error))
+
+    def _schedule_retry(self) -> None:
+        due = self._failures.next_due
+        if self._retry is not None:
+            if due is not None and self._retry.when() <= due:
+                return
+            self._retry.cancel()
+            self._retry = None
+        if due is not None:
+            self._retry = asyncio.get_running_loop().call_at(due, self._try_again)
 
     def _is_outdated(self, entry: Pending) -> bool:
         """Return whether a connected peer announces a newer version of the file."""
@@ -347,8 +402,24 @@ class Puller:
 
     def _try_again(self) -> None:
         self._retry = None
+        released = self._failures.release(_loop_time())
+        for key in released:
+            if not self._pending.of_name(key):
+                self._failures.drop(key)  # its device has announced something else, or is gone
+        self._schedule_retry()
+        if self.sources.connected and released:
+            _logger.info("retrying failed pulls", folder=self._folder_id, files=len(released))
+        if released:
+            self.rescan()
+
+    def _try_store_again(self) -> None:
+        self._store_retry = None
         self._store_in_trouble = False
-        if self.sources.connected and self._failures:
-            _logger.info("retrying failed pulls", folder=self._folder_id, files=len(self._failures))
-        self._failures.clear()
+        if self.sources.connected and self._store_failed:
+            _logger.info("retrying failed pulls", folder=self._folder_id, files=len(self._store_failed))
+        self._store_failed.clear()
         self.rescan()
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

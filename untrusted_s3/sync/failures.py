@@ -1,0 +1,115 @@
+"""The files of a folder that could not be pulled, and when each is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.index.pending import Pending
+from untrusted_s3.settings import SyncSettings
+
+_NOW = float("-inf")
+
+
+@dataclass(slots=True)
+class Failure:
+    """A version of a file that could not be pulled.
+
+    Attributes:
+        name: The encrypted name.
+        version: The serialized version vector.
+        devices: Those that announced this version. When another one does, it is tried at once.
+        error: Why it failed last.
+        tries: How often in a row.
+        due: When it may be tried again.
+    """
+
+    name: str
+    version: bytes
+    devices: frozenset[DeviceID]
+    error: Exception
+    tries: int
+    due: float
+
+
+class Failures:
+    """The failed pulls of a folder, by name hash. The pause before the next try doubles with each failure of a file.
+
+    The number of files that are kept is bounded. When there are more, those that are forgotten are tried again whenever
+    others are, and the pauses of all new ones grow from one time to the next.
+
+    Attributes:
+        next_due: When `release` is to be called, or None when nothing waits.
+    """
+
+    def __init__(self, settings: SyncSettings) -> None:
+        self._settings = settings
+        self._failures: dict[bytes, Failure] = {}
+        self._least_tries = 0
+        self._forgotten = False
+        self.next_due: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._failures)
+
+    def __iter__(self) -> Iterator[Failure]:
+        return iter(self._failures.values())
+
+    def add(self, entry: Pending, name: str, devices: Collection[DeviceID], error: Exception, now: float) -> None:
+        """Note that a pull has failed. `devices` are those that announce the version."""
+        known = self._failures.pop(entry.name_hash, None)
+        tries = known.tries if known is not None and known.version == entry.version else 0
+        tries = max(tries, self._least_tries) + 1
+        # Not 2**tries, which may become too large for a float.
+        pause = self._settings.pull_retry_interval
+        for _ in range(tries - 1):
+            pause = min(2 * pause, self._settings.max_failure_interval)
+            if pause == self._settings.max_failure_interval:
+                break
+        due = now + pause
+        self._failures[entry.name_hash] = Failure(name, entry.version, frozenset(devices), error, tries, due)
+        if len(self._failures) > self._settings.kept_failures:
+            del self._failures[next(iter(self._failures))]
+            self._forgotten = True
+        self.next_due = due if self.next_due is None else min(self.next_due, due)
+
+    def waits(self, entry: Pending, now: float) -> bool:
+        """Return whether a version has failed and may not be tried again yet."""
+        failure = self._failures.get(entry.name_hash)
+        return (
+            failure is not None
+            and failure.version == entry.version
+            and entry.device_id in failure.devices
+            and failure.due > now
+        )
+
+    def release(self, now: float) -> list[bytes]:
+        """Let those be tried again that are due now or soon after. Return their name hashes."""
+        soon = now + self._settings.pull_retry_interval
+        released = []
+        for key, failure in self._failures.items():
+            if _NOW < failure.due <= soon:
+                failure.due = _NOW
+                released.append(key)
+        self._least_tries = self._least_tries + 1 if self._forgotten else 0
+        self._forgotten = False
+        self.next_due = min((failure.due for failure in self if failure.due > _NOW), default=None)
+        return released
+
+    def release_all(self) -> None:
+        """Let all be tried again once. Their pauses go on growing if they fail."""
+        for failure in self:
+            failure.due = _NOW
+        self.next_due = None
+
+    def drop(self, key: bytes) -> None:
+        """Forget the failures of a name."""
+        self._failures.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._failures.clear()
+        self._least_tries = 0
+        self._forgotten = False
+        self.next_due = None
