@@ -149,8 +149,10 @@ class SyncSettings:
         max_failure_interval: The longest such pause of a file that no peer gives.
         kept_failures: How many failed pulls of a folder are kept in memory with their pauses.
         request_window: The most bytes of blocks that are requested of a peer and not here yet.
-        request_timeout: How long a peer may send no block that was requested of it.
-        slowest_peer: Bytes a second by which that time is extended for what was requested.
+        first_request_window: As many bytes are requested of a peer at once beside what came within `request_memory`.
+        request_memory: Seconds of blocks received from a peer that tell how much to request at once.
+        request_timeout: How long a peer may send nothing of a block that was requested of it.
+        slowest_peer: Bytes a second at which a peer makes progress with a block.
         queued_message_memory: Bytes of unhandled messages after which a peer is not read from.
         index_piece_files: How many file infos of an index are handled before others get their turn.
         index_piece_size: How many bytes of them.
@@ -171,8 +173,10 @@ class SyncSettings:
     max_failure_interval: float = 3600.0
     kept_failures: int = 20_000
     request_window: int = 32 * MIB
+    first_request_window: int = 256 * KIB
+    request_memory: float = 30.0
     request_timeout: float = 120.0
-    slowest_peer: float = 32.0 * KIB
+    slowest_peer: float = 1.0 * KIB
     queued_message_memory: int = 4 * MIB
     index_piece_files: int = 1000
     index_piece_size: int = 1 * MIB

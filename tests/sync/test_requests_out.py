@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 import pytest
 
@@ -12,10 +13,12 @@ from tests.virtual_time import settled, virtual_time
 from untrusted_s3.accounts import Account
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.events import ResponseReceived
+from untrusted_s3.bep.framing import FrameDecoder
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.sync.requests_out import RequestsOut
+from untrusted_s3.units import KIB, MIB
 
 pytestmark = virtual_time
 
@@ -147,3 +150,104 @@ async def test_a_request_that_is_cancelled_frees_the_window() -> None:
     asking.respond(bytes(SMALLEST_BLOCK), number=1)
     await tasks[1]
     assert asking.memory.used == 0
+
+
+# Slow lines
+
+
+class Line:
+    """A peer that answers in order over a line of so many bytes a second."""
+
+    def __init__(self, asking: Asking, rate: float) -> None:
+        self.asking = asking
+        self.rate = rate
+        self.most_under_way = 0
+        self.requested = 0
+
+    async def run(self) -> None:
+        decoder, read = FrameDecoder(), 0
+        waiting: deque[pb.Request] = deque()
+        while True:
+            written = self.asking.wire.written
+            for frame in decoder.receive_data(b"".join(written[read:])):
+                if frame.type == pb.REQUEST:
+                    waiting.append(pb.Request.FromString(bytes(frame.body)))
+            read = len(written)
+            self.most_under_way = max(self.most_under_way, sum(request.size for request in waiting))
+            if not waiting:
+                await asyncio.sleep(0.05)
+                continue
+            request = waiting.popleft()
+            left = request.size
+            while left:
+                piece = min(left, max(int(self.rate / 2), 1))
+                await asyncio.sleep(piece / self.rate)
+                self.asking.wire.bytes_received += piece
+                left -= piece
+            self.asking.requests.received(ResponseReceived(request.id, memoryview(bytes(request.size)), pb.NO_ERROR))
+            self.asking.wire.written, read = self.asking.wire.written[read:], 0
+            self.requested += 1
+
+
+async def pulled(asking: Asking, line: Line, size: int, count: int) -> float:
+    """Request all blocks at once over the line. Return the seconds until all are here."""
+    block = pb.BlockInfo(size=size, hash=BLOCK.hash)
+    begun = asyncio.get_running_loop().time()
+    running = asyncio.ensure_future(line.run())
+    blocks = await asyncio.gather(
+        *(asking.requests.request_block("f", encrypted_name("a"), 0, block) for _ in range(count))
+    )
+    running.cancel()
+    assert [len(block) for block in blocks] == [size] * count
+    return asyncio.get_running_loop().time() - begun
+
+
+@pytest.mark.parametrize("rate", [2 * KIB, 8 * KIB, 16 * KIB, 29 * KIB])
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [(128 * KIB + 40, 48), (16 * MIB + 40, 2), (SMALLEST_BLOCK, 1000)],
+    ids=["128 KiB", "16 MiB", "1 KiB"],
+)
+async def test_over_a_slow_line_everything_comes_and_nothing_is_requested_twice(
+    rate: int, size: int, count: int
+) -> None:
+    asking = Asking()
+    line = Line(asking, rate)
+    seconds = await pulled(asking, line, size, count)
+    assert line.requested == count
+    assert seconds <= 1.05 * count * size / rate + 1
+    assert line.most_under_way <= max(size, SyncSettings().first_request_window + 40 * rate)
+    assert asking.memory.used == 0
+
+
+async def test_over_a_fast_line_the_window_opens() -> None:
+    asking = Asking()
+    line = Line(asking, 100 * MIB)
+    seconds = await pulled(asking, line, 128 * KIB + 40, 800)
+    assert seconds < 2.5
+    assert line.most_under_way > 16 * MIB
+
+
+async def test_a_request_that_is_passed_over_is_lost() -> None:
+    asking = Asking()
+    lost = await asking.ask()
+    for _ in range(1000):
+        task = await asking.ask()
+        asking.respond(bytes(SMALLEST_BLOCK))
+        await task
+        asking.wire.written = asking.wire.written[:0]
+        await asyncio.sleep(1)
+        if lost.done():
+            break
+    with pytest.raises(BlockUnavailable, match="no answer within 1"):
+        await lost
+
+
+async def test_bytes_that_are_no_block_do_not_keep_a_request_waiting_for_ever() -> None:
+    asking = Asking()
+    task = await asking.ask()
+    for _ in range(400):
+        asking.wire.bytes_received += 40  # a Ping now and then, or an index
+        await asyncio.sleep(1)
+    with pytest.raises(BlockUnavailable, match="no answer"):
+        await task

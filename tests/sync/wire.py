@@ -18,6 +18,7 @@ class Wire:
         self.bep = Connection(time.monotonic())
         self.opened = time.monotonic()
         self.dialed = False
+        self.bytes_received = 0
         self.address = "tcp://192.0.2.1:1"
         self.is_open = True
         self.reading = True

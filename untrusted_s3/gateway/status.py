@@ -63,7 +63,17 @@ def any_folder_status(folder: Folder, task_error: str | None = None) -> dict[str
 
 def _failed_folder(folder_id: str, label: str, error: str) -> dict[str, Any]:
     numbers = ("files", "directories", "deleted", "bytes", "sequence", "pending_files", "pending_bytes")
-    return {"id": folder_id, "label": label, **dict.fromkeys(numbers, 0), "state": "error", "error": error}
+    return {
+        "id": folder_id,
+        "label": label,
+        **dict.fromkeys(numbers, 0),
+        "state": "error",
+        "error": error,
+        "failing_files": 0,
+        "failing_example": None,
+        "refused_files": 0,
+        "refused_examples": [],
+    }
 
 
 def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:

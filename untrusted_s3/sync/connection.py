@@ -36,12 +36,14 @@ class PeerConnection(PausableConnection, Protocol):
         address: The peer's address as a URL.
         dialed: Whether we opened the connection.
         opened: When the connection was begun, by the monotonic clock.
+        bytes_received: Bytes received from the peer, those of incomplete messages included.
     """
 
     bep: Connection
     address: str
     dialed: bool
     opened: float
+    bytes_received: int
 
     @property
     def peer_device_id(self) -> DeviceID:

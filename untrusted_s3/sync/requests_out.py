@@ -12,12 +12,20 @@ from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.sync.connection import PeerConnection
+from untrusted_s3.sync.recent_bytes import RecentBytes
 
 _GONE = "the connection to the peer is gone"
+# A request is lost when so many later ones, and twice those before it, were answered.
+_LOST_AFTER = 100
 
 
 class RequestsOut:
-    """Requests over one connection. `window` bounds the bytes that are requested and not here yet."""
+    """Requests over one connection.
+
+    `window` counts the bytes that are requested and not here yet. It is as large as what came lately and a little more:
+    requests for more would wait behind their own backlog on a slow line, and on a fast one it doubles with each round
+    trip.
+    """
 
     def __init__(self, connection: PeerConnection, window: Share, counters: Counters, settings: SyncSettings) -> None:
         self._connection = connection
@@ -25,7 +33,11 @@ class RequestsOut:
         self._counters = counters
         self._settings = settings
         self._responses: dict[int, asyncio.Future[ResponseReceived]] = {}
+        self._recent = RecentBytes(settings.request_memory)
+        # When the last response came, how many came before and with it, and how many bytes the connection had received.
         self._last_response = float("-inf")
+        self._response_count = 0
+        self._bytes_at_response = 0
         self._active = 0
         self._stopped = False
 
@@ -56,6 +68,10 @@ class RequestsOut:
         future = self._responses.pop(event.id, None)
         if future is not None and not future.done():
             self._last_response = _loop_time()
+            self._response_count += 1
+            self._bytes_at_response = self._connection.bytes_received
+            self._recent.add(self._last_response, len(event.data))
+            self._adapt_window()
             future.set_result(event)
 
     def stop(self) -> None:
@@ -73,6 +89,7 @@ class RequestsOut:
             self._window.close()
 
     async def _within_window(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> ResponseReceived:
+        self._adapt_window()
         await self._window.acquire(block.size)
         try:
             return await self._request(folder_id, name, number, block)
@@ -91,17 +108,30 @@ class RequestsOut:
         finally:
             self._responses.pop(request_id, None)
 
+    def _adapt_window(self) -> None:
+        room = self._settings.first_request_window + self._recent.total(_loop_time())
+        self._window.limit = min(room, self._settings.request_window)
+
     async def _response(self, future: asyncio.Future[ResponseReceived], size: int) -> ResponseReceived:
         """Wait for a block of `size` bytes.
 
-        Over a slow line a block comes after all that were requested before it. So the time that it may take is extended
-        by each response that comes meanwhile, and by what is requested.
+        Over a slow line a block comes after all that were requested before it, and takes its time itself. So each
+        response that comes meanwhile is progress, and so is each byte, up to as many as are requested. A block that
+        does not come while many others do is lost.
         """
         timeout, slowest = self._settings.request_timeout, self._settings.slowest_peer
         asked = _loop_time()
-        last = asked + timeout + self._window.used / slowest
+        bytes_when_asked = self._connection.bytes_received
+        lost_after = self._response_count + 2 * len(self._responses) + _LOST_AFTER
         while not future.done():
-            due = min(max(asked, self._last_response) + timeout + size / slowest, last)
+            if self._last_response > asked:
+                last_progress, bytes_before = self._last_response, self._bytes_at_response
+            else:
+                last_progress, bytes_before = asked, bytes_when_asked
+            came = min(self._connection.bytes_received - bytes_before, max(self._window.used, size))
+            due = last_progress + timeout + came / slowest
+            if self._response_count >= lost_after:
+                due = asked + timeout
             now = _loop_time()
             if now >= due:
                 raise BlockUnavailable(f"no answer within {now - asked:.0f} s")
