@@ -195,22 +195,8 @@ def bad(**changes: object) -> bytes:
     [
         ([plaintext("plain", sequence=1)], "not encrypted"),
         ([bad(name="x" * 10_000)], "not encrypted"),
-        ([bad(name="../" + encrypted_name("a"))], "not a clean relative path"),
-        ([bad(name="/etc/passwd")], "not a clean relative path"),
-        ([bad(name=encrypted_name("a") + "\0")], "not a clean relative path"),
-        ([bad(name="x" * 100_000)], "100000 characters"),
-        ([bad(block_offset=1999)], "a block at 1999 where 2000 is due"),
-        ([bad(block_offset=2001)], "a block at 2001 where 2000 is due"),
-        ([bad(block_offset=-2000)], "a block at -2000"),
-        ([bad(block_offset=2**63 - 1)], "a block at 9223372036854775807"),
-        ([bad(block_size=-1)], "a block of -1 bytes"),
-        ([bad(size=4999)], "do not add up"),
-        ([bad(size=2**63 - 1)], "do not add up"),
-        ([bad(size=-(2**63))], "negative size"),
-        ([bad(sequence=2), directory("b", sequence=1).raw], "do not rise"),
-        ([bad(sequence=-(2**63))], "do not rise"),
         ([bad() + b"\x82\x01\x00" * 10_000_000], "impossibly small blocks"),
-        ([bad(encrypted=bytes(2 * MIB))], "over the cap"),
+        ([b"not a file info"], "invalid FileInfo"),
         ([b""] * 20_001, "more than 20000 file infos"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -231,6 +217,39 @@ def test_an_index_that_no_syncthing_sends(
     assert gateway.folder(bucket_prefix)["sequence"] == 0
     assert set(stored_keys(gateway, f"folders/{bucket_prefix}/")) <= {"folder.json"}
     assert gateway.peak_memory() < before + 150 * MIB
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (bad(name="../" + encrypted_name("a")), "not a clean relative path"),
+        (bad(name="/etc/passwd"), "not a clean relative path"),
+        (bad(name=encrypted_name("a") + "\0"), "not a clean relative path"),
+        (bad(name="x" * 100_000), "100000 characters"),
+        (bad(block_offset=1999), "a block at 1999 where 2000 is due"),
+        (bad(block_offset=2001), "a block at 2001 where 2000 is due"),
+        (bad(block_offset=-2000), "a block at -2000"),
+        (bad(block_offset=2**63 - 1), "a block at 9223372036854775807"),
+        (bad(block_size=-1), "a block of -1 bytes"),
+        (bad(size=4999), "do not add up"),
+        (bad(size=2**63 - 1), "do not add up"),
+        (bad(size=-(2**63)), "negative size"),
+        (bad(encrypted=bytes(17 * MIB)), "over the cap"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_info_that_no_syncthing_sends_is_left_out_alone(
+    gateway: Gateway, connect: Connect, bucket_prefix: str, raw: bytes, reason: str
+) -> None:
+    peer = connect(0)
+    peer.share(bucket_prefix)
+    peer.announce(bucket_prefix, directory("before", sequence=5).raw, raw, directory("after", sequence=2).raw)
+    pump_until(lambda: gateway.folder(bucket_prefix)["sequence"] == 2, peer)
+    status = gateway.folder(bucket_prefix)
+    assert status["refused_files"] == 1
+    assert reason in status["refused_examples"][0]["reason"]
+    assert status["pending_files"] == 0
+    assert gateway.peer(str(peer.device_id))["connected"]
 
 
 @pytest.mark.parametrize(
