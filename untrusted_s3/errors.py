@@ -202,6 +202,14 @@ class DataError(UntrustedS3Error):
     """Something in the bucket does not follow the format."""
 
 
+class SegmentsMissing(DataError):
+    """Segments of a folder's log are missing, though later ones exist."""
+
+
+class LogWentBack(DataError):
+    """The store has lost the end of a folder's log, or has another one: it was put back to an earlier time."""
+
+
 class DecryptionFailed(DataError):
     """A ciphertext, name or token that the key did not make: altered, cut short, or made with another key."""
 

@@ -30,7 +30,7 @@ from tests.simulated import (
     inline_threads,
 )
 from tests.virtual_time import run_in_virtual_time
-from untrusted_s3.errors import StoreError
+from untrusted_s3.errors import DataError, StoreError
 from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.index.trimming import trim
 from untrusted_s3.store.format import FILE_UPLOAD_LIFETIME, SEGMENT_RETENTION
@@ -138,6 +138,8 @@ class World:
                 await self.look(gateway)
             except StoreError:
                 pass
+            except DataError:  # a gap that was noticed
+                self.gaps += 1
             self._clean_up()
 
     async def read(self, gateway: SimulatedGateway) -> None:
@@ -146,6 +148,8 @@ class World:
                 await self.look(gateway)
             except StoreError:
                 pass
+            except DataError:
+                self.gaps += 1
 
     async def trim(self) -> None:
         for _ in range(3):

@@ -31,8 +31,8 @@ class AgingBucket(S3Bucket):
 
     age_factor = 1.0
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
-        async for item in super().list(prefix):
+    async def list(self, prefix: str, start_after: str = "") -> AsyncIterator[ObjectSummary]:
+        async for item in super().list(prefix, start_after):
             yield ObjectSummary(item.key, item.size, item.age * self.age_factor)
 
     async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:

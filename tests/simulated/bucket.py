@@ -107,11 +107,13 @@ class SimulatedBucket:
             Call("size", key), lambda: len(self.store.objects[key].body) if key in self.store.objects else None
         )
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
+    async def list(self, prefix: str, start_after: str = "") -> AsyncIterator[ObjectSummary]:
         found = await self._call(
             Call("list", prefix),
             lambda: [
-                ObjectSummary(key, len(self.store.body(key)), self.store.age(key)) for key in self.store.keys(prefix)
+                ObjectSummary(key, len(self.store.body(key)), self.store.age(key))
+                for key in self.store.keys(prefix)
+                if key > start_after
             ],
         )
         for item in reversed(found):  # callers must not rely on an order

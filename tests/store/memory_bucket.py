@@ -44,9 +44,9 @@ class MemoryBucket:
     async def size(self, key: str) -> int | None:
         return len(self.objects[key]) if key in self.objects else None
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
+    async def list(self, prefix: str, start_after: str = "") -> AsyncIterator[ObjectSummary]:
         for key in sorted(self.objects):
-            if key.startswith(prefix):
+            if key.startswith(prefix) and key > start_after:
                 yield ObjectSummary(key, len(self.objects[key]), 0.0)
 
     async def list_directories(self, prefix: str) -> AsyncIterator[str]:

@@ -79,8 +79,8 @@ async def test_a_store_that_cannot_be_relied_on_fails(fault: str) -> None:
             body = await super().get(key, start, size)
             return body[::-1] if fault == "reads other bytes" else body
 
-        def list(self, prefix: str) -> Any:
-            return super().list("nothing" if fault == "lists late" else prefix)
+        def list(self, prefix: str, start_after: str = "") -> Any:
+            return super().list("nothing" if fault == "lists late" else prefix, start_after)
 
         async def delete(self, key: str) -> None:
             if fault != "keeps what was deleted":

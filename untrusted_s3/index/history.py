@@ -16,6 +16,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import BeforeHistory, DataError, NoSuchKey
 from untrusted_s3.index.checkpoint import read_checkpoint
 from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.log_end import is_end
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.index.segment_reader import SegmentReader
 from untrusted_s3.index.state import FolderState
@@ -107,6 +108,8 @@ async def segments_after(
                 yield found.position, found.segment
             elif max(await list_checkpoints(bucket, keys), default=0) >= found.position:
                 raise DataError(f"{keys.segment(found.position)} is missing; if it was deleted meanwhile, try again")
+            else:
+                await is_end(bucket, keys, found.position)  # raises where segments are missing
 
 
 async def _last_written(reader: SegmentReader, position: int) -> Segment | None:

@@ -20,6 +20,13 @@ These rules keep the log whole when several gateways write to one bucket. The na
    APPEND_LIFETIME after it was signed. Both together are far below SEGMENT_RETENTION. A look counts from before its
    request. Where a gateway's clock stands still or runs ahead, it signs in the past or in the future, and the store
    refuses both.
+6. A store may lose the end of a log: after a crash, or when it is put back to a snapshot. A gateway that goes on at
+   n + 1 would leave a gap, which readers take for the end. So a gateway reads segment n again and compares it with its
+   state, and lists what follows n + 1, when it begins, and before it appends or reads on after any request for the log
+   failed or something in the log was wrong. That is enough where a store does not lose what it has confirmed while it
+   answers every request: one that crashes or is put back does not answer for a while, and a gateway asks for n + 1
+   every few seconds. Ordinary appends and looks need no further request. Readers that meet the first missing segment
+   list what follows it when they begin.
 """
 
 from __future__ import annotations
@@ -28,14 +35,15 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed
+from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed, StoreError
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
 from untrusted_s3.index.entry import Entry, PeerCursor
+from untrusted_s3.index.log_end import check_last, is_end
 from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, encode_segment
 from untrusted_s3.index.segment_reader import SegmentRead, SegmentReader
@@ -76,6 +84,7 @@ class FolderLog:
         self._reader = SegmentReader(bucket, keys, settings, clock)
         self._lock = asyncio.Lock()
         self._last_look = float("-inf")
+        self._in_doubt = True  # whether the store may have lost the end of the log (rule 6)
         self._checkpoint_position = 0
         self._bytes_since_checkpoint = 0
         self._unreadable: dict[int, Exception] = {}  # why the checkpoints at these positions cannot be read
@@ -83,14 +92,15 @@ class FolderLog:
     async def load(self) -> None:
         """Bring the state up to the end of the log, starting from the newest checkpoint where that is ahead of it.
 
-        Raises DataError where a segment or a checkpoint is damaged, and StoreError.
+        Raises LogWentBack where the store has lost segments that the state reflects, SegmentsMissing where it has lost
+        others, another DataError where a segment or a checkpoint is damaged, and StoreError.
         """
-        async with self._lock:
+        async with self._working():
             await self._look()
 
     async def refresh(self) -> bool:
         """Apply the segments that other gateways have appended since the last look. Return whether there were any."""
-        async with self._lock:
+        async with self._working():
             before = self.state.position
             await self._look()
             return self.state.position != before
@@ -101,12 +111,21 @@ class FolderLog:
         Return whether there was something to write. The state then reflects every entry, or a newer one of the same
         name. Where this raises, the segment may be written nevertheless; appending again is harmless.
         """
-        async with self._lock:
+        async with self._working():
             return await self._append(entries, cursors)
+
+    @contextlib.asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        async with self._lock:
+            try:
+                yield
+            except (StoreError, DataError):
+                self._in_doubt = True
+                raise
 
     async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor]) -> bool:
         while True:
-            while self._is_behind or not self._looked_within(self._rules.append_lifetime):
+            while self._in_doubt or self._is_behind or not self._looked_within(self._rules.append_lifetime):
                 await self._look()
             entries = [entry for entry in entries if self.state.wants(entry.file_info)]
             if not entries and not cursors:
@@ -149,11 +168,16 @@ class FolderLog:
 
     async def _look(self) -> None:
         depth = 1
+        if self._in_doubt:
+            await check_last(self._bucket, self._keys, self._reader, self.state)
         while True:
             if not self._looked_within(self._rules.retention / 2):
                 await self._load_checkpoint()
                 depth = self._settings.read_ahead
-            if await self._read_on(depth):
+            if await self._read_on(depth) and (
+                not self._in_doubt or await is_end(self._bucket, self._keys, self.state.position + 1)
+            ):
+                self._in_doubt = False
                 return
 
     async def _read_on(self, depth: int) -> bool:

@@ -97,8 +97,11 @@ class Bucket(Protocol):
         """Return the object's size in bytes, or None if it does not exist."""
         ...
 
-    def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
-        """Yield all objects whose keys begin with `prefix`, in any order."""
+    def list(self, prefix: str, start_after: str = "") -> AsyncIterator[ObjectSummary]:
+        """Yield all objects whose keys begin with `prefix` and come after `start_after` as bytes, in any order.
+
+        A store may ignore `start_after`.
+        """
         ...
 
     def list_directories(self, prefix: str) -> AsyncIterator[str]:

@@ -23,11 +23,11 @@ class Node:
     age: float
 
 
-async def list_segments(bucket: Bucket, keys: FolderKeys) -> dict[int, ObjectSummary]:
-    """Return all log segments of a folder by their positions. Raises StoreError."""
+async def list_segments(bucket: Bucket, keys: FolderKeys, after: int = 0) -> dict[int, ObjectSummary]:
+    """Return all log segments of a folder after a position, by their positions. Raises StoreError."""
     found = {}
-    async for item in bucket.list(keys.segments):
-        if (position := keys.segment_position(item.key)) is not None:
+    async for item in bucket.list(keys.segments, keys.segment(after)):
+        if (position := keys.segment_position(item.key)) is not None and position > after:
             found[position] = item
     return found
 

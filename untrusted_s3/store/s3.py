@@ -206,8 +206,9 @@ class S3Bucket:
             return None
         return int(answer["ContentLength"])
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectSummary]:
-        async for page in self._pages(prefix):
+    async def list(self, prefix: str, start_after: str = "") -> AsyncIterator[ObjectSummary]:
+        start = {"StartAfter": self._key(start_after)} if start_after else {}
+        async for page in self._pages(prefix, **start):
             for item in page.get("Contents", []):
                 age = age_of(item.get("LastModified"), page["ResponseMetadata"]["HTTPHeaders"].get("date"))
                 yield ObjectSummary(self._relative(item["Key"]), item["Size"], age)
