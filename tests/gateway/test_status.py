@@ -17,6 +17,7 @@ from untrusted_s3.gateway.folders import ClosedFolder
 from untrusted_s3.gateway.peers import Peer, UnknownDevice
 from untrusted_s3.gateway.status import (
     any_folder_status,
+    any_peer_status,
     closed_folder_status,
     folder_status,
     peer_status,
@@ -165,6 +166,14 @@ def test_the_error_of_a_device_names_refused_folders_before_the_end_of_its_conne
     assert peer_status(DEVICE, peer)["error"] == "broke off"
     peer.refused = {"f": Refusal("Photos", "another password"), "g": Refusal("", "not encrypted")}
     assert peer_status(DEVICE, peer)["error"] == "folder 'Photos': another password; folder 'g': not encrypted"
+
+
+def test_a_device_whose_state_cannot_be_read_shows_an_error() -> None:
+    broken = Peer(PeerRecord(DEVICE, "laptop"), cast(Session, SimpleNamespace()))
+    status = any_peer_status(DEVICE, broken)
+    assert status.keys() == peer_status(DEVICE, Peer(PeerRecord(DEVICE))).keys()
+    assert status["device_id"] == str(DEVICE) and "AttributeError" in status["error"]
+    assert any_peer_status(DEVICE, Peer(PeerRecord(DEVICE))) == peer_status(DEVICE, Peer(PeerRecord(DEVICE)))
 
 
 def test_what_a_device_chooses_makes_no_long_status() -> None:

@@ -31,8 +31,8 @@ from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.gateway.status import (
     any_folder_status,
+    any_peer_status,
     closed_folder_status,
-    peer_status,
     redacted,
     task_status,
     unknown_status,
@@ -248,7 +248,7 @@ class Gateway:
                 *(any_folder_status(folder, failures.get(folder.record.folder_id)) for folder in self.folders),
                 *map(closed_folder_status, self.folders.closed),
             ],
-            "peers": [peer_status(device_id, peer) for device_id, peer in sorted(self.peers.accepted.items())],
+            "peers": [any_peer_status(device_id, peer) for device_id, peer in sorted(self.peers.accepted.items())],
             "unknown_devices": [
                 unknown_status(device_id, unknown) for device_id, unknown in self.peers.unknown.items()
             ],

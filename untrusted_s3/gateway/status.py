@@ -100,6 +100,16 @@ def redacted(value: Any) -> Any:
     return [redacted(inner) for inner in value] if isinstance(value, list) else value
 
 
+def any_peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
+    """Return the JSON of an accepted device, also of one whose state cannot be read."""
+    try:
+        return peer_status(device_id, peer)
+    except Exception as error:
+        empty = {"name": "", "connected": False, "address": "", "client": "", "folders": []}
+        text = f"the state of the device cannot be read: {type(error).__name__}: {error}"
+        return {"device_id": str(device_id), **empty, "error": text}
+
+
 def _refusals_text(refused: Mapping[str, Refusal]) -> str:
     """Return why folders are refused. A device can offer many, with labels of any length."""
     texts = [_refusal_text(one) for one in list(refused.items())[:_REFUSALS_SHOWN]]
