@@ -102,6 +102,26 @@ async def test_a_log_that_can_be_read_and_not_written(folder: Folder, bucket: Si
     assert folder.error is None
 
 
+async def test_a_log_whose_end_the_store_has_lost(folder: Folder, bucket: SimulatedBucket) -> None:
+    """The store is away, comes back without the last segment, and gets it back later."""
+    share(folder)
+    await announce(folder, 1)
+    await until(lambda: folder.own_index.max_sequence == 1)
+    (key,) = bucket.store.keys(KEYS.segments)
+    lost = bucket.store.objects.pop(key)
+    bucket.fault = lambda call: Fault.UNREACHABLE
+    await asyncio.sleep(LOG.poll_interval + 1)
+    bucket.fault = lambda call: None
+    await announce(folder, 2)
+    await until(lambda: "cannot be written" in str(folder.error) and "lost the end of the log" in str(folder.error))
+    await asyncio.sleep(10 * LOG.poll_interval)
+    assert "lost the end of the log" in str(folder.error)
+    assert bucket.store.keys(KEYS.segments) == []
+    bucket.store.objects[key] = lost
+    await until(lambda: folder.own_index.max_sequence == 2 and not folder.syncing)
+    assert folder.error is None
+
+
 async def test_a_lone_change_is_written_at_once(tmp_path: Path, bucket: SimulatedBucket) -> None:
     async with opened(tmp_path, bucket, LogSettings(segment_interval=1000.0)) as folder:
         share(folder)
