@@ -5,12 +5,14 @@ docs/untrusted-to-untrusted.md has the same steps for users.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.interop.key_holder import key_holder
 from tests.interop.sharing import PASSWORD, fetched_folder, share_folder
 from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion
 from tests.peers.gateway import Gateway
@@ -96,6 +98,12 @@ def test_a_native_untrusted_device(
             native.wait_completion(fresh.device_id, FOLDER)
             fresh.wait_folder(FOLDER, files=files)
             native.stop()
+            for one in (gateway, fresh):
+                with key_holder(one, FOLDER) as holder:
+                    # Deletions, which came through the native one, are opened and checked too.
+                    assert holder.run("verify").stdout.endswith(": no damage\n")
+                    listed = map(json.loads, holder.run("ls", "-R", "--deleted", "--json").stdout.splitlines())
+                    assert "sizes/1025 bytes" in [entry["path"] for entry in listed if entry.get("deleted")]
             for name, one in {"third": gateway, "fourth": fresh}.items():
                 with fetched_folder(trusted_binary, tmp_path / f"{name} home", one, FOLDER, tmp_path / name, files):
                     assert_same_tree(second, tmp_path / name)

@@ -92,6 +92,8 @@ def test_a_target_without_room_is_told_before(
     filled: list[str], run_cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Target, "free_bytes", lambda self: 1024)
+    # The disk of a target that does not exist is not known.
+    assert "warning" not in run_cli("restore", tmp_path / "target", "--dry-run", *filled).stderr
     done = run_cli("restore", tmp_path / "target", *filled)
     assert done.exit_code == 0
     assert "warning: the selection has 30" in done.stderr and "the target has room for 1.0 KiB" in done.stderr

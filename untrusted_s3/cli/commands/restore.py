@@ -118,10 +118,12 @@ async def _restore(
         folder = await stack.enter_async_context(opened_folder(bucket, key_holder))
         reader = await stack.enter_async_context(BlockReader(folder, reading))
         progress = selection.progress(folder)
-        if options.dry_run and not target.exists():
+        real_target = not options.dry_run or target.exists()
+        if not real_target:
             target = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # as empty as a new target
         opened = stack.enter_context(Target(target))
-        _warn_of_full_disk(opened, progress)
+        if real_target:
+            _warn_of_full_disk(opened, progress)
         run = Restoration(reader, opened, options, progress, list_path)
         if live_line is not None and not options.dry_run:
             await stack.enter_async_context(shown_progress(progress, "restored", live_line))
