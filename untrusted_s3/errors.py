@@ -99,6 +99,10 @@ class StateFolderUnusable(UsageError):
     """The folder of the local state cannot be written to."""
 
 
+class StateFolderInUse(UsageError):
+    """Another process uses the folder of the local state."""
+
+
 class EmbeddedStoreMissing(UsageError):
     """The program of the embedded store is not installed."""
 

@@ -28,6 +28,8 @@ class StoreSettings:
         control_connections: How many connections for other requests are kept open.
         concurrent_parts: How many parts of a local file are sent or received at once.
         concurrent_deletions: How many objects are deleted at once.
+        conditional_writes: Whether writes that need a free key carry `If-None-Match: *`. Without it no other process
+            may write to the bucket: the key is looked at before.
     """
 
     timeout: float = 60.0
@@ -42,6 +44,7 @@ class StoreSettings:
     control_connections: int = 16
     concurrent_parts: int = 4
     concurrent_deletions: int = 32
+    conditional_writes: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ class Answer:
 
 
 @contextmanager
-def http_server(answer: Callable[[Request], Answer | None]) -> Iterator[str]:
+def http_server(answer: Callable[[Request], Answer | None], context: ssl.SSLContext | None = None) -> Iterator[str]:
     """A server that answers each request as told, or closes the connection for None; gives its URL."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -61,10 +62,12 @@ def http_server(answer: Callable[[Request], Answer | None]) -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"{'https' if context else 'http'}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gzip
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,15 @@ from typing import Any
 import pytest
 
 from tests.store.http_server import Answer, Request, http_server
-from untrusted_s3.errors import AnswerTooLong, DataError, StoreError, StoreRedirects, StoreRefused, StoreUnreachable
+from untrusted_s3.errors import (
+    AnswerTooLong,
+    DataError,
+    PreconditionFailed,
+    StoreError,
+    StoreRedirects,
+    StoreRefused,
+    StoreUnreachable,
+)
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.connection import S3Credentials, connect
@@ -235,3 +244,31 @@ async def test_no_error_tells_a_signed_url_if_nobody_listens(operation: Operatio
         with pytest.raises(StoreUnreachable, match="connection refused") as caught:
             await operation(bucket, tmp_path / "file")
     assert has_no_secret(caught.value)
+
+
+@every_operation
+async def test_a_single_writer_sends_no_condition(operation: Operation, tmp_path: Path) -> None:
+    """Backblaze B2 answers 501 to `If-None-Match`."""
+    conditions: list[str] = []
+
+    def reply(request: Request) -> Answer:
+        conditions.extend(name for name in request.headers if name.lower().startswith("if-"))
+        conditions.extend(["in the URL"] if "if-none-match" in request.path else [])
+        return Answer(404 if request.method == "HEAD" else 200, b"", {"ETag": "t"})
+
+    settings = dataclasses.replace(SETTINGS, conditional_writes=False)
+    with http_server(reply) as url:
+        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, S3Credentials("access", "secret")), settings)
+        with contextlib.suppress(StoreError):
+            await operation(bucket, tmp_path / "file")
+        await bucket.close()
+    assert conditions == []
+
+
+async def test_a_single_writer_still_does_not_replace_what_is_there() -> None:
+    with http_server(lambda request: Answer(200)) as url:
+        settings = dataclasses.replace(SETTINGS, conditional_writes=False)
+        bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, S3Credentials("access", "secret")), settings)
+        with pytest.raises(PreconditionFailed):
+            await bucket.put("key", [b"body"], if_none_match=True)
+        await bucket.close()

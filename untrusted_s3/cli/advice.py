@@ -21,6 +21,7 @@ from untrusted_s3.errors import (
     NoSuchBucket,
     NoSuchFolder,
     PathTaken,
+    StateFolderInUse,
     StateFolderUnusable,
     WrongPassphrase,
 )
@@ -50,6 +51,7 @@ _ADVICE: Final[Mapping[type, str | Callable[[Any], str]]] = {
     NoSuchBucket: "check --store, or create the bucket with --create-bucket",
     NoSuchFolder: "untrusted-s3 folders list shows the folders",
     PathTaken: "--overwrite replaces files and symlinks",
+    StateFolderInUse: "stop that gateway, or choose another folder with --state",
     StateFolderUnusable: "choose another with --state",
     WrongPassphrase: (
         "give the one that the identity was made with; if it is lost, choose another --identity-name and accept the"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
@@ -14,11 +15,15 @@ from untrusted_s3.store.s3 import S3Bucket
 
 
 @asynccontextmanager
-async def open_bucket(options: StoreOptions, *, own_server: bool = False) -> AsyncIterator[S3Bucket]:
+async def open_bucket(
+    options: StoreOptions, *, own_server: bool = False, single_writer: bool = False
+) -> AsyncIterator[S3Bucket]:
     """Open the bucket for as long as the context lasts.
 
     Starts the embedded store unless it runs. With `own_server`, an embedded store that runs already is an error,
-    because it would end with the gateway that started it. Raises UsageError, StoreRefused or StoreUnreachable.
+    because it would end with the gateway that started it. With `single_writer`, no request is conditional.
+
+    Raises UsageError, StoreRefused or StoreUnreachable.
     """
     with ExitStack() as stack:
         location, endpoint_url, credentials = options.location, options.endpoint_url, None
@@ -32,7 +37,7 @@ async def open_bucket(options: StoreOptions, *, own_server: bool = False) -> Asy
             endpoint_url,
             credentials,
             create_bucket=options.create_bucket,
-            settings=options.settings.store,
+            settings=dataclasses.replace(options.settings.store, conditional_writes=not single_writer),
         )
         try:
             yield bucket

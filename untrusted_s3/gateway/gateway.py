@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -142,8 +142,10 @@ class Gateway:
 
     # Life
 
-    async def start(self) -> None:
+    async def start(self, trial: Awaitable[object] | None = None) -> None:
         """Open every folder of the store, then listen and dial.
+
+        `trial` is a trial of the store: it is waited for, and its error raised, before anybody can connect.
 
         A folder or a record that cannot be read stops no other one. Raises AddressUnavailable if a port is in use,
         StateFolderUnusable if the local state cannot be written, StoreError or DataError if the store cannot be read.
@@ -156,6 +158,8 @@ class Gateway:
         self._state_directory = store_directory(self._settings.state_directory, store.store_id)
         await self.peers.load()
         await self.folders.open_all()
+        if trial is not None:
+            await trial
         await self._listener.start()
         upkeep = self._settings.tuning.upkeep
         interval = upkeep.heartbeat_interval

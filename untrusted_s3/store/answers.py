@@ -98,7 +98,8 @@ def _phrase(error: BaseException) -> str:
     """Return what happened: by the system's error number or OpenSSL's verdict if there is one, else by its class."""
     for cause in _chain(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({cause.verify_message})"
+            verdict = getattr(cause, "verify_message", "")
+            return f"its certificate is not trusted{f' ({verdict})' if verdict else ''}"
         if isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
             return os.strerror(cause.errno).lower()
     for kind in type(error).__mro__:

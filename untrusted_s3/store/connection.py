@@ -15,6 +15,7 @@ from botocore.httpsession import URLLib3Session
 from untrusted_s3.errors import InvalidEndpoint, UsageError
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.boto_http import BotoHTTP
+from untrusted_s3.store.credentials import FixedResolver, RenewableCredentials
 from untrusted_s3.store.network import Network, proxies_for
 from untrusted_s3.store.s3_errors import translate
 
@@ -36,12 +37,28 @@ class S3Credentials:
 
 @dataclass(frozen=True, slots=True)
 class S3Connection:
-    """A boto3 client, its HTTP, and the credentials that it signs with; boto3 refreshes them if they are temporary."""
+    """A boto3 client, its HTTP, and the credentials that it signs with.
+
+    boto3 refreshes them if they are temporary. If they come from the environment, they can be fetched again.
+    """
 
     client: S3Client
     credentials: Credentials
     http: BotoHTTP
     network: Network
+    renewable: RenewableCredentials | None = None
+
+    @property
+    def generation(self) -> int:
+        """How often the credentials were replaced."""
+        return self.renewable.generation if self.renewable is not None else 0
+
+    def renew(self, used: int) -> bool:
+        """Fetch fresh credentials, because those of generation `used` were refused. May block.
+
+        Return whether there are other ones.
+        """
+        return self.renewable is not None and self.renewable.renew(used)
 
     def close(self) -> None:
         """Close all connections."""
@@ -73,6 +90,14 @@ def connect(
     )
     try:
         core = botocore.session.get_session()
+        source = None
+        if credentials is None:
+            resolver = core.get_component("credential_provider")
+            first = resolver.load_credentials()
+            if first is None:
+                raise NoCredentialsError
+            source = RenewableCredentials(first, resolver.load_credentials)
+            core.register_component("credential_provider", FixedResolver(source))
         session = boto3.session.Session(
             aws_access_key_id=credentials.access_key if credentials else None,
             aws_secret_access_key=credentials.secret_key if credentials else None,
@@ -92,7 +117,7 @@ def connect(
         }
         http = BotoHTTP(URLLib3Session(**options))
         http.attach(client)
-        return S3Connection(client, found, http, network)
+        return S3Connection(client, found, http, network, source)
     except InvalidRegionError as error:
         raise UsageError(str(error)) from error
     except ValueError as error:

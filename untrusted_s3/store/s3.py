@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from xml.sax.saxutils import escape
 
 from yarl import URL
 
-from untrusted_s3.errors import AnswerTooLong, NoSuchKey, StoreError, StoreRefused, StoreUnreachable, UploadLost
+from untrusted_s3.errors import (
+    AccessDenied,
+    AnswerTooLong,
+    CredentialsRefused,
+    NoSuchKey,
+    PreconditionFailed,
+    StoreError,
+    StoreRefused,
+    StoreUnreachable,
+    UploadLost,
+)
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.answers import error_code
 from untrusted_s3.store.bucket import MAX_WHOLE_OBJECT, Buffer, MultipartUpload, ObjectSummary, UploadedPart
@@ -27,6 +38,9 @@ from untrusted_s3.store.presign import Presigner
 from untrusted_s3.store.retries import retry
 from untrusted_s3.store.s3_errors import age_of, check_clock, refusal
 from untrusted_s3.store.transfer import receive_parts, send_parts
+from untrusted_s3.threads import in_thread
+
+Result = TypeVar("Result")
 
 _DEFAULTS = StoreSettings()
 
@@ -129,7 +143,21 @@ class S3Bucket:
 
     async def call(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """Send one S3 operation on the bucket, given by boto3's name, and return the answer. Raises StoreError."""
-        return await retry(lambda: self._control.call(operation, **parameters), self._settings)
+        return await self._repeat(lambda: self._control.call(operation, **parameters))
+
+    async def _repeat(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """Repeat a request that the store did not answer, and once one that it refused for the credentials."""
+
+        async def with_fresh_credentials() -> Result:
+            used = self._connection.generation
+            try:
+                return await attempt()
+            except (CredentialsRefused, AccessDenied):
+                if not await in_thread(self._connection.renew, used):
+                    raise
+                return await attempt()
+
+        return await retry(with_fresh_credentials, self._settings)
 
     def _key(self, key: str) -> str:
         return self.location.prefix + key
@@ -171,16 +199,30 @@ class S3Bucket:
                 raise StoreUnreachable(f"{what}: {len(body)} bytes instead of {size}")
             return body
 
-        return await retry(attempt, self._settings)
+        return await self._repeat(attempt)
 
     async def put(
         self, key: str, body: Sequence[Buffer], *, if_none_match: bool = False, lifetime: int | None = None
     ) -> None:
+        if if_none_match and not self._settings.conditional_writes:
+            if await self.size(key) is not None:
+                raise PreconditionFailed(f"PUT {key}: the key is taken")
+            if_none_match = False
         headers = _CONDITION_HEADERS if if_none_match else {}
-        # Signed once for all tries: the store's clock must refuse a late one.
         lifetime = self._settings.put_lifetime if lifetime is None else lifetime
+        deadline = time.monotonic() + lifetime
+        # Signed once for all tries: the store's clock must refuse a late one.
+        signed = self._connection.generation
         url = self.presigner.put(self._key(key), lifetime, headers)
-        await retry(lambda: self._data.send("PUT", url, f"PUT {key}", body, headers), self._settings)
+
+        async def attempt() -> None:
+            nonlocal signed, url
+            if signed != self._connection.generation:  # the store refused the credentials, and so the write
+                signed = self._connection.generation
+                url = self.presigner.put(self._key(key), max(int(deadline - time.monotonic()), 1), headers)
+            await self._data.send("PUT", url, f"PUT {key}", body, headers)
+
+        await self._repeat(attempt)
 
     async def put_once(self, url: URL, key: str, body: Sequence[Buffer]) -> None:
         """Send one PUT to a URL of the presigner. Raises StoreError."""
@@ -192,7 +234,7 @@ class S3Bucket:
             answer = await self._data.send("PUT", url, f"PUT {key}", body)
             return required(answer.headers, "ETag", f"upload_part {key}")
 
-        return await retry(attempt, self._settings)
+        return await self._repeat(attempt)
 
     # Objects
 
@@ -331,7 +373,7 @@ class S3Bucket:
             Key=self._key(key),
             UploadId=upload_id,
             MultipartUpload={"Parts": parts},
-            **_CONDITION_PARAMETERS,
+            **(_CONDITION_PARAMETERS if self._settings.conditional_writes else {}),
         )
 
     async def abort_multipart_upload(self, key: str, upload_id: str) -> None:

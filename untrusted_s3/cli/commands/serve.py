@@ -6,6 +6,7 @@ import asyncio
 import shlex
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ from untrusted_s3.cli.store import open_bucket
 from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.gateway.settings import GatewaySettings
+from untrusted_s3.gateway.state_lock import lock_state
 from untrusted_s3.settings import DEFAULT_HISTORY, MIN_HISTORY
-from untrusted_s3.store.probe import probe_conditional_writes
+from untrusted_s3.store.probe import probe_conditional_writes, probe_presigned_expiry
 from untrusted_s3.units import DAY, MIB
 
 _WATCHER = "inform the operator"
@@ -161,6 +163,11 @@ def _watcher(context: click.Context, always_welcome: bool) -> Callable[[Gateway]
     return watch
 
 
+async def _cancel(task: asyncio.Task[str]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def _serve(
     store: StoreOptions,
     identity: IdentityOptions,
@@ -169,13 +176,18 @@ async def _serve(
     watch: Callable[[Gateway], Coroutine[Any, Any, None]],
 ) -> None:
     signals = StopSignals(settings.tuning.upkeep.same_signal)
-    async with open_bucket(store, own_server=True) as bucket:
-        # The embedded store is known to support them, and the probe would take seconds there.
-        if store.location is not None and not single_writer:
-            await probe_conditional_writes(bucket)
+    async with open_bucket(store, own_server=True, single_writer=single_writer) as bucket, AsyncExitStack() as stack:
+        stack.enter_context(lock_state(settings.state_directory))
+        trial = None
+        # The embedded store is known to pass, and the probes would take seconds there.
+        if store.location is not None:
+            if not single_writer:
+                await probe_conditional_writes(bucket)
+            trial = asyncio.create_task(probe_presigned_expiry(bucket))
+            stack.push_async_callback(_cancel, trial)
         gateway = Gateway(bucket, await identity.open(bucket), settings)
         try:
-            await gateway.start()
+            await gateway.start(trial)
             signals.graceful = True
             gateway.supervisor.start(_WATCHER, partial(watch, gateway))
             await signals.stop.wait()
