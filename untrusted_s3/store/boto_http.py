@@ -52,13 +52,16 @@ class BotoHTTP:
         self._session.close()
 
     def _send(self, request: AWSPreparedRequest, **parameters: Any) -> Any:
-        request.stream_output = True  # the body is read below
+        streams, request.stream_output = request.stream_output, True  # the body is read below
         response = self._session.send(request)
         what = f"{request.method} request"
         try:
             refused = response.status_code >= 300
             headers: Any = response.headers
             self._note_region(headers.get("x-amz-bucket-region", ""))
+            if streams and not refused:  # get_object: the caller reads as much as it wants
+                check_head(response.status_code, headers, what)
+                return response
             if request.method == "HEAD":
                 check_head(response.status_code, headers, what, has_body=False)
                 body: bytes | None = b""
