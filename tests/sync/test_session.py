@@ -18,6 +18,7 @@ from tests.file_infos import deleted, directory, encrypted_name, file, plaintext
 from tests.simulated import SimulatedBucket
 from tests.sync.fakes import has
 from tests.sync.host import SETTINGS, THEIR_INDEX, TOKEN, FakeHost, offered
+from tests.sync.wire import Wire
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import IndexState
@@ -523,3 +524,26 @@ def count_cluster_configs(transport: BEPTransport, number: int, sent: list[int])
         return send(folders, now)
 
     transport.bep.cluster_config = counted  # type: ignore[method-assign]
+
+
+async def test_many_messages_of_one_peer_do_not_hold_up_others(tmp_path: Path) -> None:
+    """Between two messages that wait already, everything else gets its turn."""
+    host, wire = FakeHost(OURS, SimulatedBucket(), tmp_path), Wire(THEIRS.device_id)
+    host.accepts = PeerRecord(THEIRS.device_id, "peer")
+    session = Session(host, wire)
+    session.secured()
+    session.received(events.HelloReceived("peer", "c", "v1", 1))
+    request = events.RequestReceived(1, "f", "name", 0, 2000, b"", False)
+    for _ in range(100):
+        session.received(request)
+    at_each_turn: list[int] = []
+
+    async def other() -> None:
+        while host.memory.messages.used:
+            at_each_turn.append(host.memory.messages.used)
+            await asyncio.sleep(0)
+
+    await other()
+    assert len(set(at_each_turn)) > 50
+    session.end("the test is over")
+    await host.stop()
