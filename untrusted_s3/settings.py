@@ -148,7 +148,7 @@ class SyncSettings:
             folders.
         pull_retry_interval: The pause before a failed pull is tried again; it doubles with each failure of the file,
             and while the store fails.
-        max_pull_retry_interval: The longest such pause while the store fails.
+        max_pull_retry_interval: The longest such pause when it is not the peers that failed.
         max_failure_interval: The longest such pause of a file that no peer gives.
         kept_failures: How many failed pulls of a folder are kept in memory with their pauses.
         request_window: The most bytes of blocks that are requested of a peer and not here yet.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.file_infos import device
-from untrusted_s3.errors import BlockUnavailable
+from untrusted_s3.errors import BlockUnavailable, UploadLost
 from untrusted_s3.index.pending import Pending
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.sync.failures import Failures
@@ -42,6 +42,17 @@ def test_pauses_double_up_to_an_hour() -> None:
     pauses = [after - before for before, after in itertools.pairwise(times)]
     assert pauses[:4] == [5, 10, 20, 40]
     assert pauses[-1] == SETTINGS.max_failure_interval
+
+
+def test_what_is_not_the_fault_of_peers_is_tried_more_often() -> None:
+    failures, now, pauses = Failures(SETTINGS), 0.0, []
+    for _ in range(10):
+        failures.add(entry(1), "name", [A], UploadLost("the upload is gone"), now)
+        assert failures.next_due is not None
+        pauses.append(failures.next_due - now)
+        now = failures.next_due
+        failures.release(now)
+    assert pauses == [5, 10, 20, 40, *[SETTINGS.max_pull_retry_interval] * 6]
 
 
 def test_more_failures_than_are_kept_become_rare_as_well() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.pending import Pending
 from untrusted_s3.settings import SyncSettings
 
@@ -34,7 +35,8 @@ class Failure:
 
 
 class Failures:
-    """The failed pulls of a folder, by name hash. The pause before the next try doubles with each failure of a file.
+    """The failed pulls of a folder, by name hash. The pause before the next try doubles with each failure of a file,
+    up to `max_failure_interval` where no peer gives it, else up to `max_pull_retry_interval`.
 
     The number of files that are kept is bounded. When there are more, those that are forgotten are tried again whenever
     others are, and the pauses of all new ones grow from one time to the next.
@@ -62,11 +64,14 @@ class Failures:
         tries = known.tries if known is not None and known.version == entry.version else 0
         tries = max(tries, self._least_tries) + 1
         # Not 2**tries, which may become too large for a float.
-        pause = self._settings.pull_retry_interval
+        settings = self._settings
+        peers_failed = isinstance(error, BlockUnavailable)
+        longest = settings.max_failure_interval if peers_failed else settings.max_pull_retry_interval
+        pause = settings.pull_retry_interval
         for _ in range(tries - 1):
-            pause = min(2 * pause, self._settings.max_failure_interval)
-            if pause == self._settings.max_failure_interval:
+            if pause >= longest:
                 break
+            pause = min(2 * pause, longest)
         due = now + pause
         self._failures[entry.name_hash] = Failure(name, entry.version, frozenset(devices), error, tries, due)
         if len(self._failures) > self._settings.kept_failures:
