@@ -126,7 +126,9 @@ WRONG = [
     ["UPDATE files SET kind = 1 WHERE sequence = 1"],
     ["UPDATE files SET kind = 'file' WHERE sequence = 1"],
     ["UPDATE files SET version = x'ff' WHERE sequence = 1"],
-    ["UPDATE files SET version = x'' WHERE sequence = 1", "UPDATE files SET version = x'0a040801100f'"],
+    ["UPDATE files SET version = x'' WHERE sequence = 1"],
+    ["UPDATE files SET version = substr(version, 2) WHERE sequence = 1"],
+    ["UPDATE files SET version = x'0a040801100f'"],
     ["UPDATE files SET content_hash = '../../other' WHERE sequence = 1"],
     ["UPDATE files SET content_hash = x'00' WHERE sequence = 1"],
     ["UPDATE files SET content_hash = NULL WHERE sequence = 1"],
@@ -172,6 +174,13 @@ def test_what_no_gateway_writes_is_refused(statements: list[str], tmp_path: Path
 @pytest.mark.parametrize("size", [0, 10, 100, 107, 108, 4096, 8192])
 def test_a_file_that_is_cut_off(size: int, tmp_path: Path) -> None:
     assert not check(tmp_path, sound()[:size])
+
+
+@pytest.mark.parametrize("at", [18, 19])
+def test_a_file_that_sqlite_only_reads(at: int, tmp_path: Path) -> None:
+    body = bytearray(sound())
+    body[at] = 3
+    assert not check(tmp_path, bytes(body))
 
 
 def test_a_file_with_more_behind_it(tmp_path: Path) -> None:

@@ -90,6 +90,9 @@ def _check_header(path: Path) -> None:
     pages = int.from_bytes(header[28:32], "big")
     if page_size < _MIN_PAGE_SIZE or page_size & (page_size - 1) or pages * page_size != path.stat().st_size:
         raise _Wrong(f"is not a checkpoint: it does not consist of {pages} pages of {page_size} bytes")
+    # Format versions that SQLite also writes, and no table for moving pages.
+    if header[18:20] not in (b"\1\1", b"\2\2") or any(header[52:56]):
+        raise _Wrong("is not a checkpoint: it has another file format")
     # So the schema has no page but the first.
     if header[100] != _LEAF or int.from_bytes(header[103:105], "big") > _MAX_SCHEMA_CELLS:
         raise _Wrong("is not a checkpoint: it has another schema")
@@ -190,7 +193,7 @@ def _check_files(connection: sqlite3.Connection, last: int) -> list[int]:
             expected = 2 if message.deleted else 0 if message.type == pb.FILE else 1
             if kind != expected or size != (0 if kind else message.size):
                 raise _Wrong(f"has another kind or size for {name!r} than its file info")
-            if version not in raw and pb.Vector.FromString(version) != message.version:
+            if version != message.version.SerializeToString() and pb.Vector.FromString(version) != message.version:
                 raise _Wrong(f"has another version of {name!r} than its file info")
             if content_hash is not None and not is_object_name(content_hash):
                 raise _Wrong(f"has an object for {name!r} with a name that no object has")
