@@ -63,8 +63,6 @@ TASK_OWNERS = {
     "untrusted_s3.read_ahead": "the reads that are ahead of one consumer",
     "untrusted_s3.cli.progress": "the progress line of one command",
     "untrusted_s3.cli.signals": "the work of one command, which a signal cancels",
-    "untrusted_s3.objects.assembly": "the requests for one object",
-    "untrusted_s3.objects.multipart_writer": "the parts of one object",
     "untrusted_s3.cli.commands.serve": "the trial of the store, which ends before the gateway listens",
     "untrusted_s3.store.folder_removal": "the deletions of one removal",
     "untrusted_s3.vault.concurrency": "the files of one command",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store.bucket import Buffer
+from untrusted_s3.supervisor import TaskSet
 
 # A block source: returns the block with a number. Raises BlockUnavailable if it cannot be had now.
 FetchBlock = Callable[[int, pb.BlockInfo], Awaitable[memoryview]]
@@ -81,15 +81,12 @@ class Assembly:
         self._previous = previous
         self._coalesced_get_size = coalesced_get_size
         self._last: _Chunk | None = None
-        self._tasks: set[asyncio.Task[memoryview]] = set()
+        self._tasks = TaskSet()
         self.size = self._data_size + len(self._trailer)
 
     async def close(self) -> None:
         """Cancel what has not arrived, and wait until it has ended."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
     def whole_blocks(self, start: int, end: int) -> range | None:
         """Return the numbers of the blocks that a range consists of.
@@ -121,9 +118,9 @@ class Assembly:
             first, number = number, self._end_of_run(number, end)
             start, stop = self._offset(first), self._offset(number)
             if self._previous is not None and self._previous.has(first):
-                data = self._run(self._previous.get(start, stop))
+                data = self._tasks.start(self._previous.get(start, stop))
             else:
-                data = self._run(self._fetch(first))
+                data = self._tasks.start(self._fetch(first))
             yield _Chunk(start, stop, data)
 
     def _end_of_run(self, first: int, end: int) -> int:
@@ -142,17 +139,6 @@ class Assembly:
 
     async def _fetch(self, number: int) -> memoryview:
         return await self._fetch_block(number, self._blocks[number])
-
-    def _run(self, work: Coroutine[Any, Any, memoryview]) -> asyncio.Task[memoryview]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[memoryview]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # raised where the range is awaited, if it still is
 
     def _offset(self, number: int) -> int:
         """Return where a block begins; for the number after the last one, the end of the data."""

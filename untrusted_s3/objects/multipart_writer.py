@@ -23,6 +23,7 @@ from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket, UploadedPart
 from untrusted_s3.store.multipart import part_ranges
+from untrusted_s3.supervisor import TaskSet
 
 _logger = structlog.get_logger()
 
@@ -84,7 +85,7 @@ class MultipartWriter:
         self._ranges = dict(enumerate(part_ranges(assembly.size, part_size), 1))
         self._upload_id = ""
         self._parts: dict[int, _Part] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._error: BaseException | None = None
 
     async def run(self) -> tuple[int, ...]:
@@ -142,16 +143,13 @@ class MultipartWriter:
             for number, (start, end) in self._ranges.items():
                 if number not in self._parts:
                     await self._begin_part(number, start, end)
-            await self._all_ended()
+            await self._tasks.join()
         except WriteStopped as error:
             self._error = self._error or error
             if not self._superseded():
-                await self._all_ended()
+                await self._tasks.join()
         finally:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._tasks.cancel()
         if self._error is not None:
             raise self._error
 
@@ -197,13 +195,9 @@ class MultipartWriter:
         self._counters.object_bytes_written.inc(requested.end - requested.start)
 
     def _run(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
+        return self._tasks.start(work, self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
         if not task.cancelled():
             error = task.exception()
             self._error = self._error or error
@@ -212,10 +206,6 @@ class MultipartWriter:
         # In a callback because a task that is cancelled before its first step does not run at all.
         self._transfers.memory.release(requested.end - requested.start)
         requested.cancel()
-
-    async def _all_ended(self) -> None:
-        while self._tasks:
-            await asyncio.wait(self._tasks)
 
     async def _crc32c(self, number: int) -> int:
         """Return the checksum of a part; it is read back from the object if the gateway has not seen its bytes."""
