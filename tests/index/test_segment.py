@@ -16,7 +16,7 @@ from tests.file_infos import deleted, device, directory, entry, file, plaintext
 from untrusted_s3.bep import bep_pb2 as bep
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import parse_file_info
-from untrusted_s3.errors import DataError, FolderRefused, RemoteProtocolError
+from untrusted_s3.errors import DataError, FileInfoRefused, FolderRefused, RemoteProtocolError
 from untrusted_s3.index import segment_pb2 as pb
 from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
 from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, MAX_TIME_MS, Segment, decode_segment, encode_segment
@@ -212,7 +212,7 @@ def test_fields_of_an_entry_out_of_range(wrong: dict[str, Any]) -> None:
         lambda info: setattr(info.blocks[0], "size", 5),
         lambda info: setattr(info.blocks[0], "hash", b"a token of another length"),
         lambda info: setattr(info, "name", "another form of encrypted names"),
-        lambda info: setattr(info, "encrypted", bytes(2 << 20)),
+        lambda info: setattr(info, "encrypted", bytes(17 << 20)),
     ],
     ids=["no blocks", "block size", "token", "name", "long"],
 )
@@ -221,7 +221,7 @@ def test_limits_for_peers_do_not_apply_to_the_log(change: Callable[[bep.FileInfo
     info = bep.FileInfo.FromString(file("a").raw)
     change(info)
     raw = info.SerializeToString()
-    with pytest.raises((RemoteProtocolError, FolderRefused)):
+    with pytest.raises((RemoteProtocolError, FileInfoRefused, FolderRefused)):
         parse_file_info(raw)
     message = pb.Segment(**SOUND, entries=[pb.Entry(file_info=raw)])
     (found,) = decode_segment(sealed(message.SerializeToString()), KEY).entries
