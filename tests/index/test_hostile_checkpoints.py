@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from tests.file_infos import deleted, device, directory, entry, file
 from tests.index.gateways import KEYS, contents
 from tests.simulated import SimulatedBucket, SimulatedStore, fast_directory
-from untrusted_s3.errors import DataError
+from untrusted_s3.bep import bep_pb2 as bep
+from untrusted_s3.errors import DataError, StateDamaged
 from untrusted_s3.index.checkpoint import read_checkpoint
 from untrusted_s3.index.checkpoint_check import check_copy
 from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
@@ -155,6 +156,7 @@ WRONG = [
     ["UPDATE meta SET value = 9e18 WHERE key = 'time_ms'"],
     ["UPDATE meta SET value = 0 WHERE key = 'sequence'"],
     ["INSERT INTO meta VALUES ('more', 1)"],
+    [f"UPDATE meta SET value = {2**63 - 1} WHERE key = 'sequence'"],
     ["UPDATE cursors SET device_id = x'00' WHERE sequence = 5"],
     ["UPDATE cursors SET index_id = '-1'"],
     ["UPDATE cursors SET index_id = ' 1'"],
@@ -206,6 +208,13 @@ def test_rows_that_an_index_hides(tmp_path: Path) -> None:
     connection.execute("UPDATE meta SET value = 99 WHERE key = 'sequence'")
     connection.close()
     assert not check(tmp_path, path.read_bytes())
+
+
+def test_a_block_outside_the_data(tmp_path: Path) -> None:
+    wrong = bep.FileInfo.FromString(file("a").raw)
+    wrong.blocks[0].size = 0
+    raw = wrong.SerializeToString().hex()
+    assert not check(tmp_path, changed(tmp_path, f"UPDATE files SET file_info = x'{raw}' WHERE sequence = 1"))
 
 
 async def test_the_one_before_serves(tmp_path: Path) -> None:
@@ -281,3 +290,34 @@ def test_damaged_bytes(data: st.DataObject) -> None:
         flip(data.draw, body)
     with fast_directory() as folder:
         check(folder, bytes(body))
+
+
+@pytest.mark.parametrize(
+    ("statement", "taken"),
+    [
+        ("UPDATE files SET size = size", True),
+        ("CREATE VIEW endless AS SELECT 1", False),
+        ("UPDATE files SET size = -1 WHERE sequence = 1", False),
+        ("UPDATE files SET size = size + 1 WHERE sequence = 1", False),
+        ("UPDATE meta SET value = value + 1 WHERE key = 'files'", False),
+        (EXCHANGED, True),
+    ],
+    ids=["sound", "view", "range", "sum", "total", "exchanged file infos"],
+)
+def test_a_gateway_leaves_the_comparison_with_file_infos_to_the_reading(
+    tmp_path: Path, statement: str, taken: bool
+) -> None:
+    path = tmp_path / "state.sqlite"
+    path.write_bytes(changed(tmp_path, statement))
+    if not taken:
+        with pytest.raises(DataError, match=KEY):
+            check_copy(path, 2, KEY, entries=False)
+        return
+    check_copy(path, 2, KEY, entries=False)
+    if statement is EXCHANGED:
+        with pytest.raises(DataError, match=KEY):
+            check_copy(path, 2, KEY)
+        state = FolderState(path)
+        with pytest.raises((StateDamaged, DataError)):
+            state.entry(file("a").name)
+        state.close()

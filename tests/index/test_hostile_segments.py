@@ -10,6 +10,7 @@ import struct
 from typing import Any
 
 import crc32c
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from untrusted_s3.errors import DataError
 from untrusted_s3.index import segment_pb2 as pb
 from untrusted_s3.index.entry import PeerCursor
 from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, Segment, decode_segment, encode_segment
-from untrusted_s3.index.state import FolderState
+from untrusted_s3.index.state import MAX_BYTES, FolderState
 
 EXAMPLES = int(os.environ.get("UNTRUSTED_S3_EXAMPLES", "150"))
 KEY = "folders/f/log/00000000000000000001"
@@ -100,7 +101,8 @@ def check(body: bytes) -> None:
         try:
             state.apply(1, segment)
         except DataError:
-            assert segment.first_sequence != 1
+            sizes = sum(found.file_info.message.size for found in segment.entries)
+            assert segment.first_sequence != 1 or sizes > MAX_BYTES
         else:
             newest = {found.file_info.name: found for found in segment.entries}
             assert all(state.entry(name) == found for name, found in newest.items())
@@ -126,3 +128,17 @@ def test_a_made_up_message(message: bytes) -> None:
 @given(mutated(st.sampled_from(SOUND)))
 def test_damaged_bytes(body: bytes) -> None:
     check(body)
+
+
+def test_sizes_that_add_up_to_more_than_can_be() -> None:
+    entries = [
+        pb.Entry(file_info=bep.FileInfo(name=name, encrypted=b"x", size=2**62).SerializeToString()) for name in "abc"
+    ]
+    message = pb.Segment(writer=bytes(32), append_id=bytes(16), first_sequence=1, entries=entries)
+    segment = decode_segment(sealed(message.SerializeToString()), KEY)
+    with fast_directory() as folder:
+        state = FolderState(folder / "state.sqlite")
+        with pytest.raises(DataError, match="bytes"):
+            state.apply(1, segment)
+        assert state.position == 0
+        state.close()

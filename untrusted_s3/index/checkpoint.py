@@ -37,16 +37,19 @@ async def write_checkpoint(bucket: Bucket, keys: FolderKeys, state: FolderState)
     return position
 
 
-async def read_checkpoint(bucket: Bucket, keys: FolderKeys, position: int, state: FolderState) -> None:
+async def read_checkpoint(
+    bucket: Bucket, keys: FolderKeys, position: int, state: FolderState, *, check_entries: bool = True
+) -> None:
     """Replace the local state by the checkpoint of a position. Until then the local state serves.
 
+    `check_entries` is for `checkpoint_check.check_copy`.
     Raises NoSuchKey, another StoreError, or DataError where the checkpoint is damaged; the local state then stays.
     """
     key = keys.checkpoint(position)
     with tempfile.TemporaryDirectory(dir=state.path.parent, prefix=CHECKPOINT_PREFIX) as directory:
         fresh = Path(directory, STATE_FILE)
         await bucket.download_file(key, fresh)
-        await asyncio.to_thread(_check, fresh, position, key)
+        await asyncio.to_thread(_check, fresh, position, key, check_entries)
         state.replace(fresh)
 
 
@@ -58,7 +61,7 @@ def _write_copy(state: FolderState, path: Path) -> int:
     return position
 
 
-def _check(path: Path, position: int, key: str) -> None:
+def _check(path: Path, position: int, key: str, entries: bool) -> None:
     """Check a downloaded checkpoint and cut its checksum off. Raises DataError."""
     size = path.stat().st_size - _CHECKSUM_SIZE
     with path.open("rb") as file:
@@ -66,7 +69,7 @@ def _check(path: Path, position: int, key: str) -> None:
         if size <= 0 or _crc32c_of(path, size) != file.read():
             raise DataError(f"{key} is damaged: its checksum does not match")
     os.truncate(path, size)
-    check_copy(path, position, key)
+    check_copy(path, position, key, entries=entries)
 
 
 def _crc32c_of(path: Path, size: int) -> bytes:

@@ -82,7 +82,7 @@ def read_file_info(raw: bytes) -> FileInfo:
     _check_file_info(message)
     file_info = FileInfo(raw, message)
     if file_info.has_data:
-        _check_blocks(message)
+        check_blocks(message)
     return file_info
 
 
@@ -116,7 +116,8 @@ def _check_object(content_hash: str, object_size: int, part_size: int, parts: in
         raise ValueError(f"an object of {object_size} bytes in parts of {part_size} has {due} of them, not {parts}")
 
 
-def _check_blocks(message: pb.FileInfo) -> None:
+def check_blocks(message: pb.FileInfo) -> None:
+    """Check that all blocks of a file are within its data. Raises ValueError."""
     for block in message.blocks:
         if block.offset < 0 or block.size <= 0 or block.offset + block.size > message.size:
             raise ValueError(f"{message.name!r}: a block of {block.size} bytes at {block.offset} is not in the data")

@@ -72,8 +72,13 @@ class FolderLog:
         settings: LogSettings = _SETTINGS,
         clock: Callable[[], float] = time.time,
         rules: LogRules = LOG_RULES,
+        *,
+        check_entries: bool = True,
     ) -> None:
-        """Make a log that is not loaded yet. `clock` gives seconds since 1970 UTC."""
+        """Make a log that is not loaded yet. `clock` gives seconds since 1970 UTC.
+
+        `check_entries` says whether all entries of a checkpoint are compared with their file infos when it is loaded.
+        """
         self.state = state
         self._bucket = bucket
         self._keys = keys
@@ -81,6 +86,7 @@ class FolderLog:
         self._settings = settings
         self._clock = clock
         self._rules = rules
+        self._check_entries = check_entries
         self._reader = SegmentReader(bucket, keys, settings, clock)
         self._lock = asyncio.Lock()
         self._last_look = float("-inf")
@@ -211,7 +217,7 @@ class FolderLog:
             if newest <= self.state.position:
                 break
             try:
-                await read_checkpoint(self._bucket, self._keys, newest, self.state)
+                await read_checkpoint(self._bucket, self._keys, newest, self.state, check_entries=self._check_entries)
                 _logger.info("checkpoint loaded", position=newest)
                 break
             except NoSuchKey as error:

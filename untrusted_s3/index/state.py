@@ -60,6 +60,8 @@ INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET
 """
 # Bytes of parsed entries that are kept where no account is given.
 _PARSED_ENTRIES = 4 * MIB
+# More than any store holds, and what SQLite can keep.
+MAX_BYTES = 2**62
 COUNTERS = ("files", "directories", "deleted")
 _KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
 
@@ -166,6 +168,8 @@ class FolderState:
                 self._replace(sequence, entry, meta)
             for cursor in segment.cursors:
                 self._connection.execute(_SET_CURSOR, (cursor.device_id.raw, str(cursor.index_id), cursor.sequence))
+            if meta["bytes"] > MAX_BYTES:
+                raise DataError(f"with log segment {position}, the folder has {meta['bytes']} bytes, which cannot be")
             meta |= {"position": position, "sequence": segment.last_sequence, "time_ms": segment.time_ms}
             self._connection.executemany("UPDATE meta SET value = ?2 WHERE key = ?1", meta.items())
             self._connection.execute("COMMIT")

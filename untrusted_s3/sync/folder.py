@@ -67,7 +67,7 @@ class Folder:
         delete_others(directory)
         self._damage = asyncio.Event()
         self._state, self._pending = _open_files(directory, self._damage.set, memory)
-        self._log = FolderLog(bucket, self._keys, self._state, own_id, settings.log)
+        self._log = FolderLog(bucket, self._keys, self._state, own_id, settings.log, check_entries=False)
         self._writer = LogWriter(
             record.folder_id,
             self._log,
