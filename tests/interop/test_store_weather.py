@@ -31,7 +31,7 @@ from tests.peers.fault_proxy import (
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import build_awkward_tree, count_files, random_file
-from untrusted_s3.settings import LogSettings, Settings, StoreSettings, SyncSettings, UpkeepSettings
+from untrusted_s3.settings import HTTPSettings, LogSettings, Settings, StoreSettings, SyncSettings, UpkeepSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.units import MIB
 
@@ -44,6 +44,7 @@ HURRIED = Settings(
     log=LogSettings(poll_interval=0.5, max_append_delay=1.0),
     sync=SyncSettings(pull_retry_interval=0.5, max_pull_retry_interval=2.0),
     upkeep=UpkeepSettings(heartbeat_interval=1.0, stop_timeout=3.0),
+    http=HTTPSettings(store_check_lifetime=0.0),
 )
 # `WEATHER_AWAY_SECONDS=600` uses the default settings.
 AWAY_SECONDS = float(os.environ.get("WEATHER_AWAY_SECONDS", "8"))
@@ -217,6 +218,7 @@ def test_the_store_is_away_for_long(
         first.scan(FOLDER)
         gateway.wait_for("the error", lambda: gateway.folder(FOLDER)["state"] == "error")
         gateway.wait_for("blocks asked for in vain", lambda: gateway.logged("object not read"))
+        gateway.wait_for("the store to be missed", lambda: not is_ready(gateway))
         received = 0
         while time.monotonic() - left < AWAY_SECONDS:
             time.sleep(0.5)
