@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.virtual_time import virtual_time
 from untrusted_s3.errors import NoSuchKey, StoreError, StoreRefused, StoreUnreachable
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.retries import retry
@@ -50,8 +51,16 @@ async def test_an_answer_is_final(error: type[StoreError]) -> None:
     assert attempts.calls == 1
 
 
+@virtual_time
 async def test_a_store_that_hangs_is_not_asked_again() -> None:
-    attempts = Attempts(100, seconds=0.05)
+    attempts = Attempts(100, seconds=60.0)
     with pytest.raises(StoreUnreachable):
-        await retry(attempts, StoreSettings(tries=4, retry_delay=0.0, timeout=0.05))
+        await retry(attempts, StoreSettings(tries=4, retry_delay=0.0, timeout=30.0))
     assert attempts.calls == 1
+
+
+@virtual_time
+async def test_a_store_that_answers_in_time_is_asked_again() -> None:
+    attempts = Attempts(2, seconds=10.0)
+    assert await retry(attempts, StoreSettings(tries=4, retry_delay=0.0, timeout=30.0)) == "done"
+    assert attempts.calls == 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -19,12 +18,13 @@ async def retry(attempt: Callable[[], Awaitable[Result]], settings: StoreSetting
 
     It is not called again once `settings.timeout` has passed, so that the caller learns soon that a store hangs.
     """
-    began = time.monotonic()
+    now = asyncio.get_running_loop().time
+    began = now()
     for number in range(settings.tries - 1):
         try:
             return await attempt()
         except StoreUnreachable:
-            if time.monotonic() - began >= settings.timeout:
+            if now() - began >= settings.timeout:
                 raise
         # Full jitter: many writers that failed together must not come back together.
         await asyncio.sleep(random.uniform(0, settings.retry_delay * 2**number))  # noqa: S311
