@@ -120,7 +120,19 @@ def test_signing_parameters_go_wherever_they_stand(url_end: str, value: Any) -> 
             assert str(value) not in redact_text(text)
 
 
-@given(st.text().filter(lambda text: "=" not in text))
+@given(user=st.uuids(), password=st.uuids(), at=st.sampled_from(["", "@", "%40", ":"]))
+def test_the_user_and_password_of_a_url_go(user: Any, password: Any, at: str) -> None:
+    for end in ("/path", "/", "", "?a=b", ": refused", " refused", "'", "/a@b"):
+        shown = redact_text(f"cannot connect to proxy http://{user}:{at}{password}@proxy.example:3128{end}")
+        assert shown == f"cannot connect to proxy http://{REDACTED}@proxy.example:3128{end}"
+
+
+def test_a_path_with_an_at_sign_stays() -> None:
+    for text in ("https://s3.example/a@b", "mail to a@b", "https://s3.example?a@b", "https://s3.example, a@b"):
+        assert redact_text(text) == text
+
+
+@given(st.text().filter(lambda text: "=" not in text and "://" not in text))
 def test_other_texts_stay(text: str) -> None:
     assert redact_text(text) == text
     assert redact_text(f"GET /a?prefix=x&{text}") == f"GET /a?prefix=x&{text}"

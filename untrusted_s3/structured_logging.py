@@ -1,7 +1,7 @@
 """Structured logs on standard error: readable on a terminal, JSON lines elsewhere.
 
 No secret gets into a log: values under names such as `password` or `token` are replaced, and so are the signing
-parameters of presigned URLs anywhere in a line.
+parameters of presigned URLs, and the user and password of a URL, anywhere in a line.
 """
 
 from __future__ import annotations
@@ -27,11 +27,18 @@ _QUERY = r"[^\s\"'<>\\\x00-\x1f]*"
 _SIGNING = r"(?:X-Amz-(?:Signature|Credential|Security-Token)|Signature|Credential|AWSAccessKeyId)"
 _SIGNED_QUERY = re.compile(rf"\?(?=(?:{_QUERY}&)?{_SIGNING}=){_QUERY}", re.IGNORECASE)
 _SIGNED_PARAMETER = re.compile(rf"\b({_SIGNING})=[^\s\"'<>\\&,\x00-\x1f]+", re.IGNORECASE)
+# The last @ before the path, the query or the end: a password may contain an @ that nobody escaped.
+_USER_INFO = re.compile(r"(?<=://)[^\s\"'<>/?#\x00-\x1f]*@")
 
 
 def redact_text(text: str) -> str:
-    """Return the text without query strings of presigned URLs and without signing parameters that stand alone."""
-    return _SIGNED_PARAMETER.sub(rf"\1={REDACTED}", _SIGNED_QUERY.sub(f"?{REDACTED}", text))
+    """Return the text without secrets of URLs.
+
+    These are the query strings of presigned URLs, signing parameters that stand alone, and users and passwords, as the
+    URLs of proxies have them.
+    """
+    text = _SIGNED_PARAMETER.sub(rf"\1={REDACTED}", _SIGNED_QUERY.sub(f"?{REDACTED}", text))
+    return _USER_INFO.sub(f"{REDACTED}@", text)
 
 
 def redact_secrets(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -76,7 +76,7 @@ def assert_history_is_whole(gateway: Gateway, folder: str) -> None:
         for entry in segment.entries:
             assert (entry.stored is not None) is entry.file_info.has_data, (key, entry)
             if entry.stored is not None:
-                name = keys.object(entry.file_info.name, entry.stored.content_hash)
+                name = keys.object(entry.file_info.name, entry.stored.object_name)
                 assert stored.get(name) == entry.stored.size, (key, name)
     assert sequence == gateway.folder(folder)["sequence"]
 

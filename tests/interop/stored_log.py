@@ -49,7 +49,7 @@ def check_log(gateway: Gateway, folder: str, *, contents: bool = False) -> dict[
                 newest[name] = entry
                 assert (entry.stored is not None) == entry.file_info.has_data
                 if entry.stored is not None:
-                    key = keys.object(name, entry.stored.content_hash)
+                    key = keys.object(name, entry.stored.object_name)
                     assert sizes.get(key.removeprefix(keys.base)) == entry.stored.size, f"{key}: {entry.stored}"
                     objects[key] = entry
         if contents:

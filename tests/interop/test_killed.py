@@ -271,7 +271,7 @@ def _outcome(log: dict[str, Entry]) -> dict[str, object]:
         name: (
             entry.file_info.message.version.SerializeToString(),
             entry.file_info.message.deleted,
-            entry.stored and (entry.stored.content_hash, entry.stored.part_size),
+            entry.stored and (entry.stored.object_name, entry.stored.part_size),
         )
         for name, entry in log.items()
     }

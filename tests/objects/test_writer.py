@@ -108,7 +108,7 @@ async def test_any_request_may_fail(file_info: FileInfo, fault: Fault) -> None:
         if fault is not Fault.EMPTIED:  # else it may have another key
             check_stored(bucket.store, file_info, stored, LARGE_PART if file_info is LARGE else 0)
         else:
-            assert bucket.store.body(object_key(file_info)[: -len(content_hash(file_info))] + stored.content_hash) == (
+            assert bucket.store.body(object_key(file_info)[: -len(content_hash(file_info))] + stored.object_name) == (
                 object_body(file_info)
             )
         writing.check_all_is_released()
@@ -229,7 +229,7 @@ async def test_something_else_under_the_key_is_not_adopted(
     damaged = damage(object_body(file_info))
     store.put(key, damaged)
     stored = await writing(file_info)
-    assert stored.content_hash == f"{content_hash(file_info)}-1"
+    assert stored.object_name == f"{content_hash(file_info)}-1"
     assert (store.body(key), store.body(f"{key}-1")) == (damaged, object_body(file_info))
     # As a gateway does that lost its state before it named the object in the log.
     assert await writing(file_info) == stored

@@ -162,10 +162,10 @@ async def test_the_log_is_sound_and_leads_to_the_newest_state(bucket: MemoryBuck
 def test_objects(bucket: MemoryBucket, name: str, stored: StoredObject, position: int) -> None:
     segment = decode_segment(bucket.objects[KEYS.segment(position)], "key")
     (file_info,) = (entry.file_info for entry in segment.entries if entry.file_info.name == name)
-    body = bucket.objects[KEYS.object(name, stored.content_hash)]
+    body = bucket.objects[KEYS.object(name, stored.object_name)]
     assert len(body) == stored.size
     assert crc32c_of([body]) == stored.part_crc32c[0]
-    assert content_hash(file_info) == stored.content_hash[:32]
+    assert content_hash(file_info) == stored.object_name[:32]
     check_trailer(body[file_info.message.size :], file_info)
 
 

@@ -92,9 +92,9 @@ def check_log(store: SimulatedStore) -> None:
                 assert entry.stored is None
                 continue
             assert entry.stored is not None
-            body = store.body(KEYS.object(entry.file_info.name, entry.stored.content_hash))
+            body = store.body(KEYS.object(entry.file_info.name, entry.stored.object_name))
             message = entry.file_info.message
             assert body[: message.size] == b"".join(map(data_of, message.blocks))
             assert len(body) == entry.stored.size
             trailer = parse_file_info(body[message.size : -4])
-            assert content_hash(trailer) == content_hash(entry.file_info) == entry.stored.content_hash.partition("-")[0]
+            assert content_hash(trailer) == content_hash(entry.file_info) == entry.stored.object_name.partition("-")[0]

@@ -121,7 +121,7 @@ class StoredFolder:
     def object_key(self, entry: Entry) -> str:
         """Return the key of a file's object."""
         assert entry.stored is not None
-        return self.keys.object(entry.file_info.name, entry.stored.content_hash)
+        return self.keys.object(entry.file_info.name, entry.stored.object_name)
 
     def _real(self, path: str, kind: pb.FileInfoType, mode: int, modified_ns: int) -> pb.FileInfo:
         self._counter += 1

@@ -272,7 +272,7 @@ async def test_a_repaired_object_has_a_longer_key(tmp_path: Path) -> None:
     stored = await stored_folder(bucket, tmp_path)
     entry = await stored.file("file", b"x")
     assert entry.stored is not None
-    longer = StoredObject(entry.stored.content_hash + "-1a", entry.stored.size, 0, (0,))
+    longer = StoredObject(entry.stored.object_name + "-1a", entry.stored.size, 0, (0,))
     await stored.append(LogEntry(entry.file_info, longer))
     async with open_folder(bucket, FOLDER_ID, PASSWORD) as folder:
         found = folder.entry("file")

@@ -56,7 +56,7 @@ async def download_objects(bucket: Bucket, folder_id: str, stored: StoredFolder,
     keys = FolderKeys.of(folder_id)
     for name, entry in stored.entries.items():
         if entry.stored is not None:
-            key = keys.object(name, entry.stored.content_hash)
+            key = keys.object(name, entry.stored.object_name)
             path = to / keys.relative(key)
             path.parent.mkdir(parents=True, exist_ok=True)
             await bucket.download_file(key, path)

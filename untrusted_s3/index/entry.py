@@ -22,13 +22,13 @@ class StoredObject:
     """The object with a file's data.
 
     Attributes:
-        content_hash: The object's name: the last segment of its key.
+        object_name: The last segment of its key.
         size: The bytes of the object, trailer included.
         part_size: The bytes of each part but the last; 0 for an object of a single PUT.
         part_crc32c: The CRC-32C of each part, in order.
     """
 
-    content_hash: str
+    object_name: str
     size: int
     part_size: int
     part_crc32c: tuple[int, ...]
@@ -56,21 +56,21 @@ class PeerCursor:
     sequence: int
 
 
-def read_entry(raw: bytes, content_hash: str, object_size: int, part_size: int, part_crc32c: Sequence[int]) -> Entry:
-    """Parse and check the fields of an entry of a log or a state. `content_hash` is empty where there is no object.
+def read_entry(raw: bytes, object_name: str, object_size: int, part_size: int, part_crc32c: Sequence[int]) -> Entry:
+    """Parse and check the fields of an entry of a log or a state. `object_name` is empty where there is no object.
 
     Anybody who can write to the bucket can write entries. The limits for messages of peers do not apply here: they may
     change, and the log must stay readable. Raises ValueError for an entry that no gateway writes.
     """
     file_info = read_file_info(raw)
-    if not content_hash:
+    if not object_name:
         if object_size or part_size or part_crc32c:
             raise ValueError(f"the entry of {file_info.name!r} names no object, but its size or checksums")
         return Entry(file_info, None)
     if not file_info.has_data:
         raise ValueError(f"the entry of {file_info.name!r} has an object, and no data")
-    _check_object(content_hash, object_size, part_size, len(part_crc32c), file_info.message.size)
-    return Entry(file_info, StoredObject(content_hash, object_size, part_size, tuple(part_crc32c)))
+    _check_object(object_name, object_size, part_size, len(part_crc32c), file_info.message.size)
+    return Entry(file_info, StoredObject(object_name, object_size, part_size, tuple(part_crc32c)))
 
 
 def read_file_info(raw: bytes) -> FileInfo:
@@ -103,10 +103,10 @@ def is_clean_path(name: str) -> bool:
     return "\0" not in name and _UNCLEAN.isdisjoint(name.split("/"))
 
 
-def _check_object(content_hash: str, object_size: int, part_size: int, parts: int, data_size: int) -> None:
+def _check_object(object_name: str, object_size: int, part_size: int, parts: int, data_size: int) -> None:
     """Check what an entry says of an object with `data_size` bytes of data. Raises ValueError."""
-    if not is_object_name(content_hash):
-        raise ValueError(f"{content_hash[:100]!r} is no object name")
+    if not is_object_name(object_name):
+        raise ValueError(f"{object_name[:100]!r} is no object name")
     if not data_size < object_size <= MAX_OBJECT_SIZE:
         raise ValueError(f"an object of {object_size} bytes cannot hold {data_size} bytes of data")
     if not 0 <= part_size <= MAX_OBJECT_SIZE:

@@ -107,7 +107,7 @@ def _encode_entry(entry: Entry) -> pb.Entry:
         return pb.Entry(file_info=entry.file_info.raw)
     return pb.Entry(
         file_info=entry.file_info.raw,
-        content_hash=entry.stored.content_hash,
+        content_hash=entry.stored.object_name,
         object_size=entry.stored.size,
         part_size=entry.stored.part_size,
         part_crc32c=entry.stored.part_crc32c,

@@ -200,7 +200,7 @@ class FolderState:
                 kind,
                 size,
                 message.version.SerializeToString(),
-                stored.content_hash if stored else None,
+                stored.object_name if stored else None,
                 stored.size if stored else None,
                 stored.part_size if stored else None,
                 struct.pack(f">{len(stored.part_crc32c)}I", *stored.part_crc32c) if stored else None,

@@ -166,5 +166,5 @@ class ObjectWriter:
     def _previous_object(self, previous: Entry | None, file_info: FileInfo) -> PreviousObject | None:
         if previous is None or previous.stored is None:
             return None
-        key = self._keys.object(file_info.name, previous.stored.content_hash)
+        key = self._keys.object(file_info.name, previous.stored.object_name)
         return PreviousObject(self._bucket, key, previous.stored, previous.file_info, file_info)

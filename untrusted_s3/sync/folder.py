@@ -205,7 +205,7 @@ class Folder:
         if entry is None or not matches(request, entry):
             return None
         assert entry.stored is not None
-        return self._keys.object(entry.file_info.name, entry.stored.content_hash)
+        return self._keys.object(entry.file_info.name, entry.stored.object_name)
 
     # Peers
 

@@ -147,6 +147,6 @@ def _object_key(entry: LogEntry, keys: FolderKeys) -> str:
     if stored is None:
         raise DataError("the log names no object with its data")
     # The log is not encrypted: the key must stay below the folder's objects whatever it says.
-    if not is_object_name(stored.content_hash) or stored.size <= entry.file_info.message.size:
+    if not is_object_name(stored.object_name) or stored.size <= entry.file_info.message.size:
         raise DataError("the log names an object that cannot be its data")
-    return keys.object(entry.file_info.name, stored.content_hash)
+    return keys.object(entry.file_info.name, stored.object_name)
