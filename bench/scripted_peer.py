@@ -29,6 +29,7 @@ class RawPeer:
         self._socket = open_socket(device)
         self._tls = TLSConnection(make_context(identity), TLSRole.CLIENT)
         self._bep = Connection(0)
+        self._bep.skip_unasked = False
         self._events: list[events.Event] = []
         while not self._tls.handshake_complete:
             self._exchange()

@@ -47,7 +47,7 @@ MESSAGES: dict[str, tuple[bytes, events.Event]] = {
     ),
     "response": (
         encode_frame(pb.RESPONSE, pb.Response(id=3, data=b"block", code=pb.GENERIC).SerializeToString()),
-        events.ResponseReceived(3, memoryview(b"block"), pb.GENERIC),
+        events.UnaskedResponseSkipped(),
     ),
     "download progress": (encode_frame(pb.DOWNLOAD_PROGRESS, b"\x0a\x01f"), events.DownloadProgressReceived()),
     "ping": (encode_frame(pb.PING, b""), events.PingReceived()),
@@ -194,7 +194,6 @@ FAULTS = {
             (pb.INDEX, "Index"),
             (pb.INDEX_UPDATE, "Index"),
             (pb.REQUEST, "Request"),
-            (pb.RESPONSE, "Response"),
             (pb.CLOSE, "Close"),
         ]
     },
@@ -216,9 +215,23 @@ def test_faults_close_the_connection(data: bytes, match: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a/../b", "a//b", "a/", "a\0b", "a" * 100_000])
 def test_requests_for_unclean_names(name: str) -> None:
-    request = pb.Request(folder="docs", name=name, size=1064)
-    with pytest.raises(RemoteProtocolError):
-        receive(ready(), encode_frame(pb.REQUEST, request.SerializeToString()))
+    request = pb.Request(id=7, folder="docs", name=name, size=1064)
+    (event,) = receive(ready(), encode_frame(pb.REQUEST, request.SerializeToString()))
+    assert isinstance(event, events.UnanswerableRequestReceived)
+    assert event.id == 7
+
+
+@pytest.mark.parametrize("request_id", [0, 1, -1, 2**31 - 1, -(2**31)])
+def test_requests_for_names_that_are_no_utf8(request_id: int) -> None:
+    body = pb.Request(id=request_id, folder="docs", name="name", size=1064).SerializeToString()
+    (event,) = receive(ready(), encode_frame(pb.REQUEST, body.replace(b"name", b"n\xff\xfee")))
+    assert isinstance(event, events.UnanswerableRequestReceived)
+    assert event.id == request_id
+
+
+def test_requests_that_are_no_messages() -> None:
+    with pytest.raises(RemoteProtocolError, match="invalid Request"):
+        receive(ready(), encode_frame(pb.REQUEST, b"\x08"))
 
 
 @pytest.mark.parametrize("size", [0, 1, constants.MAX_REQUEST_SIZE])
@@ -230,9 +243,9 @@ def test_requests_may_lack_the_hash(size: int) -> None:
 
 @pytest.mark.parametrize("size", [-1, -(2**31), constants.MAX_REQUEST_SIZE + 1, 2**31 - 1])
 def test_requests_of_impossible_size(size: int) -> None:
-    request = pb.Request(folder="docs", name="n", size=size)
-    with pytest.raises(RemoteProtocolError, match=f"a request for {size} bytes"):
-        receive(ready(), encode_frame(pb.REQUEST, request.SerializeToString()))
+    request = pb.Request(id=7, folder="docs", name="n", size=size)
+    (event,) = receive(ready(), encode_frame(pb.REQUEST, request.SerializeToString()))
+    assert event == events.UnanswerableRequestReceived(7, f"a request for {size} bytes")
 
 
 # Receiving: states
@@ -423,6 +436,8 @@ def test_two_connections_understand_each_other() -> None:
         events.RequestReceived(request_id, "docs", "name", 0, 1064, b"t" * constants.TOKEN_SIZE, False)
     ]
     response = b"".join(one.response(4, b"data", pb.NO_SUCH_FILE, 0.0))
+    assert receive(other, response) == [events.UnaskedResponseSkipped()]
+    other.skip_unasked = False
     assert receive(other, response) == [events.ResponseReceived(4, memoryview(b"data"), pb.NO_SUCH_FILE)]
     assert receive(other, one.handle_timer(90.0)) == [events.PingReceived()]
     assert receive(other, one.close("bye", 0.0)) == [events.CloseReceived("bye")]
@@ -625,9 +640,68 @@ def test_what_is_buffered_of_messages_that_nobody_asked_for() -> None:
     assert connection.buffered == 992
     receive(connection, LARGE[1000:], 1.0)
     assert connection.buffered == 0
-    response = encode_frame(pb.RESPONSE, bytes(1000))
-    receive(connection, response[:500], 1.0)
+    response = encode_frame(pb.RESPONSE, bytes(1_000_000))
+    receive(connection, response[:500_008], 1.0)
+    assert connection.buffered == 500_000, "nothing was asked for"
+
+
+def ask(connection: Connection, size: int = 100_000, now: float = 0.0) -> int:
+    block = pb.BlockInfo(offset=0, size=size, hash=bytes(constants.TOKEN_SIZE))
+    return connection.request("docs", "n", 0, block, now)[0]
+
+
+def response_to(request_id: int, size: int, *, compressed: bool = False) -> bytes:
+    body = pb.Response(id=request_id, data=bytes(size)).SerializeToString()
+    if not compressed:
+        return encode_frame(pb.RESPONSE, body)
+    packed: bytes = len(body).to_bytes(4, "big") + lz4.block.compress(body, store_size=False)
+    header = pb.Header(type=pb.RESPONSE, compression=pb.LZ4).SerializeToString()
+    return len(header).to_bytes(2, "big") + header + len(packed).to_bytes(4, "big") + packed
+
+
+def test_of_a_response_only_what_exceeds_our_requests_counts_as_buffered() -> None:
+    connection = ready(0.0)
+    ask(connection)
+    response = encode_frame(pb.RESPONSE, bytes(1_000_000))
+    receive(connection, response[:100_000])
     assert connection.buffered == 0
+    receive(connection, response[100_000:600_000])
+    assert 498_000 < connection.buffered < 500_000
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("first", [0, 1, 200, 2**31 - 1])
+def test_a_response_counts_once(first: int, compressed: bool) -> None:
+    connection = ready(0.0, Connection(0.0, first_request_id=first))
+    other = first ^ 1
+    assert receive(connection, response_to(first, 1064, compressed=compressed)) == [events.UnaskedResponseSkipped()]
+    assert ask(connection, 1064) == first
+    assert receive(connection, response_to(other, 1064, compressed=compressed)) == [events.UnaskedResponseSkipped()]
+    (event,) = receive(connection, response_to(first, 1064, compressed=compressed))
+    assert event == events.ResponseReceived(first, memoryview(bytes(1064)), pb.NO_ERROR)
+    assert receive(connection, response_to(first, 1064, compressed=compressed)) == [events.UnaskedResponseSkipped()]
+
+
+def test_a_response_that_cannot_be_decoded() -> None:
+    connection = ready()
+    ask(connection)
+    with pytest.raises(RemoteProtocolError, match="invalid Response"):
+        receive(connection, encode_frame(pb.RESPONSE, b"\x08\x00\x0a\x7f"))
+
+
+def test_a_response_that_nobody_waits_for_any_more() -> None:
+    connection = ready(0.0)
+    request_id = ask(connection)
+    connection.request_ended(request_id)
+    assert receive(connection, response_to(request_id, 10)) == [events.UnaskedResponseSkipped()]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_unasked_responses_are_not_decoded(compressed: bool) -> None:
+    connection = ready(0.0)
+    frame = bytearray(response_to(5, 2000, compressed=compressed))
+    frame[-1000 if not compressed else -2 :] = b"\xff" * (1000 if not compressed else 2)
+    assert receive(connection, bytes(frame)) == [events.UnaskedResponseSkipped()]
 
 
 def test_our_pings_do_not_put_giving_up_off() -> None:

@@ -21,6 +21,7 @@ from untrusted_s3.bep.framing import (
     encode_frame,
     encode_hello,
     frame_head,
+    lz4_start,
 )
 from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError
 from untrusted_s3.units import MIB
@@ -326,3 +327,18 @@ def test_lz4_truncated() -> None:
 def test_lz4_fault_in_a_frame() -> None:
     with pytest.raises(RemoteProtocolError, match="does not decompress"):
         list(FrameDecoder().receive_data(frame_bytes(header(pb.INDEX, pb.LZ4), b"\0\0\0\x0a\xff\xff")))
+
+
+@given(
+    st.binary(max_size=300)
+    | st.builds(lambda one, times: one * times, st.binary(min_size=1, max_size=9), st.integers(0, 99))
+)
+def test_the_start_of_an_lz4_message_is_found_without_the_rest(body: bytes) -> None:
+    packed = len(body).to_bytes(4, "big") + lz4.block.compress(body, store_size=False)
+    for count in (0, 1, 16, 1000):
+        assert lz4_start(packed, count) == body[:count]
+
+
+@given(st.binary(max_size=64), st.integers(0, 64))
+def test_the_start_of_damaged_lz4_is_short(data: bytes, count: int) -> None:
+    assert len(lz4_start(data, count)) <= count

@@ -56,6 +56,7 @@ class Recorder:
         self.transport = new_transport(
             identity, lambda transport: self, dialed=dialed, settings=settings, unadmitted=unadmitted
         )
+        self.transport.bep.skip_unasked = False
         self.heard: list[events.Event] = []
         self.is_secured = False
         self.is_buffered = 0

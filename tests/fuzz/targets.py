@@ -114,6 +114,7 @@ def _conversation(opening: bytes, data: bytes) -> None:
 def _heard(pieces: list[bytes]) -> list[events.Event | str]:
     """Return the events of a new connection, and at the end the error if the peer made one."""
     fresh = Connection(0)
+    fresh.skip_unasked = False
     heard: list[events.Event | str] = []
     try:
         for piece in pieces:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.file_infos import device
+from tests.virtual_time import virtual_time
 from untrusted_s3.accounts import Account
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
@@ -51,6 +54,28 @@ async def test_a_full_queue_stops_reading_until_half_of_it_is_handled() -> None:
         reading.append(connection.reading)
     assert reading == [True, False, False, False, True, True]
     assert memory.used == size, "the last one is not handled yet"
+
+
+@virtual_time
+async def test_the_time_without_reading_is_counted() -> None:
+    message = index(1000)
+    queue = MessageQueue(Account(1 << 20), device(1), FakeConnection(), held_size(message))
+    queue.put(message)
+    await asyncio.sleep(5)
+    assert queue.paused_seconds == 0
+    queue.put(message)
+    await asyncio.sleep(3)
+    assert queue.paused_seconds == 3
+    for _ in range(2):
+        await queue.get()
+    waiting = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(2)
+    assert queue.paused_seconds == 3
+    for _ in range(3):
+        queue.put(message)
+    await waiting
+    await asyncio.sleep(4)
+    assert queue.paused_seconds == 7
 
 
 async def test_where_memory_is_scarce_one_message_is_enough() -> None:

@@ -12,8 +12,9 @@ from tests.sync.wire import Wire
 from tests.virtual_time import settled, virtual_time
 from untrusted_s3.accounts import Account
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.events import ResponseReceived
-from untrusted_s3.bep.framing import FrameDecoder
+from untrusted_s3.bep.events import ResponseReceived, UnaskedResponseSkipped
+from untrusted_s3.bep.framing import FrameDecoder, encode_frame, encode_hello
+from untrusted_s3.bep.response import encode_response
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.settings import SyncSettings
@@ -35,7 +36,8 @@ class Asking:
         self.memory = Account(1 << 30, guarantee=True)
         self.counters = Counters()
         window = self.memory.share(device(1), settings.request_window)
-        self.requests = RequestsOut(self.wire, window, self.counters, settings)
+        self.paused = 0.0
+        self.requests = RequestsOut(self.wire, window, self.counters, settings, lambda: self.paused)
 
     async def ask(self) -> asyncio.Task[memoryview]:
         """Request a block. The request is written if the window allows it."""
@@ -98,6 +100,34 @@ async def test_a_block_that_never_comes() -> None:
         await (await asking.ask())
     assert asking.memory.used == 0
     assert len(asking.requests) == 0
+
+
+async def test_no_time_passes_while_the_peer_is_not_read_from() -> None:
+    asking = Asking(SyncSettings(request_timeout=5.0))
+    first, second = await asking.ask(), await asking.ask()
+    await asyncio.sleep(4)
+    asking.paused = 100.0
+    await asyncio.sleep(100)
+    asking.respond(bytes(SMALLEST_BLOCK), number=0)
+    assert await first == bytes(SMALLEST_BLOCK)
+    asking.paused = 110.0
+    await asyncio.sleep(14)
+    assert not second.done()
+    await asyncio.sleep(2)
+    with pytest.raises(BlockUnavailable, match="no answer"):
+        await second
+
+
+async def test_a_request_that_was_given_up_is_forgotten_by_the_connection() -> None:
+    asking = Asking(SyncSettings(request_timeout=5.0))
+    task = await asking.ask()
+    request_id = asking.wire.requests()[0].id
+    with pytest.raises(BlockUnavailable):
+        await task
+    hello, config = encode_hello(pb.Hello()), encode_frame(pb.CLUSTER_CONFIG, b"")
+    list(asking.wire.bep.receive_data(hello + config, 0.0))
+    frame = b"".join(encode_response(request_id, bytes(SMALLEST_BLOCK), pb.NO_ERROR))
+    assert list(asking.wire.bep.receive_data(frame, 0.0)) == [UnaskedResponseSkipped()]
 
 
 async def test_over_a_slow_line_later_blocks_wait_for_earlier_ones() -> None:

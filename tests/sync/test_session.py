@@ -24,6 +24,7 @@ from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.framing import encode_frame
+from untrusted_s3.bep.wire import encode_varint
 from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.errors import BlockUnavailable, StoreUnreachable
 from untrusted_s3.objects.trailer import encode_trailer
@@ -347,6 +348,21 @@ async def test_a_request_for_what_is_not_there(changes: dict[str, object], conne
     answer = await talk.answer_to()
     assert (answer.code, len(answer.data)) == (pb.NO_SUCH_FILE, 0)
     assert talk.host.bucket.count("get") == gets
+
+
+@pytest.mark.parametrize("name", [b"../../etc/passwd", b"/abs", b"n\xff\xfe", b"a\0b", b"x" * 70_000])
+async def test_requests_that_cannot_be_answered_end_nothing(name: bytes, connect: Connect) -> None:
+    talk = await connect()
+    await talk.shared()
+    info = file("a", sizes=(2000,), sequence=1)
+    await talk.stored(info)
+    body = pb.Request(id=5, folder="f", size=2000).SerializeToString()
+    body += b"\x1a" + encode_varint(len(name)) + name
+    talk.peer.transport.write(encode_frame(pb.REQUEST, body))
+    answer = await talk.answer_to(5)
+    assert (answer.code, len(answer.data)) == (pb.NO_SUCH_FILE, 0)
+    talk.peer.request(info)
+    assert (await talk.answer_to()).code == pb.NO_ERROR
 
 
 async def test_many_requests_are_answered_within_the_window(connect: Connect) -> None:

@@ -20,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants, events
 from untrusted_s3.bep.cluster_config import decode_cluster_config
-from untrusted_s3.bep.file_info import check_name
+from untrusted_s3.bep.file_info import fault_of_name
 from untrusted_s3.bep.framing import Frame, FrameDecoder, HelloDecoder, encode_frame, encode_hello
 from untrusted_s3.bep.index_message import decode_index
-from untrusted_s3.bep.response import decode_response, encode_response
-from untrusted_s3.bep.wire import Buffer, parse
+from untrusted_s3.bep.response import decode_response, encode_response, response_id
+from untrusted_s3.bep.wire import VARINT, Buffer, fields, parse
 from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError
 from untrusted_s3.settings import ConnectionSettings
 
@@ -49,6 +49,10 @@ class OurState(enum.Enum):
 
 _BEFORE_CLUSTER_CONFIG = {pb.CLUSTER_CONFIG, pb.PING, pb.CLOSE}
 _MAX_REQUEST_ID = 2**31 - 1
+# A request has eight fields.
+_MAX_REQUEST_FIELDS = 64
+# What a Response takes beside its data.
+_RESPONSE_OVERHEAD = 1024
 _DEFAULT_SETTINGS = ConnectionSettings()
 
 
@@ -56,6 +60,11 @@ class Connection:
     """The protocol of one connection, whichever side dialed.
 
     `now` is the time of any clock that never goes back, in seconds.
+
+    Attributes:
+        their_state: The peer's side.
+        our_state: Our side.
+        skip_unasked: Whether a Response to no request of ours is skipped undecoded.
     """
 
     def __init__(
@@ -64,13 +73,17 @@ class Connection:
         self._settings = settings
         self.their_state = TheirState.EXPECT_HELLO
         self.our_state = OurState.SEND_HELLO
+        self.skip_unasked = True
         self._hello_decoder = HelloDecoder()
-        self._frame_decoder = FrameDecoder()
+        self._frame_decoder = FrameDecoder(self._is_unasked)
         self._last_received = now
         self._last_sent = now
         self._message_began = now
         self._paused_at: float | None = None
         self._next_request_id = first_request_id
+        # The requests without a response: their ids, and the bytes of their blocks.
+        self._asked: dict[int, int] = {}
+        self._asked_bytes = 0
 
     # Receiving
 
@@ -99,8 +112,11 @@ class Connection:
 
     @property
     def buffered(self) -> int:
-        """Bytes held of an incomplete message; 0 for a Response, which we have asked for."""
-        return self._frame_decoder.buffered
+        """Bytes held of an incomplete message. Of a Response, only those beyond the blocks that we have asked for."""
+        received = self._frame_decoder.received
+        if self._frame_decoder.type == pb.RESPONSE and self._asked:
+            return max(received - self._asked_bytes - _RESPONSE_OVERHEAD, 0)
+        return received
 
     def pause_receiving(self, now: float) -> None:
         """Stop the peer's timers: nothing is read from it."""
@@ -138,11 +154,15 @@ class Connection:
             return events.UnknownMessageSkipped(kind)
         if self.their_state is TheirState.EXPECT_CLUSTER_CONFIG and kind not in _BEFORE_CLUSTER_CONFIG:
             raise RemoteProtocolError(f"{pb.MessageType.Name(kind)} before the first cluster config")
+        if frame.unwanted:
+            return events.UnaskedResponseSkipped()
         if kind == pb.RESPONSE:
-            return decode_response(frame.body)
+            response = decode_response(frame.body)
+            self.request_ended(response.id)
+            return response
         body = frame.body
         if kind == pb.REQUEST:
-            return self._request_received(parse(pb.Request, body))
+            return self._request_received(body)
         if kind in (pb.INDEX, pb.INDEX_UPDATE):
             update = kind == pb.INDEX_UPDATE
             folder, files, last_sequence, prev_sequence = decode_index(body)
@@ -158,11 +178,24 @@ class Connection:
             return events.DownloadProgressReceived()
         return events.PingReceived()
 
+    def _is_unasked(self, message_type: int, start: bytes) -> bool:
+        """Return whether a message that begins with these bytes is a Response to no request of ours."""
+        if not self.skip_unasked or self.their_state is not TheirState.READY:
+            return False
+        return message_type == pb.RESPONSE and response_id(start) not in self._asked
+
     @staticmethod
-    def _request_received(request: pb.Request) -> events.RequestReceived:
-        check_name(request.name)
-        if not 0 <= request.size <= constants.MAX_REQUEST_SIZE:
-            raise RemoteProtocolError(f"a request for {request.size} bytes")
+    def _request_received(body: bytes | bytearray) -> events.RequestReceived | events.UnanswerableRequestReceived:
+        try:
+            request = parse(pb.Request, body)
+        except RemoteProtocolError as error:
+            # Most likely a name that is no UTF-8.
+            return events.UnanswerableRequestReceived(_request_id(body), str(error))
+        fault = fault_of_name(request.name)
+        if fault is None and not 0 <= request.size <= constants.MAX_REQUEST_SIZE:
+            fault = f"a request for {request.size} bytes"
+        if fault is not None:
+            return events.UnanswerableRequestReceived(request.id, fault)
         return events.RequestReceived(
             request.id,
             request.folder,
@@ -228,6 +261,8 @@ class Connection:
             raise LocalProtocolError(f"an encrypted block of {block.size} bytes")
         request_id = self._next_request_id
         self._next_request_id = (request_id + 1) & _MAX_REQUEST_ID
+        self._asked[request_id] = block.size
+        self._asked_bytes += block.size
         message = pb.Request(
             id=request_id,
             folder=folder,
@@ -238,6 +273,10 @@ class Connection:
             block_no=block_no,
         )
         return request_id, self._frame(pb.REQUEST, message.SerializeToString(), now)
+
+    def request_ended(self, request_id: int) -> None:
+        """Note that nobody waits for the response to a request any more. It will be dropped undecoded."""
+        self._asked_bytes -= self._asked.pop(request_id, 0)
 
     def response(self, request_id: int, data: Buffer, code: int, now: float) -> list[Buffer]:
         """Return a Response in pieces to send one after the other."""
@@ -298,3 +337,15 @@ class Connection:
     def _message_due(self) -> float:
         settings = self._settings
         return self._message_began + max(settings.stall_timeout, self._frame_decoder.received / settings.slowest_peer)
+
+
+def _request_id(body: bytes | bytearray) -> int:
+    """Return the id of a Request that cannot be parsed as a whole. Raises RemoteProtocolError."""
+    request_id = 0
+    try:
+        for field, wire_type, value, _ in fields(body, _MAX_REQUEST_FIELDS):
+            if field == 1 and wire_type == VARINT:
+                request_id = value & 0xFFFF_FFFF
+    except ValueError as error:
+        raise RemoteProtocolError(f"invalid Request: {error}") from error
+    return request_id - (1 << 32) if request_id >> 31 else request_id

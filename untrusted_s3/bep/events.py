@@ -60,12 +60,25 @@ class RequestReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class UnanswerableRequestReceived:
+    """A request that no stored block can match; `reason` says why. The answer is that there is no such file."""
+
+    id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseReceived:
     """The answer to our request `id`. `data` is a view of the message and keeps it in memory."""
 
     id: int
     data: memoryview
     code: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnaskedResponseSkipped:
+    """A Response to no request of ours, or to one that nobody waits for any more. It was not decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +110,9 @@ Event = (
     | ClusterConfigReceived
     | IndexReceived
     | RequestReceived
+    | UnanswerableRequestReceived
     | ResponseReceived
+    | UnaskedResponseSkipped
     | DownloadProgressReceived
     | PingReceived
     | CloseReceived

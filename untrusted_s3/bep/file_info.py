@@ -118,12 +118,13 @@ def check_name(name: str) -> None:
 
     Raises RemoteProtocolError.
     """
-    fault = _fault_of_name(name)
+    fault = fault_of_name(name)
     if fault is not None:
         raise RemoteProtocolError(fault)
 
 
-def _fault_of_name(name: str) -> str | None:
+def fault_of_name(name: str) -> str | None:
+    """Return why a name is no clean relative path, or None."""
     if len(name) > constants.MAX_NAME_SIZE:
         return f"a name of {len(name)} characters is too long"
     if "\0" in name or any(component in ("", ".", "..") for component in name.split("/")):
@@ -181,7 +182,7 @@ def _check_encrypted(message: pb.FileInfo) -> None:
     # Syncthing encrypts symlinks as directories: every other type is unencrypted.
     is_fake = message.type in (pb.FILE, pb.DIRECTORY) and message.encrypted
     if is_fake:
-        fault = _fault_of_name(message.name)
+        fault = fault_of_name(message.name)
         if fault is not None:
             raise FileInfoRefused(message.name, message.sequence, fault)
     if not is_fake or not is_encrypted_name(message.name):

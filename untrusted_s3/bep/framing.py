@@ -21,16 +21,19 @@ from untrusted_s3.bep.wire import Buffer, parse
 from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError
 
 HELLO_MAGIC = 0x2EA7D90B
+# The first bytes of a message tell whether it is wanted.
+_START = 16
 # The first words of the protocol versions before Syncthing 0.14.
 _OLD_MAGICS = {0x00010001, 0x00010000, 0x9F79BC40}
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message: its type number, known or not, and its uncompressed body."""
+    """One message: its type number, known or not, and its uncompressed body; nothing of one that is unwanted."""
 
     type: int
     body: bytearray | bytes
+    unwanted: bool = False
 
 
 def encode_hello(hello: pb.Hello) -> bytes:
@@ -90,9 +93,14 @@ class HelloDecoder:
 
 class FrameDecoder:
     """A decoder that takes bytes in any pieces and gives whole messages. It holds no more memory than the bytes
-    received."""
+    received.
 
-    def __init__(self) -> None:
+    `is_unwanted` is called with the type of a message and the first bytes of its body, as they are uncompressed.
+    A message for which it returns true is not uncompressed.
+    """
+
+    def __init__(self, is_unwanted: Callable[[int, bytes], bool] = lambda message_type, start: False) -> None:
+        self._is_unwanted = is_unwanted
         self._buffer = bytearray()
         self._needed = 2
         self._step: Callable[[bytearray], Frame | None] = self._header_length
@@ -105,9 +113,9 @@ class FrameDecoder:
         return len(self._buffer)
 
     @property
-    def buffered(self) -> int:
-        """Bytes held of an incomplete message; 0 for a Response, for which the request has set memory aside."""
-        return 0 if self._type == pb.RESPONSE else len(self._buffer)
+    def type(self) -> int:
+        """The type of the message whose header came last."""
+        return self._type
 
     @property
     def in_message(self) -> bool:
@@ -157,6 +165,9 @@ class FrameDecoder:
 
     def _message(self, data: bytearray) -> Frame:
         self._needed, self._step = 2, self._header_length
+        start = lz4_start(data, _START) if self._compressed else bytes(data[:_START])
+        if self._is_unwanted(self._type, start):
+            return Frame(self._type, b"", unwanted=True)
         return Frame(self._type, decompress(data, size_cap(self._type)) if self._compressed else data)
 
 
@@ -186,3 +197,38 @@ def decompress(data: bytes | bytearray, cap: int) -> bytes:
     if len(body) != size:
         raise RemoteProtocolError(f"an LZ4 message states {size} bytes and holds {len(body)}")
     return body
+
+
+def lz4_start(data: bytes | bytearray, count: int) -> bytes:
+    """Return the first `count` bytes of the body of an LZ4 message, or fewer where its data is shorter or damaged.
+
+    An LZ4 block is a row of literals and matches; a match repeats bytes from up to 64 KiB before (LZ4 Block Format).
+    """
+    out = bytearray()
+    position = 4
+    while position < len(data) and len(out) < count:
+        token = data[position]
+        literals, position = _lz4_length(data, position + 1, token >> 4)
+        out += data[position : position + min(literals, count)]
+        position += literals
+        if position + 2 > len(data) or len(out) >= count:
+            break
+        distance = int.from_bytes(data[position : position + 2], "little")
+        length, position = _lz4_length(data, position + 2, token & 15)
+        if not 0 < distance <= len(out):
+            break
+        for _ in range(min(length + 4, count - len(out))):
+            out.append(out[-distance])
+    return bytes(out[:count])
+
+
+def _lz4_length(data: bytes | bytearray, position: int, length: int) -> tuple[int, int]:
+    """Return a length that begins with these four bits, and the position after it."""
+    if length == 15:
+        while position < len(data):
+            more = data[position]
+            position += 1
+            length += more
+            if more != 255:
+                break
+    return length, position

@@ -32,6 +32,22 @@ def encode_response(request_id: int, data: Buffer, code: int) -> list[Buffer]:
     return pieces
 
 
+def response_id(start: bytes) -> int | None:
+    """Return the id of a Response whose body begins with these bytes.
+
+    The id is the first field, as every encoder writes it, or missing, which means 0. None where another field comes
+    first or the bytes end before the id does.
+    """
+    if start[:1] == bytes([_DATA]) or start[:1] == bytes([_CODE]) or not start:
+        return 0
+    if start[0] != _ID:
+        return None
+    try:
+        return decode_varint(start, 1)[0]
+    except ValueError:
+        return None
+
+
 def decode_response(body: bytes | bytearray) -> ResponseReceived:
     """Decode the body of a Response; the data in the event is a view of `body`. Raises RemoteProtocolError."""
     try:

@@ -33,6 +33,7 @@ class MessageQueue:
         self._in_hand = 0
         self._buffered = 0
         self._paused = False
+        self._paused_at = self._paused_before = 0.0
         self._closed = False
 
     def put(self, event: events.Event) -> None:
@@ -45,6 +46,7 @@ class MessageQueue:
         self._hold()
         if not self._paused and not self._closed and self._queued > self._allowed():
             self._paused = True
+            self._paused_at = _loop_time()
             self._connection.pause_reading()
 
     async def get(self) -> events.Event:
@@ -53,10 +55,16 @@ class MessageQueue:
         self._in_hand = 0
         self._hold()
         if self._paused and self._queued <= self._allowed() // 2:
+            self._paused_before = self.paused_seconds
             self._paused = False
             self._connection.resume_reading()
         event, self._in_hand = await self._queue.get()
         return event
+
+    @property
+    def paused_seconds(self) -> float:
+        """For how long, in all, the connection was not read from."""
+        return self._paused_before + (_loop_time() - self._paused_at if self._paused else 0.0)
 
     def buffered(self, size: int) -> None:
         """Note that `size` bytes of an incomplete message are in memory."""
@@ -87,6 +95,10 @@ class MessageQueue:
             self._share.charge(change)
         else:
             self._share.release(-change)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def held_size(event: events.Event) -> int:

@@ -80,10 +80,10 @@ class RequestsIn:
 
         self._responder.submit(key, request.offset, request.size, send)
 
-    async def refuse(self, request: RequestReceived) -> None:
+    async def refuse(self, request_id: int) -> None:
         """Answer that there is no such block."""
         self._counters.requests_refused.inc()
-        await self._send(request.id, memoryview(b""), pb.NO_SUCH_FILE)
+        await self._send(request_id, memoryview(b""), pb.NO_SUCH_FILE)
 
     def stop(self) -> None:
         """Note that the connection is gone. A second call does nothing."""

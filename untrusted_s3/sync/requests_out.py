@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from untrusted_s3.accounts import Share
 from untrusted_s3.bep import bep_pb2 as pb
@@ -27,7 +28,15 @@ class RequestsOut:
     trip.
     """
 
-    def __init__(self, connection: PeerConnection, window: Share, counters: Counters, settings: SyncSettings) -> None:
+    def __init__(
+        self,
+        connection: PeerConnection,
+        window: Share,
+        counters: Counters,
+        settings: SyncSettings,
+        paused_seconds: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """Make one without requests. `paused_seconds` says how long, in all, nothing was read from the peer."""
         self._connection = connection
         self._window = window
         self._counters = counters
@@ -38,6 +47,8 @@ class RequestsOut:
         self._last_response = float("-inf")
         self._response_count = 0
         self._bytes_at_response = 0
+        self._paused_seconds = paused_seconds
+        self._paused_at_response = 0.0
         self._active = 0
         self._stopped = False
 
@@ -70,6 +81,7 @@ class RequestsOut:
             self._last_response = _loop_time()
             self._response_count += 1
             self._bytes_at_response = self._connection.bytes_received
+            self._paused_at_response = self._paused_seconds()
             self._recent.add(self._last_response, len(event.data))
             self._adapt_window()
             future.set_result(event)
@@ -107,6 +119,7 @@ class RequestsOut:
             return await self._response(future, block.size)
         finally:
             self._responses.pop(request_id, None)
+            self._connection.bep.request_ended(request_id)
 
     def _adapt_window(self) -> None:
         room = self._settings.first_request_window + self._recent.total(_loop_time())
@@ -116,22 +129,23 @@ class RequestsOut:
         """Wait for a block of `size` bytes.
 
         Over a slow line a block comes after all that were requested before it, and takes its time itself. So each
-        response that comes meanwhile is progress, and so is each byte, up to as many as are requested. A block that
-        does not come while many others do is lost.
+        response that comes meanwhile is progress, and so is each byte, up to as many as are requested. While the
+        connection is not read from, no time passes. A block that does not come while many others do is lost.
         """
         timeout, slowest = self._settings.request_timeout, self._settings.slowest_peer
         asked = _loop_time()
-        bytes_when_asked = self._connection.bytes_received
+        bytes_when_asked, paused_when_asked = self._connection.bytes_received, self._paused_seconds()
         lost_after = self._response_count + 2 * len(self._responses) + _LOST_AFTER
         while not future.done():
             if self._last_response > asked:
                 last_progress, bytes_before = self._last_response, self._bytes_at_response
+                paused_before = self._paused_at_response
             else:
-                last_progress, bytes_before = asked, bytes_when_asked
+                last_progress, bytes_before, paused_before = asked, bytes_when_asked, paused_when_asked
             came = min(self._connection.bytes_received - bytes_before, max(self._window.used, size))
-            due = last_progress + timeout + came / slowest
+            due = last_progress + timeout + came / slowest + self._paused_seconds() - paused_before
             if self._response_count >= lost_after:
-                due = asked + timeout
+                due = asked + timeout + self._paused_seconds() - paused_when_asked
             now = _loop_time()
             if now >= due:
                 raise BlockUnavailable(f"no answer within {now - asked:.0f} s")

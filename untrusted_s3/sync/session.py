@@ -42,6 +42,10 @@ from untrusted_s3.sync.requests_out import RequestsOut
 
 CLIENT_NAME = "untrusted-s3"
 _LONGEST_REASON = 200
+# They need no answer, so they do not wait behind others either.
+_MEANINGLESS = (
+    events.PingReceived | events.DownloadProgressReceived | events.UnknownMessageSkipped | events.UnaskedResponseSkipped
+)
 _logger = structlog.get_logger()
 
 
@@ -169,7 +173,7 @@ class Session:
         assert self._channels is not None
         if isinstance(event, events.ResponseReceived):
             self._channels.requests_out.received(event)
-        else:
+        elif not isinstance(event, _MEANINGLESS):
             self._channels.messages.put(event)
 
     def buffered(self, size: int) -> None:
@@ -250,6 +254,9 @@ class Session:
         match event:
             case events.RequestReceived():
                 await self._answer(event)
+            case events.UnanswerableRequestReceived():
+                assert self._channels is not None
+                await self._channels.requests_in.refuse(event.id)
             case events.IndexReceived():
                 await self._take_index(event)
             case events.ClusterConfigReceived(folders):
@@ -264,7 +271,7 @@ class Session:
         share = self._shares.get(request.folder)
         key = share.folder.requested_object(request) if share and not request.from_temporary else None
         if key is None:
-            await self._channels.requests_in.refuse(request)
+            await self._channels.requests_in.refuse(request.id)
         else:
             await self._channels.requests_in.answer(request, key)
 
@@ -383,8 +390,9 @@ class _Channels:
     @classmethod
     def of(cls, host: Host, device_id: DeviceID, transport: PeerConnection) -> _Channels:
         settings, memory = host.sync_settings, host.memory
+        messages = MessageQueue(memory.messages, device_id, transport, settings.queued_message_memory)
         return cls(
-            messages=MessageQueue(memory.messages, device_id, transport, settings.queued_message_memory),
+            messages=messages,
             requests_in=RequestsIn(
                 transport,
                 memory.blocks_out.share(device_id, settings.request_window),
@@ -392,7 +400,11 @@ class _Channels:
                 host.counters,
             ),
             requests_out=RequestsOut(
-                transport, memory.requested.share(device_id, settings.request_window), host.counters, settings
+                transport,
+                memory.requested.share(device_id, settings.request_window),
+                host.counters,
+                settings,
+                paused_seconds=lambda: messages.paused_seconds,
             ),
         )
 
