@@ -323,7 +323,31 @@ class FileInfoRefused(ProtocolError):
 
 
 class FolderRefused(ProtocolError):
-    """A folder cannot be shared with this peer, though the connection may go on."""
+    """A folder cannot be shared with this peer, though the connection may go on.
+
+    Attributes:
+        kind: What is wrong, for programs: one of the texts in docs/http.md.
+    """
+
+    kind: ClassVar[str] = "other"
+
+
+class NotEncrypted(FolderRefused):
+    """The peer would send plaintext."""
+
+    kind = "not encrypted"
+
+
+class OtherPassword(FolderRefused):
+    """The peer uses another encryption password than the stored data."""
+
+    kind = "other password"
+
+
+class FolderNotAllowed(FolderRefused):
+    """The operator does not let the peer share the folder."""
+
+    kind = "not allowed"
 
 
 class BlockUnavailable(ProtocolError):

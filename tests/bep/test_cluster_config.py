@@ -56,6 +56,7 @@ def test_offers_we_can_accept(own_token: bytes, peer_token: bytes) -> None:
         paused=False,
         peer=IndexState(index_id=7, max_sequence=100),
         known=IndexState(index_id=8, max_sequence=50),
+        trusted=bool(own_token),
     )
 
 
@@ -125,7 +126,7 @@ def test_the_stored_token_is_accepted() -> None:
 
 @pytest.mark.parametrize("changed", [TOKEN[:-1], TOKEN + b"\0", b"", bytes(25), TOKEN[::-1]])
 def test_a_changed_password_is_refused(changed: bytes) -> None:
-    with pytest.raises(FolderRefused, match=r"password changed.*Nothing was touched"):
+    with pytest.raises(FolderRefused, match=r"another password.*Nothing was touched"):
         check_token(changed, TOKEN)
 
 
@@ -152,7 +153,7 @@ def test_our_folder_message() -> None:
 def test_another_untrusted_device_can_read_our_folder_message(own: IndexState, peer: IndexState) -> None:
     folder = folder_message("f", "l", TOKEN, OWN, own, PEER, peer)
     assert read_offer(pb.Folder.FromString(folder.SerializeToString()), own_id=PEER, peer_id=OWN) == FolderOffer(
-        folder_id="f", label="l", token=TOKEN, paused=False, peer=own, known=peer
+        folder_id="f", label="l", token=TOKEN, paused=False, peer=own, known=peer, trusted=False
     )
 
 

@@ -32,8 +32,8 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 def own_options() -> set[str]:
     commands = all_commands(click.Context(cli))
-    parameters = (parameter for command in commands for parameter in command.params)
-    return {name for parameter in parameters if isinstance(parameter, Setting) for name in parameter.opts}
+    parameters = [parameter for command in commands for parameter in command.params if isinstance(parameter, Setting)]
+    return {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
 def command_pattern() -> re.Pattern[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -132,6 +134,25 @@ async def test_a_newer_connection_counts_once_the_peer_speaks_over_it(host: Host
     assert host.folders["f"].sources == {identity.device_id: new}
     (error,) = await asyncio.gather(request, return_exceptions=True)
     assert "gone" in str(error), "what was asked of the old connection is asked again at once"
+
+
+@pytest.mark.parametrize("change", [{"read_only": True}, {"folders": ("g",)}, {"share": ("f",)}])
+async def test_a_change_of_what_a_device_may_do_ends_its_session(
+    host: Host, connect: Connect, change: dict[str, Any]
+) -> None:
+    identity = generate()
+    session, device = await connect(identity)
+    device.share()
+    await until(lambda: session.shared_folders == ["f"])
+    record = PeerRecord(identity.device_id, "device")
+    await host.peers.load()
+    assert host.peers.accepted[identity.device_id].session is session
+    record = dataclasses.replace(record, **change)
+    await write_record(host.bucket, layout.peer_key(identity.device_id), record.to_json())
+    await host.peers.load()
+    assert (await device.hear(events.CloseReceived)).reason == "settings changed"
+    assert session.shared_folders == [] and host.folders["f"].sources == {}
+    assert host.peers.accepted[identity.device_id].record == record
 
 
 async def test_a_second_connection_that_the_peer_drops_does_no_harm(host: Host, connect: Connect) -> None:

@@ -138,8 +138,16 @@ def test_a_device_that_was_never_connected() -> None:
         "address": "",
         "client": "",
         "folders": [],
+        "read_only": False,
+        "allowed_folders": None,
+        "refused_folders": [],
         "error": None,
     }
+
+
+def test_what_a_device_may_do() -> None:
+    status = peer_status(DEVICE, Peer(PeerRecord(DEVICE, read_only=True, folders=("f",))))
+    assert (status["read_only"], status["allowed_folders"]) == (True, ["f"])
 
 
 @pytest.mark.parametrize(("name", "shown"), [("laptop", "laptop"), ("", "its own name")])
@@ -157,6 +165,9 @@ def test_a_device_that_is_connected(name: str, shown: str) -> None:
         "address": "tcp://192.0.2.1:22000",
         "client": "syncthing v2.1.3",
         "folders": ["f", "g"],
+        "read_only": False,
+        "allowed_folders": None,
+        "refused_folders": [],
         "error": None,
     }
 
@@ -165,6 +176,10 @@ def test_the_error_of_a_device_names_refused_folders_before_the_end_of_its_conne
     peer = Peer(PeerRecord(DEVICE), error="broke off")
     assert peer_status(DEVICE, peer)["error"] == "broke off"
     peer.refused = {"f": Refusal("Photos", "another password"), "g": Refusal("", "not encrypted")}
+    assert peer_status(DEVICE, peer)["refused_folders"] == [
+        {"id": "f", "label": "Photos", "kind": "other", "reason": "another password"},
+        {"id": "g", "label": "", "kind": "other", "reason": "not encrypted"},
+    ]
     assert peer_status(DEVICE, peer)["error"] == "folder 'Photos': another password; folder 'g': not encrypted"
 
 
@@ -184,7 +199,7 @@ def test_what_a_device_chooses_makes_no_long_status() -> None:
     refused = {f"{number}{long}": Refusal(long, "another password") for number in range(1000)}
     peer = Peer(PeerRecord(DEVICE), cast(Session, session), client=long, refused=refused)
     shown = peer_status(DEVICE, peer)
-    assert len(json.dumps(shown)) < 10_000
+    assert len(json.dumps(shown)) < 20_000
     assert shown["error"].endswith("; and 980 more folders")
     assert len(json.dumps(unknown_status(DEVICE, UnknownDevice(looked_up=5.0, name=long)))) < 1000
 

@@ -48,10 +48,26 @@ ONE, OTHER = DeviceID(bytes(32)), DeviceID(bytes(range(32)))
     name=st.text(),
     addresses=st.lists(st.text(max_size=2048), max_size=20).map(tuple),
     share=st.lists(st.text(max_size=256), max_size=20).map(tuple),
+    read_only=st.booleans(),
+    folders=st.none() | st.lists(st.text(max_size=256), max_size=20).map(tuple),
 )
-def test_peers_keep_everything(device_id: DeviceID, name: str, addresses: Any, share: Any) -> None:
-    record = PeerRecord(device_id, name, addresses, share)
+def test_peers_keep_everything(
+    device_id: DeviceID, name: str, addresses: Any, share: Any, read_only: bool, folders: Any
+) -> None:
+    record = PeerRecord(device_id, name, addresses, share, read_only, folders)
     assert PeerRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+def test_a_peer_of_an_older_version_may_do_all() -> None:
+    record = PeerRecord.from_json({"device_id": str(ONE), "name": "", "addresses": [], "share": []})
+    assert (record.read_only, record.folders) == (False, None)
+    assert record.may_share("any")
+
+
+def test_folders_that_a_peer_may_share() -> None:
+    record = PeerRecord(ONE, folders=("a",))
+    assert (record.may_share("a"), record.may_share("b")) == (True, False)
+    assert not PeerRecord(ONE, folders=()).may_share("a")
 
 
 @given(
@@ -77,6 +93,9 @@ def test_index_ids_are_never_zero_and_differ() -> None:
         (PeerRecord.from_json, b"{}"),
         (PeerRecord.from_json, b'{"device_id": "typo"}'),
         (PeerRecord.from_json, b'{"device_id": "' + str(ONE).encode() + b'", "addresses": 5}'),
+        (PeerRecord.from_json, b'{"device_id": "' + str(ONE).encode() + b'", "read_only": 1}'),
+        (PeerRecord.from_json, b'{"device_id": "' + str(ONE).encode() + b'", "folders": "a"}'),
+        (PeerRecord.from_json, b'{"device_id": "' + str(ONE).encode() + b'", "folders": [1]}'),
         (FolderRecord.from_json, b'{"id": "f", "index_id": "1"}'),
         (FolderRecord.from_json, b'{"id": "f", "index_id": "1", "password_token": "%"}'),
         (FolderRecord.from_json, b'{"id": "f", "index_id": "x", "password_token": ""}'),
@@ -109,6 +128,7 @@ DEVICE_ID = str(ONE)
 RECORDS: list[tuple[FromJSON, dict[str, Any]]] = [
     (StoreRecord.from_json, StoreRecord("0123456789abcdef" * 2).to_json()),
     (PeerRecord.from_json, PeerRecord(ONE, "name", ("tcp://192.0.2.1:22000",), ("folder",)).to_json()),
+    (PeerRecord.from_json, PeerRecord(ONE, read_only=True, folders=("folder",)).to_json()),
     (NodeRecord.from_json, NodeRecord(ONE, "name", 1_700_000_000, "0123456789abcdef" * 2).to_json()),
     (FolderRecord.from_json, FolderRecord("folder", "label", b"token", 7, removed=True).to_json()),
 ]
@@ -117,8 +137,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
-TYPES = {"store_id": str, "device_id": DeviceID, "name": str, "time": int, "instance": str, "folder_id": str}
-TYPES |= {"label": str, "token": bytes, "index_id": int, "removed": bool, "addresses": tuple, "share": tuple}
+TYPES: dict[str, Any] = {"store_id": str, "device_id": DeviceID, "name": str, "time": int, "instance": str}
+TYPES |= {"folder_id": str, "label": str, "token": bytes, "index_id": int, "removed": bool, "addresses": tuple}
+TYPES |= {"share": tuple, "read_only": bool, "folders": (tuple, type(None))}
 
 
 @settings(max_examples=300, deadline=None)
@@ -142,7 +163,9 @@ def test_a_mutated_record_is_read_with_the_right_types_or_is_damage(
         return
     assert read is not None
     for field in dataclasses.fields(read):
-        assert type(getattr(read, field.name)) is TYPES[field.name]
+        found = getattr(read, field.name)
+        assert isinstance(found, TYPES[field.name])
+        assert isinstance(found, bool) == (TYPES[field.name] is bool)
     assert from_json(json.loads(json.dumps(read.to_json()))) == read
 
 

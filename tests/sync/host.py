@@ -13,6 +13,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, check_token
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.counters import Counters
+from untrusted_s3.errors import FolderNotAllowed
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.settings import LogSettings, Settings
 from untrusted_s3.store.records import FolderRecord, PeerRecord
@@ -50,10 +51,12 @@ class FakeHost:
     async def admit(self, session: Session) -> PeerRecord | None:
         return self.accepts
 
-    async def folder_for(self, offer: FolderOffer) -> Folder:
+    async def folder_for(self, offer: FolderOffer, *, create: bool) -> Folder:
         if self.store_error is not None:
             raise self.store_error
         if offer.folder_id not in self.folders:
+            if not create:
+                raise FolderNotAllowed("may only read")
             await self.open(FolderRecord(offer.folder_id, offer.label, offer.token, 0x1234))
         check_token(offer.token, self.folders[offer.folder_id].record.token)
         return self.folders[offer.folder_id]

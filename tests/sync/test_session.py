@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.file_infos import deleted, directory, encrypted_name, file, plaintext
 from tests.simulated import SimulatedBucket
 from tests.sync.fakes import has
 from tests.sync.host import SETTINGS, THEIR_INDEX, TOKEN, FakeHost, offered
+from tests.sync.scripted_device import Device as ScriptedDevice
 from tests.sync.wire import Wire
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
@@ -120,11 +122,13 @@ async def connect(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Talk]
     """Connect a gateway's session and a peer, which is accepted unless `accepts` is false."""
     async with AsyncExitStack() as stack:
 
-        async def opened(*, accepts: bool = True, share: Sequence[str] = (), sync: SyncSettings = SYNC) -> Talk:
+        async def opened(
+            *, accepts: bool = True, share: Sequence[str] = (), sync: SyncSettings = SYNC, **rights: Any
+        ) -> Talk:
             host = FakeHost(OURS, SimulatedBucket(), tmp_path, replace(SETTINGS, sync=sync))
             stack.push_async_callback(host.stop)
             if accepts:
-                host.accepts = PeerRecord(THEIRS.device_id, "peer", share=tuple(share))
+                host.accepts = PeerRecord(THEIRS.device_id, "peer", share=tuple(share), **rights)
             transport = new_transport(OURS, lambda _: session, dialed=False)
             session, peer = Session(host, transport), Peer()
             await stack.enter_async_context(connected(transport, peer.transport))
@@ -272,12 +276,74 @@ async def test_another_password_touches_nothing(connect: Connect) -> None:
     await talk.stored(directory("a", sequence=1))
     talk.peer.share(offered(token=TOKEN[::-1]))
     await until(lambda: "f" in talk.host.refusals)
-    assert "password changed" in talk.host.refusals["f"]
+    assert "another password" in talk.host.refusals["f"]
     assert talk.session.shared_folders == []
     assert talk.folder.position == 1
     talk.peer.share(offered())
     await until(lambda: talk.session.shared_folders == ["f"])
     assert talk.host.refusals == {}
+
+
+async def test_a_device_that_may_only_read(connect: Connect, tmp_path: Path) -> None:
+    """It gets the index and the blocks, and nothing of its own index is taken, kept or asked for again."""
+    talk = await connect(read_only=True)
+    folder = await talk.host.open(FolderRecord("f", "Label", TOKEN, 0x1234))
+    stored = file("stored", sizes=(2000,), sequence=1)
+    writer = ScriptedDevice(5)
+    writer.take(stored)
+    writer.share(folder)
+    await writer.announce(folder, 1)
+    await until(lambda: has(folder, stored))
+    offer = offered()
+    offer.devices[1].max_sequence = 7
+    talk.peer.share(offer)
+    await until(lambda: talk.session.shared_folders == ["f"])
+    answer = await talk.peer.hear(events.ClusterConfigReceived, 2)
+    (entry,) = [device for device in answer.folders[0].devices if bytes(device.id) == THEIRS.device_id.raw]
+    assert (entry.index_id, entry.max_sequence) == (THEIR_INDEX, 7), "it need not send what is not taken"
+
+    talk.peer.index(directory("forged", sequence=8).raw, deleted("stored", 9, sequence=9).raw, update=True)
+    talk.peer.index(plaintext("plain", sequence=10), update=True)
+    talk.peer.request(stored)
+    assert (await talk.answer_to()).code == pb.NO_ERROR
+    assert announced(talk.peer).keys() == {stored.name}
+    assert folder.pending_totals == (0, 0)
+    assert (folder.own_index.max_sequence, folder.received(THEIRS.device_id)) == (1, IndexState())
+    assert THEIRS.device_id not in folder.sources
+    assert not talk.host.ends
+
+
+async def test_a_device_that_may_only_read_makes_no_folder(connect: Connect) -> None:
+    talk = await connect(read_only=True)
+    talk.peer.share(offered())
+    await until(lambda: "f" in talk.host.refusals)
+    assert talk.host.folders == {}
+    assert not talk.host.bucket.calls
+
+
+async def test_what_was_pending_of_a_device_is_dropped_when_it_may_only_read(connect: Connect) -> None:
+    talk = await connect(read_only=True)
+    folder = await talk.host.open(FolderRecord("f", "Label", TOKEN, 0x1234))
+    folder.start_index(THEIRS.device_id, IndexState(THEIR_INDEX, 5))
+    await folder.take_index(
+        THEIRS.device_id, THEIR_INDEX, events.IndexReceived("f", (file("a", sequence=1).raw,), False, 1, 0)
+    )
+    assert folder.pending_totals[0] == 1
+    await talk.shared()
+    assert folder.pending_totals == (0, 0)
+
+
+async def test_a_device_shares_only_the_folders_that_it_may(connect: Connect) -> None:
+    talk = await connect(folders=("g", "h"), share=("f", "g"))
+    for folder_id in ("f", "g"):
+        await talk.host.open(FolderRecord(folder_id, "", TOKEN))
+    talk.peer.share(offered("f"), offered("h"), offered("new"))
+    await until(lambda: talk.session.shared_folders == ["h"])
+    assert talk.host.refusals.keys() == {"f", "new"}
+    assert all("operator" in reason for reason in talk.host.refusals.values())
+    assert talk.host.folders.keys() == {"f", "g", "h"}
+    answer = await talk.peer.hear(events.ClusterConfigReceived, 2)
+    assert [folder.id for folder in answer.folders] == ["g", "h"], "nothing is said of a folder that it may not share"
 
 
 async def test_one_refused_folder_does_not_touch_the_others(connect: Connect) -> None:

@@ -19,7 +19,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.wire import LENGTH_DELIMITED, fields, parse
-from untrusted_s3.errors import FolderRefused, RemoteProtocolError
+from untrusted_s3.errors import FolderRefused, NotEncrypted, OtherPassword, RemoteProtocolError
 
 _FOLDERS, _DEVICES = 1, 16
 
@@ -43,6 +43,7 @@ class FolderOffer:
         paused: Whether the folder is paused on the peer.
         peer: The state of the peer's own index.
         known: How much of our index the peer has.
+        trusted: Whether the peer encrypts for us; else it holds encrypted data as we do.
     """
 
     folder_id: str
@@ -51,6 +52,7 @@ class FolderOffer:
     paused: bool
     peer: IndexState
     known: IndexState
+    trusted: bool = True
 
 
 def decode_cluster_config(body: bytes | bytearray) -> tuple[pb.Folder, ...]:
@@ -96,7 +98,7 @@ def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> Folder
         raise FolderRefused("the peer claims both to hold encrypted data and to encrypt it, which is impossible")
     token = own.encryption_password_token or peer.encryption_password_token
     if not token:
-        raise FolderRefused(
+        raise NotEncrypted(
             "shared without an encryption password: in Syncthing, edit the folder, open Sharing and set a password "
             "for this device"
         )
@@ -109,15 +111,17 @@ def read_offer(folder: pb.Folder, own_id: DeviceID, peer_id: DeviceID) -> Folder
         paused=folder.stop_reason != pb.RUNNING,
         peer=IndexState(peer.index_id, peer.max_sequence),
         known=IndexState(own.index_id, own.max_sequence),
+        trusted=bool(own.encryption_password_token),
     )
 
 
 def check_token(offered: bytes, stored: bytes) -> None:
     """Check that an offered token is the stored one. Raises FolderRefused."""
     if not hmac.compare_digest(offered, stored):
-        raise FolderRefused(
-            "password changed: the peer uses another encryption password than the stored data. Nothing was touched. "
-            "Set the old password again, share the folder under a new folder ID, or remove the folder from the store"
+        raise OtherPassword(
+            "another password: the device uses another encryption password for this folder than the stored data. "
+            "Nothing was touched. If it was mistyped, correct it there: in Syncthing, edit the folder, open Sharing "
+            "and set the password for this device again"
         )
 
 

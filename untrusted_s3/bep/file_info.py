@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import constants
 from untrusted_s3.bep.wire import encode_varint, fields, parse
-from untrusted_s3.errors import FileInfoRefused, FolderRefused, RemoteProtocolError
+from untrusted_s3.errors import FileInfoRefused, NotEncrypted, RemoteProtocolError
 from untrusted_s3.units import KIB
 
 # X.syncthing-enc/YY/ then components of 200 characters, the last one perhaps shorter.
@@ -186,7 +186,7 @@ def _check_encrypted(message: pb.FileInfo) -> None:
         if fault is not None:
             raise FileInfoRefused(message.name, message.sequence, fault)
     if not is_fake or not is_encrypted_name(message.name):
-        raise FolderRefused(
+        raise NotEncrypted(
             "the peer sends file infos that are not encrypted: set an encryption password for this device "
             "in the folder's sharing settings"
         )

@@ -14,12 +14,15 @@ from untrusted_s3.errors import (
     ConditionalWritesUnsupported,
     EmbeddedStoreInUse,
     EmbeddedStoreMissing,
+    FolderNotAllowed,
     FolderRemovalUnfinished,
     IdentityFolderUnusable,
     InvalidEndpoint,
     LifecycleRuleMissing,
     NoSuchBucket,
     NoSuchFolder,
+    NotEncrypted,
+    OtherPassword,
     PathTaken,
     StateFolderInUse,
     StateFolderUnusable,
@@ -58,6 +61,26 @@ _ADVICE: Final[Mapping[type, str | Callable[[Any], str]]] = {
         " new device ID at every peer: no data is lost"
     ),
 }
+
+# What to do about folders of devices that are refused, by the kind of the refusal.
+REFUSAL_ADVICE: Final[Mapping[str, str]] = {
+    FolderNotAllowed.kind: (
+        "Let a device share more folders with: untrusted-s3 peers add DEVICE_ID --folders FOLDER,FOLDER (or"
+        " --all-folders); let it write with --read-write"
+    ),
+    NotEncrypted.kind: (
+        "A folder without a password: on the device, in Syncthing, edit the folder, open Sharing and set an encryption"
+        " password for the gateway"
+    ),
+    OtherPassword.kind: (
+        "Another password: correct it on the device, where the folder's Sharing has it. If you really mean to change"
+        ' the password, docs/devices-and-folders.md, "A changed password", has the ways'
+    ),
+}
+NO_FOLDER_ADVICE: Final = (
+    "A device is connected and shares no folder: share one with the gateway in Syncthing, with an encryption password;"
+    " or offer the device a folder that the store has: untrusted-s3 peers add DEVICE_ID --share FOLDER"
+)
 
 
 def advise(error: BaseException) -> str | None:

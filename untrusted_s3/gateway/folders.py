@@ -17,6 +17,7 @@ from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.constants import MAX_FOLDERS
 from untrusted_s3.errors import (
     DataError,
+    FolderNotAllowed,
     FolderRefused,
     FolderRemovalUnfinished,
     StateDamaged,
@@ -223,14 +224,14 @@ class Folders:
         folder.close()
         folder.discard()
 
-    async def for_offer(self, offer: FolderOffer) -> Folder:
-        """Return the folder of an offer, which is created if it is new.
+    async def for_offer(self, offer: FolderOffer, *, create: bool = True) -> Folder:
+        """Return the folder of an offer. With `create`, one that the store does not have is created.
 
-        Raises FolderRefused for another password, a folder that is being removed or cannot be opened, or too many
-        folders. Raises StoreError if the store cannot be used.
+        Raises FolderRefused for another password, a folder that is being removed or cannot be opened, one that may not
+        be created, or too many folders. Raises StoreError if the store cannot be used.
         """
         async with self._lock:
-            folder = self._folders.get(offer.folder_id) or await self._open_offered(offer)
+            folder = self._folders.get(offer.folder_id) or await self._open_offered(offer, create=create)
         check_token(offer.token, folder.record.token)
         return folder
 
@@ -269,14 +270,14 @@ class Folders:
             if closed.damaged
         }
 
-    async def _open_offered(self, offer: FolderOffer) -> Folder:
+    async def _open_offered(self, offer: FolderOffer, *, create: bool) -> Folder:
         key = _record_key(offer.folder_id)
         for closed in (self._closed.get(offer.folder_id), self._unreadable.get(key)):
             if closed is not None and closed.damaged:
                 closed.offered = True
                 raise FolderRefused(_NOT_OPEN)
         try:
-            record = await self._create(offer)
+            record = await self._find_or_create(offer, create=create)
         except DataError as error:
             self._note_unreadable(key, str(error), offered=True)
             raise FolderRefused(_NOT_OPEN) from error
@@ -289,11 +290,13 @@ class Folders:
             self._try_again(record, error, offered=True)
             raise FolderRefused(_NOT_OPEN) from error
 
-    async def _create(self, offer: FolderOffer) -> FolderRecord:
+    async def _find_or_create(self, offer: FolderOffer, *, create: bool) -> FolderRecord:
         if len(self._folders) >= self._max_folders:
             raise FolderRefused(f"this store already has {len(self._folders)} folders and takes no more")
         fresh = FolderRecord(offer.folder_id, offer.label, offer.token)
         key = _record_key(offer.folder_id)
+        if not create and await read_record(self._bucket, key, FolderRecord.from_json) is None:
+            raise FolderNotAllowed("the store does not have this folder, and the device may only read")
         record = await create_or_read(self._bucket, key, fresh.to_json(), FolderRecord.from_json)
         if record.removed:
             self._note_removal(record)

@@ -280,9 +280,9 @@ class Gateway:
         """Return the record of the session's device, or None if the device is not accepted."""
         return await self.peers.admit(session)
 
-    async def folder_for(self, offer: FolderOffer) -> Folder:
+    async def folder_for(self, offer: FolderOffer, *, create: bool) -> Folder:
         """Return the folder of an offer, which may be new. Raises FolderRefused, StoreError or DataError."""
-        return await self.folders.for_offer(offer)
+        return await self.folders.for_offer(offer, create=create)
 
     def folder(self, folder_id: str) -> Folder | None:
         """Return an open folder."""

@@ -9,6 +9,7 @@ from typing import Any
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.gateway.folders import ClosedFolder
 from untrusted_s3.gateway.peers import Peer, UnknownDevice
+from untrusted_s3.store.records import PeerRecord
 from untrusted_s3.structured_logging import redact_text
 from untrusted_s3.supervisor import TaskStatus
 from untrusted_s3.sync.folder import Folder
@@ -17,6 +18,7 @@ from untrusted_s3.sync.session import Refusal
 _REFUSALS_SHOWN = 20
 _TEXT_SHOWN = 200  # characters of what a device chooses, such as its name
 _REFUSED_SHOWN = 10
+_ALLOWED_SHOWN = 100
 
 
 def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, Any]:
@@ -86,8 +88,28 @@ def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
         "address": session.transport.address if session else "",
         "client": peer.client[:_TEXT_SHOWN],
         "folders": session.shared_folders if session else [],
+        "read_only": peer.record.read_only,
+        "allowed_folders": _shown_folders(peer.record),
+        "refused_folders": _refused_folders(peer.refused),
         "error": _refusals_text(peer.refused) or peer.error,
     }
+
+
+def _shown_folders(record: PeerRecord) -> list[str] | None:
+    """Return the IDs of the folders that a device may share, or some of them; None for all."""
+    return list(record.folders[:_ALLOWED_SHOWN]) if record.folders is not None else None
+
+
+def _refused_folders(refused: Mapping[str, Refusal]) -> list[dict[str, str]]:
+    return [
+        {
+            "id": folder_id[:_TEXT_SHOWN],
+            "label": refusal.label[:_TEXT_SHOWN],
+            "kind": refusal.kind,
+            "reason": refusal.reason,
+        }
+        for folder_id, refusal in list(refused.items())[:_REFUSALS_SHOWN]
+    ]
 
 
 def redacted(value: Any) -> Any:
@@ -105,7 +127,16 @@ def any_peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
     try:
         return peer_status(device_id, peer)
     except Exception as error:
-        empty = {"name": "", "connected": False, "address": "", "client": "", "folders": []}
+        empty = {
+            "name": "",
+            "connected": False,
+            "address": "",
+            "client": "",
+            "folders": [],
+            "read_only": peer.record.read_only,
+            "allowed_folders": _shown_folders(peer.record),
+            "refused_folders": [],
+        }
         text = f"the state of the device cannot be read: {type(error).__name__}: {error}"
         return {"device_id": str(device_id), **empty, "error": text}
 

@@ -72,6 +72,12 @@ class Fields:
             raise self._error(name, "is not a list of texts")
         return tuple(self._check_text(name, value, 0, max_length) for value in values)
 
+    def optional_texts(self, name: str, *, max_count: int, max_length: int) -> tuple[str, ...] | None:
+        """Return a list of texts, or None if the field is missing or null."""
+        if self._value.get(name) is None:
+            return None
+        return self.texts(name, max_count=max_count, max_length=max_length)
+
     def integer(self, name: str, *, minimum: int, maximum: int) -> int:
         """Return a whole number in a range."""
         value: int = self._get(name, int, "a whole number", _REQUIRED)

@@ -93,20 +93,30 @@ class PeerRecord:
         name: A name for people.
         addresses: Where to dial it, as tcp://HOST:PORT; perhaps none.
         share: IDs of folders to offer although it has not offered them.
+        read_only: Whether the device gets everything, and nothing that it announces is taken.
+        folders: IDs of the only folders that may be shared with the device or made by it; None for all.
     """
 
     device_id: DeviceID
     name: str = ""
     addresses: tuple[str, ...] = ()
     share: tuple[str, ...] = ()
+    read_only: bool = False
+    folders: tuple[str, ...] | None = None
+
+    def may_share(self, folder_id: str) -> bool:
+        """Return whether a folder may be shared with the device."""
+        return self.folders is None or folder_id in self.folders
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object."""
+        """Return the JSON object. `folders` is null where the device may share all."""
         return {
             "device_id": str(self.device_id),
             "name": self.name,
             "addresses": list(self.addresses),
             "share": list(self.share),
+            "read_only": self.read_only,
+            "folders": list(self.folders) if self.folders is not None else None,
         }
 
     @classmethod
@@ -118,6 +128,8 @@ class PeerRecord:
             fields.text("name", max_length=MAX_NAME_LENGTH, default=""),
             fields.texts("addresses", max_count=MAX_ADDRESSES, max_length=MAX_ADDRESS_LENGTH),
             fields.texts("share", max_count=MAX_SHARED_FOLDERS, max_length=MAX_FOLDER_ID_SIZE),
+            fields.boolean("read_only", default=False),
+            fields.optional_texts("folders", max_count=MAX_SHARED_FOLDERS, max_length=MAX_FOLDER_ID_SIZE),
         )
 
 

@@ -242,6 +242,11 @@ class Folder:
         self._pending.start(device_id, cursor)
         return cursor
 
+    def drop_index(self, device_id: DeviceID) -> None:
+        """Forget what is pending from a peer that may announce nothing."""
+        self._writer.heard.discard(device_id)
+        self._pending.start(device_id, IndexState())
+
     async def take_index(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> None:
         """Take an index message of a peer. Raises RemoteProtocolError or FolderRefused; then nothing was kept."""
         lowest = await self._index_in.take(device_id, index_id, event)

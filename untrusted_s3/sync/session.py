@@ -22,6 +22,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import (
     DataError,
+    FolderNotAllowed,
     FolderRefused,
     ProtocolError,
     RemoteProtocolError,
@@ -72,8 +73,11 @@ class Host(Protocol):
         """Return the record of the session's device, or None when the device is not accepted; the session then ends."""
         ...
 
-    async def folder_for(self, offer: FolderOffer) -> Folder:
-        """Return the folder of an offer, which may be new. Raises FolderRefused, StoreError or DataError."""
+    async def folder_for(self, offer: FolderOffer, *, create: bool) -> Folder:
+        """Return the folder of an offer. With `create`, one that the store does not have is created.
+
+        Raises FolderRefused, StoreError or DataError.
+        """
         ...
 
     def folder(self, folder_id: str) -> Folder | None:
@@ -103,18 +107,20 @@ class Refusal:
     Attributes:
         label: The peer's label for the folder.
         reason: What is wrong.
+        kind: The kind of the FolderRefused.
     """
 
     label: str
     reason: str
+    kind: str = FolderRefused.kind
 
 
 @dataclass(slots=True)
 class _Share:
-    """A folder that both sides share, the id of the peer's index, and the task that sends ours."""
+    """A folder that both sides share, the peer's index as it announced it, and the task that sends ours."""
 
     folder: Folder
-    peer_index_id: int
+    peer_index: IndexState
     sender: asyncio.Task[None]
 
 
@@ -277,14 +283,14 @@ class Session:
 
     async def _take_index(self, event: events.IndexReceived) -> None:
         share = self._shares.get(event.folder)
-        if share is None:
-            # It was on its way when we refused the folder, or the peer ignores the refusal.
+        if share is None or self._only_reads:
+            # It was on its way when we refused the folder, or the peer ignores the refusal; or nothing of it is taken.
             return
         try:
-            await share.folder.take_index(self._device_id, share.peer_index_id, event)
+            await share.folder.take_index(self._device_id, share.peer_index.index_id, event)
             self._host.counters.index_entries_received.inc(len(event.files))
         except FolderRefused as error:
-            self._refusals[event.folder] = Refusal(share.folder.record.label, str(error))
+            self._refusals[event.folder] = Refusal(share.folder.record.label, str(error), error.kind)
             self._host.refused(self._device_id, self._refusals)
             self._unshare(event.folder)
 
@@ -311,20 +317,27 @@ class Session:
         self._send_cluster_config()
 
     async def _consider(self, message: pb.Folder) -> tuple[FolderOffer, Folder] | None:
+        assert self.peer is not None
         try:
             offer = read_offer(message, self._host.device_id, self._device_id)
-            folder = await self._host.folder_for(offer)
+            if not self.peer.may_share(offer.folder_id):
+                raise FolderNotAllowed("the gateway's operator lets this device share other folders only")
+            folder = await self._host.folder_for(offer, create=not self._only_reads)
         except FolderRefused as error:
-            self._refusals[message.id] = Refusal(message.label, str(error))
+            self._refusals[message.id] = Refusal(message.label, str(error), error.kind)
             return None
         return None if offer.paused else (offer, folder)
 
     def _share(self, offer: FolderOffer, folder: Folder) -> None:
-        folder.start_index(self._device_id, offer.peer)
+        if self._only_reads:
+            folder.drop_index(self._device_id)
+        else:
+            folder.start_index(self._device_id, offer.peer)
         start = index_start(offer.known, folder.own_index)
         sender = self._start(partial(send_index, folder, start, self.transport, self._host.counters))
-        self._shares[offer.folder_id] = _Share(folder, offer.peer.index_id, sender)
-        folder.add_source(self._device_id, self)
+        self._shares[offer.folder_id] = _Share(folder, offer.peer, sender)
+        if not self._only_reads:
+            folder.add_source(self._device_id, self)
         _logger.info("folder shared", folder=offer.folder_id, device=str(self._device_id), index_from=start)
 
     def _unshare(self, folder_id: str) -> None:
@@ -349,7 +362,8 @@ class Session:
         that says nothing new is not sent: two gateways would answer each other without end.
         """
         assert self.peer is not None
-        offered = set(self.peer.share) - self._refusals.keys() if self._confirmed else set()
+        offered = set(filter(self.peer.may_share, self.peer.share)) if self._confirmed else set()
+        offered -= self._refusals.keys()
         folders = [self._host.folder(folder_id) for folder_id in sorted(offered | self._shares.keys())]
         peer_indexes = [(folder, self._peer_index(folder)) for folder in folders if folder is not None]
         content = {folder.record.folder_id: peer_index.index_id for folder, peer_index in peer_indexes}
@@ -371,7 +385,17 @@ class Session:
         self.transport.write(self.transport.bep.cluster_config(messages, time.monotonic()))
 
     def _peer_index(self, folder: Folder) -> IndexState:
-        return folder.received(self._device_id) if folder.record.folder_id in self._shares else IndexState()
+        """Return how much of its index the peer need not send."""
+        share = self._shares.get(folder.record.folder_id)
+        if share is None:
+            return IndexState()
+        return share.peer_index if self._only_reads else folder.received(self._device_id)
+
+    @property
+    def _only_reads(self) -> bool:
+        """Whether the operator lets the peer announce nothing."""
+        assert self.peer is not None
+        return self.peer.read_only
 
     @property
     def _device_id(self) -> DeviceID:

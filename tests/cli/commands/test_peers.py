@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -24,14 +25,31 @@ def test_peers_come_and_go(run_cli: RunCLI, store_arguments: list[str]) -> None:
     assert listed() == []
     addresses = ["tcp://127.0.0.1:22000", "tcp://[::1]:22000"]
     add("--address", addresses[0], "--address", addresses[1], "--share", "b", "--share", "a")
-    record = {"device_id": str(DEVICE), "name": "", "addresses": addresses, "share": ["b", "a"]}
+    record: dict[str, Any] = {
+        "device_id": str(DEVICE),
+        "name": "",
+        "addresses": addresses,
+        "share": ["b", "a"],
+        "read_only": False,
+        "folders": None,
+    }
     assert listed() == [record]
     add("--name", "laptop")
     assert listed() == [{**record, "name": "laptop"}]
+    add("--read-only", "--folders", 'a,b,"c,d"', "--folders", "e f")
+    record = {**record, "name": "laptop", "read_only": True, "folders": ["a", "b", "c,d", "e f"]}
+    assert listed() == [record]
     add("--address", addresses[0], "--name", "")
-    assert listed() == [{**record, "addresses": addresses[:1]}]
+    record = {**record, "name": "", "addresses": addresses[:1]}
+    assert listed() == [record]
     table = run_cli("peers", "list", *store_arguments)
-    assert str(DEVICE) in table.stdout and addresses[0] in table.stdout
+    assert re.search(rf"{DEVICE} .*{addresses[0]} .*  read  +a b c,d e f$", table.stdout, re.MULTILINE)
+    wrong = run_cli("peers", "add", DEVICE, "--share", "z", *store_arguments)
+    assert wrong.exit_code == 2 and "--folders does not have it" in wrong.stderr
+    add("--read-write", "--all-folders")
+    assert listed() == [{**record, "read_only": False, "folders": None}]
+    table = run_cli("peers", "list", *store_arguments)
+    assert re.search(rf"{DEVICE} .*  read, write  +all$", table.stdout, re.MULTILINE)
     assert run_cli("peers", "remove", DEVICE, *store_arguments).exit_code == 0
     assert listed() == []
     again = run_cli("peers", "remove", DEVICE, *store_arguments)
@@ -44,6 +62,12 @@ def test_a_typo_in_a_device_id(run_cli: RunCLI, command: str) -> None:
     outcome = run_cli("peers", command, typo)
     assert (outcome.exit_code, outcome.stdout) == (2, "")
     assert "group 4 of 4" in outcome.stderr
+
+
+@pytest.mark.parametrize("options", [["--folders", "a,"], ["--folders", "a", "--all-folders"]])
+def test_folders_that_make_no_sense(run_cli: RunCLI, options: list[str]) -> None:
+    outcome = run_cli("peers", "add", DEVICE, *options)
+    assert outcome.exit_code == 2 and "--folders" in outcome.stderr
 
 
 def test_the_gateways_own_device_id_is_refused(run_cli: RunCLI) -> None:

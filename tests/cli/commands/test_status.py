@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import DEVICE, RunCLI
 from tests.store.http_server import Answer, Request, http_server
+from untrusted_s3.cli.advice import REFUSAL_ADVICE
 
-STATUS = {
+STATUS: dict[str, Any] = {
     "device_id": str(DEVICE),
     "version": "9.9",
     "store": "s3://bucket",
@@ -60,6 +63,26 @@ def test_status(run_cli: RunCLI, gateway_address: str) -> None:
     for text in ("photos", "12,345", "5.0 GiB", "syncing", "laptop", "syncthing v1", "new"):
         assert text in outcome.stdout
     assert "\x1b" not in outcome.stdout
+
+
+@pytest.mark.parametrize("kind", sorted(REFUSAL_ADVICE))
+def test_refused_folders_are_shown_with_their_reason_and_what_to_do(
+    run_cli: RunCLI, gateway_address: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = {"id": "music", "label": "Music", "kind": kind, "reason": "for some reason"}
+    peer = {**STATUS["peers"][0], "folders": [], "refused_folders": [refused], "error": "in other words"}
+    monkeypatch.setitem(STATUS, "peers", [peer])
+    outcome = run_cli("status", "--http", gateway_address)
+    assert re.search(r"^music +Music +laptop +for some reason$", outcome.stdout, re.MULTILINE)
+    assert REFUSAL_ADVICE[kind] in outcome.stderr
+    assert "shares no folder" not in outcome.stderr
+
+
+def test_a_device_that_shares_nothing_is_a_reason_for_advice(
+    run_cli: RunCLI, gateway_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STATUS, "peers", [{**STATUS["peers"][0], "folders": []}])
+    assert "peers add DEVICE_ID --share FOLDER" in run_cli("status", "--http", gateway_address).stderr
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", ""])

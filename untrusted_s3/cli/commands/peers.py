@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 import click
 import uvloop
 
@@ -40,8 +45,18 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
     if as_json:
         print_json([peer.to_json() for peer in found])
     else:
-        rows = [(peer.device_id, peer.name, " ".join(peer.addresses), " ".join(peer.share)) for peer in found]
-        print_table(("DEVICE ID", "NAME", "ADDRESSES", "SHARE"), rows)
+        rows = [
+            (
+                peer.device_id,
+                peer.name,
+                " ".join(peer.addresses),
+                " ".join(peer.share),
+                "read" if peer.read_only else "read, write",
+                "all" if peer.folders is None else " ".join(peer.folders),
+            )
+            for peer in found
+        ]
+        print_table(("DEVICE ID", "NAME", "ADDRESSES", "SHARE", "MAY", "FOLDERS"), rows)
     report_unreadable(found.unreadable)
 
 
@@ -63,6 +78,29 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
     metavar="FOLDER",
     help="ID of a folder to offer before the device does, as a new untrusted device needs; may be repeated.",
 )
+@option(
+    "--read-only/--read-write",
+    "read_only",
+    key="peers-add-read-only",
+    default=None,
+    help="Whether the device only reads: it gets everything, and nothing that it announces is taken.  [default: it may"
+    " write]",
+)
+@option(
+    "--folders",
+    "folder_lists",
+    key="peers-add-folders",
+    multiple=True,
+    metavar="FOLDER[,FOLDER…]",
+    help="IDs of the only folders that the device may share or create; may be repeated. An ID with a comma needs"
+    " double quotes around it: '\"a,b\",c'.  [default: all]",
+)
+@option(
+    "--all-folders",
+    key="peers-add-all-folders",
+    is_flag=True,
+    help="The device may share all folders again, and create new ones.",
+)
 @store_options
 @identity_options
 @common_options
@@ -71,18 +109,48 @@ def add_peer(
     addresses: tuple[str, ...],
     name: str | None,
     share: tuple[str, ...],
+    read_only: bool | None,
+    folder_lists: tuple[str, ...],
+    all_folders: bool,
     store: StoreOptions,
     identity: IdentityOptions,
 ) -> None:
     """Accept a device, or change an accepted one.
 
-    Of an accepted device, what no option names stays.
+    Of an accepted device, what no option names stays. If the device is connected, the change ends its connection, and
+    it comes back.
+
+    Give --read-only to a device that you do not trust with the content of the copy, such as somebody else's untrusted
+    device. Gateways before this option exists ignore --read-only and --folders, and drop them when they change a
+    device: let all gateways on the store have one version.
     """
+    if all_folders and folder_lists:
+        raise UsageError("--folders and --all-folders contradict each other")
+    folders = tuple(folder for row in csv.reader(folder_lists) for folder in row)
+    if not all(folders):
+        raise UsageError("--folders: a folder ID is empty")
     for address in addresses:
         SCHEMES.parse(address)
     if not identity.in_store:
         _refuse_own(device_id, identity.local_device_id())
-    uvloop.run(_add(store, identity, device_id, addresses, name, share))
+
+    def changed(before: PeerRecord) -> PeerRecord:
+        changes: dict[str, Any] = {
+            "name": name,
+            "addresses": addresses or None,
+            "share": share or None,
+            "read_only": read_only,
+            "folders": folders or None,
+        }
+        after = dataclasses.replace(before, **{key: value for key, value in changes.items() if value is not None})
+        if all_folders:
+            after = dataclasses.replace(after, folders=None)
+        for folder_id in after.share:
+            if not after.may_share(folder_id):
+                raise UsageError(f"{folder_id} cannot be offered with --share: --folders does not have it")
+        return after
+
+    uvloop.run(_add(store, identity, device_id, changed))
 
 
 def _refuse_own(device_id: DeviceID, own: DeviceID | None) -> None:
@@ -94,9 +162,7 @@ async def _add(
     store: StoreOptions,
     identity: IdentityOptions,
     device_id: DeviceID,
-    addresses: tuple[str, ...],
-    name: str | None,
-    share: tuple[str, ...],
+    changed: Callable[[PeerRecord], PeerRecord],
 ) -> None:
     key = layout.peer_key(device_id)
     async with open_store(store) as bucket:
@@ -104,13 +170,7 @@ async def _add(
             _refuse_own(device_id, await identity.stored_device_id(bucket))
         await records.open_store(bucket)
         before = await records.read_record(bucket, key, PeerRecord.from_json) or PeerRecord(device_id)
-        peer = PeerRecord(
-            device_id,
-            before.name if name is None else name,
-            addresses or before.addresses,
-            share or before.share,
-        )
-        await records.write_record(bucket, key, peer.to_json())
+        await records.write_record(bucket, key, changed(before).to_json())
     click.echo(f"accepted {device_id}", err=True)
 
 

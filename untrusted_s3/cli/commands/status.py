@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from untrusted_s3.addresses import HostPort
+from untrusted_s3.cli.advice import NO_FOLDER_ADVICE, REFUSAL_ADVICE
 from untrusted_s3.cli.options import NO_HTTP, common_options, http_option, json_option, parse_http
 from untrusted_s3.cli.output import print_json, print_table, size_text
 from untrusted_s3.errors import GatewayUnreachable, UsageError
@@ -52,6 +53,22 @@ def fetch_status(address: HostPort) -> Any:
         connection.close()
 
 
+def _print_refused(peers: Any) -> None:
+    """Print which folders of devices are refused, why, and what to do."""
+    refused = [(peer, folder) for peer in peers for folder in peer.get("refused_folders", ())]
+    if refused:
+        click.echo()
+        rows = [
+            (folder["id"], folder["label"], peer["name"] or peer["device_id"], folder["reason"])
+            for peer, folder in refused
+        ]
+        print_table(("REFUSED FOLDER", "LABEL", "DEVICE", "REASON"), rows)
+    for kind in sorted({folder["kind"] for _, folder in refused} & REFUSAL_ADVICE.keys()):
+        click.echo(f"\n{REFUSAL_ADVICE[kind]}", err=True)
+    if any(peer["connected"] and not peer.get("folders", True) and not peer.get("refused_folders") for peer in peers):
+        click.echo(f"\n{NO_FOLDER_ADVICE}", err=True)
+
+
 def _print_status(answer: Any) -> None:
     click.echo(f"Device ID  {answer['device_id']}")
     click.echo(f"Store      {answer['store']}")
@@ -77,13 +94,17 @@ def _print_status(answer: Any) -> None:
             peer["device_id"],
             peer["name"],
             "yes" if peer["connected"] else "no",
+            "read" if peer.get("read_only") else "read, write",
+            " ".join(peer.get("folders", ())),
             peer["address"] or "",
             peer["client"] or "",
-            peer["error"] or "",
+            # Refused folders are shown below.
+            "" if peer.get("refused_folders") else peer["error"] or "",
         )
         for peer in answer["peers"]
     ]
-    print_table(("DEVICE ID", "NAME", "CONNECTED", "ADDRESS", "CLIENT", "ERROR"), peers)
+    print_table(("DEVICE ID", "NAME", "CONNECTED", "MAY", "FOLDERS", "ADDRESS", "CLIENT", "ERROR"), peers)
+    _print_refused(answer["peers"])
     if answer["unknown_devices"]:
         click.echo()
         unknown = [
