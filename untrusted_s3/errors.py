@@ -143,6 +143,10 @@ class StoreUnreachable(StoreError):
     """The store did not answer: a network failure, or the server is down. Worth another try."""
 
 
+class AnswerTooShort(StoreUnreachable):
+    """An answer of the store has fewer bytes than were asked for: it broke off, or the object is shorter."""
+
+
 class StoreRefused(StoreError):
     """The store refused a request: credentials, rights, a missing bucket, a wrong clock."""
 

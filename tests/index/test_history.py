@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.file_infos import device
 from tests.simulated import SimulatedBucket, SimulatedClock, SimulatedStore
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, START, StoredFolder, stored_folder
 from untrusted_s3.errors import BeforeHistory, DataError
 from untrusted_s3.index.history import to_datetime, to_time_ms
+from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.trimming import trim
 from untrusted_s3.settings import DEFAULT_HISTORY, LogSettings
 from untrusted_s3.store.layout import FolderKeys
@@ -188,3 +190,13 @@ def test_times_of_the_log_as_moments(time_ms: int) -> None:
     assert moment.tzinfo is not None
     if abs(time_ms) < 2**60:
         assert to_time_ms(moment) == time_ms
+
+
+async def test_a_gateway_whose_clock_is_wrong_does_not_shift_the_history(tmp_path: Path) -> None:
+    """Some servers take signatures from the future (SeaweedFS 4.48), so a clock that is ahead goes unnoticed."""
+    store = SimulatedStore(SimulatedClock(START), enforce_lifetimes=False)
+    clock = SimulatedClock(START + 7200)
+    stored = await stored_folder(SimulatedBucket(store, clock=clock), tmp_path)
+    gateway = FolderLog(stored.bucket, FolderKeys.of(FOLDER_ID), stored.state, device(9), clock=clock)
+    await gateway.append([await stored.file("a", b"a")])
+    assert await names(stored.bucket, datetime.fromtimestamp(START + 1, UTC)) == ["a"]

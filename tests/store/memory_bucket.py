@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,9 @@ class MemoryBucket:
     def __init__(self, conditional: str = "kept") -> None:
         self.objects: dict[str, bytes] = {}
         self._conditional = conditional
+
+    def now(self) -> float:
+        return time.time()
 
     async def get(self, key: str, start: int = 0, size: int | None = None, *, max_size: int = 128 << 20) -> bytes:
         if key not in self.objects:

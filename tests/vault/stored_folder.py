@@ -52,7 +52,9 @@ class StoredFolder:
         self.keys = FolderKeys.of(folder_id)
         self.record = FolderRecord(folder_id, f"label of {folder_id}", self.key.token(), 1)
         self.state = FolderState(directory / f"filling {hashlib.sha256(folder_id.encode()).hexdigest()[:8]}.sqlite")
-        self.log = FolderLog(bucket, self.keys, self.state, device(1), clock=lambda: self.now)
+        self.log = FolderLog(
+            bucket, self.keys, self.state, device(1), clock=lambda: self.now, time_of_day=lambda: self.now
+        )
         self._counter = 0
 
     async def create(self) -> Self:

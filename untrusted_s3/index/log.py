@@ -74,8 +74,11 @@ class FolderLog:
         rules: LogRules = LOG_RULES,
         *,
         check_entries: bool = True,
+        time_of_day: Callable[[], float] | None = None,
     ) -> None:
-        """Make a log that is not loaded yet. `clock` gives seconds since 1970 UTC.
+        """Make a log that is not loaded yet. `clock` gives seconds since 1970 UTC, `time_of_day` too.
+
+        Signatures and pauses go by `clock`. Segments carry the `time_of_day`, by default that of the store.
 
         `check_entries` says whether all entries of a checkpoint are compared with their file infos when it is loaded.
         """
@@ -86,6 +89,7 @@ class FolderLog:
         self._settings = settings
         self._clock = clock
         self._rules = rules
+        self._time_of_day = time_of_day or bucket.now
         self._check_entries = check_entries
         self._reader = SegmentReader(bucket, keys, settings, clock)
         self._lock = asyncio.Lock()
@@ -141,7 +145,7 @@ class FolderLog:
             segment = Segment(
                 writer=self._writer,
                 append_id=secrets.token_bytes(16),
-                time_ms=int(signed * 1000),
+                time_ms=int(self._time_of_day() * 1000),
                 first_sequence=self.state.sequence + 1,
                 entries=tuple(entries),
                 cursors=tuple(cursors),

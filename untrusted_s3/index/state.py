@@ -136,7 +136,7 @@ class FolderState:
 
     @property
     def time_ms(self) -> int:
-        """When the last segment applied was written, by its writer's clock, in milliseconds since 1970 UTC."""
+        """When the last segment applied was written, by the store's clock, in milliseconds since 1970 UTC."""
         return self._meta["time_ms"]
 
     @property

@@ -11,6 +11,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.httpsession import URLLib3Session
 
 from untrusted_s3.store.answers import MAX_ERROR_SIZE, MAX_PAGE_SIZE, check_head, too_long, unreachable
+from untrusted_s3.store.clock import StoreClock
 from untrusted_s3.units import KIB
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ class BotoHTTP:
 
     Attributes:
         region: The bucket's region, if an answer has named it.
+        clock: The store's clock, by the dates of answers.
     """
 
     def __init__(self, session: URLLib3Session) -> None:
         self.region: str | None = None
+        self.clock = StoreClock()
         self._session = session
 
     def attach(self, client: S3Client) -> None:
@@ -58,6 +61,7 @@ class BotoHTTP:
         try:
             refused = response.status_code >= 300
             headers: Any = response.headers
+            self.clock.note(headers.get("Date"))
             self._note_region(headers.get("x-amz-bucket-region", ""))
             if streams and not refused:  # get_object: the caller reads as much as it wants
                 check_head(response.status_code, headers, what)

@@ -72,12 +72,20 @@ class Bucket(Protocol):
     nevertheless), and StoreRefused if it refused in a way that another try will not change.
     """
 
+    def now(self) -> float:
+        """Return the time of day by the store's clock, in seconds since 1970 UTC, without a request.
+
+        It is the local clock's time as long as the store has not answered.
+        """
+        ...
+
     async def get(
         self, key: str, start: int = 0, size: int | None = None, *, max_size: int = MAX_WHOLE_OBJECT
     ) -> bytes:
         """Return the object's bytes, or `size` of them from `start`.
 
-        Without `size` there may be `max_size` bytes, else AnswerTooLong is raised. Raises NoSuchKey.
+        Without `size` there may be `max_size` bytes, else AnswerTooLong is raised. Raises NoSuchKey, and
+        AnswerTooShort where the object has fewer bytes.
         """
         ...
 

@@ -15,6 +15,7 @@ from yarl import URL
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.answers import MAX_ERROR_SIZE, check_head, error_code, too_long, unreachable
 from untrusted_s3.store.bucket import Buffer
+from untrusted_s3.store.clock import StoreClock
 from untrusted_s3.store.network import Network
 from untrusted_s3.store.s3_errors import refusal
 
@@ -52,9 +53,18 @@ class DataPlane:
     """
 
     def __init__(
-        self, settings: StoreSettings, requests: Counter[str], network: Network = _NETWORK, proxy: str | None = None
+        self,
+        settings: StoreSettings,
+        requests: Counter[str],
+        network: Network = _NETWORK,
+        proxy: str | None = None,
+        clock: StoreClock | None = None,
     ) -> None:
-        """`proxy` is the URL of an HTTP proxy. Raises UsageError if the network's certificates cannot be read."""
+        """`proxy` is the URL of an HTTP proxy; `clock` is told the dates of answers.
+
+        Raises UsageError if the network's certificates cannot be read.
+        """
+        self._clock = clock or StoreClock()
         self._settings = settings
         self._requests = requests
         self._session = aiohttp.ClientSession(
@@ -103,6 +113,7 @@ class DataPlane:
                 asyncio.timeout(patience),
                 self._session.request(method, url, headers=headers, data=data, allow_redirects=False) as response,
             ):
+                self._clock.note(response.headers.get("Date"))
                 check_head(response.status, response.headers, what)
                 refused = response.status >= 300
                 body = await _read(response.content, MAX_ERROR_SIZE if refused else max_size)

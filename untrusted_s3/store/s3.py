@@ -16,6 +16,7 @@ from yarl import URL
 from untrusted_s3.errors import (
     AccessDenied,
     AnswerTooLong,
+    AnswerTooShort,
     CredentialsRefused,
     NoSuchKey,
     PreconditionFailed,
@@ -82,7 +83,7 @@ class S3Bucket:
         self._settings = settings
         proxies = proxies_for(self.presigner.base)
         proxy = proxies.get(URL(self.presigner.base).scheme)
-        self._data = DataPlane(settings, self.requests, connection.network, proxy)
+        self._data = DataPlane(settings, self.requests, connection.network, proxy, connection.http.clock)
         self._control = ControlPlane(connection.client, location.bucket, self.requests)
 
     @classmethod
@@ -165,6 +166,9 @@ class S3Bucket:
     def _relative(self, full_key: str) -> str:
         return full_key.removeprefix(self.location.prefix)
 
+    def now(self) -> float:
+        return self._connection.http.clock()
+
     # Data
 
     async def get(
@@ -196,7 +200,7 @@ class S3Bucket:
                 self.presigner.forget(full_key)
                 body = await read()
             if size is not None and len(body) != size:
-                raise StoreUnreachable(f"{what}: {len(body)} bytes instead of {size}")
+                raise AnswerTooShort(f"{what}: {len(body)} bytes instead of {size}")
             return body
 
         return await self._repeat(attempt)

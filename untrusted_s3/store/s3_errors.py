@@ -19,6 +19,7 @@ from botocore.parsers import ResponseParserError
 
 from untrusted_s3.errors import (
     AccessDenied,
+    AnswerTooShort,
     CredentialsRefused,
     NoSuchBucket,
     NoSuchKey,
@@ -72,6 +73,8 @@ def refusal(status: int, code: str, what: str) -> StoreError:
         return UploadLost(f"{what}: the multipart upload is gone, or was changed by another writer ({code})")
     if status == 404:
         return NoSuchKey(f"{what}: no such object")
+    if status == 416:
+        return AnswerTooShort(f"{what}: the object is shorter than the range that was asked for")
     if status == 507 or code in _FULL:
         return StoreRefused(f"the store is full ({code or status}, at {what}): make room, or raise its quota")
     if code == "RequestTimeTooSkewed":
@@ -93,7 +96,8 @@ def refusal(status: int, code: str, what: str) -> StoreError:
     return StoreRefused(f"the store answered {status} {code} to {what}")
 
 
-def _parse_date(date_header: str | None) -> datetime | None:
+def parse_date(date_header: str | None) -> datetime | None:
+    """Return the moment in a `Date` header, or None if that is missing or invalid."""
     try:
         date = parsedate_to_datetime(date_header or "")
     except ValueError:
@@ -106,13 +110,13 @@ def age_of(modified: datetime | None, date_header: str | None) -> float:
 
     It is 0 if either is missing, so that nothing seems old by mistake.
     """
-    now = _parse_date(date_header)
+    now = parse_date(date_header)
     return (now - modified).total_seconds() if now is not None and modified is not None else 0.0
 
 
 def clock_skew(date_header: str | None, now: datetime | None = None) -> float:
     """Return by how many seconds our clock is ahead of the store's `Date` header; 0 if that is missing or invalid."""
-    theirs = _parse_date(date_header)
+    theirs = parse_date(date_header)
     return ((now or datetime.now(UTC)) - theirs).total_seconds() if theirs is not None else 0.0
 
 
