@@ -196,7 +196,8 @@ async def test_a_gateway_whose_clock_is_wrong_does_not_shift_the_history(tmp_pat
     """Some servers take signatures from the future (SeaweedFS 4.48), so a clock that is ahead goes unnoticed."""
     store = SimulatedStore(SimulatedClock(START), enforce_lifetimes=False)
     clock = SimulatedClock(START + 7200)
-    stored = await stored_folder(SimulatedBucket(store, clock=clock), tmp_path)
-    gateway = FolderLog(stored.bucket, FolderKeys.of(FOLDER_ID), stored.state, device(9), clock=clock)
+    bucket = SimulatedBucket(store, clock=clock)
+    stored = await stored_folder(bucket, tmp_path)
+    gateway = FolderLog(bucket, FolderKeys.of(FOLDER_ID), stored.state, device(9), clock=clock)
     await gateway.append([await stored.file("a", b"a")])
-    assert await names(stored.bucket, datetime.fromtimestamp(START + 1, UTC)) == ["a"]
+    assert await names(bucket, datetime.fromtimestamp(START + 1, UTC)) == ["a"]
