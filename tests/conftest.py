@@ -26,7 +26,7 @@ from tests.peers.ceph import ceph_rgw as run_ceph_rgw
 from tests.peers.debian import SYNCTHING_VERSIONS, PeerUnavailable, SyncthingVersion
 from tests.peers.debian import syncthing_binary as fetch_syncthing
 from tests.peers.s3_server import S3Server
-from tests.virtual_time import VirtualTimeLoop
+from tests.virtual_time import CONTROLLED_LOOPS
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store.embedded.process import find_weed
 from untrusted_s3.store.embedded.server import EmbeddedStore
@@ -39,8 +39,9 @@ settings.load_profile("without deadlines")
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Return the event loops that an async test runs on, by the part of its name that stands for the loop."""
     marker = item.get_closest_marker("asyncio")
-    if marker is not None and marker.kwargs.get("loop_factories") == ["virtual time"]:
-        return {"virtual time": VirtualTimeLoop}
+    for name in marker.kwargs.get("loop_factories") or () if marker is not None else ():
+        if name in CONTROLLED_LOOPS:
+            return {name: CONTROLLED_LOOPS[name]}
     return {"uvloop": LOOPS["uvloop"]} if item.get_closest_marker("interop") else LOOPS
 
 

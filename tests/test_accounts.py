@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.virtual_time import run_in_virtual_time, settled, virtual_time
 from untrusted_s3.accounts import Account, ByteCache, Share
 
 CAPACITY = 90
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
-
-
+@virtual_time
 async def test_what_fits_is_granted_at_once() -> None:
     account = Account(CAPACITY)
     share = account.share("a")
@@ -36,12 +31,12 @@ async def test_what_fits_is_granted_at_once() -> None:
     assert account.usage() == {}
 
 
+@virtual_time
 async def test_one_owner_leaves_a_third_to_others() -> None:
     account = Account(CAPACITY)
     greedy, other = account.share("greedy"), account.share("other")
     waiting = [asyncio.ensure_future(greedy.acquire(10)) for _ in range(20)]
-    await until(lambda: greedy.used == 60)
-    await asyncio.sleep(0.01)
+    await settled()
     assert greedy.used == 60
     await other.acquire(10)
     await other.acquire(10)
@@ -51,6 +46,7 @@ async def test_one_owner_leaves_a_third_to_others() -> None:
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
+@virtual_time
 async def test_the_demands_of_an_owner_are_granted_in_order_whatever_their_size() -> None:
     account = Account(CAPACITY)
     share, second = account.share("a"), account.share("a")
@@ -62,13 +58,14 @@ async def test_the_demands_of_an_owner_are_granted_in_order_whatever_their_size(
 
     await share.acquire(50)
     tasks = [asyncio.ensure_future(take(of, size)) for of, size in ((share, 40), (second, 1), (share, 2))]
-    await asyncio.sleep(0.01)
+    await settled()
     assert granted == []
     share.release(50)
     await asyncio.gather(*tasks)
     assert granted == [40, 1, 2]
 
 
+@virtual_time
 async def test_the_owner_that_holds_least_is_served_first() -> None:
     account = Account(CAPACITY)
     rich, poor, blocker = (account.share(name) for name in ("rich", "poor", "blocker"))
@@ -81,13 +78,14 @@ async def test_the_owner_that_holds_least_is_served_first() -> None:
     await rich.acquire(30)
     await blocker.acquire(35)
     tasks = [asyncio.ensure_future(take(share)) for share in (rich, poor)]
-    await asyncio.sleep(0.01)
+    await settled()
     assert order == ["poor"]
     blocker.release(35)
     await asyncio.gather(*tasks)
     assert order == ["poor", "rich"]
 
 
+@virtual_time
 async def test_with_a_guarantee_an_owner_that_holds_nothing_never_waits() -> None:
     account = Account(CAPACITY, guarantee=True)
     slow = account.share("slow")
@@ -96,19 +94,20 @@ async def test_with_a_guarantee_an_owner_that_holds_nothing_never_waits() -> Non
         share = account.share(number)
         await share.acquire(30)
         second = asyncio.ensure_future(share.acquire(1))
-        await asyncio.sleep(0.001)
+        await settled()
         assert not second.done()
         second.cancel()
     assert account.used == CAPACITY + 5 * 30
 
 
+@virtual_time
 async def test_a_demand_above_the_capacity_is_granted_when_nothing_else_is_held() -> None:
     account = Account(CAPACITY)
     small, large = account.share("small"), account.share("large")
     await small.acquire(10)
     demand = asyncio.ensure_future(large.acquire(2 * CAPACITY))
     later = asyncio.ensure_future(account.share("later").acquire(1))
-    await asyncio.sleep(0.01)
+    await settled()
     assert not demand.done()
     assert not later.done(), "small demands could keep the large one waiting without end"
     small.release(10)
@@ -118,6 +117,7 @@ async def test_a_demand_above_the_capacity_is_granted_when_nothing_else_is_held(
     await later
 
 
+@virtual_time
 async def test_a_share_has_a_limit_of_its_own() -> None:
     account = Account(CAPACITY)
     share = account.share("a", limit=25)
@@ -125,18 +125,19 @@ async def test_a_share_has_a_limit_of_its_own() -> None:
     share.release(30)
     await share.acquire(20)
     demand = asyncio.ensure_future(share.acquire(10))
-    await asyncio.sleep(0.01)
+    await settled()
     assert not demand.done()
     share.release(5)
     await demand
 
 
+@virtual_time
 async def test_a_cancelled_demand_gives_its_place_to_the_next() -> None:
     account = Account(CAPACITY)
     share = account.share("a")
     await share.acquire(60)
     first, second = (asyncio.ensure_future(share.acquire(size)) for size in (80, 1))
-    await asyncio.sleep(0.01)
+    await settled()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -145,12 +146,13 @@ async def test_a_cancelled_demand_gives_its_place_to_the_next() -> None:
     assert share.used == 41
 
 
+@virtual_time
 async def test_a_demand_that_is_cancelled_as_it_is_granted_holds_nothing() -> None:
     account = Account(CAPACITY)
     share = account.share("a")
     await share.acquire(60)
     demand = asyncio.ensure_future(share.acquire(60))
-    await asyncio.sleep(0.01)
+    await settled()
     share.release(60)
     demand.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -158,12 +160,13 @@ async def test_a_demand_that_is_cancelled_as_it_is_granted_holds_nothing() -> No
     assert account.used == 0
 
 
+@virtual_time
 async def test_closing_a_share_cancels_what_waits() -> None:
     account = Account(CAPACITY)
     with account.share("a") as share:
         await share.acquire(60)
         demand = asyncio.ensure_future(share.acquire(60))
-        await asyncio.sleep(0.01)
+        await settled()
     with pytest.raises(asyncio.CancelledError):
         await demand
     assert account.used == 0
@@ -270,7 +273,7 @@ def test_mixed_demands_are_bounded_in_order_and_all_met(
             share.release(size)
         assert account.used == 0
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    run_in_virtual_time(run())
 
 
 @settings(max_examples=100, deadline=None)
@@ -297,12 +300,11 @@ def test_cancelled_demands_leave_nothing_behind(
                 tasks[number].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert account.used == 0
-        async with asyncio.timeout(10):
-            for share in shares.values():
-                await share.acquire(CAPACITY)
-                share.release(CAPACITY)
+        for share in shares.values():
+            await share.acquire(CAPACITY)
+            share.release(CAPACITY)
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    run_in_virtual_time(run())
 
 
 SIZES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 60)), max_size=80)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 import structlog.testing
 
+from tests.virtual_time import virtual_time
+from tests.waiting import give_a_chance, until
 from untrusted_s3.supervisor import Supervisor, TaskSet, TaskState
 
 
@@ -26,12 +28,6 @@ class Time:
 
 def new_supervisor(time: Time, on_failure: Callable[[str], None] = lambda name: None) -> Supervisor:
     return Supervisor(10.0, 60.0, on_failure, clock=lambda: time.now, sleep=time.sleep)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_a_failed_task_is_restarted_with_a_growing_delay() -> None:
@@ -151,13 +147,14 @@ async def test_two_tasks_of_one_name_are_refused() -> None:
 async def test_cancel_and_stop_wait_for_the_end() -> None:
     supervisor = new_supervisor(Time())
     ended: list[str] = []
+    may_end = False
 
     def work(name: str) -> Callable[[], None]:
         async def run() -> None:
             try:
                 await asyncio.Event().wait()
             finally:
-                await asyncio.sleep(0.01)
+                await until(lambda: may_end)
                 ended.append(name)
 
         return lambda: supervisor.start(name, run)
@@ -165,14 +162,17 @@ async def test_cancel_and_stop_wait_for_the_end() -> None:
     for name in ("a", "b", "c"):
         work(name)()
     await asyncio.sleep(0)
-    await supervisor.cancel("a", "not there")
+    cancelling = asyncio.ensure_future(supervisor.cancel("a", "not there"))
+    await give_a_chance()
+    assert not cancelling.done()
+    may_end = True
+    await cancelling
     assert ended == ["a"]
     assert [task.name for task in supervisor.status()] == ["b", "c"]
     joined = asyncio.ensure_future(supervisor.join())
     await supervisor.stop()
     assert sorted(ended) == ["a", "b", "c"]
-    async with asyncio.timeout(10):
-        await joined
+    await until(joined.done)
 
 
 async def test_a_task_that_waits_to_restart_can_be_cancelled() -> None:
@@ -217,6 +217,7 @@ async def test_a_task_may_stop_others_and_start_itself_again() -> None:
     await supervisor.stop()
 
 
+@virtual_time
 async def test_a_set_of_tasks_is_joined_and_cancelled() -> None:
     tasks = TaskSet()
     ended: list[bool] = []
@@ -229,9 +230,9 @@ async def test_a_set_of_tasks_is_joined_and_cancelled() -> None:
     first = tasks.start(work())
     tasks.start(work(), lambda task: ended.append(task.cancelled()))
     assert len(tasks) == 2
-    assert not await tasks.join(timeout=0.01)
+    assert not await tasks.join(timeout=100)
     go.set()
-    assert await tasks.join(timeout=10)
+    assert await tasks.join(timeout=100)
     assert first.result() == "done"
     assert ended == [False]
     go.clear()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from tests.waiting import until
 from untrusted_s3.bep import events
 from untrusted_s3.connections.admission import UnadmittedConnections
 from untrusted_s3.connections.factory import TransportFactory
@@ -21,11 +22,9 @@ DEFAULTS = ConnectionSettings()
 EventType = TypeVar("EventType", bound=events.Event)
 
 
-async def until(condition: Callable[[], bool], timeout: float = 10) -> None:
-    """Wait until a condition holds; fail if it never does."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.001)
+def now() -> float:
+    """Return the time of the loop, which transports go by."""
+    return asyncio.get_running_loop().time()
 
 
 def new_transport(
@@ -66,7 +65,7 @@ class Recorder:
     def secured(self) -> None:
         self.is_secured = True
         if self.polite:
-            self.transport.write(self.transport.bep.hello("name", "test", "v1", time.time_ns(), time.monotonic()))
+            self.transport.write(self.transport.bep.hello("name", "test", "v1", time.time_ns(), now()))
 
     def received(self, event: events.Event) -> None:
         self.heard.append(event)
@@ -107,7 +106,10 @@ async def listening(protocol: Callable[[], asyncio.BaseProtocol]) -> AsyncIterat
 
 @asynccontextmanager
 async def connected(accepted: asyncio.BaseProtocol, dialed: asyncio.BaseProtocol) -> AsyncIterator[None]:
-    """Connect two protocols, and cut the connection in the end."""
+    """Connect two protocols, and in the end cut the connection and wait until both know."""
+    open_ends: set[asyncio.BaseProtocol] = set()
+    for end in (accepted, dialed):
+        _keep_while_open(end, open_ends)
     async with listening(lambda: accepted) as port:
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: dialed, "127.0.0.1", port)
     try:
@@ -116,4 +118,19 @@ async def connected(accepted: asyncio.BaseProtocol, dialed: asyncio.BaseProtocol
         transport.abort()
         if isinstance(accepted, BEPTransport):
             accepted.abort()
-        await asyncio.sleep(0.01)
+        await until(lambda: not open_ends)
+
+
+def _keep_while_open(protocol: asyncio.BaseProtocol, open_ends: set[asyncio.BaseProtocol]) -> None:
+    made, lost = protocol.connection_made, protocol.connection_lost
+
+    def connection_made(transport: asyncio.BaseTransport) -> None:
+        open_ends.add(protocol)
+        made(transport)
+
+    def connection_lost(error: Exception | None) -> None:
+        lost(error)
+        open_ends.discard(protocol)
+
+    protocol.connection_made = connection_made  # type: ignore[method-assign]
+    protocol.connection_lost = connection_lost  # type: ignore[method-assign]

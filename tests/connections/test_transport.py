@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
 
-from tests.connections.loopback import DEFAULTS, OURS, THEIRS, Recorder, connected, until
+from tests.connections.loopback import DEFAULTS, OURS, THEIRS, Recorder, connected, now
 from tests.file_infos import file
+from tests.virtual_time import advance, paused_time
+from tests.waiting import give_a_chance, until
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.constants import MAX_MESSAGE_SIZE
@@ -60,7 +61,7 @@ async def in_conversation(ours: Recorder, theirs: Recorder) -> None:
     for end in (ours, theirs):
         await end.hear(events.HelloReceived)
     for end in (ours, theirs):
-        end.transport.write(end.transport.bep.cluster_config([], time.monotonic()))
+        end.transport.write(end.transport.bep.cluster_config([], now()))
     for end in (ours, theirs):
         await end.hear(events.ClusterConfigReceived)
 
@@ -100,7 +101,7 @@ async def test_a_close_after_which_the_peer_ends_the_connection() -> None:
         assert (await theirs.hear(events.CloseReceived)).reason == "going home"
         assert not ours.transport.is_open
         ours.transport.write(b"dropped")
-        await asyncio.sleep(0.01)
+        await give_a_chance()
         assert not ours.ends and not theirs.ends
         theirs.transport.close("")
         assert await ours.end() is None
@@ -187,35 +188,47 @@ async def test_eof_before_the_handshake() -> None:
         assert isinstance(await ours.end(), TLSFailed)
 
 
+@paused_time
 @pytest.mark.parametrize("stage", ["no TLS", "no Hello"])
 async def test_who_says_no_hello_must_go(stage: str) -> None:
-    ours = Recorder(OURS, dialed=False, settings=ConnectionSettings(handshake_timeout=0.05))
+    ours = Recorder(OURS, dialed=False)
     silent = Recorder(THEIRS, dialed=True, polite=False)
     async with connected(ours.transport, RawPeer() if stage == "no TLS" else silent.transport):
+        await until(lambda: bool(ours.transport.address) and ours.is_secured == (stage == "no Hello"))
+        await advance(0.99 * DEFAULTS.handshake_timeout)
+        assert ours.ends == []
+        await advance(0.02 * DEFAULTS.handshake_timeout)
         error = await ours.end()
     assert isinstance(error, RemoteProtocolError)
-    assert "Hello" in str(error)
+    assert "no Hello within 20 s" in str(error)
 
 
+@paused_time
 async def test_silence_after_hello_is_no_handshake_timeout() -> None:
-    async with a_pair(settings=ConnectionSettings(handshake_timeout=1.0)) as (ours, theirs):
+    async with a_pair() as (ours, theirs):
         await in_conversation(ours, theirs)
-        await asyncio.sleep(1.1)
+        await advance(2 * DEFAULTS.handshake_timeout)
         assert ours.ends == theirs.ends == []
 
 
+@paused_time
 async def test_pings_go_out() -> None:
-    async with a_pair(settings=ConnectionSettings(ping_interval=0.05)) as (ours, theirs):
+    async with a_pair() as (ours, theirs):
         await in_conversation(ours, theirs)
-        await ours.hear(events.PingReceived, 2)
+        for number in (1, 2):
+            await advance(DEFAULTS.ping_interval)
+            await ours.hear(events.PingReceived, number)
 
 
+@paused_time
 async def test_silence_ends_the_connection() -> None:
-    ours = Recorder(OURS, dialed=False, settings=ConnectionSettings(ping_interval=0.05, receive_timeout=1.0))
-    theirs = Recorder(THEIRS, dialed=True)
+    ours = Recorder(OURS, dialed=False)
+    theirs = Recorder(THEIRS, dialed=True, settings=ConnectionSettings(ping_interval=1e6, stall_timeout=1e7))
     async with connected(ours.transport, theirs.transport):
         await in_conversation(ours, theirs)
+        await advance(DEFAULTS.ping_interval)
         await theirs.hear(events.PingReceived)
+        await advance(DEFAULTS.receive_timeout)
         error = await ours.end()
     assert isinstance(error, RemoteProtocolError)
     assert "nothing received" in str(error)
@@ -224,11 +237,11 @@ async def test_silence_ends_the_connection() -> None:
 async def test_what_follows_the_hello_waits_until_the_peer_is_admitted() -> None:
     async with a_pair(ours_polite=False) as (ours, theirs):
         await until(lambda: ours.is_secured)
-        ours.transport.write(ours.transport.bep.hello("name", "test", "v1", 1, time.monotonic()))
+        ours.transport.write(ours.transport.bep.hello("name", "test", "v1", 1, now()))
         await theirs.hear(events.HelloReceived)
         await ours.hear(events.HelloReceived)
-        theirs.transport.write(theirs.transport.bep.cluster_config([], time.monotonic()))
-        await asyncio.sleep(0.05)
+        theirs.transport.write(theirs.transport.bep.cluster_config([], now()))
+        await give_a_chance()
         assert ours.all(events.ClusterConfigReceived) == []
         ours.transport.admit()
         await ours.hear(events.ClusterConfigReceived)
@@ -241,7 +254,7 @@ async def test_a_message_before_its_turn_ends_the_connection() -> None:
         error = await ours.end()
         assert isinstance(error, RemoteProtocolError)
         with pytest.raises(LocalProtocolError):
-            ours.transport.bep.cluster_config([], time.monotonic())
+            ours.transport.bep.cluster_config([], now())
 
 
 async def test_blocks_pass_whole_in_both_directions() -> None:
@@ -250,7 +263,7 @@ async def test_blocks_pass_whole_in_both_directions() -> None:
         await in_conversation(ours, theirs)
         for end in (ours, theirs):
             for number in range(8):
-                end.transport.write(*end.transport.bep.response(number, data, pb.NO_ERROR, time.monotonic()))
+                end.transport.write(*end.transport.bep.response(number, data, pb.NO_ERROR, now()))
         for end in (ours, theirs):
             await end.hear(events.ResponseReceived, 8)
             assert [response.id for response in end.all(events.ResponseReceived)] == list(range(8))
@@ -267,7 +280,7 @@ async def test_a_slow_reader_is_waited_for() -> None:
         async def send() -> None:
             nonlocal sent
             for number in range(64):
-                ours.transport.write(*ours.transport.bep.response(number, data, pb.NO_ERROR, time.monotonic()))
+                ours.transport.write(*ours.transport.bep.response(number, data, pb.NO_ERROR, now()))
                 sent += 1
                 await ours.transport.drained()
 
@@ -275,7 +288,7 @@ async def test_a_slow_reader_is_waited_for() -> None:
         stopped_at = -1
         while sent != stopped_at:
             stopped_at = sent
-            await asyncio.sleep(0.05)
+            await give_a_chance()
         assert 0 < sent < 64, "the sender waits"
         theirs.transport.resume_reading()
         await sending
@@ -288,18 +301,20 @@ async def test_who_waits_for_a_slow_reader_learns_of_the_end() -> None:
         theirs.transport.pause_reading()
         ours.transport.write(bytes(32 << 20))
         waiting = asyncio.ensure_future(ours.transport.drained())
-        await asyncio.sleep(0.05)
+        await give_a_chance()
         assert not waiting.done()
         ours.transport.abort()
-        await asyncio.wait_for(waiting, 5)
+        await until(waiting.done)
 
 
+@paused_time
 async def test_a_reader_that_never_reads_cannot_hold_a_closing_connection() -> None:
-    async with a_pair(settings=ConnectionSettings(close_timeout=0.05)) as (ours, theirs):
+    async with a_pair() as (ours, theirs):
         await in_conversation(ours, theirs)
         theirs.transport.pause_reading()
         ours.transport.write(bytes(32 << 20))
         ours.transport.close("no patience")
+        await advance(DEFAULTS.close_timeout)
         await ours.end()
 
 
@@ -316,31 +331,35 @@ async def test_an_index_arrives_as_it_was_sent() -> None:
     raw = file("a", sequence=1).raw + b"\xfa\x7c\x01z"
     async with a_pair() as (ours, theirs):
         await in_conversation(ours, theirs)
-        message = theirs.transport.bep.index(
-            "f", [raw], update=False, prev_sequence=0, last_sequence=1, now=time.monotonic()
-        )
+        message = theirs.transport.bep.index("f", [raw], update=False, prev_sequence=0, last_sequence=1, now=now())
         for byte in message:
             theirs.transport.write(bytes([byte]))
         assert (await ours.hear(events.IndexReceived)).files == (raw,)
 
 
+@paused_time
 async def test_a_trickle_does_not_put_the_end_of_the_handshake_off() -> None:
-    ours, peer = Recorder(OURS, dialed=False, settings=ConnectionSettings(handshake_timeout=0.1)), RawPeer()
+    ours, peer = Recorder(OURS, dialed=False), RawPeer()
     async with connected(ours.transport, peer):
         # The start of a TLS record of 16 KiB, then one byte after the other
         peer.transport.write(b"\x16\x03\x01\x40\x00")
-        started = time.monotonic()
-        while not ours.ends and time.monotonic() < started + 5:
+        for second in range(round(DEFAULTS.handshake_timeout)):
+            assert not ours.ends
             peer.transport.write(b"\x01")
-            await asyncio.sleep(0.005)
-    assert "no Hello within" in str(ours.ends[0])
+            await until(lambda: ours.transport.bytes_received == 6 + second)  # noqa: B023
+            await advance(1)
+        assert "no Hello within" in str(await ours.end())
 
 
+@paused_time
 async def test_who_stops_to_read_is_given_up() -> None:
-    async with a_pair(settings=ConnectionSettings(stall_timeout=0.5)) as (ours, theirs):
+    async with a_pair(settings=ConnectionSettings(receive_timeout=1e9)) as (ours, theirs):
         await in_conversation(ours, theirs)
         theirs.transport.pause_reading()
         ours.transport.write(bytes(32 << 20))
+        await advance(0.9 * DEFAULTS.stall_timeout)
+        assert ours.ends == []
+        await advance(1e6)  # beyond the time that a slow peer would need for what the system has taken
         assert "reads too slowly" in str(await ours.end())
 
 

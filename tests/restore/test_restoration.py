@@ -266,9 +266,9 @@ async def test_an_interrupt_leaves_no_temporary_file_and_finished_ones_stay(fold
             await asyncio.Event().wait()
 
     running = asyncio.create_task(restore(reader_of(folder, gate=gate), root))
-    async with asyncio.timeout(20):
-        while not ((root / "finished").exists() and max(path.stat().st_size for path in root.iterdir()) > 4 * MIB):
-            await asyncio.sleep(0.001)
+    await until(
+        lambda: (root / "finished").exists() and max(path.stat().st_size for path in root.iterdir()) > 4 * MIB
+    )
     assert len(list(root.iterdir())) == 2
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -292,16 +292,16 @@ async def test_an_interrupt_waits_for_a_write_that_runs(
 
     def slow(descriptor: int, data: bytes, offset: int) -> int:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE)
         written = pwrite(descriptor, data, offset)
         ended.set()
         return written
 
     monkeypatch.setattr(os, "pwrite", slow)
     running = asyncio.create_task(restore(reader_of(folder), root))
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, PATIENCE)
     running.cancel()
-    await asyncio.wait([running], timeout=0.05)
+    await give_a_chance()
     assert not running.done()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
@@ -455,7 +455,7 @@ async def test_memory_stays_bounded(folder: StoredFolder, root: Path) -> None:
         if "/objects/" in call.key:
             out += (call.size or 0) * (1 if phase is Phase.REQUEST else -1)
             most = max(most, out)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
 
     client = reader_of(folder, gate=gate)
     settings = ReadSettings(memory=8 * MIB, read_size=MIB)

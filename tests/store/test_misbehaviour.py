@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.store.http_server import Answer, Request, http_server
+from tests.waiting import PATIENCE
 from untrusted_s3.errors import (
     AnswerTooLong,
     DataError,
@@ -30,7 +31,7 @@ from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.records import StoreRecord, read_record
 from untrusted_s3.store.s3 import S3Bucket
 
-SETTINGS = StoreSettings(tries=1, timeout=2.0, connect_timeout=1.0)
+SETTINGS = StoreSettings(tries=1)
 MIB = 1 << 20
 ENDLESS = 1 << 20  # times 1 MiB: nobody reads that in the time of a test
 SECRETS = ("X-Amz-", "Signature=", "Credential=")
@@ -165,7 +166,7 @@ async def test_no_answer_is_read_without_end(operation: Operation, tmp_path: Pat
     with http_server(lambda request: Answer(status, bytes(MIB), {"ETag": "tag"}, repeat=ENDLESS)) as url:
         async with bucket_at(url) as bucket:
             for status in (200, 206, 400, 404, 503):  # noqa: B007 (the server answers with it)
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENCE):
                     with contextlib.suppress(StoreError):
                         outcome = await operation(bucket, tmp_path / "file")
                         assert not isinstance(outcome, bytes)

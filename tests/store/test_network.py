@@ -22,7 +22,7 @@ from untrusted_s3.store.network import Network, is_loopback
 from untrusted_s3.store.s3 import S3Bucket
 
 CREDENTIALS = S3Credentials("access", "secret")
-IMPATIENT = StoreSettings(tries=1, timeout=5.0, connect_timeout=5.0)
+ONE_TRY = StoreSettings(tries=1)
 REGION = "eu-west-9"
 LISTING = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
 MALFORMED = f"<Error><Code>AuthorizationHeaderMalformed</Code><Region>{REGION}</Region></Error>".encode()
@@ -50,7 +50,7 @@ async def test_the_bucket_s_region_is_found_and_signed_with(
         return store(request)
 
     with http_server(reply) as url:
-        bucket = await S3Bucket.open(StoreLocation("bucket", ""), url, CREDENTIALS, settings=IMPATIENT)
+        bucket = await S3Bucket.open(StoreLocation("bucket", ""), url, CREDENTIALS, settings=ONE_TRY)
         try:
             assert await bucket.get("key") == b"body"
             assert [item async for item in bucket.list("")] == []
@@ -66,7 +66,7 @@ async def test_a_store_that_names_another_region_each_time_is_refused() -> None:
         return Answer(400, b"", {"x-amz-bucket-region": regions[-1]})
 
     with http_server(reply) as url, pytest.raises(StoreRefused):
-        await S3Bucket.open(StoreLocation("bucket", ""), url, CREDENTIALS, settings=IMPATIENT)
+        await S3Bucket.open(StoreLocation("bucket", ""), url, CREDENTIALS, settings=ONE_TRY)
     assert len(regions) <= 4
 
 
@@ -82,7 +82,7 @@ async def test_both_planes_use_the_proxy_of_the_environment(monkeypatch: pytest.
             monkeypatch.setenv(name, url)
         monkeypatch.setenv("no_proxy", "elsewhere.example")
         endpoint = "http://store.example:1"
-        bucket = S3Bucket(StoreLocation("bucket", ""), connect(endpoint, CREDENTIALS, IMPATIENT), IMPATIENT)
+        bucket = S3Bucket(StoreLocation("bucket", ""), connect(endpoint, CREDENTIALS, ONE_TRY), ONE_TRY)
         try:
             assert await bucket.get("key") == b"body"
             assert [item async for item in bucket.list("")] == []
@@ -91,7 +91,7 @@ async def test_both_planes_use_the_proxy_of_the_environment(monkeypatch: pytest.
         assert asked == [f"GET {endpoint}/bucket/key", f"GET {endpoint}/bucket"]
 
         monkeypatch.setenv("no_proxy", "store.example")
-        bucket = S3Bucket(StoreLocation("bucket", ""), connect(endpoint, CREDENTIALS, IMPATIENT), IMPATIENT)
+        bucket = S3Bucket(StoreLocation("bucket", ""), connect(endpoint, CREDENTIALS, ONE_TRY), ONE_TRY)
         try:
             for work in (bucket.get("key"), bucket.size("key")):
                 with pytest.raises(StoreUnreachable):
@@ -140,7 +140,7 @@ async def test_both_planes_trust_the_bundle_of_the_environment(monkeypatch: pyte
                 monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
             else:
                 monkeypatch.delenv("AWS_CA_BUNDLE")
-            bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, CREDENTIALS, IMPATIENT), IMPATIENT)
+            bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, CREDENTIALS, ONE_TRY), ONE_TRY)
             try:
                 if trusted:
                     assert await bucket.get("key") == b"body"

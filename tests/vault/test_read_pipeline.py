@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.waiting import PATIENCE
 from untrusted_s3.errors import DataError
 from untrusted_s3.settings import ReadSettings
 from untrusted_s3.vault.read_pipeline import ReadPipeline
@@ -41,7 +42,7 @@ def ranges(sizes: list[int]) -> list[Range]:
 
 async def test_a_small_range_does_not_hold_what_an_earlier_one_waits_for() -> None:
     """As for a file of 37 MB, whose ranges have 16, 16 and 5 MB, and 64 MB of memory."""
-    async with ReadPipeline(ReadSettings(memory=64)) as pipeline, asyncio.timeout(10):
+    async with ReadPipeline(ReadSettings(memory=64)) as pipeline, asyncio.timeout(PATIENCE):
         results = [result.number async for result in pipeline.read(ranges([16, 16, 5]), get, process)]
     assert results == [0, 1, 2]
 
@@ -59,7 +60,7 @@ def test_any_readings_end_within_the_memory(
 ) -> None:
     async def play() -> None:
         reading = ReadSettings(memory=memory, threads=2, read_ahead=ahead, concurrent_reads=gets, small_read_size=small)
-        async with ReadPipeline(reading) as pipeline, asyncio.timeout(10):
+        async with ReadPipeline(reading) as pipeline, asyncio.timeout(PATIENCE):
 
             async def consume(sizes: list[int]) -> None:
                 numbers = []
@@ -83,7 +84,7 @@ async def test_a_consumer_that_stops_keeps_nobody_waiting() -> None:
                 contextlib.aclosing(pipeline.read(ranges([50] * 9), get, process))
             )
             assert (await anext(stalled)).number == 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert len([result async for result in pipeline.read(ranges([50] * 9), get, process)]) == 9
     assert pipeline.memory_used == 0
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.loops import RunAsync
 from tests.simulated import Call, Fault, Phase, SimulatedBucket, fail_once, fast_directory
 from tests.vault.stored_folder import BLOCK_SIZE, FOLDER_ID, PASSWORD, StoredFolder, flip, random_bytes, stored_folder
+from tests.waiting import PATIENCE
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.errors import BlockDamaged, StoreRefused, StoreUnreachable, UsageError
 from untrusted_s3.settings import ReadSettings
@@ -87,12 +88,15 @@ def test_any_part_of_any_file(
 async def test_neighbouring_blocks_come_by_one_request_and_several_are_under_way(tmp_path: Path) -> None:
     settings = ReadSettings(read_size=4 * (BLOCK_SIZE + 40))
     running = most = 0
+    all_there = asyncio.Event()
 
     async def gate(call: Call, phase: Phase) -> None:
         nonlocal running, most
         running += 1 if phase is Phase.REQUEST else -1
         most = max(most, running)
-        await asyncio.sleep(0.001)
+        if running == settings.read_ahead:
+            all_there.set()
+        await all_there.wait()
 
     bucket = SimulatedBucket()
     data = random_bytes(30 * BLOCK_SIZE + 5)
@@ -111,7 +115,7 @@ async def test_a_file_whose_last_range_is_small_with_little_memory(tmp_path: Pat
     data = random_bytes(37 * BLOCK_SIZE)
     folder, entry = await stored_file(SimulatedBucket(), tmp_path, data)
     settings = ReadSettings(memory=memory, read_size=16 * (BLOCK_SIZE + 40))
-    async with BlockReader(folder, settings) as reader, asyncio.timeout(20):
+    async with BlockReader(folder, settings) as reader, asyncio.timeout(PATIENCE):
         assert await reader.read(entry) == data
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -93,7 +92,7 @@ class BEPTransport(asyncio.BufferedProtocol):
     If `expected` is given, a peer with another device ID is cut before anything is said to it.
 
     Attributes:
-        opened: The monotonic time at which the transport was made.
+        opened: The loop's time at which the transport was made.
         dialed: Whether we opened the connection. The TLS role is the channel's and need not follow from it.
         bep: The protocol state. Its methods make the messages that `write` sends.
         address: The peer's address, such as tcp://192.0.2.1:22000; empty before the connection is made.
@@ -112,7 +111,7 @@ class BEPTransport(asyncio.BufferedProtocol):
         unadmitted: UnadmittedConnections | None = None,
         expected: DeviceID | None = None,
     ) -> None:
-        self.opened = time.monotonic()
+        self.opened = _now()
         self.dialed = dialed
         self.bep = Connection(self.opened, settings)
         self.address = ""
@@ -179,7 +178,7 @@ class BEPTransport(asyncio.BufferedProtocol):
 
     def _receive(self, pieces: list[bytes]) -> None:
         assert self._handler is not None
-        now = time.monotonic()
+        now = _now()
         for number, piece in enumerate(pieces):
             if self._admission.holding:
                 self._admission.hold(pieces[number:])
@@ -214,7 +213,7 @@ class BEPTransport(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._can_write.clear()
-        self._stall.start(time.monotonic(), self._bytes_left())
+        self._stall.start(_now(), self._bytes_left())
 
     def resume_writing(self) -> None:
         self._stall.stop()
@@ -254,13 +253,13 @@ class BEPTransport(asyncio.BufferedProtocol):
     def pause_reading(self) -> None:
         """Take nothing from the peer until `resume_reading`."""
         if self._transport is not None:
-            self.bep.pause_receiving(time.monotonic())
+            self.bep.pause_receiving(_now())
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Take data from the peer again."""
         if self._transport is not None and not self._transport.is_closing():
-            self.bep.resume_receiving(time.monotonic())
+            self.bep.resume_receiving(_now())
             self._transport.resume_reading()
 
     def admit(self) -> None:
@@ -271,7 +270,7 @@ class BEPTransport(asyncio.BufferedProtocol):
 
     def close(self, reason: str) -> None:
         """Send Close and end the connection in order."""
-        self.write(self.bep.close(reason, time.monotonic()))
+        self.write(self.bep.close(reason, _now()))
         self.end()
 
     def say_close(self, reason: str) -> None:
@@ -280,7 +279,7 @@ class BEPTransport(asyncio.BufferedProtocol):
         A peer that notices the end of the stream first may not read what came before it (v2.1.3
         lib/protocol/protocol.go, readerLoop beside dispatcherLoop).
         """
-        message = self.bep.close(reason, time.monotonic())
+        message = self.bep.close(reason, _now())
         self.write(message)
         self._said_close = True
         if not message:
@@ -331,13 +330,13 @@ class BEPTransport(asyncio.BufferedProtocol):
     def _schedule(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        due_in = max(self.bep.next_timer() - time.monotonic(), 0)
+        due_in = max(self.bep.next_timer() - _now(), 0)
         # At least this often, because what is sent meanwhile can bring the next Ping nearer.
         delay = min(due_in, self._settings.ping_interval, self._settings.stall_timeout / 4)
         self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
     def _tick(self) -> None:
-        now = time.monotonic()
+        now = _now()
         try:
             self.write(self.bep.handle_timer(now))
             self._stall.check(now, self._bytes_left())
@@ -349,6 +348,10 @@ class BEPTransport(asyncio.BufferedProtocol):
     def _bytes_left(self) -> int:
         """Return how many of the bytes sent the system has taken."""
         return self.bytes_sent - (self._transport.get_write_buffer_size() if self._transport is not None else 0)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 HandlerFactory = Callable[[BEPTransport], TransportHandler]

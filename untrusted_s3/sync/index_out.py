@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 
 from untrusted_s3.bep.constants import INDEX_BATCH_FILES, INDEX_BATCH_SIZE
 from untrusted_s3.bep.file_info import with_sequence
@@ -32,7 +32,7 @@ async def send_index(folder: Folder, start: int, connection: PeerConnection, cou
             update=update,
             prev_sequence=sent,
             last_sequence=last,
-            now=time.monotonic(),
+            now=asyncio.get_running_loop().time(),
         )
         connection.write(message)
         counters.index_entries_sent.inc(len(batch))

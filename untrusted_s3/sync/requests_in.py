@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -104,7 +103,8 @@ class RequestsIn:
         async with self._sending:
             if not self._connection.is_open:
                 return
-            self._connection.write(*self._connection.bep.response(request_id, data, code, time.monotonic()))
+            now = asyncio.get_running_loop().time()
+            self._connection.write(*self._connection.bep.response(request_id, data, code, now))
             await self._connection.drained()
         if len(data):
             self._counters.blocks_sent.inc()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from untrusted_s3.accounts import Share
@@ -111,7 +110,7 @@ class RequestsOut:
     async def _request(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> ResponseReceived:
         if self._stopped or not self._connection.is_open:
             raise BlockUnavailable(_GONE)
-        request_id, message = self._connection.bep.request(folder_id, name, number, block, time.monotonic())
+        request_id, message = self._connection.bep.request(folder_id, name, number, block, _loop_time())
         future: asyncio.Future[ResponseReceived] = asyncio.get_running_loop().create_future()
         self._responses[request_id] = future
         self._connection.write(message)

@@ -169,7 +169,7 @@ class Session:
             raise RemoteProtocolError("the peer is ourselves")
         self._channels = _Channels.of(self._host, self.device_id, self.transport)
         hello = self.transport.bep.hello(
-            self._host.device_name, CLIENT_NAME, f"v{__version__}", time.time_ns(), time.monotonic()
+            self._host.device_name, CLIENT_NAME, f"v{__version__}", time.time_ns(), asyncio.get_running_loop().time()
         )
         self.transport.write(hello)
         self._conversation = self._start(partial(self._converse, self._channels.messages))
@@ -382,7 +382,7 @@ class Session:
             )
             for folder, peer_index in peer_indexes
         ]
-        self.transport.write(self.transport.bep.cluster_config(messages, time.monotonic()))
+        self.transport.write(self.transport.bep.cluster_config(messages, asyncio.get_running_loop().time()))
 
     def _peer_index(self, folder: Folder) -> IndexState:
         """Return how much of its index the peer need not send."""
