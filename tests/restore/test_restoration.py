@@ -26,6 +26,8 @@ from tests.vault.stored_folder import (
     random_bytes,
     stored_folder,
 )
+from tests.virtual_time import virtual_time
+from tests.waiting import PATIENCE, give_a_chance, until
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.errors import NotRestored, RequestRefused, StoreUnreachable
 from untrusted_s3.index.entry import Entry as LogEntry
@@ -266,9 +268,7 @@ async def test_an_interrupt_leaves_no_temporary_file_and_finished_ones_stay(fold
             await asyncio.Event().wait()
 
     running = asyncio.create_task(restore(reader_of(folder, gate=gate), root))
-    await until(
-        lambda: (root / "finished").exists() and max(path.stat().st_size for path in root.iterdir()) > 4 * MIB
-    )
+    await until(lambda: (root / "finished").exists() and max(path.stat().st_size for path in root.iterdir()) > 4 * MIB)
     assert len(list(root.iterdir())) == 2
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -444,6 +444,7 @@ async def test_metadata_that_the_system_refuses_is_reported(
     assert tree(root) == {"file": b"1", "d": None}
 
 
+@virtual_time
 async def test_memory_stays_bounded(folder: StoredFolder, root: Path) -> None:
     """Many large files at once: the bytes that are requested and not yet written stay within the memory setting."""
     entries = [await folder.file(f"file {number}", random_bytes(4 * MIB, number)) for number in range(8)]
@@ -455,7 +456,7 @@ async def test_memory_stays_bounded(folder: StoredFolder, root: Path) -> None:
         if "/objects/" in call.key:
             out += (call.size or 0) * (1 if phase is Phase.REQUEST else -1)
             most = max(most, out)
-            await asyncio.sleep(0)
+            await asyncio.sleep(1)
 
     client = reader_of(folder, gate=gate)
     settings = ReadSettings(memory=8 * MIB, read_size=MIB)

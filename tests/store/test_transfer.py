@@ -11,28 +11,29 @@ from untrusted_s3.errors import StoreUnreachable
 from untrusted_s3.store.multipart import part_ranges
 from untrusted_s3.store.transfer import receive_parts, send_parts
 
+AT_ONCE = 3
 BODY = bytes(range(256)) * 40
 
 
 class Wire:
-    """Counts what is under way at once. Until the first parts are, none of them ends; later ones overtake them."""
+    """Counts what is under way at once. No part ends before the first ones are, and the first one is overtaken."""
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.most = self.begun = self.ended = 0
-        self._together = asyncio.Event()
+        self._together, self._overtaken = asyncio.Event(), asyncio.Event()
         self._fails_at = fails_at
 
     async def carry(self, what: int) -> None:
         self.begun += 1
+        is_first = self.begun == 1
         self.most = max(self.most, self.begun - self.ended)
         try:
             if what == self._fails_at:
                 raise StoreUnreachable("no answer")
             if self.begun == AT_ONCE:
                 self._together.set()
-            await self._together.wait()
-            for _ in range(7 - what % 7):
-                await asyncio.sleep(0)
+            await (self._overtaken if is_first else self._together).wait()
+            self._overtaken.set()
         finally:
             self.ended += 1
 
@@ -47,7 +48,7 @@ async def test_parts_are_sent_with_their_numbers(tmp_path: Path) -> None:
         return f"etag {number}"
 
     parts = part_ranges(len(BODY), 1000)
-    etags = await send_parts(tmp_path / "file", parts, send, 3)
+    etags = await send_parts(tmp_path / "file", parts, send, AT_ONCE)
     assert etags == [f"etag {number}" for number in range(1, len(parts) + 1)]
     assert b"".join(sent[number] for number in sorted(sent)) == BODY
     assert wire.most == AT_ONCE
@@ -60,10 +61,10 @@ async def test_parts_are_received_in_order(tmp_path: Path) -> None:
         await wire.carry(start // 1000)
         return BODY[start:end]
 
-    await receive_parts(tmp_path / "file", part_ranges(len(BODY), 1000), receive, 3)
+    await receive_parts(tmp_path / "file", part_ranges(len(BODY), 1000), receive, AT_ONCE)
     assert (tmp_path / "file").read_bytes() == BODY
     assert wire.most == AT_ONCE
-    await receive_parts(tmp_path / "file", [], receive, 3)
+    await receive_parts(tmp_path / "file", [], receive, AT_ONCE)
     assert (tmp_path / "file").read_bytes() == b""
 
 
@@ -80,8 +81,8 @@ async def test_a_failure_leaves_nothing_under_way(tmp_path: Path) -> None:
         return BODY[start:end]
 
     with pytest.raises(StoreUnreachable):
-        await send_parts(tmp_path / "file", parts, send, 3)
+        await send_parts(tmp_path / "file", parts, send, AT_ONCE)
     with pytest.raises(StoreUnreachable):
-        await receive_parts(tmp_path / "file", parts, receive, 3)
+        await receive_parts(tmp_path / "file", parts, receive, AT_ONCE)
     for wire in (sending, receiving):
         assert wire.begun == wire.ended < len(parts)

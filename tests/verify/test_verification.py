@@ -11,6 +11,7 @@ import pytest
 
 from tests.simulated import Call, Fault, Phase, SimulatedBucket
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, flip, random_bytes, stored_folder
+from tests.virtual_time import virtual_time
 from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.errors import DataError, RequestRefused, StoreUnreachable
 from untrusted_s3.index.entry import Entry
@@ -197,6 +198,7 @@ async def test_a_huge_trailer_is_not_read(folder: StoredFolder, bucket: Simulate
     assert damaged(await verify(bucket)) == {"file": "the trailer of its object is too long"}
 
 
+@virtual_time
 async def test_memory_stays_bounded(folder: StoredFolder, bucket: SimulatedBucket) -> None:
     await folder.append(*[await folder.file(f"file {number}", LARGE) for number in range(3)])
     out, most = 0, 0
@@ -206,7 +208,7 @@ async def test_memory_stays_bounded(folder: StoredFolder, bucket: SimulatedBucke
         if call.operation == "get" and "/objects/" in call.key:
             out += (call.size or 0) * (1 if phase is Phase.REQUEST else -1)
             most = max(most, out)
-            await asyncio.sleep(0)
+            await asyncio.sleep(1)
 
     bucket.gate = gate
     assert damaged(await verify(bucket, settings=ReadSettings(memory=32 * MIB, read_size=MIB))) == {}
