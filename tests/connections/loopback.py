@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from tests.waiting import until
+from tests.waiting import until as until
 from untrusted_s3.bep import events
 from untrusted_s3.connections.admission import UnadmittedConnections
 from untrusted_s3.connections.factory import TransportFactory
@@ -128,9 +128,8 @@ def _keep_while_open(protocol: asyncio.BaseProtocol, open_ends: set[asyncio.Base
         open_ends.add(protocol)
         made(transport)
 
-    def connection_lost(error: Exception | None) -> None:
-        lost(error)
+    def connection_lost(exc: Exception | None) -> None:
+        lost(exc)
         open_ends.discard(protocol)
 
-    protocol.connection_made = connection_made  # type: ignore[method-assign]
-    protocol.connection_lost = connection_lost  # type: ignore[method-assign]
+    vars(protocol).update(connection_made=connection_made, connection_lost=connection_lost)

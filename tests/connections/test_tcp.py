@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.connections.loopback import DEFAULTS, OURS, THEIRS, Recorder, until
+from tests.connections.loopback import DEFAULTS, OURS, THEIRS, Recorder
+from tests.virtual_time import advance, paused_time
+from tests.waiting import give_a_chance, until
 from untrusted_s3.addresses import Address, HostPort, parse_address
 from untrusted_s3.bep import events
 from untrusted_s3.bep.device_id import DeviceID
@@ -22,7 +24,6 @@ from untrusted_s3.connections.tls import TLSRole, make_context
 from untrusted_s3.connections.transport import BEPTransport, TransportHandler
 from untrusted_s3.errors import AddressUnavailable, DialFailed
 from untrusted_s3.identity.certificate import Identity
-from untrusted_s3.settings import ConnectionSettings
 
 ANY_PORT = Address("tcp", HostPort("127.0.0.1", 0))
 
@@ -60,10 +61,12 @@ def port_in_use() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port that nobody listens on, and that nobody gets during the test."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tcp4", "tcp6"])
@@ -125,11 +128,11 @@ async def test_a_host_that_is_not_ours() -> None:
         await TCPListener(parse_address("tcp://192.0.2.1:0"), Device(OURS).factory).start()
 
 
-async def test_a_failed_dial_leaves_nothing() -> None:
+async def test_a_failed_dial_leaves_nothing(unused_port: int) -> None:
     """uvloop calls the protocol factory before it connects."""
     device = Device(OURS)
     dialer = TCPDialer(device.factory, DEFAULTS)
-    address = Address("tcp", HostPort("127.0.0.1", unused_port()))
+    address = Address("tcp", HostPort("127.0.0.1", unused_port))
     for _ in range(3):
         with pytest.raises(DialFailed, match=str(address)):
             await dialer.dial(address)
@@ -144,8 +147,9 @@ async def test_a_host_name_that_makes_no_sense(host: str) -> None:
         await TCPDialer(Device(OURS).factory, DEFAULTS).dial(Address("tcp", HostPort(host, 22000)))
 
 
+@paused_time
 async def test_an_address_that_does_not_answer() -> None:
-    dialer = TCPDialer(Device(OURS).factory, ConnectionSettings(handshake_timeout=0.01))
+    dialer = TCPDialer(Device(OURS).factory, DEFAULTS)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
@@ -155,8 +159,12 @@ async def test_an_address_that_does_not_answer() -> None:
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(server.getsockname())
-        with pytest.raises(DialFailed, match="no connection within"):
-            await dialer.dial(Address("tcp", HostPort(*server.getsockname())))
+        dialing = asyncio.ensure_future(dialer.dial(Address("tcp", HostPort(*server.getsockname()))))
+        await give_a_chance()
+        assert not dialing.done()
+        await advance(DEFAULTS.handshake_timeout)
+        with pytest.raises(DialFailed, match="no connection within 20 s"):
+            await dialing
 
 
 async def test_many_at_once() -> None:
@@ -192,22 +200,32 @@ async def test_the_device_that_is_dialed_has_to_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [None, b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x00\x05hello", b"\x15\x03\x03\x00\x02\x02\x28"]
+    "answer", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x00\x05hello", b"\x15\x03\x03\x00\x02\x02\x28"]
 )
-async def test_a_port_that_does_not_speak_the_protocol_is_no_success(answer: bytes | None) -> None:
-    """None: it says nothing at all."""
-
+async def test_a_port_that_does_not_speak_the_protocol_is_no_success(answer: bytes) -> None:
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if answer:
             writer.write(answer)
-        if answer is None:
-            await reader.read()
         writer.close()
 
     device = Device(OURS)
     server = await asyncio.start_server(speak, "127.0.0.1", 0)
     address = Address("tcp", HostPort(*server.sockets[0].getsockname()))
     with pytest.raises(DialFailed, match=str(address)):
-        await TCPDialer(device.factory, ConnectionSettings(handshake_timeout=0.1)).dial(address, THEIRS.device_id)
+        await TCPDialer(device.factory, DEFAULTS).dial(address, THEIRS.device_id)
+    await device.end()
+    server.close()
+
+
+@paused_time
+async def test_a_port_that_says_nothing_is_no_success() -> None:
+    device = Device(OURS)
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    address = Address("tcp", HostPort(*server.sockets[0].getsockname()))
+    dialing = asyncio.ensure_future(TCPDialer(device.factory, DEFAULTS).dial(address, THEIRS.device_id))
+    await until(lambda: bool(device.connections))
+    await advance(DEFAULTS.handshake_timeout)
+    with pytest.raises(DialFailed, match=str(address)):
+        await dialing
     await device.end()
     server.close()

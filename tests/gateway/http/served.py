@@ -16,6 +16,7 @@ class FakeGateway:
     Attributes:
         store_error: What `check_store` raises.
         status_error: What `status` raises.
+        status_checks: How often the status was asked for.
         store_checks: How often the store was asked.
         go_on: Whether the store answers now.
         shown: The JSON of the status.
@@ -28,7 +29,7 @@ class FakeGateway:
         self.background: list[TaskStatus] = []
         self.store_error: Exception | None = None
         self.status_error: Exception | None = None
-        self.store_checks = 0
+        self.store_checks = self.status_checks = 0
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.shown: dict[str, Any] = {"device_id": "X", "folders": [], "peers": []}
@@ -41,6 +42,7 @@ class FakeGateway:
         return self.background
 
     def status(self) -> dict[str, Any]:
+        self.status_checks += 1
         if self.status_error is not None:
             raise self.status_error
         return self.shown

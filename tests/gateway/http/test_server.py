@@ -18,15 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.connections.loopback import until
 from tests.gateway.http.served import FakeGateway, failing, running
 from tests.secret_errors import leaks, private, secret_errors
+from tests.virtual_time import advance, paused_time
+from tests.waiting import give_a_chance, until
 from untrusted_s3.addresses import HostPort
 from untrusted_s3.errors import AddressUnavailable, RemoteProtocolError, StoreUnreachable, UsageError
 from untrusted_s3.gateway.http.hosts import AllowedHosts
 from untrusted_s3.gateway.http.server import HTTPServer
 from untrusted_s3.settings import HTTPSettings
 
+SETTINGS = HTTPSettings()
 Get = Callable[[str], Awaitable[tuple[int, str]]]
 
 
@@ -130,7 +132,7 @@ async def raw(address: HostPort, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(address.host, address.port)
     writer.write(request)
     try:
-        return await asyncio.wait_for(reader.read(), 10)
+        return await reader.read()
     except ConnectionResetError:
         return b""
     finally:
@@ -222,18 +224,27 @@ async def test_unfinished_requests_make_room_for_others(gateway: FakeGateway) ->
         await until(lambda: sum(not reader.at_eof() and reader.exception() is None for reader in unfinished) <= 8)
 
 
+@paused_time
 @pytest.mark.parametrize("begun", [b"", b"G", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"])
 async def test_an_unfinished_request_ends_soon(gateway: FakeGateway, begun: bytes) -> None:
-    async with serving(gateway, head_timeout=0.05) as address:
-        assert await raw(address, begun) == b""
+    async with serving(gateway) as address:
+        answer = asyncio.ensure_future(raw(address, begun))
+        for _ in range(100):  # seconds; some pass before the connection is accepted
+            await give_a_chance()
+            if answer.done():
+                break
+            await advance(1)
+        assert await answer == b""
 
 
+@paused_time
 async def test_a_client_that_does_not_read_its_answer_is_cut(gateway: FakeGateway) -> None:
     gateway.shown = {"folders": [], "peers": [], "much": "x" * 50_000_000}
-    async with serving(gateway, request_timeout=0.5) as address:
+    async with serving(gateway) as address:
         reader, writer = await asyncio.open_connection(address.host, address.port, limit=1)
         writer.write(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await asyncio.sleep(1)
+        await until(lambda: gateway.status_checks == 1)
+        await advance(SETTINGS.request_timeout)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(50_000_000)
         writer.close()
@@ -261,18 +272,24 @@ async def test_those_who_ask_at_once_share_one_request_to_the_store(gateway: Fak
     assert gateway.store_checks == 1
 
 
+@paused_time
 async def test_the_answer_of_the_store_counts_for_a_while_only(gateway: FakeGateway) -> None:
-    async with serving(gateway, store_check_lifetime=0.01) as address:
-        for _ in range(3):
-            await raw(address, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            await asyncio.sleep(0.02)
-    assert gateway.store_checks == 3
+    async with serving(gateway) as address:
+        for number in range(3):
+            for _ in range(2):
+                await raw(address, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert gateway.store_checks == number + 1
+            await advance(SETTINGS.store_check_lifetime)
 
 
+@paused_time
 async def test_a_store_that_does_not_answer_in_time(gateway: FakeGateway) -> None:
     gateway.go_on.clear()
-    async with serving(gateway, store_timeout=0.01) as address:
-        answer = await raw(address, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with serving(gateway) as address:
+        asked = asyncio.ensure_future(raw(address, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+        await until(lambda: gateway.store_checks == 1)
+        await advance(SETTINGS.store_timeout)
+        answer = await asked
     assert answer.split(b" ")[1] == b"503" and answer.endswith(b"\r\n\r\nthe store is not available\n")
 
 
