@@ -15,7 +15,7 @@ import pytest
 
 from untrusted_s3.bep import constants
 from untrusted_s3.cli.main import cli
-from untrusted_s3.index.state import STATE_VERSION
+from untrusted_s3.index.schema import STATE_VERSION
 from untrusted_s3.settings import ConnectionSettings, LogSettings, SyncSettings, UpkeepSettings
 from untrusted_s3.store import format as store_format
 from untrusted_s3.units import KIB, MIB

@@ -5,6 +5,7 @@ The reader uses nothing of the program. It stops where folders' encryption begin
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -16,13 +17,17 @@ from pathlib import Path
 import crc32c
 import pytest
 
+from tests.file_infos import device
 from tests.samples.bucket import sample_bucket
 from tests.simulated import SimulatedBucket
 from tests.vault.stored_folder import BLOCK_SIZE, FOLDER_ID, StoredFolder, random_bytes
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.index.entry import Removal
+from untrusted_s3.store.layout import name_key
 from untrusted_s3.units import KIB, MIB
 
-MAGIC = b"US3SEG\x00\x01"
+MAGICS = {1: b"US3SEG\x00\x01", 2: b"US3SEG\x00\x02"}
+STATE_VERSIONS = {1: 2, 2: 3}
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -87,6 +92,7 @@ class Found:
     object_size: int
     part_size: int
     checksums: tuple[int, ...]
+    source: bytes
 
 
 class Reader:
@@ -94,7 +100,8 @@ class Reader:
 
     def __init__(self, objects: Mapping[str, bytes], folder_id: str) -> None:
         store = json.loads(objects["store.json"])
-        assert (store["format"], store["version"]) == ("untrusted_s3", 1)
+        assert store["format"] == "untrusted_s3"
+        assert store["version"] in (1, 2)
         plain = re.fullmatch(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}", folder_id)
         segment = folder_id if plain else "_" + hashlib.sha256(folder_id.encode()).hexdigest()[:32]
         self.objects = objects
@@ -103,6 +110,9 @@ class Reader:
         assert self.record["id"] == folder_id
         assert not self.record.get("removed")
         self.files: dict[str, Found] = {}
+        self.missing: dict[str, str] = {}
+        self.condemned: set[tuple[bytes, str]] = set()
+        self.index_id = int(self.record["index_id"], 16)
         self.position = self.sequence = 0
 
     def read(self, scratch: Path, *, use_checkpoints: bool = True) -> None:
@@ -112,49 +122,79 @@ class Reader:
         while (segment := self.objects.get(f"{self.base}log/{self.position + 1:020d}")) is not None:
             self.position += 1
             if segment:
-                assert segment.startswith(MAGIC)
-                self.apply(checked(segment)[len(MAGIC) :])
+                (version,) = (number for number, magic in MAGICS.items() if segment.startswith(magic))
+                self.apply(checked(segment)[8:], version)
 
     def load(self, key: str, scratch: Path) -> None:
         database = checked(self.objects[key])
         assert len(database) % 512 == 0
         scratch.write_bytes(database)
         connection = sqlite3.connect(scratch)
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        (state_version,) = connection.execute("PRAGMA user_version").fetchone()
+        assert state_version in STATE_VERSIONS.values()
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         self.position, self.sequence = meta["position"], meta["sequence"]
+        devices = {None: b""}
+        if state_version == STATE_VERSIONS[2]:
+            self.index_id = meta["index_id"] or self.index_id
+            devices.update(connection.execute("SELECT number, device_id FROM devices"))
+            self.missing = dict(connection.execute("SELECT name, object_name FROM missing"))
+            self.condemned = set(connection.execute("SELECT name_hash, object_name FROM condemned"))
+            assert meta["missing"] == len(self.missing)
         assert self.position == int(key.rpartition("/")[2])
         totals = {"files": 0, "directories": 0, "deleted": 0, "bytes": 0}
         rows = connection.execute(
-            "SELECT sequence, name_hash, kind, size, content_hash, object_size, part_size, part_crc32c, file_info"
-            " FROM files ORDER BY sequence"
+            "SELECT sequence, name_hash, kind, size, content_hash, object_size, part_size, part_crc32c, file_info,"
+            f" {'source' if state_version == STATE_VERSIONS[2] else 'NULL'} FROM files ORDER BY sequence"
         )
-        for sequence, name_hash, kind, size, object_name, object_size, part_size, checksums, file_info in rows:
+        for sequence, name_hash, kind, size, object_name, object_size, part_size, checksums, file_info, source in rows:
             name = bytes_in(file_info, 1).decode()
             assert name_hash == hashlib.sha256(name.encode()).digest()[:16]
             words = [checksums[start : start + 4] for start in range(0, len(checksums or b""), 4)]
             numbers = tuple(int.from_bytes(word, "big") for word in words)
-            self.files[name] = Found(sequence, file_info, object_name or "", object_size or 0, part_size or 0, numbers)
+            self.files[name] = Found(
+                sequence, file_info, object_name or "", object_size or 0, part_size or 0, numbers, devices[source]
+            )
             totals[("files", "directories", "deleted")[kind]] += 1
             totals["bytes"] += size
         connection.close()
         assert totals == {name: meta[name] for name in totals}
 
-    def apply(self, segment: bytes) -> None:
+    def apply(self, segment: bytes, version: int) -> None:
         assert number_in(segment, 4) == self.sequence + 1
+        for renewal in all_in(segment, 7):
+            assert version == 2
+            self.renew(renewal)
         for entry in all_in(segment, 5):
             self.sequence += 1
             file_info = bytes_in(entry, 1)
             packed = bytes_in(entry, 5)
             numbers = tuple(int.from_bytes(packed[start : start + 4], "little") for start in range(0, len(packed), 4))
-            self.files[bytes_in(file_info, 1).decode()] = Found(
+            name = bytes_in(file_info, 1).decode()
+            self.missing.pop(name, None)
+            self.files[name] = Found(
                 self.sequence,
                 file_info,
                 bytes_in(entry, 2).decode(),
                 number_in(entry, 3),
                 number_in(entry, 4),
                 numbers,
+                bytes_in(entry, 6),
             )
+
+    def renew(self, renewal: bytes) -> None:
+        self.index_id = int.from_bytes(bytes_in(renewal, 1), "little")
+        names = {hashlib.sha256(name.encode()).digest()[:16]: name for name in [*self.files, *self.missing]}
+        for removal in all_in(renewal, 2):
+            name_hash, object_name = bytes_in(removal, 1), bytes_in(removal, 2).decode()
+            name = names.get(name_hash)
+            was_there = name is not None and self.files.pop(name, None) is not None
+            if not object_name:
+                self.missing.pop(name or "", None)
+                continue
+            self.condemned.add((name_hash, object_name))
+            if name is not None and was_there:
+                self.missing[name] = object_name
 
     def encrypted_blocks(self, name: str) -> list[bytes]:
         """The blocks of a file, after everything that the page says of its object was checked."""
@@ -199,8 +239,9 @@ CONTENTS = {
 }
 
 
+@pytest.mark.parametrize("checkpoint_before", [True, False], ids=["checkpoint before", "checkpoint after"])
 @pytest.mark.parametrize("folder_id", [FOLDER_ID, "a folder/with an awkward ID"])
-async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str) -> None:
+async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str, checkpoint_before: bool) -> None:
     bucket = SimulatedBucket()
     folder = await StoredFolder(bucket, tmp_path, folder_id).create()
     await folder.append(await folder.file("small", b"replaced later"), folder.directory("directory"))
@@ -210,6 +251,16 @@ async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str) -> None:
     bucket.store.put(folder.keys.segment(folder.state.position + 1), b"")  # as SeaweedFS leaves it
     await folder.log.refresh()
     await folder.append(await folder.file("later", b"after the checkpoint"))
+    await folder.append(dataclasses.replace(await folder.file("lost", b"lost soon"), source=device(2)))
+    await folder.append(dataclasses.replace(await folder.file("retracted", b"retracted soon"), source=device(3)))
+    await folder.append(dataclasses.replace(await folder.file("small", CONTENTS["small"]), source=device(2)))
+    if checkpoint_before:
+        await folder.log.checkpoint()
+    lost, retracted = folder.key.encrypt_name("lost"), folder.key.encrypt_name("retracted")
+    removals = [Removal(name_key(lost), "0" * 32), Removal(name_key(retracted))]
+    await folder.log.renew(lambda _: (removals, [folder.directory("in place of it")]))
+    if not checkpoint_before:
+        await folder.log.checkpoint()
 
     contents = {**CONTENTS, "later": b"after the checkpoint"}
     objects = {key: bucket.store.body(key) for key in bucket.store.keys("")}
@@ -220,11 +271,16 @@ async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str) -> None:
         assert {found.sequence: found.file_info for found in reader.files.values()} == dict(
             folder.state.file_infos_after(0, 100)
         )
+        assert reader.index_id == folder.state.index_id
+        assert reader.missing == {lost: "0" * 32}
+        assert reader.condemned == {(name_key(lost), "0" * 32)}
+        sources = {sequence: source.raw if source else b"" for sequence, _, source in folder.state.sources()}
+        assert {found.sequence: found.source for found in reader.files.values()} == sources
         for path, data in contents.items():
             assert decrypted(folder, path, reader.encrypted_blocks(folder.key.encrypt_name(path)), data) == data
         without = [found for found in reader.files.values() if not found.object_name]
-        assert len(without) == 2
-        assert sorted(pb.FileInfo.FromString(found.file_info).deleted for found in without) == [False, True]
+        assert len(without) == 3
+        assert sorted(pb.FileInfo.FromString(found.file_info).deleted for found in without) == [False, False, True]
 
 
 def test_a_reader_of_the_page_and_stored_samples(tmp_path: Path) -> None:

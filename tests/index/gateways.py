@@ -50,6 +50,9 @@ def contents(state: FolderState) -> object:
         state.totals,
         list(state.file_infos_after(0, 1_000_000)),
         [state.cursor(device(number)) for number in range(4)],
+        (state.index_id, state.append_id, state.missing_count),
+        sorted((found.name, found.object_name) for found in state.missing()),
+        [source for _, _, source in state.sources()],
     )
 
 

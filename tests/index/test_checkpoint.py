@@ -117,7 +117,7 @@ async def test_it_is_an_sqlite_file_and_its_checksum(state: FolderState, tmp_pat
     assert int.from_bytes(body[-4:], "big") == crc32c.crc32c(body[:-4])
     (tmp_path / "database").write_bytes(body[:-4])
     database = sqlite3.connect(tmp_path / "database")
-    assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    assert database.execute("PRAGMA user_version").fetchone() == (3,)
     assert dict(database.execute("SELECT key, value FROM meta"))["time_ms"] == 3000
     database.close()
 

@@ -104,7 +104,7 @@ def test_a_sound_one_is_taken(tmp_path: Path) -> None:
     assert check(tmp_path, changed(tmp_path, "VACUUM"))
 
 
-ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x, x, x, x, x, x, x, x, x, x FROM n"
+ENDLESS = f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT {', '.join('x' * 11)} FROM n"
 EXCHANGED = """
 UPDATE files SET file_info = (SELECT o.file_info FROM files AS o WHERE o.kind = 0 AND o.sequence != files.sequence)
 WHERE kind = 0
@@ -118,7 +118,8 @@ WRONG = [
     ["CREATE TABLE more (x)"],
     ["ALTER TABLE files ADD COLUMN more"],
     ["ALTER TABLE files ADD COLUMN more AS (size + 1)"],
-    ["PRAGMA user_version = 3"],
+    ["PRAGMA user_version = 4"],
+    ["PRAGMA user_version = 2"],
     ["UPDATE files SET name_hash = randomblob(16) WHERE sequence = 1"],
     [EXCHANGED],
     ["UPDATE files SET name_hash = hex(name_hash) WHERE sequence = 1"],
@@ -202,7 +203,7 @@ def test_rows_that_an_index_hides(tmp_path: Path) -> None:
     connection.close()
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute(
-        "INSERT INTO files SELECT 99, name_hash, kind, size, version, content_hash, object_size, part_size,"
+        "INSERT INTO files SELECT 99, name_hash, kind, size, source, version, content_hash, object_size, part_size,"
         " part_crc32c, file_info FROM files WHERE sequence = 1"
     )
     connection.execute("UPDATE meta SET value = 99 WHERE key = 'sequence'")

@@ -19,8 +19,9 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import StateDamaged
-from untrusted_s3.index.pending import Announced, Pending, PendingIndex, name_key
+from untrusted_s3.index.pending import Announced, Pending, PendingIndex
 from untrusted_s3.objects.naming import content_hash
+from untrusted_s3.store.layout import name_key
 
 DEVICES = [device(1), device(2), device(3)]
 NAMES = range(5)

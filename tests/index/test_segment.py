@@ -18,7 +18,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.errors import DataError, FileInfoRefused, FolderRefused, RemoteProtocolError
 from untrusted_s3.index import segment_pb2 as pb
-from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
+from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal, StoredObject
 from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, MAX_TIME_MS, Segment, decode_segment, encode_segment
 
 SOUND: dict[str, Any] = {"writer": bytes(32), "append_id": bytes(16), "first_sequence": 1}
@@ -37,11 +37,19 @@ STORED = st.builds(
     st.lists(UINT32, min_size=1, max_size=4),
 )
 NUMBERS = st.integers(0, 50)
+SOURCES = st.none() | st.builds(device, NUMBERS)
 ENTRIES = (
-    st.builds(lambda name, version, stored: Entry(file(name, version), stored), NUMBERS, NUMBERS, STORED)
+    st.builds(
+        lambda name, version, stored, source: Entry(file(name, version), stored, source),
+        NUMBERS,
+        NUMBERS,
+        STORED,
+        SOURCES,
+    )
     | st.builds(lambda name, version: entry(directory(name, version)), NUMBERS, NUMBERS)
     | st.builds(lambda name, version: entry(deleted(name, version)), NUMBERS, NUMBERS)
 )
+REMOVALS = st.builds(Removal, st.binary(min_size=16, max_size=16), st.just("") | HASHES)
 SEGMENTS = st.builds(
     Segment,
     writer=st.builds(DeviceID, st.binary(min_size=32, max_size=32)),
@@ -53,6 +61,12 @@ SEGMENTS = st.builds(
         st.builds(PeerCursor, st.builds(device, NUMBERS), index_id=UINT64, sequence=st.integers(0, 2**63 - 1)),
         max_size=3,
     ).map(tuple),
+    renewal=st.none()
+    | st.builds(
+        Renewal,
+        st.integers(1, 2**63 - 1),
+        st.lists(REMOVALS, max_size=3, unique_by=lambda removal: removal.name_hash).map(tuple),
+    ),
 )
 SEGMENT = Segment(
     device(1),
@@ -76,7 +90,7 @@ def test_last_sequence(entries: tuple[Entry, ...], last: int) -> None:
 
 def test_the_format_byte_by_byte() -> None:
     body = encode_segment(SEGMENT)
-    assert body[:8] == b"US3SEG\x00\x01"
+    assert body[:8] == b"US3SEG\x00\x02"
     assert body[-4:] == struct.pack(">I", crc32c.crc32c(body[:-4]))
     message = pb.Segment.FromString(body[8:-4])
     assert message.entries[0].file_info == SEGMENT.entries[0].file_info.raw
@@ -116,7 +130,44 @@ def sealed(message: bytes, magic: bytes = MAGIC) -> bytes:
 def test_another_version_of_the_format_is_told_from_damage() -> None:
     message = encode_segment(SEGMENT)[8:-4]
     with pytest.raises(DataError, match="format version"):
-        decode_segment(sealed(message, b"US3SEG\x00\x02"), KEY)
+        decode_segment(sealed(message, b"US3SEG\x00\x03"), KEY)
+
+
+def test_a_segment_of_version_1_is_read() -> None:
+    message = encode_segment(SEGMENT)[8:-4]
+    assert decode_segment(sealed(message, b"US3SEG\x00\x01"), KEY) == SEGMENT
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        dataclasses.replace(SEGMENT, renewal=Renewal(1)),
+        dataclasses.replace(SEGMENT, entries=(Entry(file("a"), None, device(1)),)),
+    ],
+)
+def test_a_segment_of_version_1_has_nothing_that_its_readers_pass_over(segment: Segment) -> None:
+    message = encode_segment(segment)[8:-4]
+    assert decode_segment(sealed(message), KEY) == segment
+    with pytest.raises(DataError, match="later format version"):
+        decode_segment(sealed(message, b"US3SEG\x00\x01"), KEY)
+
+
+@pytest.mark.parametrize(
+    "renewal",
+    [
+        pb.Renewal(),
+        pb.Renewal(index_id=2**63),
+        pb.Renewal(index_id=1, removals=[pb.Removal()]),
+        pb.Renewal(index_id=1, removals=[pb.Removal(name_hash=bytes(15))]),
+        pb.Renewal(index_id=1, removals=[pb.Removal(name_hash=bytes(17))]),
+        pb.Renewal(index_id=1, removals=[pb.Removal(name_hash=bytes(16))] * 2),
+        pb.Renewal(index_id=1, removals=[pb.Removal(name_hash=bytes(16), missing_object="../" * 11)]),
+    ],
+    ids=str,
+)
+def test_a_renewal_that_no_gateway_writes_is_refused(renewal: pb.Renewal) -> None:
+    with pytest.raises(DataError, match=KEY):
+        decode_segment(sealed(pb.Segment(**SOUND, renewal=renewal).SerializeToString()), KEY)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +177,10 @@ def test_another_version_of_the_format_is_told_from_damage() -> None:
         pb.Segment(**{**SOUND, "writer": b"short"}).SerializeToString(),
         pb.Segment(**SOUND, cursors=[pb.PeerCursor(device_id=b"short")]).SerializeToString(),
         pb.Segment(**SOUND, entries=[pb.Entry(file_info=b"\xff")]).SerializeToString(),
+        pb.Segment(**SOUND, entries=[pb.Entry(file_info=file("a").raw, source=b"short")]).SerializeToString(),
         pb.Segment(**SOUND, entries=[pb.Entry(file_info=plaintext("a.txt"))]).SerializeToString(),
     ],
-    ids=["not protobuf", "writer", "cursor", "no file info", "plaintext"],
+    ids=["not protobuf", "writer", "cursor", "no file info", "source", "plaintext"],
 )
 def test_sound_bytes_that_say_nonsense(message: bytes) -> None:
     with pytest.raises(DataError, match=KEY):

@@ -20,8 +20,9 @@ from untrusted_s3.errors import DataError, StateDamaged, StateFolderUnusable
 from untrusted_s3.index.checkpoint_check import check_copy
 from untrusted_s3.index.database import open_database
 from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
+from untrusted_s3.index.schema import STATE_VERSION
 from untrusted_s3.index.segment import Segment
-from untrusted_s3.index.state import STATE_VERSION, FolderState, FolderTotals
+from untrusted_s3.index.state import FolderState, FolderTotals
 
 
 @pytest.fixture

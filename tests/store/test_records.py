@@ -224,14 +224,24 @@ async def test_a_store_is_made_once() -> None:
     assert await open_store(bucket) == first
     assert json.loads(bucket.objects[layout.STORE]) == {
         "format": "untrusted_s3",
-        "version": 1,
+        "version": 2,
         "store_id": first.store_id,
     }
 
 
+async def test_a_store_of_version_1_becomes_one_of_version_2_when_a_gateway_opens_it() -> None:
+    bucket = MemoryBucket()
+    old = {"format": "untrusted_s3", "version": 1, "store_id": "0123456789abcdef" * 2}
+    await write_record(bucket, layout.STORE, old)
+    assert await open_store(bucket) == StoreRecord(str(old["store_id"]), 1)
+    assert json.loads(bucket.objects[layout.STORE]) == old, "a reader writes nothing"
+    assert await open_store(bucket, upgrade=True) == StoreRecord(str(old["store_id"]), 2)
+    assert json.loads(bucket.objects[layout.STORE]) == {**old, "version": 2}
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
-    [({"format": "x"}, "another"), ({"format": "untrusted_s3", "version": 2}, "newer")],
+    [({"format": "x"}, "another"), ({"format": "untrusted_s3", "version": 3}, "newer")],
 )
 async def test_another_store_is_left_alone(value: dict[str, Any], message: str) -> None:
     bucket = MemoryBucket()

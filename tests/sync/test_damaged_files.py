@@ -18,8 +18,9 @@ from untrusted_s3.errors import StateDamaged
 from untrusted_s3.index.database import open_database
 from untrusted_s3.index.local_files import PENDING_FILE, STATE_FILE, folder_directory
 from untrusted_s3.index.pending import PendingIndex
+from untrusted_s3.index.schema import SCHEMA, STATE_VERSION
 from untrusted_s3.index.segment import Segment
-from untrusted_s3.index.state import SCHEMA, STATE_VERSION, FolderState
+from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.records import FolderRecord
 
 RECORD = FolderRecord("f", "Label", bytes(40), 0x1234)

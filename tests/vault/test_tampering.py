@@ -161,7 +161,8 @@ def tamper_with_segment(store: SimulatedStore, data: st.DataObject) -> None:
     elif data.draw(st.booleans()):
         setattr(one, field, getattr(two, field))
     else:
-        setattr(one, field, data.draw(st.text(max_size=40) if field == "content_hash" else st.integers(0, 2**40)))
+        values = {"content_hash": st.text(max_size=40), "source": st.binary(max_size=33)}
+        setattr(one, field, data.draw(values.get(field, st.integers(0, 2**40))))
     body = MAGIC + segment.SerializeToString()
     store.put(key, body + crc32c.crc32c(body).to_bytes(4, "big"))
 

@@ -154,7 +154,7 @@ class Gateway:
         if self._http is not None:
             await self._http.start()
         await self._disk.open()
-        store = await open_store(self.bucket)
+        store = await open_store(self.bucket, upgrade=True)
         self._state_directory = store_directory(self._settings.state_directory, store.store_id)
         await self.peers.load()
         await self.folders.open_all()

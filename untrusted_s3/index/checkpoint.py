@@ -15,7 +15,8 @@ import crc32c
 
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.checkpoint_check import check_copy
-from untrusted_s3.index.local_files import CHECKPOINT_PREFIX, STATE_FILE
+from untrusted_s3.index.local_files import CHECKPOINT_PREFIX, STATE_FILE, UPGRADED_FILE
+from untrusted_s3.index.schema import STATE_VERSION, upgrade
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
@@ -49,8 +50,7 @@ async def read_checkpoint(
     with tempfile.TemporaryDirectory(dir=state.path.parent, prefix=CHECKPOINT_PREFIX) as directory:
         fresh = Path(directory, STATE_FILE)
         await bucket.download_file(key, fresh)
-        await asyncio.to_thread(_check, fresh, position, key, check_entries)
-        state.replace(fresh)
+        state.replace(await asyncio.to_thread(_check, fresh, position, key, check_entries))
 
 
 def _write_copy(state: FolderState, path: Path) -> int:
@@ -61,15 +61,22 @@ def _write_copy(state: FolderState, path: Path) -> int:
     return position
 
 
-def _check(path: Path, position: int, key: str, entries: bool) -> None:
-    """Check a downloaded checkpoint and cut its checksum off. Raises DataError."""
+def _check(path: Path, position: int, key: str, entries: bool) -> Path:
+    """Check a downloaded checkpoint, cut its checksum off, and return the path of its state of the present version.
+
+    Raises DataError.
+    """
     size = path.stat().st_size - _CHECKSUM_SIZE
     with path.open("rb") as file:
         file.seek(max(size, 0))
         if size <= 0 or _crc32c_of(path, size) != file.read():
             raise DataError(f"{key} is damaged: its checksum does not match")
     os.truncate(path, size)
-    check_copy(path, position, key, entries=entries)
+    if check_copy(path, position, key, entries=entries) == STATE_VERSION:
+        return path
+    upgraded = path.with_name(UPGRADED_FILE)
+    upgrade(path, upgraded)
+    return upgraded
 
 
 def _crc32c_of(path: Path, size: int) -> bytes:

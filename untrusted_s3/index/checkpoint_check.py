@@ -22,9 +22,9 @@ from google.protobuf.message import DecodeError
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.entry import MAX_OBJECT_SIZE, check_blocks, is_clean_path
+from untrusted_s3.index.schema import COUNTERS, SCHEMAS, STATE_VERSION, STATE_VERSION_1
 from untrusted_s3.index.segment import MAX_SEQUENCE, MAX_TIME_MS
-from untrusted_s3.index.state import COUNTERS, SCHEMA, STATE_VERSION
-from untrusted_s3.store.layout import is_object_name
+from untrusted_s3.store.layout import NAME_HASH_SIZE, is_object_name, name_key
 
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER_SIZE: Final = 108
@@ -52,6 +52,11 @@ SELECT sequence FROM files WHERE NOT (
     END
 ) LIMIT 1
 """  # noqa: S608
+_WRONG_SOURCES: Final = """
+SELECT sequence FROM files
+WHERE source IS NOT NULL AND (typeof(source) != 'integer' OR source NOT BETWEEN 1 AND (SELECT count(*) FROM devices))
+LIMIT 1
+"""
 # Of positions and sequence numbers; those of segments follow and have to stay below 2**63.
 _MAX_NUMBER: Final = 2**62
 _META = frozenset(("position", "sequence", "time_ms", *COUNTERS, "bytes"))
@@ -61,8 +66,8 @@ class _Wrong(Exception):
     """What is wrong, for a message."""
 
 
-def check_copy(path: Path, position: int, key: str, *, entries: bool = True) -> None:
-    """Check that the file at `path`, whose checksum is right, is a sound state of this version and position.
+def check_copy(path: Path, position: int, key: str, *, entries: bool = True) -> int:
+    """Check that the file at `path`, whose checksum is right, is a sound state of this position. Return its version.
 
     Without `entries`, rows and indexes are not compared with each other, nor rows with their file infos. Raises
     DataError, which names `key`.
@@ -70,19 +75,20 @@ def check_copy(path: Path, position: int, key: str, *, entries: bool = True) -> 
     try:
         _check_header(path)
         with _opened(path) as connection:
-            _check_schema(connection)
+            version = _check_schema(connection)
         # SQLite's own check takes about as long as ours, and no lock of the interpreter.
         with ThreadPoolExecutor(1) as other:
             soundness = other.submit(_check_soundness, path, "integrity_check" if entries else "quick_check")
             try:
                 with _opened(path) as connection:
-                    _check_contents(connection, position, entries)
+                    _check_contents(connection, version, position, entries)
             finally:
                 soundness.result()
     except _Wrong as error:
         raise DataError(f"{key} {error}") from error
     except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{key} is not a checkpoint: {error}") from error
+    return version
 
 
 def _check_header(path: Path) -> None:
@@ -135,12 +141,13 @@ def _bound(connection: sqlite3.Connection, size: int) -> None:
     connection.execute("PRAGMA query_only = ON")
 
 
-def _check_schema(connection: sqlite3.Connection) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != STATE_VERSION:
-        raise _Wrong(f"has state version {version}, this program reads {STATE_VERSION}")
-    if _schema(connection) != _OWN_SCHEMA or connection.execute("PRAGMA encoding").fetchone() != ("UTF-8",):
+def _check_schema(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version not in _OWN_SCHEMAS:
+        raise _Wrong(f"has state version {version}, this program reads up to {STATE_VERSION}")
+    if _schema(connection) != _OWN_SCHEMAS[version] or connection.execute("PRAGMA encoding").fetchone() != ("UTF-8",):
         raise _Wrong("is not a checkpoint: it has another schema")
+    return version
 
 
 def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
@@ -148,21 +155,22 @@ def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
     return [tuple(" ".join(str(value).split()) for value in row) for row in rows.fetchall()]
 
 
-def _own_schema() -> list[tuple[str, ...]]:
+def _made_schema(statements: str) -> list[tuple[str, ...]]:
     connection = sqlite3.connect(":memory:")
     try:
-        connection.executescript(SCHEMA)
+        connection.executescript(statements)
         return _schema(connection)
     finally:
         connection.close()
 
 
-_OWN_SCHEMA: Final = _own_schema()
+_OWN_SCHEMAS: Final = {version: _made_schema(statements) for version, (statements, _) in SCHEMAS.items()}
 
 
-def _check_contents(connection: sqlite3.Connection, position: int, entries: bool) -> None:
+def _check_contents(connection: sqlite3.Connection, version: int, position: int, entries: bool) -> None:
     meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-    if meta.keys() != _META or not all(type(value) is int and 0 <= value <= MAX_SEQUENCE for value in meta.values()):
+    _, names = SCHEMAS[version]
+    if meta.keys() != names or not all(type(value) is int and 0 <= value <= MAX_SEQUENCE for value in meta.values()):
         raise _Wrong("is not a checkpoint: its totals are not complete")
     if meta["position"] != position:
         raise _Wrong("holds the state of another position")
@@ -176,6 +184,9 @@ def _check_contents(connection: sqlite3.Connection, position: int, entries: bool
     if _totals(connection) != [meta[name] for name in (*COUNTERS, "bytes")]:
         raise _Wrong("has totals that its entries do not add up to")
     _check_cursors(connection)
+    if version != STATE_VERSION_1:
+        _check_sources(connection)
+        _check_missing(connection, meta["missing"])
 
 
 def _check_columns(connection: sqlite3.Connection, last: int) -> None:
@@ -230,3 +241,41 @@ def _check_cursors(connection: sqlite3.Connection) -> None:
             raise _Wrong("has a cursor with an index id out of range")
         if type(sequence) is not int or not 0 <= sequence <= MAX_SEQUENCE:
             raise _Wrong("has a cursor with a sequence number out of range")
+
+
+def _check_sources(connection: sqlite3.Connection) -> None:
+    for number, (found, device_id) in enumerate(
+        connection.execute("SELECT number, device_id FROM devices ORDER BY number"), 1
+    ):
+        if found != number or type(device_id) is not bytes or len(device_id) != 32:
+            raise _Wrong("has a device that no gateway writes")
+    wrong = connection.execute(_WRONG_SOURCES).fetchone()
+    if wrong is not None:
+        raise _Wrong(f"has a source that is no device at sequence {wrong[0]}")
+
+
+def _check_missing(connection: sqlite3.Connection, count: int) -> None:
+    found = 0
+    for key, name, version, object_name in connection.execute(
+        "SELECT name_hash, name, version, object_name FROM missing"
+    ):
+        found += 1
+        if type(name) is not str or not is_clean_path(name) or name_key(name) != key:
+            raise _Wrong("has a missing file under the hash of another name")
+        if type(version) is not bytes:
+            raise _Wrong(f"has no version of the missing {name!r}")
+        try:
+            pb.Vector.FromString(version)
+        except DecodeError as error:
+            raise _Wrong(f"has no version of the missing {name!r}") from error
+        if type(object_name) is not str or not is_object_name(object_name):
+            raise _Wrong(f"has an object for the missing {name!r} with a name that no object has")
+    if found != count:
+        raise _Wrong("has a total of missing files that its entries do not add up to")
+    if connection.execute("SELECT 1 FROM missing WHERE name_hash IN (SELECT name_hash FROM files) LIMIT 1").fetchone():
+        raise _Wrong("has a file and lists it as missing")
+    for key, object_name in connection.execute("SELECT name_hash, object_name FROM condemned"):
+        if type(key) is not bytes or len(key) != NAME_HASH_SIZE:
+            raise _Wrong("has a damaged object of something that is no name")
+        if type(object_name) is not str or not is_object_name(object_name):
+            raise _Wrong("has a damaged object with a name that no object has")

@@ -41,10 +41,13 @@ class Entry:
     Attributes:
         file_info: The file info as received.
         stored: The object with its data, or None where it has no data.
+        source: The device whose data this is: the one that announced it, or, if blocks came from an untrusted device,
+            that one. None where it is not known.
     """
 
     file_info: FileInfo
     stored: StoredObject | None
+    source: DeviceID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +59,56 @@ class PeerCursor:
     sequence: int
 
 
-def read_entry(raw: bytes, object_name: str, object_size: int, part_size: int, part_crc32c: Sequence[int]) -> Entry:
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A name that the folder no longer holds.
+
+    Attributes:
+        name_hash: The hash of the encrypted name, 16 bytes (`store.layout.name_key`).
+        missing_object: The name of the object whose loss or damage is the reason; empty for another reason. Then the
+            file is listed as missing until an entry of its name comes, and nobody uses the object again.
+    """
+
+    name_hash: bytes
+    missing_object: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The beginning of another index of the folder.
+
+    Attributes:
+        index_id: The id of the index that gateways announce from here on.
+        removals: Names that the folder no longer holds.
+    """
+
+    index_id: int
+    removals: tuple[Removal, ...] = ()
+
+
+def read_entry(
+    raw: bytes,
+    object_name: str,
+    object_size: int,
+    part_size: int,
+    part_crc32c: Sequence[int],
+    source: bytes | None = None,
+) -> Entry:
     """Parse and check the fields of an entry of a log or a state. `object_name` is empty where there is no object.
 
     Anybody who can write to the bucket can write entries. The limits for messages of peers do not apply here: they may
     change, and the log must stay readable. Raises ValueError for an entry that no gateway writes.
     """
     file_info = read_file_info(raw)
+    device_id = DeviceID(source) if source else None
     if not object_name:
         if object_size or part_size or part_crc32c:
             raise ValueError(f"the entry of {file_info.name!r} names no object, but its size or checksums")
-        return Entry(file_info, None)
+        return Entry(file_info, None, device_id)
     if not file_info.has_data:
         raise ValueError(f"the entry of {file_info.name!r} has an object, and no data")
     _check_object(object_name, object_size, part_size, len(part_crc32c), file_info.message.size)
-    return Entry(file_info, StoredObject(object_name, object_size, part_size, tuple(part_crc32c)))
+    return Entry(file_info, StoredObject(object_name, object_size, part_size, tuple(part_crc32c)), device_id)
 
 
 def read_file_info(raw: bytes) -> FileInfo:

@@ -20,6 +20,8 @@ from untrusted_s3.store.layout import folder_segment
 
 STATE_FILE = "state.sqlite"
 PENDING_FILE = "pending.sqlite"
+# A checkpoint of an earlier format version, as a state of the present one; in a directory for checkpoints only.
+UPGRADED_FILE = "upgraded.sqlite"
 # Of directories for checkpoints on their way (tempfile.TemporaryDirectory).
 CHECKPOINT_PREFIX = "checkpoint-"
 
@@ -27,7 +29,7 @@ _logger = structlog.get_logger()
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 _FOLDER_SEGMENT = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,63}")
 _INDEX_ID = re.compile(r"[0-9a-f]{16}")
-_FILE = re.compile(r"(state|pending)\.sqlite(-wal|-shm|-journal)?")
+_FILE = re.compile(r"(state|pending|upgraded)\.sqlite(-wal|-shm|-journal)?")
 _CHECKPOINT_DIRECTORY = re.compile(r"checkpoint-[0-9a-z_]{1,32}")
 
 

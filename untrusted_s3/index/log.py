@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -42,8 +43,9 @@ import structlog
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed, StoreError
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
-from untrusted_s3.index.entry import Entry, PeerCursor
-from untrusted_s3.index.log_end import check_last, is_end
+from untrusted_s3.index.entry import Entry, PeerCursor, Renewal
+from untrusted_s3.index.log_end import LastSegment, check_last, is_end
+from untrusted_s3.index.renewal import Plan, new_renewal, parts
 from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, encode_segment
 from untrusted_s3.index.segment_reader import SegmentRead, SegmentReader
@@ -96,6 +98,7 @@ class FolderLog:
         self._last_look = float("-inf")
         self._in_doubt = True  # whether the store may have lost the end of the log (rule 6)
         self._checkpoint_position = 0
+        self._loaded_checkpoint = 0
         self._bytes_since_checkpoint = 0
         self._unreadable: dict[int, Exception] = {}  # why the checkpoints at these positions cannot be read
 
@@ -133,40 +136,80 @@ class FolderLog:
                 self._in_doubt = True
                 raise
 
+    async def renew(self, plan: Plan, *, force: bool = False) -> int:
+        """Take entries back and begin the folder's index again. Return the number of segments written.
+
+        `plan` is given the state at the end of the log, and again whenever another gateway has changed it meanwhile. An
+        empty plan writes nothing, unless `force`. A large one is split over several segments, each with its own new
+        index id. Where this raises, a part may be written; to renew again goes on with what is left.
+        """
+        async with self._working():
+            return await self._renew(plan, force)
+
     async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor]) -> bool:
         while True:
-            while self._in_doubt or self._is_behind or not self._looked_within(self._rules.append_lifetime):
-                await self._look()
+            await self._catch_up()
             entries = [entry for entry in entries if self.state.wants(entry.file_info)]
             if not entries and not cursors:
                 return False
-            position = self.state.position + 1
-            signed = self._clock()
-            segment = Segment(
-                writer=self._writer,
-                append_id=secrets.token_bytes(16),
-                time_ms=int(self._time_of_day() * 1000),
-                first_sequence=self.state.sequence + 1,
-                entries=tuple(entries),
-                cursors=tuple(cursors),
+            if await self._write(tuple(entries), tuple(cursors)):
+                return True
+
+    async def _renew(self, plan: Plan, force: bool) -> int:
+        written = 0
+        while True:
+            await self._catch_up()
+            planned = parts(self.state, *plan(self.state), self._settings)
+            if force and not written:
+                # The first part is written even if it is empty.
+                planned = itertools.chain([next(planned, ((), ()))], planned)
+            for removals, entries in planned:
+                position = self.state.position
+                await self._catch_up()
+                if self.state.position != position or not await self._write(entries, (), new_renewal(removals)):
+                    break
+                written += 1
+            else:
+                return written
+
+    async def _catch_up(self) -> None:
+        """Come to the end of the log if the last look does not allow to write."""
+        while self._in_doubt or self._is_behind or not self._looked_within(self._rules.append_lifetime):
+            await self._look()
+
+    async def _write(
+        self, entries: tuple[Entry, ...], cursors: tuple[PeerCursor, ...], renewal: Renewal | None = None
+    ) -> bool:
+        """Write the next segment. Return False if another one is there, which is applied then, or was deleted."""
+        position = self.state.position + 1
+        signed = self._clock()
+        segment = Segment(
+            writer=self._writer,
+            append_id=secrets.token_bytes(16),
+            time_ms=int(self._time_of_day() * 1000),
+            first_sequence=self.state.sequence + 1,
+            entries=entries,
+            cursors=cursors,
+            renewal=renewal,
+        )
+        body = encode_segment(segment)
+        try:
+            await self._bucket.put(
+                self._keys.segment(position), [body], if_none_match=True, lifetime=self._rules.append_lifetime
             )
-            body = encode_segment(segment)
-            try:
-                await self._bucket.put(
-                    self._keys.segment(position), [body], if_none_match=True, lifetime=self._rules.append_lifetime
-                )
-            except PreconditionFailed:
-                # Perhaps because of our own PUT, whose answer was lost: the next round then finds nothing to append.
-                found = await self._reader.read(position)
-                if found.segment is not None:
-                    self._apply(found)
-                elif self._looked_within(self._rules.retention / 2):
-                    raise
-                continue  # a missing segment may be deleted: the next round looks again
-            self._last_look = signed
-            self.state.apply(position, segment)
-            self._bytes_since_checkpoint += len(body)
-            return True
+        except PreconditionFailed:
+            found = await self._reader.read(position)
+            if found.segment is not None:
+                self._apply(found)
+                # Perhaps our own one: then the answer to the PUT was lost.
+                return found.segment.append_id == segment.append_id
+            if self._looked_within(self._rules.retention / 2):
+                raise
+            return False  # it may be deleted: the caller looks again
+        self._last_look = signed
+        self.state.apply(position, segment)
+        self._bytes_since_checkpoint += len(body)
+        return True
 
     def _looked_within(self, seconds: float) -> bool:
         return 0 <= self._clock() - self._last_look <= seconds
@@ -179,7 +222,13 @@ class FolderLog:
     async def _look(self) -> None:
         depth = 1
         if self._in_doubt:
-            await check_last(self._bucket, self._keys, self._reader, self.state)
+            found = await check_last(self._bucket, self._keys, self._reader, self.state)
+            is_checkpoint = self.state.position == self._loaded_checkpoint
+            if found is LastSegment.COVERED and not is_checkpoint and not self._is_behind:
+                # The checkpoint may say something else of the state's position: the store may have lost the end of the
+                # log since, and others have gone on.
+                await self._load_checkpoint(replace=True)
+                depth = self._settings.read_ahead
         while True:
             if not self._looked_within(self._rules.retention / 2):
                 await self._load_checkpoint()
@@ -212,17 +261,21 @@ class FolderLog:
         self.state.apply(found.position, found.segment)
         self._bytes_since_checkpoint += found.size
 
-    async def _load_checkpoint(self) -> None:
-        """Replace the state by the newest readable checkpoint where that is ahead of it."""
+    async def _load_checkpoint(self, *, replace: bool = False) -> None:
+        """Replace the state by the newest readable checkpoint where that is ahead of it.
+
+        With `replace` also where it is at the same position.
+        """
         self._unreadable.clear()
         while True:
             looked = self._clock()
             newest = await self._newest_checkpoint()
-            if newest <= self.state.position:
+            if newest < self.state.position or (newest == self.state.position and not replace):
                 break
             try:
                 await read_checkpoint(self._bucket, self._keys, newest, self.state, check_entries=self._check_entries)
                 _logger.info("checkpoint loaded", position=newest)
+                self._loaded_checkpoint = newest
                 break
             except NoSuchKey as error:
                 # Deleted by a trim; the next listing shows a newer one.

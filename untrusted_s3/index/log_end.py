@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum
 
 from untrusted_s3.errors import DataError, LogWentBack, SegmentsMissing
-from untrusted_s3.index.segment import EMPTY_SEGMENT
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.index.segment_reader import SegmentReader
-from untrusted_s3.index.state import FolderState
+from untrusted_s3.index.state import FolderState, short_append_id
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
@@ -29,31 +30,59 @@ async def is_end(bucket: Bucket, keys: FolderKeys, position: int) -> bool:
     raise SegmentsMissing(f"the log below {keys.segments} has no segment {missing}, though it goes on to {max(later)}")
 
 
-async def check_last(bucket: Bucket, keys: FolderKeys, reader: SegmentReader, state: FolderState) -> None:
-    """Check that the store has the last segment that a state has applied, or a checkpoint that covers it.
+class LastSegment(Enum):
+    """What the store has in the place of the last segment that a state has applied."""
 
-    Raises LogWentBack, DataError if the segment is damaged, and StoreError.
+    SAME = "the same segment"
+    COVERED = "no segment, and a checkpoint that covers it"
+    GONE = "no segment"
+    ANOTHER = "another segment"
+
+
+async def compare_last(bucket: Bucket, keys: FolderKeys, reader: SegmentReader, state: FolderState) -> LastSegment:
+    """Compare the last segment that a state has applied with what the store has in its place.
+
+    GONE and ANOTHER mean that the store has lost the end of the log since. With ANOTHER, somebody has gone on at an
+    earlier position. A segment of no bytes is the same as any other. Raises DataError if the segment is damaged and no
+    checkpoint covers it, and StoreError.
     """
     position = state.position
     if position == 0:
-        return
+        return LastSegment.SAME
+    damage: DataError | None = None
     try:
         segment = (await reader.read(position)).segment
-        if segment is EMPTY_SEGMENT:
-            return  # it says nothing that could be compared
-        if segment is not None and (segment.last_sequence, segment.time_ms) == (state.sequence, state.time_ms):
-            return
-        error: DataError = LogWentBack(
-            f"the store has lost the end of the log: {keys.segment(position)}, which this gateway knows, is"
-            f" {'gone' if segment is None else 'another one now'}. The store was put back to an earlier time, or has"
-            " lost data. Nothing is written to this log until the lost segments are back; this version does not repair"
-            " it by itself"
-        )
-    except DataError as damage:
-        segment, error = None, damage
-    if segment is None and max(await list_checkpoints(bucket, keys), default=0) >= position:
-        return
-    raise error
+    except DataError as error:
+        segment, damage = None, error
+    if segment is not None:
+        return LastSegment.SAME if segment is EMPTY_SEGMENT or _is_last(segment, state) else LastSegment.ANOTHER
+    if max(await list_checkpoints(bucket, keys), default=0) >= position:
+        return LastSegment.COVERED
+    if damage is not None:
+        raise damage
+    return LastSegment.GONE
+
+
+async def check_last(bucket: Bucket, keys: FolderKeys, reader: SegmentReader, state: FolderState) -> LastSegment:
+    """Check that the store has not lost the last segment that a state has applied. Return SAME or COVERED.
+
+    Raises LogWentBack, DataError if the segment is damaged, and StoreError.
+    """
+    found = await compare_last(bucket, keys, reader, state)
+    if found in (LastSegment.SAME, LastSegment.COVERED):
+        return found
+    raise LogWentBack(
+        f"the store has lost the end of the log: {keys.segment(state.position)}, which this gateway knows, is"
+        f" {'gone' if found is LastSegment.GONE else 'another one now'}. The store was put back to an earlier time, or"
+        " has lost data. Nothing is written to this log until the lost segments are back; this version does not repair"
+        " it by itself"
+    )
+
+
+def _is_last(segment: Segment, state: FolderState) -> bool:
+    if (segment.last_sequence, segment.time_ms) != (state.sequence, state.time_ms):
+        return False
+    return state.append_id in (0, short_append_id(segment))
 
 
 def _ranges(numbers: Iterable[int]) -> str:

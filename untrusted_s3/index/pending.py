@@ -22,7 +22,7 @@ from untrusted_s3.errors import FileInfoRefused
 from untrusted_s3.index.database import open_database
 from untrusted_s3.index.parsed import ParsedFileInfos
 from untrusted_s3.index.refused import Refused, RefusedFiles
-from untrusted_s3.store.layout import name_hash
+from untrusted_s3.store.layout import name_key
 
 _PENDING_VERSION = 3
 _SCHEMA = """
@@ -106,11 +106,6 @@ class Pending:
     def vector(self) -> pb.Vector:
         """The version vector."""
         return pb.Vector.FromString(self.version)
-
-
-def name_key(name: str) -> bytes:
-    """Return the hash of an encrypted name."""
-    return bytes.fromhex(name_hash(name))
 
 
 class PendingIndex:

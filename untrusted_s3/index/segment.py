@@ -1,6 +1,8 @@
 """Log segments: immutable objects, each of which extends a folder's log by some entries (docs/format.md, "Segments").
 
-magic (8 bytes, "US3SEG" 0x00 0x01)  Segment (protobuf, segment.proto)  CRC-32C of both (4 bytes, big endian)
+magic (8 bytes, "US3SEG" 0x00 0x02)  Segment (protobuf, segment.proto)  CRC-32C of both (4 bytes, big endian)
+
+Segments of format version 1 have another magic, no renewals, and no sources of entries.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from google.protobuf.message import DecodeError
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError
 from untrusted_s3.index import segment_pb2 as pb
-from untrusted_s3.index.entry import Entry, PeerCursor, read_entry
+from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal, read_entry
+from untrusted_s3.store.layout import NAME_HASH_SIZE, is_object_name
 
-MAGIC = b"US3SEG\x00\x01"
+MAGIC = b"US3SEG\x00\x02"
+MAGIC_1 = b"US3SEG\x00\x01"
 APPEND_ID_SIZE: Final = 16
 MAX_SEQUENCE: Final = 2**63 - 1
+MAX_INDEX_ID: Final = 2**63 - 1  # of a folder, so that SQLite can keep it
 MAX_TIME_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 
@@ -34,6 +39,7 @@ class Segment:
         first_sequence: The sequence number of the first entry; the others follow without gaps.
         entries: The changes.
         cursors: How far peers' indexes are reflected in the log, once the entries are.
+        renewal: What is taken back before the entries are applied, or None.
     """
 
     writer: DeviceID
@@ -42,6 +48,7 @@ class Segment:
     first_sequence: int
     entries: tuple[Entry, ...]
     cursors: tuple[PeerCursor, ...]
+    renewal: Renewal | None = None
 
     @property
     def last_sequence(self) -> int:
@@ -55,7 +62,7 @@ EMPTY_SEGMENT = Segment(DeviceID(bytes(32)), b"", 0, 0, (), ())
 
 
 def encode_segment(segment: Segment) -> bytes:
-    """Encode a segment as the bytes of its object."""
+    """Encode a segment as the bytes of its object, in the present format version."""
     message = pb.Segment(
         writer=segment.writer.raw,
         append_id=segment.append_id,
@@ -66,6 +73,7 @@ def encode_segment(segment: Segment) -> bytes:
             pb.PeerCursor(device_id=cursor.device_id.raw, index_id=cursor.index_id, sequence=cursor.sequence)
             for cursor in segment.cursors
         ],
+        renewal=_encode_renewal(segment.renewal) if segment.renewal else None,
     )
     body = MAGIC + message.SerializeToString()
     return body + struct.pack(">I", crc32c.crc32c(body))
@@ -75,12 +83,16 @@ def decode_segment(data: bytes, key: str) -> Segment:
     """Decode the bytes of a segment's object. Raises DataError, which names the object's `key`."""
     if not data:
         return EMPTY_SEGMENT
-    if data[: len(MAGIC)] != MAGIC:
-        raise DataError(f"{key} is not a log segment of this format version")
+    magic = data[: len(MAGIC)]
+    if magic not in (MAGIC, MAGIC_1):
+        raise DataError(f"{key} is not a log segment of a format version that this program reads")
     if len(data) < len(MAGIC) + 4 or crc32c.crc32c(data[:-4]) != struct.unpack(">I", data[-4:])[0]:
         raise DataError(f"{key} is damaged: its checksum does not match")
     try:
-        return _read_segment(pb.Segment.FromString(data[len(MAGIC) : -4]))
+        message = pb.Segment.FromString(data[len(MAGIC) : -4])
+        if magic == MAGIC_1:
+            _check_version_1(message)
+        return _read_segment(message)
     except (DecodeError, ValueError) as error:
         raise DataError(f"{key} cannot be read: {error}") from error
 
@@ -99,14 +111,23 @@ def _read_segment(message: pb.Segment) -> Segment:
         first_sequence=message.first_sequence,
         entries=tuple(map(_read_entry, message.entries)),
         cursors=tuple(map(_read_cursor, message.cursors)),
+        renewal=_read_renewal(message.renewal) if message.HasField("renewal") else None,
     )
 
 
+def _check_version_1(message: pb.Segment) -> None:
+    """Raises ValueError for what readers of format version 1 would pass over."""
+    if message.HasField("renewal") or any(entry.source for entry in message.entries):
+        raise ValueError("it has fields of a later format version")
+
+
 def _encode_entry(entry: Entry) -> pb.Entry:
+    source = entry.source.raw if entry.source else b""
     if entry.stored is None:
-        return pb.Entry(file_info=entry.file_info.raw)
+        return pb.Entry(file_info=entry.file_info.raw, source=source)
     return pb.Entry(
         file_info=entry.file_info.raw,
+        source=source,
         content_hash=entry.stored.object_name,
         object_size=entry.stored.size,
         part_size=entry.stored.part_size,
@@ -115,7 +136,36 @@ def _encode_entry(entry: Entry) -> pb.Entry:
 
 
 def _read_entry(entry: pb.Entry) -> Entry:
-    return read_entry(entry.file_info, entry.content_hash, entry.object_size, entry.part_size, entry.part_crc32c)
+    return read_entry(
+        entry.file_info, entry.content_hash, entry.object_size, entry.part_size, entry.part_crc32c, entry.source
+    )
+
+
+def _encode_renewal(renewal: Renewal) -> pb.Renewal:
+    return pb.Renewal(
+        index_id=renewal.index_id,
+        removals=[
+            pb.Removal(name_hash=removal.name_hash, missing_object=removal.missing_object)
+            for removal in renewal.removals
+        ],
+    )
+
+
+def _read_renewal(message: pb.Renewal) -> Renewal:
+    if not 1 <= message.index_id <= MAX_INDEX_ID:
+        raise ValueError(f"an index id of the folder is out of range: {message.index_id}")
+    removals = tuple(map(_read_removal, message.removals))
+    if len({removal.name_hash for removal in removals}) != len(removals):
+        raise ValueError("it removes a name twice")
+    return Renewal(message.index_id, removals)
+
+
+def _read_removal(removal: pb.Removal) -> Removal:
+    if len(removal.name_hash) != NAME_HASH_SIZE:
+        raise ValueError(f"the hash of a name has {NAME_HASH_SIZE} bytes, not {len(removal.name_hash)}")
+    if removal.missing_object and not is_object_name(removal.missing_object):
+        raise ValueError(f"{removal.missing_object[:100]!r} is no object name")
+    return Removal(removal.name_hash, removal.missing_object)
 
 
 def _read_cursor(cursor: pb.PeerCursor) -> PeerCursor:

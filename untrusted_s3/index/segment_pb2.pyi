@@ -7,34 +7,38 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Segment(_message.Message):
-    __slots__ = ("writer", "append_id", "time_ms", "first_sequence", "entries", "cursors")
+    __slots__ = ("writer", "append_id", "time_ms", "first_sequence", "entries", "cursors", "renewal")
     WRITER_FIELD_NUMBER: _ClassVar[int]
     APPEND_ID_FIELD_NUMBER: _ClassVar[int]
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     CURSORS_FIELD_NUMBER: _ClassVar[int]
+    RENEWAL_FIELD_NUMBER: _ClassVar[int]
     writer: bytes
     append_id: bytes
     time_ms: int
     first_sequence: int
     entries: _containers.RepeatedCompositeFieldContainer[Entry]
     cursors: _containers.RepeatedCompositeFieldContainer[PeerCursor]
-    def __init__(self, writer: _Optional[bytes] = ..., append_id: _Optional[bytes] = ..., time_ms: _Optional[int] = ..., first_sequence: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., cursors: _Optional[_Iterable[_Union[PeerCursor, _Mapping]]] = ...) -> None: ...
+    renewal: Renewal
+    def __init__(self, writer: _Optional[bytes] = ..., append_id: _Optional[bytes] = ..., time_ms: _Optional[int] = ..., first_sequence: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., cursors: _Optional[_Iterable[_Union[PeerCursor, _Mapping]]] = ..., renewal: _Optional[_Union[Renewal, _Mapping]] = ...) -> None: ...
 
 class Entry(_message.Message):
-    __slots__ = ("file_info", "content_hash", "object_size", "part_size", "part_crc32c")
+    __slots__ = ("file_info", "content_hash", "object_size", "part_size", "part_crc32c", "source")
     FILE_INFO_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     OBJECT_SIZE_FIELD_NUMBER: _ClassVar[int]
     PART_SIZE_FIELD_NUMBER: _ClassVar[int]
     PART_CRC32C_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     file_info: bytes
     content_hash: str
     object_size: int
     part_size: int
     part_crc32c: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, file_info: _Optional[bytes] = ..., content_hash: _Optional[str] = ..., object_size: _Optional[int] = ..., part_size: _Optional[int] = ..., part_crc32c: _Optional[_Iterable[int]] = ...) -> None: ...
+    source: bytes
+    def __init__(self, file_info: _Optional[bytes] = ..., content_hash: _Optional[str] = ..., object_size: _Optional[int] = ..., part_size: _Optional[int] = ..., part_crc32c: _Optional[_Iterable[int]] = ..., source: _Optional[bytes] = ...) -> None: ...
 
 class PeerCursor(_message.Message):
     __slots__ = ("device_id", "index_id", "sequence")
@@ -45,3 +49,19 @@ class PeerCursor(_message.Message):
     index_id: int
     sequence: int
     def __init__(self, device_id: _Optional[bytes] = ..., index_id: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class Renewal(_message.Message):
+    __slots__ = ("index_id", "removals")
+    INDEX_ID_FIELD_NUMBER: _ClassVar[int]
+    REMOVALS_FIELD_NUMBER: _ClassVar[int]
+    index_id: int
+    removals: _containers.RepeatedCompositeFieldContainer[Removal]
+    def __init__(self, index_id: _Optional[int] = ..., removals: _Optional[_Iterable[_Union[Removal, _Mapping]]] = ...) -> None: ...
+
+class Removal(_message.Message):
+    __slots__ = ("name_hash", "missing_object")
+    NAME_HASH_FIELD_NUMBER: _ClassVar[int]
+    MISSING_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    name_hash: bytes
+    missing_object: str
+    def __init__(self, name_hash: _Optional[bytes] = ..., missing_object: _Optional[str] = ...) -> None: ...

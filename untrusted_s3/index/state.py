@@ -22,36 +22,12 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError, EntryMisplaced
 from untrusted_s3.index.database import open_database, remove_database
-from untrusted_s3.index.entry import Entry, read_entry
+from untrusted_s3.index.entry import Entry, Removal, Renewal, read_entry
+from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
-from untrusted_s3.store.layout import name_hash
+from untrusted_s3.store.layout import name_key
 from untrusted_s3.units import MIB
 
-STATE_VERSION = 2
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO meta VALUES
-    ('position', 0), ('sequence', 0), ('time_ms', 0),
-    ('files', 0), ('directories', 0), ('deleted', 0), ('bytes', 0);
-CREATE TABLE files (
-    sequence INTEGER PRIMARY KEY,
-    name_hash BLOB NOT NULL UNIQUE,
-    kind INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    version BLOB NOT NULL,
-    content_hash TEXT,
-    object_size INTEGER,
-    part_size INTEGER,
-    part_crc32c BLOB,
-    file_info BLOB NOT NULL
-);
-CREATE TABLE cursors (
-    device_id BLOB PRIMARY KEY,
-    index_id TEXT NOT NULL,
-    sequence INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
-_META = {"position", "sequence", "time_ms", "files", "directories", "deleted", "bytes"}
 # Within one index a cursor never moves back: another gateway may have handled less of it.
 _SET_CURSOR = """
 INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET
@@ -62,7 +38,8 @@ INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET
 _PARSED_ENTRIES = 4 * MIB
 # More than any store holds, and what SQLite can keep.
 MAX_BYTES = 2**62
-COUNTERS = ("files", "directories", "deleted")
+# Devices whose numbers are in memory.
+_CACHED_DEVICES = 1000
 _KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
 
 
@@ -81,6 +58,23 @@ class FolderTotals:
     directories: int
     deleted: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MissingFile:
+    """A file that was taken back because its object is missing or damaged, and that has not come again.
+
+    Attributes:
+        name_hash: The hash of its encrypted name.
+        name: Its encrypted name.
+        version: The version that the folder had.
+        object_name: The name of the object.
+    """
+
+    name_hash: bytes
+    name: str
+    version: pb.Vector
+    object_name: str
 
 
 class FolderState:
@@ -107,9 +101,10 @@ class FolderState:
         self._connection = open_database(self.path, SCHEMA, STATE_VERSION)
         self._connection.on_damage = self._on_damage
         meta = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
-        if meta.keys() != _META or not all(type(value) is int and value >= 0 for value in meta.values()):
+        if meta.keys() != META or not all(type(value) is int and value >= 0 for value in meta.values()):
             raise self._connection.damaged("the table meta")
         self._meta: dict[str, int] = meta
+        self._devices: dict[bytes, int] = {}  # the numbers of some devices
         self._parsed.clear()
 
     def replace(self, path: Path) -> None:
@@ -117,6 +112,12 @@ class FolderState:
         self._connection.close()
         remove_database(self.path)
         path.replace(self.path)
+        self._open()
+
+    def clear(self) -> None:
+        """Make the state empty: that of position 0."""
+        self._connection.close()
+        remove_database(self.path)
         self._open()
 
     def close(self) -> None:
@@ -140,6 +141,21 @@ class FolderState:
         return self._meta["time_ms"]
 
     @property
+    def append_id(self) -> int:
+        """The first 63 bits of the append id of the last segment applied; 0 where they are not known."""
+        return self._meta["append_id"]
+
+    @property
+    def index_id(self) -> int:
+        """The id of the folder's index since the last renewal. 0 for none yet: then the one of its record holds."""
+        return self._meta["index_id"]
+
+    @property
+    def missing_count(self) -> int:
+        """The number of files in `missing`."""
+        return self._meta["missing"]
+
+    @property
     def file_size(self) -> int:
         """The size of the SQLite file in bytes, which is about that of a checkpoint."""
         pages, page_size = (
@@ -153,7 +169,11 @@ class FolderState:
         return FolderTotals(*(self._meta[key] for key in (*COUNTERS, "bytes")))
 
     def apply(self, position: int, segment: Segment) -> None:
-        """Apply the segment at the next position. Raises DataError where position or sequence numbers do not follow."""
+        """Apply the segment at the next position: first its renewal, then its entries.
+
+        An entry replaces what the folder has under its name, be it newer or not. Raises DataError where position or
+        sequence numbers do not follow, or a renewal does not change the index id.
+        """
         if segment is EMPTY_SEGMENT:
             segment = replace(segment, first_sequence=self.sequence + 1, time_ms=self.time_ms)
         if position != self.position + 1 or segment.first_sequence != self.sequence + 1:
@@ -164,41 +184,86 @@ class FolderState:
         meta = self._meta.copy()
         self._connection.execute("BEGIN IMMEDIATE")
         try:
+            if segment.renewal is not None:
+                self._renew(position, segment.renewal, meta)
             for sequence, entry in enumerate(segment.entries, segment.first_sequence):
                 self._replace(sequence, entry, meta)
             for cursor in segment.cursors:
                 self._connection.execute(_SET_CURSOR, (cursor.device_id.raw, str(cursor.index_id), cursor.sequence))
             if meta["bytes"] > MAX_BYTES:
                 raise DataError(f"with log segment {position}, the folder has {meta['bytes']} bytes, which cannot be")
-            meta |= {"position": position, "sequence": segment.last_sequence, "time_ms": segment.time_ms}
+            meta |= {
+                "position": position,
+                "sequence": segment.last_sequence,
+                "time_ms": segment.time_ms,
+                "append_id": short_append_id(segment),
+            }
             self._connection.executemany("UPDATE meta SET value = ?2 WHERE key = ?1", meta.items())
             self._connection.execute("COMMIT")
         except BaseException:
+            self._devices.clear()
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
         self._meta = meta
 
-    def _replace(self, sequence: int, entry: Entry, meta: dict[str, int]) -> None:
-        message = entry.file_info.message
-        key = _name_key(message.name)
+    def _renew(self, position: int, renewal: Renewal, meta: dict[str, int]) -> None:
+        if renewal.index_id == meta["index_id"]:
+            raise DataError(f"log segment {position} renews the index of the folder and keeps its id")
+        meta["index_id"] = renewal.index_id
+        self._connection.execute("DELETE FROM cursors")
+        for removal in renewal.removals:
+            if removal.missing_object:
+                self._note_missing(removal, meta)
+            else:
+                self._forget_missing(removal.name_hash, meta)
+            self._remove(removal.name_hash, meta)
+
+    def _note_missing(self, removal: Removal, meta: dict[str, int]) -> None:
+        key, object_name = removal.name_hash, removal.missing_object
+        self._connection.execute("INSERT OR IGNORE INTO condemned VALUES (?, ?)", (key, object_name))
+        row = self._connection.execute("SELECT version, file_info FROM files WHERE name_hash = ?", (key,)).fetchone()
+        if row is None:
+            return
+        try:
+            name = pb.FileInfo.FromString(row[1]).name
+        except (DecodeError, TypeError) as error:
+            raise self._connection.damaged(f"the file info of {key.hex()} cannot be read") from error
+        if name_key(name) != key:
+            raise self._misplaced(name)
+        self._forget_missing(key, meta)
+        self._connection.execute("INSERT INTO missing VALUES (?, ?, ?, ?)", (key, name, row[0], object_name))
+        meta["missing"] += 1
+
+    def _forget_missing(self, key: bytes, meta: dict[str, int]) -> None:
+        if meta["missing"]:
+            meta["missing"] -= self._connection.execute("DELETE FROM missing WHERE name_hash = ?", (key,)).rowcount
+
+    def _remove(self, key: bytes, meta: dict[str, int]) -> None:
         row = self._connection.execute("SELECT sequence, kind, size FROM files WHERE name_hash = ?", (key,)).fetchone()
         if row is not None:
             self._connection.execute("DELETE FROM files WHERE sequence = ?", (row[0],))
             meta[COUNTERS[row[1]]] -= 1
             meta["bytes"] -= row[2]
+
+    def _replace(self, sequence: int, entry: Entry, meta: dict[str, int]) -> None:
+        message = entry.file_info.message
+        key = name_key(message.name)
+        self._remove(key, meta)
+        self._forget_missing(key, meta)
         kind = _kind(message)
         size = message.size if kind == _KIND_FILE else 0
         meta[COUNTERS[kind]] += 1
         meta["bytes"] += size
         stored = entry.stored
         self._connection.execute(
-            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 sequence,
                 key,
                 kind,
                 size,
+                self._device_number(entry.source) if entry.source is not None else None,
                 message.version.SerializeToString(),
                 stored.object_name if stored else None,
                 stored.size if stored else None,
@@ -208,9 +273,20 @@ class FolderState:
             ),
         )
 
+    def _device_number(self, device_id: DeviceID) -> int:
+        number = self._devices.get(device_id.raw)
+        if number is None:
+            if len(self._devices) >= _CACHED_DEVICES:
+                self._devices.clear()
+            # Numbers rise from 1, so every gateway gives a device the same one.
+            self._connection.execute("INSERT OR IGNORE INTO devices (device_id) VALUES (?)", (device_id.raw,))
+            found = self._connection.execute("SELECT number FROM devices WHERE device_id = ?", (device_id.raw,))
+            number = self._devices[device_id.raw] = int(found.fetchone()[0])
+        return number
+
     def wants(self, file_info: FileInfo) -> bool:
         """Return whether a file info is newer than what the folder has under its name."""
-        return self.wants_version(_name_key(file_info.name), file_info.message.version)
+        return self.wants_version(name_key(file_info.name), file_info.message.version)
 
     def wants_version(self, key: bytes, version: pb.Vector) -> bool:
         """Return whether a version is newer than what the folder has under the name with this hash."""
@@ -222,7 +298,7 @@ class FolderState:
 
     def entry(self, name: str) -> Entry | None:
         """Return what the folder has under an encrypted name."""
-        row = self._connection.execute("SELECT sequence FROM files WHERE name_hash = ?", (_name_key(name),)).fetchone()
+        row = self._connection.execute("SELECT sequence FROM files WHERE name_hash = ?", (name_key(name),)).fetchone()
         if row is None:
             return None
         sequence = row[0]
@@ -231,22 +307,26 @@ class FolderState:
             found = self.entry_at(sequence)
             self._parsed.put(sequence, found, found.file_info.memory_size)
         if found.file_info.name != name:
-            self._connection.on_damage()
-            raise EntryMisplaced(f"the local state is damaged: it has {found.file_info.name!r} under another name")
+            raise self._misplaced(found.file_info.name)
         return found
+
+    def _misplaced(self, name: str) -> EntryMisplaced:
+        self._connection.on_damage()
+        return EntryMisplaced(f"the local state is damaged: it has {name!r} under another name")
 
     def entry_at(self, sequence: int) -> Entry:
         """Return what the folder has under a sequence number, which must be in use."""
         row = self._connection.execute(
-            "SELECT file_info, content_hash, object_size, part_size, part_crc32c FROM files WHERE sequence = ?",
+            "SELECT file_info, content_hash, object_size, part_size, part_crc32c, device_id"
+            " FROM files LEFT JOIN devices ON number = source WHERE sequence = ?",
             (sequence,),
         ).fetchone()
         if row is None:
             raise self._connection.damaged(f"sequence {sequence} is missing")
-        raw, content_hash, object_size, part_size, crcs = row
+        raw, content_hash, object_size, part_size, crcs, source = row
         try:
             checksums = struct.unpack(f">{len(crcs or b'') // 4}I", crcs or b"")
-            return read_entry(raw, content_hash or "", object_size or 0, part_size or 0, checksums)
+            return read_entry(raw, content_hash or "", object_size or 0, part_size or 0, checksums, source)
         except (ValueError, TypeError, struct.error) as error:
             raise self._connection.damaged(f"sequence {sequence} cannot be read") from error
 
@@ -262,6 +342,50 @@ class FolderState:
         In a state that somebody else made, the hash may be that of another name.
         """
         yield from self._connection.execute("SELECT sequence, name_hash, file_info FROM files ORDER BY sequence")
+
+    def sources(self) -> Iterator[tuple[int, bytes, DeviceID | None]]:
+        """Yield the sequence number, the hash of the name and the source of all entries, in order."""
+        rows = self._connection.execute(
+            "SELECT sequence, name_hash, device_id FROM files LEFT JOIN devices ON number = source ORDER BY sequence"
+        )
+        for sequence, key, source in rows:
+            yield sequence, key, DeviceID(source) if source is not None else None
+
+    def sequence_of(self, key: bytes) -> int | None:
+        """Return the sequence number of the entry of the name with this hash, or None where there is none."""
+        row = self._connection.execute("SELECT sequence FROM files WHERE name_hash = ?", (key,)).fetchone()
+        return row[0] if row is not None else None
+
+    def has(self, entry: Entry) -> bool:
+        """Return whether the folder has this file info, with this object, under its name."""
+        row = self._connection.execute(
+            "SELECT content_hash, file_info FROM files WHERE name_hash = ?", (name_key(entry.file_info.name),)
+        ).fetchone()
+        stored = entry.stored.object_name if entry.stored else None
+        return row is not None and tuple(row) == (stored, entry.file_info.raw)
+
+    def missing(self, limit: int = -1) -> Iterator[MissingFile]:
+        """Yield the files that were taken back because their objects are missing or damaged; at most `limit`."""
+        rows = self._connection.execute("SELECT name_hash, name, version, object_name FROM missing LIMIT ?", (limit,))
+        for key, name, version, object_name in rows:
+            try:
+                yield MissingFile(key, name, pb.Vector.FromString(version), object_name)
+            except (DecodeError, TypeError) as error:
+                raise self._connection.damaged(f"the version of {key.hex()} cannot be read") from error
+
+    def is_missing(self, key: bytes) -> bool:
+        """Return whether the name with this hash is in `missing`."""
+        if not self._meta["missing"]:
+            return False
+        return self._connection.execute("SELECT 1 FROM missing WHERE name_hash = ?", (key,)).fetchone() is not None
+
+    def condemned(self, key: bytes) -> frozenset[str]:
+        """Return the names of the objects of the name with this hash that were found missing or damaged at any time.
+
+        Nobody may take one of them for a complete object: it may lie there, damaged.
+        """
+        rows = self._connection.execute("SELECT object_name FROM condemned WHERE name_hash = ?", (key,)).fetchall()
+        return frozenset(row[0] for row in rows)
 
     def cursor(self, device_id: DeviceID) -> IndexState:
         """Return how much of a device's index the log reflects."""
@@ -287,11 +411,12 @@ class FolderState:
             copy.close()
 
 
+def short_append_id(segment: Segment) -> int:
+    """Return what `FolderState.append_id` is after a segment; 0 for one of no bytes."""
+    return int.from_bytes(segment.append_id[:8], "big") >> 1
+
+
 def _kind(message: pb.FileInfo) -> int:
     if message.deleted:
         return _KIND_DELETED
     return _KIND_FILE if message.type == pb.FILE else _KIND_DIRECTORY
-
-
-def _name_key(name: str) -> bytes:
-    return bytes.fromhex(name_hash(name))

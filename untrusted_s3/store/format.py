@@ -1,7 +1,7 @@
-"""Constants of the bucket format, version 1 (docs/format.md). Sizes are in bytes, times in seconds.
+"""Constants of the bucket format, version 2 (docs/format.md). Sizes are in bytes, times in seconds.
 
 A change to any of them makes existing buckets unreadable or lets gateways of different versions disagree about one
-bucket. `tests/samples/` holds stored samples of version 1 that every later program must read.
+bucket. `tests/samples/` holds stored samples of each version that every later program must read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Final
 from untrusted_s3.units import DAY, MIB
 
 FORMAT: Final = "untrusted_s3"
-VERSION: Final = 1
+VERSION: Final = 2
+READ_VERSIONS: Final = (1, 2)
 
 # How many objects one content of one file may have had: where an object turns out to be damaged, the content is stored
 # again under the next key.

@@ -26,6 +26,8 @@ NODES = "nodes/"
 IDENTITIES = "identities/"
 FOLDERS = "folders/"
 
+NAME_HASH_SIZE = 16
+
 _JSON = ".json"
 _FOLDER_RECORD = "folder.json"
 _POSITION_DIGITS = 20
@@ -97,6 +99,11 @@ def folder_segment(folder_id: str) -> str:
 def name_hash(name: str) -> str:
     """Return 32 hex digits of the SHA-256 of an encrypted name in UTF-8."""
     return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def name_key(name: str) -> bytes:
+    """Return `name_hash` as bytes."""
+    return hashlib.sha256(name.encode()).digest()[:NAME_HASH_SIZE]
 
 
 def is_object_name(name: str) -> bool:

@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from untrusted_s3.bep.constants import (
@@ -29,7 +29,7 @@ from untrusted_s3.errors import (
 from untrusted_s3.problem import Problem
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.format import FORMAT, VERSION
+from untrusted_s3.store.format import FORMAT, READ_VERSIONS, VERSION
 from untrusted_s3.store.json_fields import MAX_SIZE, Fields, InvalidFieldError, parse_object
 from untrusted_s3.store.listing import list_folders
 
@@ -66,22 +66,25 @@ class StoreRecord:
 
     Attributes:
         store_id: 32 hex digits, chosen at random when the store is first used.
+        version: The format version.
     """
 
     store_id: str
+    version: int = VERSION
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object."""
-        return {"format": FORMAT, "version": VERSION, "store_id": self.store_id}
+        return {"format": FORMAT, "version": self.version, "store_id": self.store_id}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> StoreRecord:
         """Read the JSON object. Raises DataError if the store is of another program or format version."""
         if value.get("format") != FORMAT:
             raise DataError("store.json is not of untrusted_s3: choose another bucket or prefix")
-        if value.get("version") != VERSION or isinstance(value["version"], bool):
-            raise DataError(f"the store has format version {value.get('version')}: use a newer untrusted-s3")
-        return cls(Fields(value).hexadecimal("store_id", digits=STORE_ID_DIGITS))
+        version = value.get("version")
+        if type(version) is not int or version not in READ_VERSIONS:
+            raise DataError(f"the store has format version {version}: use a newer untrusted-s3")
+        return cls(Fields(value).hexadecimal("store_id", digits=STORE_ID_DIGITS), version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,10 +265,18 @@ async def create_or_read(
     return created
 
 
-async def open_store(bucket: Bucket) -> StoreRecord:
-    """Return the store's record, which is created at first use. Raises DataError or StoreError."""
+async def open_store(bucket: Bucket, *, upgrade: bool = False) -> StoreRecord:
+    """Return the store's record, which is created at first use. Raises DataError or StoreError.
+
+    With `upgrade`, a store of an earlier format version is marked as one of this version, so that older programs stop
+    at it. That comes before anything of this version is written to a log.
+    """
     fresh = StoreRecord(secrets.token_hex(STORE_ID_DIGITS // 2))
-    return await create_or_read(bucket, layout.STORE, fresh.to_json(), StoreRecord.from_json)
+    record = await create_or_read(bucket, layout.STORE, fresh.to_json(), StoreRecord.from_json)
+    if upgrade and record.version < VERSION:
+        record = replace(record, version=VERSION)
+        await write_record(bucket, layout.STORE, record.to_json())
+    return record
 
 
 async def read_folders(bucket: Bucket) -> Records[FolderRecord]:

@@ -185,7 +185,7 @@ class Folder:
     @property
     def own_index(self) -> IndexState:
         """The index that all gateways on this store announce for the folder."""
-        return IndexState(self.record.index_id, self._state.sequence)
+        return IndexState(self._state.index_id or self.record.index_id, self._state.sequence)
 
     def file_infos_after(self, sequence: int, limit: int) -> Iterator[tuple[int, bytes]]:
         """Yield at most `limit` sequence numbers above `sequence`, rising, with their serialized file infos."""

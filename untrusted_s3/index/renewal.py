@@ -1,0 +1,64 @@
+"""The contents of renewals: what a plan takes back and puts in place, in parts of the size of a segment."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+
+from untrusted_s3.index.entry import Entry, Removal, Renewal
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.settings import LogSettings
+from untrusted_s3.store.layout import name_key
+
+# Says what the folder should no longer hold, and the entries that take the place of what it has, be they newer or not.
+# It must not read the state after it has returned: an iterator over its rows would meet its own changes.
+Plan = Callable[[FolderState], tuple[Iterable[Removal], Iterable[Entry]]]
+Part = tuple[tuple[Removal, ...], tuple[Entry, ...]]
+
+# A removal is much smaller than an entry.
+_REMOVALS_AN_ENTRY = 10
+_REMOVAL_SIZE = 24
+
+
+def new_renewal(removals: tuple[Removal, ...]) -> Renewal:
+    """Return a renewal with a new index id."""
+    return Renewal(secrets.randbits(63) | 1, removals)
+
+
+def parts(
+    state: FolderState, removals: Iterable[Removal], entries: Iterable[Entry], settings: LogSettings
+) -> Iterator[Part]:
+    """Yield removals and entries a segment at a time, removals first.
+
+    Those that would change nothing are left out; each is compared with the state when its turn comes.
+    """
+    taken: dict[bytes, Removal] = {}
+    size = 0
+    for removal in removals:
+        if not _changes(state, removal):
+            continue
+        taken[removal.name_hash] = removal
+        size += _REMOVAL_SIZE + len(removal.missing_object)
+        if len(taken) >= _REMOVALS_AN_ENTRY * settings.segment_entries or size >= settings.segment_size:
+            yield tuple(taken.values()), ()
+            taken, size = {}, 0
+    batch: list[Entry] = []
+    for entry in entries:
+        if name_key(entry.file_info.name) not in taken and state.has(entry):
+            continue
+        batch.append(entry)
+        size += len(entry.file_info.raw)
+        if len(batch) >= settings.segment_entries or size >= settings.segment_size:
+            yield tuple(taken.values()), tuple(batch)
+            taken, batch, size = {}, [], 0
+    if taken or batch:
+        yield tuple(taken.values()), tuple(batch)
+
+
+def _changes(state: FolderState, removal: Removal) -> bool:
+    key = removal.name_hash
+    if state.sequence_of(key) is not None:
+        return True
+    if removal.missing_object:
+        return removal.missing_object not in state.condemned(key)
+    return state.is_missing(key)
