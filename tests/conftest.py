@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.loops import LOOPS, RunAsync
 from tests.peers.ceph import CephRGW
@@ -31,9 +32,17 @@ from untrusted_s3.errors import UsageError
 from untrusted_s3.store.embedded.process import find_weed
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
-# On a loaded machine an example may take any time.
-settings.register_profile("without deadlines", deadline=None)
-settings.load_profile("without deadlines")
+# On a loaded machine an example may take any time, and so may its generation.
+_PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("local", **_PATIENT)
+# The same examples in each run: what a change breaks must show with that change, not with a later one.
+settings.register_profile("ci", **_PATIENT, derandomize=True)
+settings.load_profile(os.environ.get("UNTRUSTED_S3_TEST_PROFILE", "local"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--shuffle SEED`, which runs modules, and the tests of each, in another order."""
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in an order that the seed determines")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -46,7 +55,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests on Ceph to uvloop: only their parameters tell them from those on SeaweedFS."""
+    """Leave tests on Ceph to uvloop: only their parameters tell them from those on SeaweedFS. Shuffle if asked to."""
     twice = [
         item
         for item in items
@@ -57,6 +66,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if twice:
         config.hook.pytest_deselected(items=twice)
         items[:] = [item for item in items if item not in twice]
+    if (seed := config.getoption("--shuffle")) is not None:
+        numbers = random.Random(seed)
+        modules = {item.path: numbers.random() for item in items}
+        places = {item: (modules[item.path], numbers.random()) for item in items}
+        items.sort(key=places.__getitem__)
 
 
 @pytest.fixture(scope="session", params=LOOPS.values(), ids=list(LOOPS))

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from tests.cli.conftest import RunCLI
+from tests.waiting import PATIENCE
 from untrusted_s3 import __version__
 from untrusted_s3.cli.commands.folders import list_folders
 from untrusted_s3.cli.main import cli
@@ -124,7 +125,7 @@ def test_nobody_reads_the_output() -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(30) == BROKEN_PIPE
+        assert process.wait(PATIENCE) == BROKEN_PIPE
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_work_cleans_up_after_a_signal(number: signal.Signals) -> None:
     async def work() -> None:
         try:
             os.kill(os.getpid(), number)
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
             cleaned_up.append(number)
@@ -49,7 +49,7 @@ def test_the_first_signal_stops_and_the_second_one_cancels() -> None:
         await signals.stop.wait()
         send(signal.SIGINT)
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             return "cancelled"
         return "not cancelled"
@@ -62,7 +62,7 @@ def test_before_it_can_stop_in_order_a_signal_cancels() -> None:
         signals = StopSignals(same_signal=0.0)
         send(signal.SIGTERM)
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         return signals.stop.is_set()
 
     assert asyncio.run(serve()) is False

@@ -67,7 +67,7 @@ def test_stop_and_kill_may_be_called_when_it_does_not_run(tmp_path: Path, script
 
 def test_stop_gives_the_exit_code(tmp_path: Path, script: Path) -> None:
     process = gateway(tmp_path / "home", script, "")
-    process.process = subprocess.Popen(["sleep", "60"])
+    process.process = subprocess.Popen(["sleep", "600"])
     assert process.stop() == -15
     assert process.process is None
 

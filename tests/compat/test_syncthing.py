@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
@@ -26,7 +27,7 @@ SCRIPT = """#!/bin/sh
 case $1 in
     generate) cp {prepared}/*.* {home}/ ;;
     --version) echo 'syncthing v1.23.4-rc.2 "Fermium Flea"' ;;
-    serve) exec sleep 60 ;;
+    serve) exec sleep 600 ;;
     *) echo "no $1"; exit 7 ;;
 esac
 """
@@ -59,7 +60,7 @@ def test_its_version(binary: Path) -> None:
 
 
 def test_a_program_that_does_not_end(binary: Path) -> None:
-    binary.write_text("#!/bin/sh\nexec sleep 60\n")
+    binary.write_text("#!/bin/sh\nexec sleep 600\n")
     with pytest.raises(UsageError, match="--version does not end"):
         syncthing_version(binary, timeout=0.2)
 
@@ -101,18 +102,14 @@ def test_a_command_that_fails_says_why(binary: Path, home: Path) -> None:
 
 def test_no_wait_lasts_beyond_the_deadline(binary: Path, home: Path) -> None:
     device = Syncthing(binary, home, "first", deadline=time.monotonic() - 1)
-    started = time.monotonic()
-    with pytest.raises(SyncthingFailed, match="in vain for its REST API"):
+    with pytest.raises(SyncthingFailed, match=r"waited -[0-9]+ s in vain for its REST API"):
         device.start()
-    assert time.monotonic() - started < 10
     assert device.process is None
 
 
 def test_one_whose_api_does_not_answer_is_ended_by_a_signal(binary: Path, home: Path) -> None:
     device = Syncthing(binary, home, "first")
-    device.process = process = subprocess.Popen(["sleep", "60"])
-    started = time.monotonic()
+    device.process = process = subprocess.Popen(["sleep", "600"])
     device.stop()
-    assert process.returncode is not None
-    assert time.monotonic() - started < 10  # not the time after which it would be killed
+    assert process.returncode == -signal.SIGTERM
     device.stop()

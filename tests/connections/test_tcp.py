@@ -71,7 +71,7 @@ def unused_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("scheme", ["tcp", "tcp4", "tcp6"])
 async def test_two_devices_connect(scheme: str) -> None:
-    table = UnadmittedConnections(10, log_interval=10)
+    table = UnadmittedConnections(10, log_interval=1000)
     ours, theirs = Device(OURS, table), Device(THEIRS, table)
     listener = TCPListener(Address(scheme, ANY_PORT.endpoint), ours.factory)
     await listener.start()

@@ -373,7 +373,7 @@ async def test_what_the_handler_hears_of_a_message_that_is_not_complete() -> Non
 
 
 async def test_a_connection_is_unadmitted_until_it_is_admitted_and_again_while_it_closes() -> None:
-    table = UnadmittedConnections(10, log_interval=10)
+    table = UnadmittedConnections(10, log_interval=1000)
     ours = Recorder(OURS, dialed=False, polite=False, unadmitted=table)
     theirs = Recorder(THEIRS, dialed=True)
     async with connected(ours.transport, theirs.transport):

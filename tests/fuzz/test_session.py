@@ -8,13 +8,14 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.connections.loopback import OURS, THEIRS, until
+from tests.connections.loopback import OURS, THEIRS
 from tests.file_infos import directory, file, plaintext
 from tests.fuzz.inputs import BODIES, HELLO, mutated
 from tests.loops import RunAsync
 from tests.simulated import SimulatedBucket, fast_directory
 from tests.sync.host import FakeHost, offered
 from tests.sync.wire import Wire
+from tests.waiting import until
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.framing import encode_frame
 from untrusted_s3.errors import ProtocolError

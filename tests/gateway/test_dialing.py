@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.connections.loopback import until
+from tests.waiting import until
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DialFailed
 from untrusted_s3.gateway.dialing import Dialing

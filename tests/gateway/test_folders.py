@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from structlog.testing import capture_logs
 
-from tests.connections.loopback import until
 from tests.gateway.fakes import FakeFolder, FakeSession
 from tests.simulated import Fault, SimulatedBucket
+from tests.waiting import until
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState
 from untrusted_s3.errors import (
     DataError,

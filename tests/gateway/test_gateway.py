@@ -16,8 +16,9 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from tests.connections.loopback import DEFAULTS, Recorder, until
+from tests.connections.loopback import DEFAULTS, Recorder
 from tests.simulated import Fault, SimulatedBucket, SimulatedStore
+from tests.waiting import until
 from untrusted_s3.addresses import parse_address
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.connections.loopback import until
 from tests.simulated import Fault, SimulatedBucket, SimulatedClock
 from tests.store.memory_bucket import MemoryBucket
+from tests.waiting import until
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.gateway.heartbeat import Heartbeat
 from untrusted_s3.settings import UpkeepSettings

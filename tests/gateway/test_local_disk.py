@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.connections.loopback import until
+from tests.waiting import until
 from untrusted_s3.errors import StateFolderUnusable
 from untrusted_s3.gateway.local_disk import LocalDisk
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.connections.loopback import OURS, Recorder, connected, new_transport, until
+from tests.connections.loopback import OURS, Recorder, connected, new_transport
 from tests.file_infos import file
 from tests.simulated import SimulatedBucket
 from tests.simulated.calls import Call, Phase
 from tests.sync.host import TOKEN, FakeHost
+from tests.waiting import until
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.device_id import DeviceID

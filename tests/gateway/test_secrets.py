@@ -11,10 +11,11 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from tests.connections.loopback import OURS, THEIRS, Recorder, connected, new_transport, until
+from tests.connections.loopback import OURS, THEIRS, Recorder, connected, new_transport
 from tests.secret_errors import TEXT, leaks, private, secret_errors
 from tests.simulated import SimulatedBucket
 from tests.sync.host import FakeHost, offered
+from tests.waiting import until
 from untrusted_s3.bep import events
 from untrusted_s3.connections.reasons import (
     INTERNAL_ERROR,

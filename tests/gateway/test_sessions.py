@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.connections.loopback import until
 from tests.gateway.fakes import FakeSession
+from tests.waiting import until
 from untrusted_s3.gateway.sessions import Sessions
 
 

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.connections.loopback import until
 from tests.file_infos import block_token, file
 from tests.loops import RunAsync
 from tests.objects.writing import GRID, PART, Writing, object_key
 from tests.simulated import Call, Crash, Fault, Phase, SimulatedBucket, SimulatedStore, fail_on, fail_once
+from tests.waiting import until
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.errors import (

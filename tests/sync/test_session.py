@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from tests.connections.loopback import OURS, THEIRS, Recorder, connected, new_transport, until
+from tests.connections.loopback import OURS, THEIRS, Recorder, connected, new_transport
 from tests.file_infos import deleted, directory, encrypted_name, file, plaintext
 from tests.simulated import SimulatedBucket
 from tests.sync.fakes import has
 from tests.sync.host import SETTINGS, THEIR_INDEX, TOKEN, FakeHost, offered
 from tests.sync.scripted_device import Device as ScriptedDevice
 from tests.sync.wire import Wire
+from tests.waiting import give_a_chance, until
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.cluster_config import IndexState
@@ -590,7 +591,7 @@ async def test_two_gateways_say_only_what_is_new(tmp_path: Path) -> None:
         async with connected(*transports):
             await until(lambda: all(session.shared_folders == ["f"] for session in sessions))
             before = list(sent)
-            await asyncio.sleep(0.2)
+            await give_a_chance()
             assert sent == before
             assert max(sent) <= 3
     finally:

@@ -12,11 +12,14 @@ from untrusted_s3.settings import StoreSettings
 
 Result = TypeVar("Result")
 
+# The share of the timeout after which a failed attempt has taken all of it: clocks and timers differ a little.
+_HANGS = 0.9
+
 
 async def retry(attempt: Callable[[], Awaitable[Result]], settings: StoreSettings) -> Result:
     """Call `attempt` until it does not raise StoreUnreachable; give up after `settings.tries` calls.
 
-    It is not called again once `settings.timeout` has passed, so that the caller learns soon that a store hangs.
+    It is not called again once about `settings.timeout` has passed, so that the caller learns soon that a store hangs.
     """
     now = asyncio.get_running_loop().time
     began = now()
@@ -24,7 +27,7 @@ async def retry(attempt: Callable[[], Awaitable[Result]], settings: StoreSetting
         try:
             return await attempt()
         except StoreUnreachable:
-            if now() - began >= settings.timeout:
+            if now() - began >= _HANGS * settings.timeout:
                 raise
         # Full jitter: many writers that failed together must not come back together.
         await asyncio.sleep(random.uniform(0, settings.retry_delay * 2**number))  # noqa: S311

@@ -10,6 +10,7 @@ import pytest
 from tests.cli.conftest import RunCLI
 from tests.cli.filled_folder import LARGE
 from tests.vault.stored_folder import random_bytes
+from tests.waiting import PATIENCE
 from untrusted_s3.cli.commands.cat import find_range
 from untrusted_s3.units import KIB
 
@@ -64,7 +65,7 @@ def test_cat_into_a_closed_pipe_ends_quietly(arguments: list[str]) -> None:
         assert process.stdout.read(10) == LARGE[:10]
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(30) == 141
+        assert process.wait(PATIENCE) == 141
 
 
 @pytest.mark.parametrize(

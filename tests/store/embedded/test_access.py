@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.store.embedded.store_client import client, get, put
+from tests.waiting import PATIENCE
 from untrusted_s3.store.embedded.ports import GRPC_OFFSET, SERVICES, listening_addresses
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
@@ -62,7 +63,7 @@ STATUS_PAGES |= {("master", "/"), ("master", "/ui/index.html"), ("master", "/clu
 
 def ask(port: int, method: str, path: str, origin: str | None) -> tuple[int, bytes, Any] | None:
     """Return status, body and headers; None if what listens speaks no HTTP/1."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     body = b"intruder" if method in ("PUT", "POST") else None
     try:
         connection.request(method, path, body, {"Origin": origin} if origin else {})

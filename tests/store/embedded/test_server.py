@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.store.embedded.store_client import BODY, client, get, is_alive, put, wait_until
+from tests.store.embedded.store_client import BODY, client, get, is_alive, put
+from tests.waiting import wait_until
 from untrusted_s3.errors import EmbeddedStoreInUse, StoreError, StoreUnreachable, UsageError
 from untrusted_s3.settings import EmbeddedSettings
 from untrusted_s3.store.embedded.files import Ports

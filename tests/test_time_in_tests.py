@@ -1,0 +1,136 @@
+"""No test depends on how fast the machine is.
+
+A deadline bounds only how long a failure takes, so it is long: `tests.waiting.PATIENCE`. What must happen is waited for
+with `until`. What a timer does is tested on a loop of `tests/virtual_time.py`, whose time the test controls.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+LEAST_DEADLINE = 60.0
+CONTROLLED = {"virtual_time", "paused_time", "run_in_virtual_time"}
+DURATIONS = ("timeout", "interval", "delay", "lifetime")
+# Positional arguments that are deadlines: name of the function -> number of the argument.
+DEADLINES = {"timeout": 0, "wait_for": 1, "wait": 0, "join": 0}
+
+# What goes by real time all the same, and why no machine can be too slow or too fast for it.
+_OFTEN = "it only looks more often, and the test waits for what it sees"
+_NEVER = "what it waits for never happens, so the deadline passes on any machine"
+_CLOCK = "the clock is an argument"
+_STORE = "a real store has a real clock; here it may only go too far"
+_VIRTUAL = "it is used in virtual time only"
+EXCEPTIONS = {
+    "compat/test_syncthing.py::test_a_program_that_does_not_end": _NEVER,
+    "connections/test_admission.py::table_of": _CLOCK,
+    "gateway/test_dialing.py::Network": _CLOCK,
+    "gateway/test_folders.py::Store": _NEVER,
+    "gateway/test_gateway.py::tuned": _OFTEN,
+    "gateway/test_gateway.py::test_a_device_that_is_removed_is_disconnected": _OFTEN,
+    "gateway/test_gateway.py::test_accepted_devices_are_read_while_the_heartbeat_cannot_be_written": _OFTEN,
+    "gateway/test_gateway.py::test_damage_in_one_folder_is_local_and_loud_until_it_is_mended": _OFTEN,
+    "gateway/test_gateway.py::test_local_files_that_cannot_be_made_stop_no_other_folder": _OFTEN,
+    "gateway/test_gateway.py::test_a_stray_record_of_a_device_stops_no_other": _OFTEN,
+    "gateway/test_gateway.py::test_a_folder_that_is_removed_is_dropped_and_its_peers_come_again": _OFTEN,
+    "gateway/test_heartbeat.py::test_it_goes_on_while_the_store_is_away": _OFTEN,
+    "store/embedded/test_server.py::test_stop_kills_a_server_that_hangs": _NEVER,
+    "store/embedded/test_server.py::test_a_directory_that_stays_locked_is_refused": _NEVER,
+    "store/test_credentials.py::test_the_provider_is_asked_once_in_a_while": _CLOCK,
+    "store/test_fault_proxy.py::test_a_store_that_hangs_is_given_up_after_one_timeout": _NEVER,
+    "store/test_retries.py::Attempts": _VIRTUAL,
+    "store/test_s3.py::test_a_file_whose_upload_takes_too_long_is_refused_by_the_store": _STORE,
+    "store/test_s3.py::test_a_store_that_stops_to_read_is_given_up": _NEVER,
+    "sync/test_crashes.py::Process": _VIRTUAL,
+    "sync/test_random_changes.py::World": _VIRTUAL,
+    "test_threads.py::test_nobody_waits_for_a_call_that_hangs": _NEVER,
+}
+# Drivers of real programs, and the tests that use them: their times are in docs/testing.md.
+REAL_PROGRAMS = ("interop/", "peers/", "soak/")
+
+
+def real_time(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Find what sleeps, and deadlines and other durations under a minute, outside of controlled time.
+
+    Yields the outermost function or class, and the source.
+    """
+    if any(is_mark(statement) and names(statement) & CONTROLLED for statement in tree.body):
+        return
+    for statement in tree.body:
+        name = getattr(statement, "name", "module")
+        yield from ((name, ast.unparse(node)) for node in uncontrolled(statement) if goes_by_real_time(node))
+
+
+def is_mark(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Assign) and names(statement.targets[0]) == {"pytestmark"}
+
+
+def names(node: ast.AST) -> set[str]:
+    return {found.id for found in ast.walk(node) if isinstance(found, ast.Name)}
+
+
+def uncontrolled(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree without the functions that run in controlled time."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        decorators = set().union(*map(names, node.decorator_list))
+        calls = {name for statement in node.body for name in names(statement)}
+        if (decorators | calls) & CONTROLLED:
+            return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from uncontrolled(child)
+
+
+def goes_by_real_time(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    name = ast.unparse(node.func).rpartition(".")[2]
+    if name == "sleep" and node.args:
+        return not (isinstance(node.args[0], ast.Constant) and node.args[0].value == 0)
+    place = DEADLINES.get(name)
+    if place is not None and len(node.args) > place and is_short(node.args[place]):
+        return True
+    return any((keyword.arg or "").endswith(DURATIONS) and is_short(keyword.value) for keyword in node.keywords)
+
+
+def is_short(value: ast.expr) -> bool:
+    if not isinstance(value, ast.Constant) or not isinstance(value.value, int | float):
+        return False
+    return 0 < value.value < LEAST_DEADLINE
+
+
+def found() -> dict[str, list[str]]:
+    """Return what goes by real time, by `path::name`."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(TESTS.rglob("*.py")):
+        if str(path.relative_to(TESTS)).startswith((*REAL_PROGRAMS, "waiting.py", "virtual_time.py")):
+            continue
+        for name, source in real_time(ast.parse(path.read_text(encoding="utf-8"))):
+            places.setdefault(f"{path.relative_to(TESTS)}::{name}", []).append(source)
+    return places
+
+
+def test_no_test_goes_by_real_time_without_a_reason() -> None:
+    assert {place: sources for place, sources in found().items() if place not in EXCEPTIONS} == {}
+
+
+def test_every_exception_is_needed() -> None:
+    assert EXCEPTIONS.keys() <= found().keys()
+
+
+def test_the_rule_finds_what_it_should() -> None:
+    found = dict(
+        real_time(
+            ast.parse(
+                "async def a(): await asyncio.sleep(0.1)\n"
+                "def b(): StoreSettings(timeout=0.5)\n"
+                "async def c(): await asyncio.wait_for(work, 5)\n"
+                "@virtual_time\nasync def d(): await asyncio.sleep(5)\n"
+                "async def e(): await asyncio.sleep(0)\n"
+                "def f(): event.wait(120)\n"
+            )
+        )
+    )
+    assert found.keys() == {"a", "b", "c"}
