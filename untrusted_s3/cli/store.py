@@ -9,6 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from untrusted_s3.cli.options import StoreOptions
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.connection import S3Credentials
+from untrusted_s3.store.embedded.disk_sync import DiskSync, EmbeddedBucket
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
@@ -26,19 +27,20 @@ async def open_bucket(
     Raises UsageError, StoreRefused or StoreUnreachable.
     """
     with ExitStack() as stack:
-        location, endpoint_url, credentials = options.location, options.endpoint_url, None
+        location = options.location
+        settings = dataclasses.replace(options.settings.store, conditional_writes=not single_writer)
+        bucket: S3Bucket
         if location is None:
             start = EmbeddedStore.start if own_server else EmbeddedStore.attach_or_start
             server = stack.enter_context(start(options.embedded_directory, options.settings.embedded))
-            location, endpoint_url = StoreLocation(server.bucket, ""), server.endpoint_url
             credentials = S3Credentials(server.access_key, server.secret_key)
-        bucket = await S3Bucket.open(
-            location,
-            endpoint_url,
-            credentials,
-            create_bucket=options.create_bucket,
-            settings=dataclasses.replace(options.settings.store, conditional_writes=not single_writer),
-        )
+            location = StoreLocation(server.bucket, "")
+            bucket = await EmbeddedBucket.open(location, server.endpoint_url, credentials, settings=settings)
+            bucket.disk = DiskSync(server.directory)
+        else:
+            bucket = await S3Bucket.open(
+                location, options.endpoint_url, create_bucket=options.create_bucket, settings=settings
+            )
         try:
             yield bucket
         finally:

@@ -111,6 +111,12 @@ def is_object_name(name: str) -> bool:
     return _OBJECT_NAME.fullmatch(name) is not None
 
 
+def holds_file_data(key: str) -> bool:
+    """Return whether a key is that of an object with a file's data, which is of no use before the log names it."""
+    segments = key.split("/")
+    return len(segments) > 3 and segments[0] + "/" == FOLDERS and segments[2] == "objects"
+
+
 def _position(key: str, prefix: str) -> int | None:
     text = key[len(prefix) :] if key.startswith(prefix) else ""
     return int(text) if len(text) == _POSITION_DIGITS and text.isascii() and text.isdigit() else None

@@ -12,7 +12,7 @@ from untrusted_s3.errors import UsageError
 from untrusted_s3.store.embedded.files import Credentials, Endpoint, read_last_ports, write_last_ports
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
-ENDPOINT = Endpoint("http://127.0.0.1:12000", "bucket", 17, 16, {"s3": 12_000, "master": 12_001})
+ENDPOINT = Endpoint("http://127.0.0.1:12000", "bucket", 17, 16, {"s3": 12_000, "master": 12_001}, "boot")
 
 
 @pytest.mark.store

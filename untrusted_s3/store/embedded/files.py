@@ -56,6 +56,7 @@ class Endpoint:
         pid: The server's process.
         gateway_pid: The process that started it, and that it ends with.
         ports: The port of each service.
+        boot: The start of the system in which it runs.
     """
 
     endpoint_url: str
@@ -63,6 +64,7 @@ class Endpoint:
     pid: int
     gateway_pid: int
     ports: Ports
+    boot: str
 
     @classmethod
     def read(cls, directory: Path) -> Endpoint | None:
@@ -75,6 +77,7 @@ class Endpoint:
                 int(stored["pid"]),
                 int(stored["gateway_pid"]),
                 {str(service): int(port) for service, port in stored["ports"].items()},
+                str(stored.get("boot", "")),
             )
         except (*_DAMAGE, AttributeError):
             return None
@@ -82,6 +85,20 @@ class Endpoint:
     def write(self, directory: Path) -> None:
         """Tell other processes where the server listens. Raises OSError."""
         _write_json(directory / _ENDPOINT, asdict(self))
+
+
+def current_boot() -> str:
+    """Return what names this start of the system; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def ended_with_the_system(directory: Path) -> bool:
+    """Whether the last server was not stopped, and the system has started since: its last writes may be lost."""
+    last = Endpoint.read(directory)
+    return last is not None and (last.boot != current_boot() or not last.boot)
 
 
 def write_last_ports(directory: Path, ports: Ports) -> None:

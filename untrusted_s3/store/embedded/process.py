@@ -112,8 +112,8 @@ class ServerProcess:
         """The process's id."""
         return self._process.pid
 
-    def wait_until_ready(self, timeout: float) -> None:
-        """Wait until the server reads and writes.
+    def wait_until_ready(self, timeout: float, *, writes: bool = True) -> None:
+        """Wait until the server reads and writes, or, without `writes`, until it answers.
 
         Raises PortTakenError, or StoreUnreachable with the end of the log.
         """
@@ -123,7 +123,9 @@ class ServerProcess:
             # weed silently moves on to the next port if one is busy.
             if listening_addresses(self.pid) - asked:
                 raise PortTakenError
-            if answers(self.ports["s3"], self._credentials) and _reads_and_writes(self.ports["s3"], self._credentials):
+            if answers(self.ports["s3"], self._credentials) and (
+                not writes or _reads_and_writes(self.ports["s3"], self._credentials)
+            ):
                 return
             time.sleep(POLL_INTERVAL)
         if self._process.returncode is None:

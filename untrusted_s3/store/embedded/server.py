@@ -8,6 +8,10 @@ lock lasts as long as the server, even if the process that started it ends befor
     security.toml      SeaweedFS's internal keys, new at each start
     seaweedfs.log      the log of the latest start
     volumes/           SeaweedFS's own data
+    repaired/          what was cut off from damaged volumes, and their old indexes
+
+After a power cut the server starts on whatever the disk has: volumes.py and recovery.py repair it. disk_sync.py sees to
+it that nothing is lost then that others rely on.
 """
 
 from __future__ import annotations
@@ -23,9 +27,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from untrusted_s3.errors import EmbeddedStoreInUse, StoreError, UsageError
 from untrusted_s3.settings import EmbeddedSettings
-from untrusted_s3.store.embedded.files import Credentials, Endpoint, Ports, write_last_ports
+from untrusted_s3.store.embedded.files import (
+    Credentials,
+    Endpoint,
+    Ports,
+    current_boot,
+    ended_with_the_system,
+    write_last_ports,
+)
 from untrusted_s3.store.embedded.ports import choose_ports
 from untrusted_s3.store.embedded.process import (
     BUCKET,
@@ -35,9 +48,13 @@ from untrusted_s3.store.embedded.process import (
     answers,
     find_weed,
 )
+from untrusted_s3.store.embedded.recovery import remove_objects_without_data
+from untrusted_s3.store.embedded.volumes import repair_volumes
 
 _DEFAULTS = EmbeddedSettings()
 _START_ATTEMPTS = 3
+_NAMES_SHOWN = 20
+_logger = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -83,7 +100,7 @@ class EmbeddedStore:
 
         `weed` is the server program; without it, the installed one is taken. `choose_ports` gets the directory at the
         first attempt, and None when a port turned out to be taken. Call this from the main thread: on Linux the server
-        ends when the thread that started it does.
+        ends when the thread that started it does. What a power cut has damaged is repaired before.
 
         Raises EmbeddedStoreMissing if the server program is not installed, EmbeddedStoreInUse or another UsageError if
         the directory cannot be used, StoreUnreachable if the server does not answer in time, StoreError if it cannot be
@@ -191,13 +208,17 @@ class EmbeddedStore:
                 raise RuntimeError("the embedded store must be started from the main thread")
             weed = weed or find_weed()
             credentials = Credentials.load_or_create(directory)
+            damaged = ended_with_the_system(directory) | _repair_volumes(weed, directory)
             for attempt in range(_START_ATTEMPTS):
                 ports = choose_ports(directory if attempt == 0 else None)
                 process = ServerProcess.start(weed, directory, lock, ports, credentials, settings.memory_limit)
                 try:
+                    if damaged:
+                        process.wait_until_ready(settings.start_timeout, writes=False)
+                        _remove_lost_objects(weed, directory, ports, settings.start_timeout)
                     process.wait_until_ready(settings.start_timeout)
                     url = f"http://127.0.0.1:{ports['s3']}"
-                    Endpoint(url, BUCKET, process.pid, os.getpid(), ports).write(directory)
+                    Endpoint(url, BUCKET, process.pid, os.getpid(), ports, current_boot()).write(directory)
                 except PortTakenError:
                     process.end(settings.stop_timeout)
                     continue
@@ -214,3 +235,18 @@ class EmbeddedStore:
         except BaseException:
             os.close(lock)
             raise
+
+
+def _repair_volumes(weed: Path, directory: Path) -> bool:
+    """Repair damaged volumes and return whether there were any. Raises OSError or StoreError."""
+    repaired = repair_volumes(weed, directory)
+    for volume in repaired:
+        _logger.warning("volume repaired", volume=volume.name, cut_bytes=volume.cut, kept=str(volume.kept))
+    return bool(repaired)
+
+
+def _remove_lost_objects(weed: Path, directory: Path, ports: Ports, timeout: float) -> None:
+    _logger.info("checking the embedded store after a power cut", directory=str(directory))
+    lost = remove_objects_without_data(weed, directory, ports, BUCKET, timeout)
+    if lost:
+        _logger.warning("objects without data removed", count=len(lost), first=lost[:_NAMES_SHOWN])
