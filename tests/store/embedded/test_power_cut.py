@@ -24,7 +24,7 @@ KEYS = FolderKeys.of("folder")
 
 
 def body(number: int) -> bytes:
-    return random.Random(number).randbytes(1000 + 997 * number)  # noqa: S311
+    return random.Random(number).randbytes(1000 + 997 * number)
 
 
 def object_key(number: int) -> str:
