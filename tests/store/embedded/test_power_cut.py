@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,9 +43,9 @@ def stopped(weed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def image(stopped: Path, tmp_path: Path) -> Iterator[Path]:
+def image(stopped: Path, tmp_path: Path) -> Path:
     """A copy of it that a test may damage."""
-    return shutil.copytree(stopped, tmp_path / "image")
+    return Path(shutil.copytree(stopped, tmp_path / "image"))
 
 
 def volume(directory: Path, extension: str) -> Path:
