@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.embedded.store_client import wait_until
 from tests.store.http_server import Answer, Request, http_server
+from tests.waiting import wait_until
 from untrusted_s3.errors import PreconditionFailed, StoreUnreachable
 from untrusted_s3.store import layout
 from untrusted_s3.store.connection import S3Credentials, connect
