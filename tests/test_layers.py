@@ -39,6 +39,7 @@ LAYERS = {
     "gateway": 7,
     "restore": 7,
     "verify": 7,
+    "way_back": 7,
     "vectors_check": 7,
     "compat": 8,
     "cli": 9,

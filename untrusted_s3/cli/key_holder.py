@@ -87,15 +87,18 @@ def key_holder_options(function: Function) -> Function:
     return cast(Function, apply_options(decorators, wrapper))
 
 
-def parse_time(text: str) -> datetime:
-    """Return the moment that a date (its beginning) or a date and time means, with its time zone. Raises UsageError."""
+def parse_time(text: str, name: str = "--as-of") -> datetime:
+    """Return the moment that a date (its beginning) or a date and time means, with its time zone.
+
+    `name` is that of the option. Raises UsageError.
+    """
     try:
         if not _TIME.fullmatch(text):
             raise ValueError
         time = datetime.fromisoformat(text)
         return time if time.tzinfo is not None else time.astimezone()
     except (ValueError, OverflowError):
-        raise UsageError(f"--as-of must look like 2026-11-01 or 2026-11-01T12:00, not {text!r}") from None
+        raise UsageError(f"{name} must look like 2026-11-01 or 2026-11-01T12:00, not {text!r}") from None
 
 
 def read_password(folder_id: str | None, file: Path | None) -> str:

@@ -12,16 +12,9 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.file_info import FileInfo, check_name
+from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.crypto.folder_key import FolderKey
-from untrusted_s3.errors import (
-    DataError,
-    DecryptionFailed,
-    EntryMisplaced,
-    FolderRemovalUnfinished,
-    NoSuchFolder,
-    RemoteProtocolError,
-)
+from untrusted_s3.errors import DataError, EntryMisplaced, FolderRemovalUnfinished, NoSuchFolder
 from untrusted_s3.index.entry import Entry as LogEntry
 from untrusted_s3.index.history import load_as_of, load_newest, to_datetime, to_time_ms
 from untrusted_s3.index.state import FolderState, FolderTotals
@@ -30,6 +23,7 @@ from untrusted_s3.store.layout import FolderKeys, name_hash
 from untrusted_s3.store.records import FolderRecord, read_folders, read_record
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Version, is_gone, open_entry
 from untrusted_s3.vault.names import Names
+from untrusted_s3.vault.opener import Opener, harmless_path
 from untrusted_s3.vault.versions import read_versions
 
 _MISFILED = "a checkpoint has it in another entry's place"
@@ -140,7 +134,7 @@ class Folder:
         entry = self.state.entry_at(sequence)
         if sequence in self._misfiled:
             name = entry.file_info.name
-            return DamagedEntry(self._harmless_path(name), name, _MISFILED, deleted=False)
+            return DamagedEntry(harmless_path(self.key, name), name, _MISFILED, deleted=False)
         return self._open(entry)
 
     def _open(self, entry: LogEntry) -> Entry | DamagedEntry:
@@ -165,15 +159,7 @@ class Folder:
                 continue
             # Anybody can write the outside of a file info: an entry is gone only if the encrypted part says so.
             gone = is_gone(message) and isinstance(self._open(LogEntry(FileInfo(raw, message), None)), Entry)
-            yield self._harmless_path(message.name), sequence, gone
-
-    def _harmless_path(self, encrypted_name: str) -> str | None:
-        try:
-            path = self.key.decrypt_name(encrypted_name)
-            check_name(path)
-        except (DecryptionFailed, RemoteProtocolError):
-            return None
-        return path
+            yield harmless_path(self.key, message.name), sequence, gone
 
 
 @asynccontextmanager
@@ -185,9 +171,8 @@ async def open_folder(
     Raises WrongPassword, NoSuchFolder, FolderRemovalUnfinished, UsageError if `as_of` is before the history, DataError
     if the log is damaged, or StoreError.
     """
-    record = await _find(bucket, folder_id)
-    key = await asyncio.to_thread(FolderKey.derive, password, folder_id)
-    key.check_token(record.token)
+    record = await find_record(bucket, folder_id)
+    key = await _open_key(record, password)
     keys = FolderKeys.of(folder_id)
     with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:
         state = FolderState(Path(directory, "state.sqlite"))
@@ -202,7 +187,19 @@ async def open_folder(
             folder.close()
 
 
-async def _find(bucket: Bucket, folder_id: str) -> FolderRecord:
+async def open_entries(record: FolderRecord, password: str) -> Opener:
+    """Return what opens single entries of a folder. Raises WrongPassword."""
+    return Opener(await _open_key(record, password), record.folder_id)
+
+
+async def _open_key(record: FolderRecord, password: str) -> FolderKey:
+    key = await asyncio.to_thread(FolderKey.derive, password, record.folder_id)
+    key.check_token(record.token)
+    return key
+
+
+async def find_record(bucket: Bucket, folder_id: str) -> FolderRecord:
+    """Return the record of a folder. Raises NoSuchFolder, FolderRemovalUnfinished, DataError or StoreError."""
     record = await read_record(bucket, FolderKeys.of(folder_id).record, FolderRecord.from_json)
     if record is None:
         raise NoSuchFolder(

@@ -1,4 +1,4 @@
-"""`untrusted-s3 folders`: list and remove the folders in the store."""
+"""`untrusted-s3 folders`: list and remove the folders in the store, and take them back after an attack."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 import click
 import uvloop
 
+from untrusted_s3.cli.commands.folders_retract import retract
+from untrusted_s3.cli.commands.folders_rewind import rewind
 from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
 from untrusted_s3.cli.output import print_json, print_table, report_unreadable
 from untrusted_s3.cli.store import open_store
@@ -18,7 +20,11 @@ from untrusted_s3.store.layout import FolderKeys
 
 @click.group()
 def folders() -> None:
-    """List and remove the folders in the store."""
+    """List, remove and take back the folders in the store."""
+
+
+folders.add_command(retract)
+folders.add_command(rewind)
 
 
 @folders.command("list")

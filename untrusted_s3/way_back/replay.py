@@ -1,0 +1,127 @@
+"""What a folder would be without some entries of its log: the log played again, as far back as it goes."""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_right
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+import structlog
+
+from untrusted_s3.errors import DataError, NoSuchKey
+from untrusted_s3.index.checkpoint import read_checkpoint
+from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.history import segments_after
+from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.settings import LogSettings
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.layout import FolderKeys, name_key
+from untrusted_s3.store.listing import list_checkpoints
+
+_logger = structlog.get_logger()
+_SETTINGS = LogSettings()
+
+
+class Replay:
+    """A folder as its log would leave it if the bad entries had never been written.
+
+    `begin` comes first.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        keys: FolderKeys,
+        state: FolderState,
+        is_bad: Callable[[Entry], bool],
+        settings: LogSettings = _SETTINGS,
+    ) -> None:
+        """Make a replay into `state`, which is empty. `is_bad` must always say the same of an entry."""
+        self._bucket = bucket
+        self._keys = keys
+        self._state = state
+        self._is_bad = is_bad
+        self._settings = settings
+        self._suspects: Collection[bytes] | None = None
+        # First and last sequence numbers of the entries that renewals have written, in order
+        self._first_renewed: list[int] = []
+        self._last_renewed: list[int] = []
+        self._good_objects: set[tuple[bytes, str]] = set()
+
+    @property
+    def position(self) -> int:
+        """The position of the last segment that was played."""
+        return self._state.position
+
+    async def begin(self, suspects: Collection[bytes], until: int) -> None:
+        """Play the log up to the position `until`.
+
+        `suspects` are the hashes of the names that have a bad entry now. Only their entries are looked at.
+
+        Raises DataError where the log is damaged, and StoreError.
+        """
+        self._suspects = suspects
+        if await self._bucket.size(self._keys.segment(1)) is None:
+            await self._load_oldest()
+        await self.follow(until)
+        self._suspects = None
+
+    async def _load_oldest(self) -> None:
+        for position in sorted(await list_checkpoints(self._bucket, self._keys)):
+            try:
+                await read_checkpoint(self._bucket, self._keys, position, self._state)
+                return
+            except (NoSuchKey, DataError) as error:
+                _logger.warning("checkpoint unreadable", position=position, error=str(error))
+
+    async def follow(self, until: int) -> None:
+        """Play the segments up to the position `until`. Raises DataError and StoreError."""
+        if self.position >= until:
+            return
+        segments = segments_after(self._bucket, self._keys, self.position, self._settings)
+        async with contextlib.aclosing(segments):
+            async for position, segment in segments:
+                self._play(position, segment)
+                if position >= until:
+                    return
+
+    def _play(self, position: int, segment: Segment) -> None:
+        if segment is not EMPTY_SEGMENT:
+            if segment.renewal is not None and segment.entries:
+                self._first_renewed.append(segment.first_sequence)
+                self._last_renewed.append(segment.last_sequence)
+            kept = tuple(entry for entry in segment.entries if not self._is_left_out(entry))
+            segment = replace(segment, entries=kept, cursors=(), first_sequence=self._state.sequence + 1)
+        self._state.apply(position, segment)
+
+    def _is_left_out(self, entry: Entry) -> bool:
+        key = name_key(entry.file_info.name)
+        if self._suspects is not None and key not in self._suspects:
+            return False
+        if self._is_bad(entry):
+            return True
+        if entry.stored is not None:
+            self._good_objects.add((key, entry.stored.content_hash))
+        return False
+
+    def entry(self, key: bytes) -> Entry | None:
+        """Return what the name with this hash would be, or None where nothing good is known of it."""
+        sequence = self._state.sequence_of(key)
+        if sequence is None:
+            return None
+        entry = self._state.entry_at(sequence)
+        return None if self._is_bad(entry) else entry  # the oldest checkpoint may have bad ones
+
+    def is_good_object(self, key: bytes, object_name: str) -> bool:
+        """Return whether an entry that is not bad has named this object of the name with this hash."""
+        if (key, object_name) in self._good_objects:
+            return True
+        entry = self.entry(key)
+        return entry is not None and entry.stored is not None and entry.stored.content_hash == object_name
+
+    def is_renewed(self, sequence: int) -> bool:
+        """Return whether a renewal has written the entry with this sequence number."""
+        number = bisect_right(self._first_renewed, sequence) - 1
+        return number >= 0 and sequence <= self._last_renewed[number]

@@ -1,0 +1,117 @@
+"""Which entries of a folder are taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.store.layout import name_key
+
+_READ_AT_ONCE = 1000
+
+
+class Suspects(Protocol):
+    """A rule for which entries are bad.
+
+    Attributes:
+        spares_renewed: Whether an entry that a renewal has written stays.
+    """
+
+    spares_renewed: bool
+
+    def bad_ones(self, state: FolderState) -> Iterator[int]:
+        """Yield the sequence numbers of the bad entries that a folder has now."""
+        ...
+
+    def is_bad(self, entry: Entry) -> bool:
+        """Return whether an entry, present or earlier, is bad; always the same for the same entry."""
+        ...
+
+
+class FromDevices:
+    """Entries whose data came from certain devices."""
+
+    spares_renewed = False
+
+    def __init__(self, devices: Collection[DeviceID]) -> None:
+        self._devices = frozenset(devices)
+
+    def bad_ones(self, state: FolderState) -> Iterator[int]:
+        for sequence, _, source in state.sources():
+            if source in self._devices:
+                yield sequence
+
+    def is_bad(self, entry: Entry) -> bool:
+        return entry.source in self._devices
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    version: pb.Vector
+    source: DeviceID | None
+
+
+class Named:
+    """The entries that certain names have now, and earlier ones of the same names and devices.
+
+    Attributes:
+        unknown: The names that the folder does not have.
+    """
+
+    # Otherwise the same command, given again, would take a name back by another version.
+    spares_renewed = True
+
+    def __init__(self, names: Iterable[str], state: FolderState) -> None:
+        """Note what a folder has under some encrypted names."""
+        self._targets: dict[bytes, _Target] = {}
+        self.unknown: list[str] = []
+        for name in names:
+            entry = state.entry(name)
+            if entry is None:
+                self.unknown.append(name)
+            else:
+                self._targets[name_key(name)] = _Target(entry.file_info.message.version, entry.source)
+
+    def bad_ones(self, state: FolderState) -> Iterator[int]:
+        for key in self._targets:
+            sequence = state.sequence_of(key)
+            if sequence is not None and self.is_bad(state.entry_at(sequence)):
+                yield sequence
+
+    def is_bad(self, entry: Entry) -> bool:
+        target = self._targets.get(name_key(entry.file_info.name))
+        if target is None:
+            return False
+        if target.source is not None and entry.source == target.source:
+            return True
+        return entry.file_info.message.version == target.version
+
+
+class Undecryptable:
+    """Entries that do not decrypt with the folder's password, or whose outside does not fit the inside."""
+
+    spares_renewed = False
+
+    def __init__(self, decrypts: Callable[[Entry], bool]) -> None:
+        self._decrypts = decrypts
+        self._checked = 0  # all entries up to this sequence number were looked at
+        self._bad: dict[int, bytes] = {}  # the hashes of names by sequence numbers, which are never used again
+
+    def bad_ones(self, state: FolderState) -> Iterator[int]:
+        while rows := list(state.file_infos_after(self._checked, _READ_AT_ONCE)):
+            for sequence, _ in rows:
+                entry = state.entry_at(sequence)
+                if self.is_bad(entry):
+                    self._bad[sequence] = name_key(entry.file_info.name)
+            self._checked = rows[-1][0]
+        for sequence, key in self._bad.items():
+            if state.sequence_of(key) == sequence:
+                yield sequence
+
+    def is_bad(self, entry: Entry) -> bool:
+        return not self._decrypts(entry)
