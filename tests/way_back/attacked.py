@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from tests.file_infos import device
-from tests.simulated import SimulatedBucket
-from tests.vault.stored_folder import FOLDER_ID, Change as InfoChange, StoredFolder, stored_folder
+from tests.simulated import SimulatedBucket, SimulatedStore
+from tests.vault.stored_folder import FOLDER_ID, StoredFolder, stored_folder
+from tests.vault.stored_folder import Change as InfoChange
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
@@ -79,9 +80,7 @@ class Attacked:
 
     async def contents(self) -> dict[str, Entry]:
         """Return what the folder has by path; entries whose names do not decrypt by these."""
-        with self._state() as state:
-            log = FolderLog(self.stored.bucket, self.stored.keys, state, device(2), clock=lambda: self.stored.now)
-            await log.load()
+        async with self.loaded() as state:
             entries = [state.entry_at(sequence) for sequence, _, _ in state.named_file_infos()]
         return {self.opener.path(entry.file_info.name) or entry.file_info.name: entry for entry in entries}
 
@@ -94,7 +93,7 @@ class Attacked:
         settings: LogSettings | None = None,
     ) -> tuple[dict[str, Change], Retraction]:
         """Take entries back, as the command does. Return the changes by path, and the plan."""
-        bucket = bucket or SimulatedBucket(self.stored.bucket.store)  # type: ignore[attr-defined]
+        bucket = bucket or self.client()
         settings = settings or LogSettings()
         with self._state() as state, self._state() as replayed:
             log = self.log(bucket, state, settings)
@@ -105,7 +104,7 @@ class Attacked:
 
     async def carry_out(self, make_plan: Callable[[SimulatedBucket], Plan]) -> dict[str, Change]:
         """Make the changes of a plan. Return them by path."""
-        bucket = SimulatedBucket(self.stored.bucket.store)  # type: ignore[attr-defined]
+        bucket = self.client()
         with self._state() as state:
             log = self.log(bucket, state, LogSettings())
             await log.load()
@@ -113,9 +112,7 @@ class Attacked:
 
     def log(self, bucket: SimulatedBucket, state: FolderState, settings: LogSettings) -> FolderLog:
         """Return the log as another client of the store has it."""
-        return FolderLog(
-            bucket, self.stored.keys, state, DeviceID(bytes(32)), settings, clock=lambda: self.stored.now
-        )
+        return FolderLog(bucket, self.stored.keys, state, DeviceID(bytes(32)), settings, clock=lambda: self.stored.now)
 
     async def _carry_out(self, log: FolderLog, plan: Plan) -> dict[str, Change]:
         changes: list[Change] = []
@@ -123,6 +120,23 @@ class Attacked:
         found = {self.opener.path(change.name) or change.name: change for change in changes}
         assert len(found) == len(changes), "a name was changed twice"
         return found
+
+    @contextlib.asynccontextmanager
+    async def loaded(self) -> AsyncIterator[FolderState]:
+        """Provide the state at the end of the log."""
+        with self._state() as state:
+            await self.log(self.client(), state, LogSettings()).load()
+            yield state
+
+    def client(self) -> SimulatedBucket:
+        """Return another client of the store."""
+        return SimulatedBucket(self.store)
+
+    @property
+    def store(self) -> SimulatedStore:
+        """The store."""
+        assert isinstance(self.stored.bucket, SimulatedBucket)
+        return self.stored.bucket.store
 
     @contextlib.contextmanager
     def _state(self) -> Iterator[FolderState]:

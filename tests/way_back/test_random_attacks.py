@@ -1,4 +1,4 @@
-"""Whatever devices announce in whatever order: after a retraction the folder is what it would be without the attacker."""
+"""Whatever devices announce: after a retraction the folder is what it would be without the attacker."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tests.file_infos import deleted, directory, encrypted_name, entry, file
 from tests.loops import RunAsync
 from tests.simulated import SimulatedBucket, fast_directory
 from tests.way_back.attacked import ATTACKER, HONEST, OTHER, Attacked, by
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.way_back.suspects import FromDevices
@@ -18,6 +19,8 @@ KINDS = {
     "directory": directory,
     "deleted": deleted,
 }
+# Device, number of the name, kind, and by how much the version rises
+Announced = tuple[DeviceID, int, str, int]
 CHANGE = st.tuples(
     st.sampled_from([HONEST, OTHER, ATTACKER]), st.integers(0, 4), st.sampled_from(sorted(KINDS)), st.integers(1, 5)
 )
@@ -27,11 +30,13 @@ ATTACK = st.lists(st.none() | st.lists(CHANGE, min_size=1, max_size=4), max_size
 
 @settings(max_examples=25)
 @given(attack=ATTACK, segment_entries=st.integers(1, 5), checkpoint=st.integers(0, 12))
-def test_random_attacks(run_async: RunAsync, attack: list, segment_entries: int, checkpoint: int) -> None:
+def test_random_attacks(
+    run_async: RunAsync, attack: list[list[Announced] | None], segment_entries: int, checkpoint: int
+) -> None:
     run_async(_attack(attack, segment_entries, checkpoint))
 
 
-async def _attack(attack: list, segment_entries: int, checkpoint: int) -> None:
+async def _attack(attack: list[list[Announced] | None], segment_entries: int, checkpoint: int) -> None:
     with fast_directory() as path:
         folder = await Attacked.create(path, SimulatedBucket())
         stored = folder.stored

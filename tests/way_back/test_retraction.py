@@ -13,9 +13,8 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import StoreUnreachable
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.index.trimming import trim
 from untrusted_s3.settings import LogSettings
-from untrusted_s3.units import DAY
+from untrusted_s3.store.layout import name_key
 from untrusted_s3.way_back.suspects import FromDevices, Named, Suspects, Undecryptable
 
 
@@ -68,10 +67,10 @@ async def test_an_attack_is_taken_back(tmp_path: Path, rule: str) -> None:
     assert all(map(folder.opener.decrypts, contents.values()))
     assert contents["d"] == before["d"] and contents["docs"] == before["docs"]
 
-    position = len(folder.stored.bucket.store.keys(f"{folder.stored.keys.base}log/"))  # type: ignore[attr-defined]
+    position = len(folder.store.keys(f"{folder.stored.keys.base}log/"))
     again, _ = await folder.retract(suspects, with_password=rule == "undecryptable")
     assert again == {} and await folder.contents() == contents
-    assert len(folder.stored.bucket.store.keys(f"{folder.stored.keys.base}log/")) == position  # type: ignore[attr-defined]
+    assert len(folder.store.keys(f"{folder.stored.keys.base}log/")) == position
 
 
 async def test_names_are_not_taken_back_twice(tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ async def test_versions_come_from_the_oldest_checkpoint(tmp_path: Path) -> None:
     again = await stored.file("a", b"a, again", change_real=of_version(2000))
     await stored.append(*by(HONEST, again, await stored.file("new", b"new")))
     await stored.append(forged(folder.name("a"), 3000), forged(folder.name("new"), 3000))
-    store = stored.bucket.store  # type: ignore[attr-defined]
+    store = folder.store
     for position in range(1, 5):
         del store.objects[stored.keys.segment(position)]
     changes, _ = await folder.retract(from_attacker)
@@ -134,7 +133,7 @@ async def test_data_that_are_gone_do_not_come_back(tmp_path: Path) -> None:
     stored = folder.stored
     key = (await stored.file("a", b"a")).stored
     assert key is not None
-    del stored.bucket.store.objects[stored.keys.object(folder.name("a"), key.content_hash)]  # type: ignore[attr-defined]
+    del folder.store.objects[stored.keys.object(folder.name("a"), key.object_name)]
     changes, _ = await folder.retract(from_attacker)
     assert changes["a"].data_gone and changes["a"].after is None
     contents = await folder.contents()
@@ -151,13 +150,9 @@ async def test_objects_of_the_attacker_are_never_used_again(tmp_path: Path) -> N
     await stored.append(*by(ATTACKER, new, touched))
     changes, _ = await folder.retract(from_attacker)
     assert new.stored is not None
-    assert (changes["new"].distrusted, changes["a"].distrusted) == (new.stored.content_hash, "")
-    with folder._state() as state:  # noqa: SLF001
-        log = folder.log(SimulatedBucket(stored.bucket.store), state, LogSettings())  # type: ignore[attr-defined]
-        await log.load()
-        assert state.condemned(bytes.fromhex(stored.keys.object(new.file_info.name, "0" * 32).split("/")[-2])) == {
-            new.stored.content_hash
-        }
+    assert (changes["new"].distrusted, changes["a"].distrusted) == (new.stored.object_name, "")
+    async with folder.loaded() as state:
+        assert state.condemned(name_key(folder.name("new"))) == {new.stored.object_name}
 
 
 class Meddler:
@@ -166,7 +161,7 @@ class Meddler:
     def __init__(self, folder: Attacked, *writes: list[Entry]) -> None:
         self.folder = folder
         self.writes = list(writes)
-        self.bucket = SimulatedBucket(folder.stored.bucket.store, gate=self._gate)  # type: ignore[attr-defined]
+        self.bucket = SimulatedBucket(folder.store, gate=self._gate)
 
     async def _gate(self, call: Call, phase: object) -> None:
         if call.operation == "put" and "/log/" in call.key and self.writes:
@@ -216,7 +211,7 @@ async def test_a_crash_between_segments(tmp_path: Path, rule: str) -> None:
         puts += call.operation == "put"
         return Fault.UNREACHABLE if puts == 2 and call.operation == "put" else None
 
-    failing = SimulatedBucket(stored.bucket.store, fault=fault)  # type: ignore[attr-defined]
+    failing = SimulatedBucket(folder.store, fault=fault)
     with pytest.raises(StoreUnreachable):
         await folder.retract(suspects, bucket=failing, settings=settings)
     versions = {path: version_of(entry) for path, entry in (await folder.contents()).items()}
@@ -230,14 +225,14 @@ async def test_a_crash_between_segments(tmp_path: Path, rule: str) -> None:
 async def test_the_history_stays(tmp_path: Path) -> None:
     folder = await attacked(tmp_path)
     stored = folder.stored
-    objects = stored.bucket.store.keys(stored.keys.objects)  # type: ignore[attr-defined]
+    objects = folder.store.keys(stored.keys.objects)
     await folder.retract(from_attacker)
-    assert stored.bucket.store.keys(stored.keys.objects) == objects  # type: ignore[attr-defined]
+    assert folder.store.keys(stored.keys.objects) == objects
 
 
 async def test_nothing_to_take_back_reads_no_history(tmp_path: Path) -> None:
     folder = await attacked(tmp_path)
-    bucket = SimulatedBucket(folder.stored.bucket.store)  # type: ignore[attr-defined]
+    bucket = folder.client()
     changes, _ = await folder.retract(lambda state: FromDevices([DeviceID(bytes(32))]), bucket=bucket)
     assert changes == {} and bucket.count("put") == 0
     assert [call.key for call in bucket.calls].count(folder.stored.keys.segment(1)) == 1

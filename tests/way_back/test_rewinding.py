@@ -61,7 +61,7 @@ async def contents_at(folder: Attacked, time: float) -> dict[str, bytes]:
 
 async def test_the_folder_is_what_it_was(tmp_path: Path) -> None:
     folder = await ransomed(tmp_path)
-    store = folder.stored.bucket.store  # type: ignore[attr-defined]
+    store = folder.store
     before, objects = await contents_at(folder, GOOD), store.keys(folder.stored.keys.objects)
     present = infos(await folder.contents())
     folder.stored.now = GOOD + 20
@@ -82,7 +82,7 @@ async def test_data_that_are_gone_do_not_come_back(tmp_path: Path) -> None:
     stored = folder.stored
     kept = (await stored.file("a", b"a")).stored
     assert kept is not None
-    del stored.bucket.store.objects[stored.keys.object(folder.name("a"), kept.content_hash)]  # type: ignore[attr-defined]
+    del folder.store.objects[stored.keys.object(folder.name("a"), kept.object_name)]
     stored.now = GOOD + 20
     async with at(folder, GOOD + 5) as then:
         plans: list[Rewinding] = []

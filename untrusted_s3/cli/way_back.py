@@ -177,9 +177,7 @@ class Report:
             click.echo(f"… and {self.changes - len(self.listed):,} more")
 
 
-async def run(
-    folder: WritableFolder, plan: Plan, report: Report, *, apply: bool
-) -> None:
+async def run(folder: WritableFolder, plan: Plan, report: Report, *, apply: bool) -> None:
     """Make the changes of a plan, or only count them. Raises DataError or StoreError."""
     if apply:
         await records.open_store(folder.bucket)

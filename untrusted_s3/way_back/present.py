@@ -27,13 +27,13 @@ class PresentObjects:
         """Return whether an entry's object is there with its size; None if `look` must be called first."""
         if entry.stored is None:
             return True
-        key = self._keys.object(entry.file_info.name, entry.stored.content_hash)
+        key = self._keys.object(entry.file_info.name, entry.stored.object_name)
         return self._sizes[key] == entry.stored.size if key in self._sizes else None
 
     async def look(self, entries: Iterable[Entry]) -> None:
         """Ask for the objects of some entries. Raises StoreError."""
         keys = {
-            self._keys.object(entry.file_info.name, entry.stored.content_hash)
+            self._keys.object(entry.file_info.name, entry.stored.object_name)
             for entry in entries
             if entry.stored is not None
         }

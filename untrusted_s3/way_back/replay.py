@@ -103,7 +103,7 @@ class Replay:
         if self._is_bad(entry):
             return True
         if entry.stored is not None:
-            self._good_objects.add((key, entry.stored.content_hash))
+            self._good_objects.add((key, entry.stored.object_name))
         return False
 
     def entry(self, key: bytes) -> Entry | None:
@@ -119,7 +119,7 @@ class Replay:
         if (key, object_name) in self._good_objects:
             return True
         entry = self.entry(key)
-        return entry is not None and entry.stored is not None and entry.stored.content_hash == object_name
+        return entry is not None and entry.stored is not None and entry.stored.object_name == object_name
 
     def is_renewed(self, sequence: int) -> bool:
         """Return whether a renewal has written the entry with this sequence number."""

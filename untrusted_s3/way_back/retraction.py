@@ -118,7 +118,7 @@ class Retraction:
         """
         if entry.stored is None:
             return ""
-        object_name = entry.stored.content_hash
+        object_name = entry.stored.object_name
         if self._replay.is_good_object(name_key(name), object_name):
             return ""
         if earlier is None and self._opener is not None and self._opener.path(name) is None:

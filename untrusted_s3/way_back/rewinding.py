@@ -55,7 +55,7 @@ class Rewinding:
             raise PlanOutdated
         if not there or earlier.stored is None:
             return there
-        return earlier.stored.content_hash not in state.condemned(name_key(earlier.file_info.name))
+        return earlier.stored.object_name not in state.condemned(name_key(earlier.file_info.name))
 
     def _differences(self, state: FolderState) -> Iterator[tuple[Entry | None, Entry | None]]:
         """Yield what each name has in `state` and what it has in `then`, where these differ."""

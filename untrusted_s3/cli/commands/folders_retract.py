@@ -124,7 +124,7 @@ async def _retract(
 ) -> tuple[int, list[str]]:
     """Return how many names a renewal has written already, and the names that the folder does not have."""
     from untrusted_s3.way_back.retraction import Retraction
-    from untrusted_s3.way_back.suspects import FromDevices, Named, Undecryptable
+    from untrusted_s3.way_back.suspects import FromDevices, Undecryptable
 
     async with writable_folder(store, folder_id, password, single_writer=single_writer) as folder:
         report.opener = folder.opener
@@ -141,9 +141,7 @@ async def _retract(
             suspects = Undecryptable(folder.opener.decrypts)
         replayed = FolderState(folder.scratch / "replayed.sqlite")
         try:
-            plan = Retraction(
-                folder.bucket, folder.keys, suspects, replayed, folder.opener, store.settings.log
-            )
+            plan = Retraction(folder.bucket, folder.keys, suspects, replayed, folder.opener, store.settings.log)
             await run(folder, plan, report, apply=apply)
         finally:
             replayed.close()

@@ -1,0 +1,107 @@
+"""A folder is attacked, and its owner takes the way back of docs/way-back.md.
+
+In the end every device is at 100 % with the honest files. The gateway runs all the time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.interop.attacker import Attacker, accepted
+from tests.interop.key_holder import key_holder
+from tests.interop.sharing import PASSWORD, fetched_folder, rescan, share_folder, wait_same_tree
+from tests.peers.gateway import Gateway
+from tests.peers.syncthing import Syncthing
+from tests.peers.trees import assert_same_tree, random_file
+
+pytestmark = pytest.mark.interop
+
+FOLDER = "attacked"
+FILES = 12
+
+
+def build_tree(root: Path) -> None:
+    for number in range(FILES):
+        random_file(root / f"directory {number % 3}" / f"file {number}", 3000 + number, seed=number)
+
+
+def change_all(root: Path, seed: int) -> None:
+    """Change every file, and with that all that an attack may have aimed at."""
+    for number, path in enumerate(sorted(root.glob("*/file *"))):
+        random_file(path, 4000 + number, seed=seed + number)
+
+
+def wait_cut_off(gateway: Gateway, *devices: Syncthing) -> None:
+    """Wait until trusted devices have closed their connections over an entry that does not decrypt."""
+
+    def are_cut_off() -> bool:
+        errors = [gateway.peer(device.device_id)["error"] or "" for device in devices]
+        return all("authentication failed" in error for error in errors)
+
+    gateway.wait_for("the end of their connections", are_cut_off)
+
+
+def retract(gateway: Gateway, *arguments: str) -> dict[str, object]:
+    """Take entries back: first a dry run, then with --yes, then once more, which finds nothing."""
+    command = ["folders", "retract", FOLDER, "--json", *arguments]
+    dry = json.loads(gateway.command(*command).stdout)
+    done: dict[str, object] = json.loads(gateway.command(*command, "--yes").stdout)
+    assert (dry["applied"], done["applied"]) == (False, True)
+    assert {**dry, "applied": True} == done
+    assert json.loads(gateway.command(*command, "--yes").stdout)["changes"] == 0
+    return done
+
+
+def test_an_attack_is_taken_back(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    build_tree(original)
+    (tmp_path / "password").write_text(PASSWORD)
+    with Syncthing(syncthing_binary, tmp_path / "first", "first") as first:
+        share_folder(first, gateway, FOLDER, original)
+        first.wait_connected(gateway.device_id)
+        first.wait_completion(gateway.device_id, FOLDER)
+        with fetched_folder(syncthing_binary, tmp_path / "second", gateway, FOLDER, copy, FILES) as second:
+
+            def attack() -> tuple[Attacker, set[str]]:
+                attacker = accepted(gateway, FOLDER)
+                attacker.wait_index(FILES + 3)
+                forged = attacker.attack()
+                wait_cut_off(gateway, first, second)
+                # Changes of honest devices, which the attack keeps from being stored.
+                random_file(original / "new", 5000, seed=100)
+                first.scan(FOLDER)
+                gateway.command("peers", "remove", str(attacker.device_id))
+                gateway.wait_for("the end of the attacker", lambda: not gateway.peer(str(attacker.device_id)))
+                attacker.vanish()
+                return attacker, {*forged.deletions, *forged.directories}
+
+            def check_all_is_well(seed: int) -> None:
+                for device in (first, second):
+                    device.wait_connected(gateway.device_id)
+                change_all(original, seed)
+                rescan(first, gateway, FOLDER)
+                wait_same_tree(gateway, original, copy)
+                random_file(copy / "from the second device", 2000 + seed, seed=seed)
+                rescan(second, gateway, FOLDER)
+                wait_same_tree(gateway, copy, original)
+                for device in (first, second):
+                    device.wait_completion(gateway.device_id, FOLDER)
+                assert gateway.folder(FOLDER)["failing_files"] == 0
+
+            _, forged = attack()
+            done = retract(gateway, "--undecryptable", "--password-file", str(tmp_path / "password"))
+            assert {one["encrypted_name"] for one in done["names"]} == forged  # type: ignore[attr-defined]
+            assert done["earlier_versions"] == len(forged) - 1
+            check_all_is_well(1000)
+
+            attacker, forged = attack()
+            done = retract(gateway, "--device", str(attacker.device_id))
+            assert {one["encrypted_name"] for one in done["names"]} == forged  # type: ignore[attr-defined]
+            check_all_is_well(2000)
+    with key_holder(gateway, FOLDER) as holder:
+        assert holder.run("verify").stdout.endswith(": no damage\n")
+    with fetched_folder(syncthing_binary, tmp_path / "third", gateway, FOLDER, tmp_path / "fresh", FILES + 2):
+        assert_same_tree(original, tmp_path / "fresh")
