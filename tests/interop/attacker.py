@@ -1,7 +1,7 @@
 """An untrusted device that attacks a folder.
 
-It takes the gateway's share, as a native untrusted device does, learns the encrypted names from the index, and announces
-what it likes. It does not have the password.
+It takes the gateway's share, as a native untrusted device does, learns the encrypted names from the index, and
+announces what it likes. It does not have the password.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ async def _retract(
 def _read_names(file: Path) -> list[str]:
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        return [line for line in data.decode().splitlines() if line]
+        return [line for line in data.decode().split("\n") if line]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"cannot read names from {file}: {reason}") from None
