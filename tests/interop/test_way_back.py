@@ -6,6 +6,9 @@ In the end every device is at 100 % with the honest files. The gateway runs all 
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,78 @@ def test_an_attack_is_taken_back(gateway: Gateway, syncthing_binary: Path, tmp_p
         assert holder.run("verify").stdout.endswith(": no damage\n")
     with fetched_folder(syncthing_binary, tmp_path / "third", gateway, FOLDER, tmp_path / "fresh", FILES + 2):
         assert_same_tree(original, tmp_path / "fresh")
+
+
+def test_malware_on_a_trusted_device(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
+    """Rewinding the store alone does not last; both ways that docs/way-back.md describes do."""
+    original, copy, good = tmp_path / "original", tmp_path / "copy", tmp_path / "good"
+    build_tree(original)
+    shutil.copytree(original, good)
+    with Syncthing(syncthing_binary, tmp_path / "first", "first") as first:
+        share_folder(first, gateway, FOLDER, original)
+        first.wait_connected(gateway.device_id)
+        first.wait_completion(gateway.device_id, FOLDER)
+        with fetched_folder(syncthing_binary, tmp_path / "second", gateway, FOLDER, copy, FILES) as second:
+            devices = {first: original, second: copy}
+            moment = _between_seconds()
+            _encrypt_all(original)
+            rescan(first, gateway, FOLDER)
+            wait_same_tree(gateway, original, copy)
+
+            # The devices still have the damaged folder: it comes back.
+            changed = FILES + 2  # all files, one of which has another name too, and the ransom note
+            assert _rewind(gateway, moment)["changes"] == changed
+            gateway.wait_for("what the devices have", lambda: _rewind(gateway, moment, apply=False)["changes"] == changed)
+            for device in devices:
+                device.wait_connected(gateway.device_id)
+                device.wait_completion(gateway.device_id, FOLDER)
+            assert_same_tree(original, copy)
+
+            # One way: the old files are put into the folder.
+            with key_holder(gateway, FOLDER) as holder:
+                holder.run("restore", "--as-of", moment, "--overwrite", copy)
+            (copy / "README TO GET YOUR FILES").unlink()
+            (copy / "locked").unlink()
+            rescan(second, gateway, FOLDER)
+            wait_same_tree(gateway, copy, original)
+            assert_same_tree(good, original)
+
+            # The other way: no device has the folder, and the store is rewound.
+            moment = _between_seconds()
+            _encrypt_all(original)
+            rescan(first, gateway, FOLDER)
+            wait_same_tree(gateway, original, copy)
+            for device in devices:
+                device.rest("DELETE", f"config/folders/{FOLDER}")
+            gateway.wait_for("nobody", lambda: not any(peer["folders"] for peer in gateway.status()["peers"]))
+            assert _rewind(gateway, moment)["changes"] == changed
+            assert _rewind(gateway, moment)["changes"] == 0
+            for device in devices:
+                fresh = tmp_path / f"fresh {device.name}"
+                device.add_folder(FOLDER, fresh, {gateway.device_id: PASSWORD})
+                device.scan(FOLDER)
+                device.wait_connected(gateway.device_id)
+                device.wait_in_sync(FOLDER, FILES)
+                device.wait_completion(gateway.device_id, FOLDER)
+                assert_same_tree(good, fresh)
+
+
+def _between_seconds() -> str:
+    """Return a time that is after all that was stored, and before all that will be."""
+    time.sleep(1.5)
+    moment = datetime.now(UTC)
+    time.sleep(1.5)
+    return moment.isoformat()
+
+
+def _encrypt_all(root: Path) -> None:
+    """Do what malware does."""
+    change_all(root, 7000)
+    (root / "directory 0" / "file 0").rename(root / "locked")
+    (root / "README TO GET YOUR FILES").write_text("pay")
+
+
+def _rewind(gateway: Gateway, moment: str, *, apply: bool = True) -> dict[str, object]:
+    done = gateway.command("folders", "rewind", FOLDER, "--to", moment, "--json", *(["--yes"] if apply else []))
+    report: dict[str, object] = json.loads(done.stdout)
+    return report
