@@ -112,7 +112,11 @@ class Attacked:
 
     def log(self, bucket: SimulatedBucket, state: FolderState, settings: LogSettings) -> FolderLog:
         """Return the log as another client of the store has it."""
-        return FolderLog(bucket, self.stored.keys, state, DeviceID(bytes(32)), settings, clock=lambda: self.stored.now)
+
+        def now() -> float:
+            return self.stored.now
+
+        return FolderLog(bucket, self.stored.keys, state, DeviceID(bytes(32)), settings, now, time_of_day=now)
 
     async def _carry_out(self, log: FolderLog, plan: Plan) -> dict[str, Change]:
         changes: list[Change] = []

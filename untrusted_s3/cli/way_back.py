@@ -180,7 +180,7 @@ class Report:
 async def run(folder: WritableFolder, plan: Plan, report: Report, *, apply: bool) -> None:
     """Make the changes of a plan, or only count them. Raises DataError or StoreError."""
     if apply:
-        await records.open_store(folder.bucket)
+        await records.open_store(folder.bucket, upgrade=True)
         await carry_out(folder.log, plan, report.add)
         return
     await plan.prepare(folder.state)

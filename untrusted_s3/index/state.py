@@ -356,6 +356,11 @@ class FolderState:
         row = self._connection.execute("SELECT sequence FROM files WHERE name_hash = ?", (key,)).fetchone()
         return row[0] if row is not None else None
 
+    def file_info_of(self, key: bytes) -> bytes | None:
+        """Return the serialized file info of the name with this hash, or None where there is none."""
+        row = self._connection.execute("SELECT file_info FROM files WHERE name_hash = ?", (key,)).fetchone()
+        return row[0] if row is not None else None
+
     def has(self, entry: Entry) -> bool:
         """Return whether the folder has this file info, with this object, under its name."""
         row = self._connection.execute(

@@ -60,13 +60,9 @@ class Rewinding:
     def _differences(self, state: FolderState) -> Iterator[tuple[Entry | None, Entry | None]]:
         """Yield what each name has in `state` and what it has in `then`, where these differ."""
         for sequence, key, raw in state.named_file_infos():
-            earlier = self._then.sequence_of(key)
-            if earlier is None:
-                yield state.entry_at(sequence), None
-            else:
-                entry = self._then.entry_at(earlier)
-                if entry.file_info.raw != raw:
-                    yield state.entry_at(sequence), entry
+            if self._then.file_info_of(key) != raw:
+                earlier = self._then.sequence_of(key)
+                yield state.entry_at(sequence), self._then.entry_at(earlier) if earlier is not None else None
         for sequence, key, _ in self._then.named_file_infos():
             if state.sequence_of(key) is None:
                 yield None, self._then.entry_at(sequence)
