@@ -337,3 +337,40 @@ def test_a_share_tells_what_fits() -> None:
     first.charge(500)
     assert first.fits(100) and not first.fits(101)
     assert second.fits(266) and not second.fits(267)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 64, 4000])
+def test_slots(most: int) -> None:
+    account = Account.of_slots(most)
+    one, other = account.share("a"), account.share("b")
+    while one.fits(1):
+        one.charge(1)
+    assert one.used == most
+    assert other.fits(1)
+
+
+async def test_what_fits_comes_after_what_waits() -> None:
+    account = Account(CAPACITY)
+    share = account.share("a")
+    await share.acquire(50)
+    waiting = asyncio.ensure_future(share.acquire(50))
+    await asyncio.sleep(0)
+    assert not share.fits(1)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert share.fits(1)
+
+
+async def test_who_is_overdrawn() -> None:
+    account = Account(CAPACITY)
+    greedy, other = account.share("greedy"), account.share("other")
+    await greedy.acquire(60)
+    overdrawn = [greedy.overdrawn]
+    await other.acquire(20)
+    waiting = asyncio.ensure_future(other.acquire(20))
+    await asyncio.sleep(0)
+    overdrawn += [greedy.overdrawn, other.overdrawn]
+    greedy.release(40)
+    await waiting
+    assert [*overdrawn, greedy.overdrawn] == [False, True, False, False], "first, nobody waits"
+    other.close()

@@ -16,7 +16,7 @@ import pytest
 from untrusted_s3.bep import constants
 from untrusted_s3.cli.main import cli
 from untrusted_s3.index.schema import STATE_VERSION
-from untrusted_s3.settings import ConnectionSettings, LogSettings, SyncSettings, UpkeepSettings
+from untrusted_s3.settings import ConnectionSettings, LogSettings, ObjectSettings, SyncSettings, UpkeepSettings
 from untrusted_s3.store import format as store_format
 from untrusted_s3.units import KIB, MIB
 
@@ -290,7 +290,10 @@ def test_blocks_of_code_have_fences(path: Path) -> None:
                 f" {constants.MAX_FILE_INFO_SIZE_PER_BLOCK} bytes a block",
                 f"{SYNC.queued_message_memory // MIB} MiB a connection",
                 f"{UPKEEP.message_memory // MIB} MiB in all",
-                f"{SYNC.file_infos_in_work // MIB} MiB a folder",
+                f"{SYNC.file_infos_in_work // MIB} MiB in parsed form over all folders",
+                f"{SYNC.concurrent_small_files} small files, {SYNC.concurrent_large_files} larger ones and"
+                f" {SYNC.entries_in_work} entries",
+                f"not arrived within {ObjectSettings().patience:.0f} s",
                 f"{SYNC.parsed_file_infos // MIB} MiB over all folders",
                 f"One device gets at most {SYNC.request_window // MIB} MiB",
                 f"{CONNECTIONS.stall_timeout:.0f} s at any speed; after that, at least"

@@ -84,6 +84,11 @@ class Account:
         """Whether more than half of the capacity is held."""
         return self.used > self.capacity // 2
 
+    @classmethod
+    def of_slots(cls, most: int) -> Account:
+        """Return an account of slots, each of size 1. A single owner can have `most`, and others always get one."""
+        return cls(-(-most * (_SHARE_OF_FREE + 1) // _SHARE_OF_FREE), guarantee=True)
+
     def used_by(self, owner: Hashable) -> int:
         """Return the bytes that one owner holds."""
         found = self._owners.get(owner)
@@ -155,6 +160,11 @@ class Account:
             return True
         free = self.capacity - self.used - size
         return free >= 0 and owner.used + size <= _SHARE_OF_FREE * free
+
+    def _is_overdrawn(self, owner: _Owner) -> bool:
+        if owner.used * len(self._owners) <= self.capacity:
+            return False
+        return any(other.waiting and other.used < owner.used for other in self._owners.values())
 
     def _grant(self) -> None:
         """Grant what fits now: the owner that holds least first, and of equal ones the one that waits longest."""
@@ -236,8 +246,14 @@ class Share:
             raise
 
     def fits(self, size: int) -> bool:
-        """Return whether `size` bytes are within the owner's share now."""
-        return self._account._fits(self._account._owners[self.owner], self, size)
+        """Return whether `size` bytes are within the owner's share now, and none of its demands waits."""
+        owner = self._account._owners[self.owner]
+        return not owner.waiting and self._account._fits(owner, self, size)
+
+    @property
+    def overdrawn(self) -> bool:
+        """Whether the owner holds more than an equal part of the account, and another one with less waits."""
+        return self._account._is_overdrawn(self._account._owners[self.owner])
 
     def charge(self, size: int) -> None:
         """Hold `size` bytes that are in use already; owners evict until the account is within its capacity."""

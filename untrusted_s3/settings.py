@@ -90,6 +90,8 @@ class ObjectSettings:
         concurrent_uploads: How many small objects are sent at once, over all folders.
         concurrent_part_uploads: How many parts of large objects a folder sends at once.
         concurrent_part_copies: How many parts of large objects a folder copies inside the store at once.
+        patience: How long the blocks of an object or a part may take while other devices wait for memory and this one
+            holds more than an equal part of it.
         read_back_size: Bytes that are read at once to checksum an object that is there already.
         coalesced_get_size: The most bytes of neighbouring blocks that one GET reads.
     """
@@ -97,6 +99,7 @@ class ObjectSettings:
     concurrent_uploads: int = 16
     concurrent_part_uploads: int = 4
     concurrent_part_copies: int = 8
+    patience: float = 30.0
     read_back_size: int = 16 * MIB
     coalesced_get_size: int = 4 * MIB
 
@@ -139,11 +142,13 @@ class SyncSettings:
     """Synchronizing a folder with its peers.
 
     Attributes:
-        concurrent_small_files: How many files that are written by a single PUT a folder pulls at once.
-        concurrent_large_files: How many larger files a folder pulls at once.
-        queued_large_files: How many larger files may wait for their turn.
-        entries_in_work: The most entries of a folder that are being pulled or wait for the log.
-        file_infos_in_work: The most bytes of their file infos.
+        concurrent_small_files: How many files of one device that are written by a single PUT a folder pulls at once.
+            Of several devices together, this and the next two are half as many again, and at least one a device.
+        concurrent_large_files: How many larger files of one device a folder pulls at once.
+        entries_in_work: The most entries of one device that a folder is pulling or that wait for the log.
+        queued_large_files: How many larger files of a device may wait for their turn.
+        file_infos_in_work: The most bytes of their parsed file infos, over all folders; and as many of the files that
+            are written in parts.
         parsed_file_infos: The most bytes of parsed file infos that wait to be pulled or were looked up lately, over all
             folders.
         pull_retry_interval: The pause before a failed pull is tried again; it doubles with each failure of the file,
@@ -169,7 +174,7 @@ class SyncSettings:
     concurrent_large_files: int = 2
     queued_large_files: int = 16
     entries_in_work: int = 4000
-    file_infos_in_work: int = 32 * MIB
+    file_infos_in_work: int = 96 * MIB
     parsed_file_infos: int = 16 * MIB
     pull_retry_interval: float = 5.0
     max_pull_retry_interval: float = 60.0

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from tests.file_infos import file
 from tests.objects.writing import GRID, PART, Writing, check_stored, object_body, object_key
 from tests.simulated import Call, Fault, Phase, Scheduler, SimulatedBucket, fail_on
-from tests.virtual_time import run_in_virtual_time
+from tests.virtual_time import run_in_virtual_time, virtual_time
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import BlockUnavailable, DataError, StoreRefused, StoreUnreachable
 from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer
+from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.format import MAX_OBJECT_KEYS
 
 SMALL = file("small", sizes=(1064, 1500, 1064))
@@ -263,4 +264,26 @@ async def test_files_written_at_once_share_the_memory() -> None:
     for file_info in files:
         assert writing.bucket.store.body(object_key(file_info)) == object_body(file_info)
     assert writing.memory.most_used <= 2 * PART
+    writing.check_all_is_released()
+
+
+@virtual_time
+async def test_a_device_that_is_too_slow_gives_back_what_others_wait_for() -> None:
+    """Others get memory within the patience, and what is within the device's part of the memory goes on."""
+    writing = Writing(memory=3 * PART, settings=ObjectSettings(patience=30.0))
+    never = asyncio.Event()
+    writing.before_block = never.wait
+    slow = [asyncio.ensure_future(writing(file(one, sizes=(3000,)))) for one in range(2)]
+    await asyncio.sleep(3600)
+    assert not any(task.done() for task in slow), "nobody else waits"
+    writing.owner = "other"
+    writing.before_block = lambda: asyncio.sleep(0)
+    infos = [file(f"other {one}", sizes=(3500,)) for one in range(6)]
+    others = [asyncio.ensure_future(writing(info)) for info in infos]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*others)
+    ended = [task.exception() for task in slow if task.done()]
+    assert len(ended) <= 1 and all(isinstance(error, BlockUnavailable) for error in ended)
+    never.set()
+    await asyncio.gather(*slow, return_exceptions=True)
     writing.check_all_is_released()

@@ -50,6 +50,7 @@ class Writing:
         missing: The numbers of the blocks that the source does not have.
         before_block: Called when a block is requested.
         superseded: Whether the content is no longer wanted.
+        owner: Whom the memory is counted for.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Writing:
         self.missing: set[int] = set()
         self.before_block: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
         self.superseded = False
+        self.owner = "device"
 
     async def __call__(self, file_info: FileInfo, before: Entry | None = None) -> StoredObject:
         async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
@@ -80,7 +82,7 @@ class Writing:
                 raise BlockUnavailable(f"block {number}")
             return memoryview(self.block(file_info, number))
 
-        return await self.writer.write(file_info, fetch_block, before, lambda: self.superseded)
+        return await self.writer.write(file_info, fetch_block, before, lambda: self.superseded, owner=self.owner)
 
     def block(self, file_info: FileInfo, number: int) -> bytes:
         """Return what the block source has for a block."""

@@ -38,9 +38,11 @@ DEFAULTS = Settings()
 SYNC_DEFAULTS = SyncSettings()
 
 
-def sync_memory(blocks: int = 2_000_000, messages: int = 1 << 30, parsed: int = 1 << 20) -> SyncMemory:
+def sync_memory(
+    blocks: int = 2_000_000, messages: int = 1 << 30, parsed: int = 1 << 20, in_work: int = 1 << 20
+) -> SyncMemory:
     """Return accounts that are large enough for a test."""
-    return SyncMemory.of(blocks=blocks, messages=messages, parsed=parsed)
+    return SyncMemory.of(blocks=blocks, messages=messages, parsed=parsed, in_work=in_work)
 
 
 def new_folder(
@@ -149,11 +151,13 @@ class Pulling:
         self.pending = PendingIndex(directory / "pending.sqlite")
         self.counters = Counters()
         self.settings = settings
+        self.memory = sync_memory(in_work=settings.file_infos_in_work)
         self.committed: list[Entry] = []
         self.hold = False
         self.held: list[tuple[Pending, Entry]] = []
         self.task: asyncio.Task[None]
-        self._grid, self._budget = grid, budget
+        self.blocks = Account(budget)
+        self._grid = grid
         self.puller = self.new_puller()
 
     def new_puller(self) -> Puller:
@@ -161,13 +165,15 @@ class Pulling:
         writer = ObjectWriter(
             self.bucket,
             FolderKeys.of("folder"),
-            Account(self._budget),
+            self.blocks,
             asyncio.Semaphore(16),
             self.counters,
             ObjectSettings(),
             self._grid,
         )
-        return Puller("folder", self.state, self.pending, writer, self._commit, self.counters, self.settings)
+        return Puller(
+            "folder", self.state, self.pending, writer, self._commit, self.counters, self.settings, self.memory
+        )
 
     def start(self) -> None:
         """Let the puller work."""

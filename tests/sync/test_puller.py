@@ -72,7 +72,7 @@ async def test_more_than_is_read_at_a_time(folder: Pulling) -> None:
 
 async def test_few_large_file_infos_are_in_work_at_a_time(tmp_path: Path) -> None:
     infos = [directory(number, sequence=number + 1) for number in range(50)]
-    settings = SyncSettings(file_infos_in_work=5 * len(infos[0].raw))  # a device gets two thirds
+    settings = SyncSettings(file_infos_in_work=5 * infos[0].memory_size)  # a device gets two thirds
     async with running(Pulling(tmp_path, SimulatedBucket(), settings=settings)) as folder:
         folder.hold = True
         folder.announce(A, *infos)
@@ -89,7 +89,7 @@ async def test_few_large_file_infos_are_in_work_at_a_time(tmp_path: Path) -> Non
 
 async def test_a_device_leaves_memory_to_others(tmp_path: Path) -> None:
     infos = [directory(number, sequence=number + 1) for number in range(50)]
-    settings = SyncSettings(file_infos_in_work=5 * len(infos[0].raw))
+    settings = SyncSettings(file_infos_in_work=5 * infos[0].memory_size)
     async with running(Pulling(tmp_path, SimulatedBucket(), settings=settings)) as folder:
         folder.hold = True
         folder.announce(A, *infos)

@@ -52,12 +52,17 @@ class FileInfo:
     @property
     def memory_size(self) -> int:
         """About how many bytes it takes in memory."""
-        return _MEMORY_FACTOR * len(self.raw)
+        return memory_size(len(self.raw))
 
     @property
     def has_data(self) -> bool:
         """Whether it has blocks to keep: a regular file that is neither deleted nor invalid."""
         return self.message.type == pb.FILE and not self.message.deleted and not self.message.invalid
+
+
+def memory_size(serialized_size: int) -> int:
+    """Return about how many bytes a parsed file info takes in memory together with its serialized form."""
+    return _MEMORY_FACTOR * serialized_size
 
 
 def with_sequence(raw: bytes, sequence: int) -> bytes:

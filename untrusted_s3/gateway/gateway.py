@@ -107,6 +107,7 @@ class Gateway:
             blocks=settings.buffer_memory,
             messages=tuning.upkeep.message_memory,
             parsed=tuning.sync.parsed_file_infos,
+            in_work=tuning.sync.file_infos_in_work,
         )
         self.responder = Responder(bucket, self.counters, tuning.sync, tuning.objects)
         self._stopped = False

@@ -7,8 +7,10 @@ import bisect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
+from untrusted_s3.accounts import Share
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store.bucket import Buffer
@@ -143,3 +145,18 @@ class Assembly:
     def _offset(self, number: int) -> int:
         """Return where a block begins; for the number after the last one, the end of the data."""
         return self._offsets[number] if number < len(self._offsets) else self._data_size
+
+
+async def patiently(requested: RequestedRange, memory: Share, patience: float) -> list[Buffer]:
+    """Return the bytes of a range for which `memory` is held.
+
+    The range is given up if its device holds more memory than its part while others wait for some, and the blocks are
+    not there after `patience` seconds. Raises BlockUnavailable, StoreError or PreviousObjectGone.
+    """
+    while waiting := [chunk.data for chunk in requested.chunks if not chunk.data.done()]:
+        done, missing = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_EXCEPTION)
+        for data in done:
+            data.result()
+        if missing and memory.overdrawn:
+            raise BlockUnavailable(f"not here within {patience:.0f} s, and other devices wait for the memory")
+    return await requested.pieces()

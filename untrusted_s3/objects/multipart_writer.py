@@ -17,7 +17,7 @@ import structlog
 from untrusted_s3.accounts import Share
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import PreconditionFailed, StoreError, StoreRefused, UploadLost, WriteStopped
-from untrusted_s3.objects.assembly import Assembly, RequestedRange
+from untrusted_s3.objects.assembly import Assembly, RequestedRange, patiently
 from untrusted_s3.objects.checksums import crc32c_of, crc32c_of_range
 from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.settings import ObjectSettings
@@ -33,7 +33,6 @@ class PartTransfers:
 
     Attributes:
         bucket: The store.
-        memory: The folder's share of the memory for blocks.
         counters: The gateway's counters.
         settings: How objects are written.
         uploads: Bounds how many parts are sent at once; more would not be faster.
@@ -41,9 +40,8 @@ class PartTransfers:
         draining: While set, no part is begun.
     """
 
-    def __init__(self, bucket: Bucket, memory: Share, counters: Counters, settings: ObjectSettings) -> None:
+    def __init__(self, bucket: Bucket, counters: Counters, settings: ObjectSettings) -> None:
         self.bucket = bucket
-        self.memory = memory
         self.counters = counters
         self.settings = settings
         self.uploads = asyncio.Semaphore(settings.concurrent_part_uploads)
@@ -60,7 +58,7 @@ class _Part:
 
 
 class MultipartWriter:
-    """One upload of one object, or the continuation of an unfinished one.
+    """One upload of one object, or the continuation of an unfinished one. `memory` is for its parts.
 
     `superseded` returns whether the content is no longer wanted. If so, an upload that fails is aborted; else it stays
     for the next writer of the same content, in any gateway.
@@ -69,6 +67,7 @@ class MultipartWriter:
     def __init__(
         self,
         transfers: PartTransfers,
+        memory: Share,
         key: str,
         part_size: int,
         assembly: Assembly,
@@ -76,6 +75,7 @@ class MultipartWriter:
         superseded: Callable[[], bool],
     ) -> None:
         self._transfers = transfers
+        self._memory = memory
         self._bucket = transfers.bucket
         self._counters = transfers.counters
         self._key = key
@@ -160,11 +160,11 @@ class MultipartWriter:
                 self._run(self._copy(self._previous, number, start, end))
                 return
         # The memory of a part is granted as a whole, so that every part that began can finish.
-        await self._transfers.memory.acquire(end - start)
+        await self._memory.acquire(end - start)
         try:
             self._check()
         except WriteStopped:
-            self._transfers.memory.release(end - start)
+            self._memory.release(end - start)
             raise
         requested = self._assembly.request(start, end)
         self._run(self._upload(number, requested)).add_done_callback(partial(self._release, requested))
@@ -187,7 +187,7 @@ class MultipartWriter:
         self._counters.part_bytes_copied.inc(end - start)
 
     async def _upload(self, number: int, requested: RequestedRange) -> None:
-        pieces = await requested.pieces()
+        pieces = await patiently(requested, self._memory, self._transfers.settings.patience)
         async with self._transfers.uploads:
             etag = await self._bucket.upload_part(self._key, self._upload_id, number, pieces)
         self._parts[number] = _Part(etag, crc32c_of(pieces))
@@ -204,7 +204,7 @@ class MultipartWriter:
 
     def _release(self, requested: RequestedRange, task: asyncio.Task[None]) -> None:
         # In a callback because a task that is cancelled before its first step does not run at all.
-        self._transfers.memory.release(requested.end - requested.start)
+        self._memory.release(requested.end - requested.start)
         requested.cancel()
 
     async def _crc32c(self, number: int) -> int:

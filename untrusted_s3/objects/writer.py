@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import structlog
 
-from untrusted_s3.accounts import Account
+from untrusted_s3.accounts import Account, Share
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, PreconditionFailed, PreviousObjectGone
 from untrusted_s3.index.entry import Entry, StoredObject
-from untrusted_s3.objects.assembly import Assembly, FetchBlock
+from untrusted_s3.objects.assembly import Assembly, FetchBlock, patiently
 from untrusted_s3.objects.checksums import crc32c_of
 from untrusted_s3.objects.multipart_writer import MultipartWriter, PartTransfers
 from untrusted_s3.objects.naming import object_names
@@ -45,7 +45,7 @@ class ObjectWriter:
         Args:
             bucket: The store.
             keys: The folder's keys.
-            memory: The memory for blocks, over all folders; the owner is the folder.
+            memory: The memory for blocks, over all folders.
             uploads: Bounds how many small objects are sent at once, over all folders.
             counters: The gateway's counters.
             settings: How objects are written.
@@ -53,12 +53,12 @@ class ObjectWriter:
         """
         self._bucket = bucket
         self._keys = keys
-        self._memory = memory.share(keys.base)
+        self._memory = memory
         self._uploads = uploads
         self._counters = counters
         self._settings = settings
         self._grid = grid
-        self._transfers = PartTransfers(bucket, self._memory, counters, settings)
+        self._transfers = PartTransfers(bucket, counters, settings)
 
     def drain(self) -> None:
         """Begin no more parts; the writing of a large object ends with WriteStopped when its running parts have."""
@@ -74,6 +74,8 @@ class ObjectWriter:
         fetch_block: FetchBlock,
         previous: Entry | None = None,
         superseded: Callable[[], bool] = lambda: False,
+        *,
+        owner: Hashable,
     ) -> StoredObject:
         """Write the object of a file and return what the log is to say of it.
 
@@ -83,6 +85,7 @@ class ObjectWriter:
                 unfinished upload, blocks that are the same in the previous object.
             previous: The folder's entry with the same name.
             superseded: Returns whether the content is no longer wanted.
+            owner: Whom the memory of the blocks is counted for: the device that announces the file.
 
         Raises WriteStopped, BlockUnavailable, StoreError or DataError. An unfinished upload then stays for the next
         try.
@@ -90,7 +93,8 @@ class ObjectWriter:
         damage: DataError | None = None
         for name in object_names(file_info):
             try:
-                return await self._write_as(name, file_info, fetch_block, previous, superseded)
+                with self._memory.share(owner) as memory:
+                    return await self._write_as(name, file_info, fetch_block, previous, superseded, memory)
             except DataError as error:
                 # Something else is stored under this key. SeaweedFS, for one, leaves an object of no bytes if the
                 # connection ends between the head and the body of a PUT.
@@ -106,18 +110,19 @@ class ObjectWriter:
         fetch_block: FetchBlock,
         previous: Entry | None,
         superseded: Callable[[], bool],
+        memory: Share,
     ) -> StoredObject:
         key = self._keys.object(file_info.name, name)
         try:
             if not self.is_large(file_info.message.size):
-                stored = await self._put(key, name, file_info, fetch_block)
+                stored = await self._put(key, name, file_info, fetch_block, memory)
             elif await self._bucket.size(key) is None:
                 source = self._previous_object(previous, file_info)
                 try:
-                    stored = await self._write_parts(key, name, file_info, fetch_block, source, superseded)
+                    stored = await self._write_parts(key, name, file_info, fetch_block, source, superseded, memory)
                 except PreviousObjectGone:
                     # What was copied by then is good, and the second try finds it in the upload.
-                    stored = await self._write_parts(key, name, file_info, fetch_block, None, superseded)
+                    stored = await self._write_parts(key, name, file_info, fetch_block, None, superseded, memory)
             else:
                 return await self._adopt(key, name, file_info)
         except PreconditionFailed:
@@ -126,15 +131,18 @@ class ObjectWriter:
         self._counters.objects_written.inc()
         return stored
 
-    async def _put(self, key: str, name: str, file_info: FileInfo, fetch_block: FetchBlock) -> StoredObject:
+    async def _put(
+        self, key: str, name: str, file_info: FileInfo, fetch_block: FetchBlock, memory: Share
+    ) -> StoredObject:
         assembly = Assembly(file_info, fetch_block)
-        await self._memory.acquire(assembly.size)
+        await memory.acquire(assembly.size)
         try:
-            pieces = await assembly.request(0, assembly.size).pieces()
+            requested = assembly.request(0, assembly.size)
+            pieces = await patiently(requested, memory, self._settings.patience)
             async with self._uploads:
                 await self._bucket.put(key, pieces, if_none_match=True)
         finally:
-            self._memory.release(assembly.size)
+            memory.release(assembly.size)
             await assembly.close()
         self._counters.object_bytes_written.inc(assembly.size)
         return StoredObject(name, assembly.size, 0, (crc32c_of(pieces),))
@@ -147,11 +155,13 @@ class ObjectWriter:
         fetch_block: FetchBlock,
         source: PreviousObject | None,
         superseded: Callable[[], bool],
+        memory: Share,
     ) -> StoredObject:
         size = self._part_size(file_info)
         assembly = Assembly(file_info, fetch_block, source, self._settings.coalesced_get_size)
         try:
-            checksums = await MultipartWriter(self._transfers, key, size, assembly, source, superseded).run()
+            writer = MultipartWriter(self._transfers, memory, key, size, assembly, source, superseded)
+            checksums = await writer.run()
         finally:
             await assembly.close()
         return StoredObject(name, assembly.size, size, checksums)

@@ -87,6 +87,7 @@ class Folder:
             self._writer.add,
             counters,
             settings.sync,
+            memory,
         )
         self._index_in = IndexIn(record.folder_id, self._state, self._pending, settings.sync)
 
@@ -108,6 +109,7 @@ class Folder:
 
     def close(self) -> None:
         """Close the local files."""
+        self._puller.close()
         self._state.close()
         self._pending.close()
 
@@ -123,6 +125,7 @@ class Folder:
 
     def discard(self) -> None:
         """Delete the local files. They stay open, since sessions may still use the folder."""
+        self._puller.close()
         remove_database(self._state.path)
         remove_database(self._pending.path)
 

@@ -16,23 +16,29 @@ class SyncMemory:
         parsed: Parsed file infos: those that wait to be pulled, and, owned by the state's file, those of entries that
             were looked up lately.
         requested: Blocks that were requested of peers and are not here yet.
-        blocks_in: Blocks and parts on their way to the store. Owned by folders.
+        in_work: Parsed file infos of entries that are being pulled or wait for the log.
+        large_in_work: Those of files that are written in parts.
+        blocks_in: Blocks and parts on their way to the store.
         blocks_out: Blocks on their way to peers. A device that waits for no other block may always get one.
     """
 
     messages: Account
     parsed: Account
     requested: Account
+    in_work: Account
+    large_in_work: Account
     blocks_in: Account
     blocks_out: Account
 
     @classmethod
-    def of(cls, *, blocks: int, messages: int, parsed: int) -> SyncMemory:
+    def of(cls, *, blocks: int, messages: int, parsed: int, in_work: int) -> SyncMemory:
         """Make accounts of these capacities, in bytes. Of `blocks`, half is for each direction."""
         return cls(
             messages=Account(messages),
             parsed=Account(parsed),
             requested=Account(blocks // 2, guarantee=True),
+            in_work=Account(in_work, guarantee=True),
+            large_in_work=Account(in_work, guarantee=True),
             blocks_in=Account(blocks // 2),
             blocks_out=Account(blocks // 2, guarantee=True),
         )

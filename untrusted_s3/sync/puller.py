@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
-from untrusted_s3.accounts import Account, Share
+from untrusted_s3.accounts import Share
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.bep.file_info import FileInfo, memory_size
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import (
@@ -35,6 +36,8 @@ from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.supervisor import TaskSet
 from untrusted_s3.sync.failures import Failure, Failures
+from untrusted_s3.sync.memory import SyncMemory
+from untrusted_s3.sync.pull_slots import DeviceSlots, PullSlots
 from untrusted_s3.sync.sources import Source, Sources
 
 _logger = structlog.get_logger()
@@ -42,6 +45,15 @@ _SCAN_BATCH = 200
 # Before all entries: sequence number and name hash.
 _START = (-(2**63), b"")
 _LOGGED_NAME_LENGTH = 40
+
+
+@dataclass(slots=True)
+class _InWork:
+    """An entry in work: the slots of its device, and the memory that its file info holds."""
+
+    slots: DeviceSlots
+    memory: Share
+    size: int = 0
 
 
 class Puller:
@@ -61,6 +73,7 @@ class Puller:
         commit: Callable[[Pending, Entry], None],
         counters: Counters,
         settings: SyncSettings,
+        memory: SyncMemory,
     ) -> None:
         """Make a puller that hands each finished entry to `commit`, for the log."""
         self.sources = Sources(folder_id, pending)
@@ -72,18 +85,13 @@ class Puller:
         self._commit = commit
         self._counters = counters
         self._settings = settings
-        # File infos in work are in memory, counted for the announcing device.
-        self._memory = Account(settings.file_infos_in_work)
-        self._shares: dict[DeviceID, Share] = {}
-        # By name hash, the announcing device's share and the bytes held of it.
-        self._in_work: dict[bytes, tuple[Share, int]] = {}
+        self._slots = PullSlots(settings, memory.in_work, memory.large_in_work)
+        self._in_work: dict[bytes, _InWork] = {}  # by name hash
         self._failures = Failures(settings)
         # By name hash, the versions that failed because of the store. They wait for the next try of the store.
         self._store_failed: dict[bytes, bytes] = {}
         self._pulls = TaskSet()
-        self._large: deque[Pending] = deque()
-        self._active_small = 0
-        self._active_large = 0
+        self._memory_waits = TaskSet()
         # By source: entries read from the pending index, and how far it has been read.
         self._queues: dict[DeviceID, deque[Pending]] = {}
         self._scanned: dict[DeviceID, tuple[int, bytes]] = {}
@@ -109,7 +117,7 @@ class Puller:
     @property
     def memory_in_work(self) -> int:
         """The bytes of their file infos."""
-        return self._memory.used
+        return self._slots.memory_used
 
     @property
     def failing(self) -> tuple[int, Failure | None]:
@@ -167,6 +175,10 @@ class Puller:
         self._writer.drain()
         await self._pulls.join(self._settings.drain_timeout)
 
+    def close(self) -> None:
+        """Leave the accounts. Nothing must be under way, and the puller must not be used after that."""
+        self._slots.close()
+
     async def run(self) -> None:
         """Pull until cancelled, then cancel the pulls under way."""
         self.rescan()
@@ -177,6 +189,7 @@ class Puller:
                 self._start_some()
                 await asyncio.sleep(0)
         finally:
+            await self._memory_waits.cancel()
             await self._pulls.cancel()
             for timer in (self._retry, self._store_retry):
                 if timer is not None:
@@ -190,8 +203,10 @@ class Puller:
         """Take some of each source's pending entries into work. Wake up again where there may be more at once."""
         if self._draining:
             return
-        while self._large and self._active_large < self._settings.concurrent_large_files and not self._store_in_trouble:
-            self._start_large(self._large.popleft())
+        for slots in self._slots:
+            while slots.waiting and slots.large.fits(1) and not self._store_in_trouble:
+                entry = slots.waiting.popleft()
+                self._start(entry, slots.large, self._pull_large(entry, self._in_work[entry.name_hash]))
         for device_id in list(self.sources.connected):
             if self._start_some_of(device_id):
                 self._wake.set()
@@ -212,30 +227,44 @@ class Puller:
             queue.extend(self._pending.after(device_id, sequence, _SCAN_BATCH, key))
             if queue:
                 self._scanned[device_id] = queue[-1].sequence, queue[-1].name_hash
-        share = self._share(device_id)
+        slots = self._slots.of(device_id)
         handled = []
         taken = 0
-        while queue and self._has_room and share.fits(queue[0].file_info_size):
+        while queue and self._has_room(slots):
+            if not self._is_large(queue[0]) and not slots.memory.fits(memory_size(queue[0].file_info_size)):
+                self._await_memory(slots, memory_size(queue[0].file_info_size))
+                break
             entry = queue.popleft()
             taken += 1
             if not self._is_wanted(entry):
                 self._failures.drop(entry.name_hash)
                 handled.append(entry)
             elif not self._has_to_wait(entry):
-                self._take(entry)
+                self._take(entry, slots)
         if handled:
             self._pending.remove(handled)
-        return taken > 0 and self._has_room
+        return taken > 0 and self._has_room(slots)
 
-    @property
-    def _has_room(self) -> bool:
-        settings = self._settings
-        return (
-            not self._store_in_trouble
-            and self._active_small < settings.concurrent_small_files
-            and len(self._large) < settings.queued_large_files
-            and len(self._in_work) < settings.entries_in_work
-        )
+    def _has_room(self, slots: DeviceSlots) -> bool:
+        return not self._store_in_trouble and slots.has_room
+
+    def _is_large(self, entry: Pending) -> bool:
+        return entry.has_data and self._writer.is_large(entry.size)
+
+    def _await_memory(self, slots: DeviceSlots, size: int) -> None:
+        """Wake up when there is memory for a file info of this size."""
+
+        async def wait() -> None:
+            try:
+                await slots.memory.acquire(size)
+                slots.memory.release(size)
+            finally:
+                slots.memory_awaited = False
+                self._wake.set()
+
+        if not slots.memory_awaited:
+            slots.memory_awaited = True
+            self._memory_waits.start(wait())
 
     def _is_wanted(self, entry: Pending) -> bool:
         """Return whether the entry is newer than what the folder has."""
@@ -249,61 +278,55 @@ class Puller:
             return True
         return len(self.sources.connected) > 1 and self._is_outdated(entry)
 
-    def _take(self, entry: Pending) -> None:
-        if entry.has_data and self._writer.is_large(entry.size):
-            self._enter(entry)
-            self._large.append(entry)
+    def _take(self, entry: Pending, slots: DeviceSlots) -> None:
+        if self._is_large(entry):
+            slots.entries.charge(1)
+            self._in_work[entry.name_hash] = _InWork(slots, slots.large_memory)
+            slots.waiting.append(entry)
             self._wake.set()
             return
         file_info = self._pending.file_info(entry)
         if file_info is None:
             return  # announced again since the queue was read; the new entry comes later
-        self._enter(entry)
+        size = memory_size(entry.file_info_size)
+        slots.entries.charge(1)
+        slots.memory.charge(size)
+        self._in_work[entry.name_hash] = _InWork(slots, slots.memory, size)
         if entry.has_data:
-            self._start(entry, file_info, large=False)
+            self._start(entry, slots.small, self._pull(entry, file_info))
         else:
             self._commit(entry, Entry(file_info, None))
 
-    def _start_large(self, entry: Pending) -> None:
-        file_info = self._pending.file_info(entry)
+    def _leave(self, key: bytes) -> None:
+        work = self._in_work.pop(key, None)
+        if work is not None:
+            work.slots.entries.release(1)
+            work.memory.release(work.size)
+
+    def _start(self, entry: Pending, slot: Share, pull: Coroutine[None, None, None]) -> None:
+        slot.charge(1)
+        self._pulls.start(pull, partial(self._ended, entry.name_hash, slot))
+
+    def _ended(self, key: bytes, slot: Share, task: asyncio.Task[None]) -> None:
+        slot.release(1)
+        if task.cancelled():
+            self._leave(key)
+        self._wake.set()
+
+    async def _pull_large(self, entry: Pending, work: _InWork) -> None:
+        size = memory_size(entry.file_info_size)
+        await work.memory.acquire(size)
+        work.size = size
+        try:
+            file_info = self._pending.file_info(entry)
+        except StateDamaged:
+            self._leave(entry.name_hash)  # the folder is opened again
+            return
         if file_info is None:
             self._leave(entry.name_hash)
             self.rescan()
             return
-        self._start(entry, file_info, large=True)
-
-    def _share(self, device_id: DeviceID) -> Share:
-        share = self._shares.get(device_id)
-        if share is None:
-            share = self._shares[device_id] = self._memory.share(device_id)
-        return share
-
-    def _enter(self, entry: Pending) -> None:
-        share = self._share(entry.device_id)
-        share.charge(entry.file_info_size)
-        self._in_work[entry.name_hash] = share, entry.file_info_size
-
-    def _leave(self, key: bytes) -> None:
-        found = self._in_work.pop(key, None)
-        if found is not None:
-            share, size = found
-            share.release(size)
-
-    def _start(self, entry: Pending, file_info: FileInfo, *, large: bool) -> None:
-        if large:
-            self._active_large += 1
-        else:
-            self._active_small += 1
-        self._pulls.start(self._pull(entry, file_info), partial(self._ended, entry.name_hash, large))
-
-    def _ended(self, key: bytes, large: bool, task: asyncio.Task[None]) -> None:
-        if large:
-            self._active_large -= 1
-        else:
-            self._active_small -= 1
-        if task.cancelled():
-            self._leave(key)
-        self._wake.set()
+        await self._pull(entry, file_info)
 
     async def _pull(self, entry: Pending, file_info: FileInfo) -> None:
         try:
@@ -313,7 +336,8 @@ class Puller:
                 stored = current.stored
             else:
                 fetch = self.sources.fetcher(entry, file_info.name)
-                stored = await self._writer.write(file_info, fetch, current, partial(self._is_superseded, entry))
+                superseded = partial(self._is_superseded, entry)
+                stored = await self._writer.write(file_info, fetch, current, superseded, owner=entry.device_id)
             self._succeeded()
             self._commit(entry, Entry(file_info, stored))
         except WriteStopped:
