@@ -283,17 +283,20 @@ async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str, checkpoint_b
         assert sorted(pb.FileInfo.FromString(found.file_info).deleted for found in without) == [False, False, True]
 
 
-def test_a_reader_of_the_page_and_stored_samples(tmp_path: Path) -> None:
-    objects = sample_bucket("v1").objects
+@pytest.mark.parametrize(
+    ("version", "blocks", "count"), [("v1", [1, 2, 1], 7), ("v2", [1, 1, 1], 8)], ids=["version 1", "version 2"]
+)
+def test_a_reader_of_the_page_and_stored_samples(version: str, blocks: list[int], count: int, tmp_path: Path) -> None:
+    objects = sample_bucket(version).objects
     read = {}
     for use_checkpoints in (True, False):
         reader = Reader(objects, "samples")
         reader.read(tmp_path / "scratch.sqlite", use_checkpoints=use_checkpoints)
         read[use_checkpoints] = reader.files
         present = [name for name, found in reader.files.items() if 0 < found.object_size < 8 * MIB]
-        assert [len(reader.encrypted_blocks(name)) for name in sorted(present)] == [1, 2, 1]
+        assert [len(reader.encrypted_blocks(name)) for name in sorted(present)] == blocks
     assert read[True] == read[False]
-    assert len(read[True]) == 7
+    assert len(read[True]) == count
 
 
 def decrypted(folder: StoredFolder, path: str, blocks: list[bytes], data: bytes) -> bytes:

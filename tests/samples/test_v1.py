@@ -8,10 +8,32 @@ from pathlib import Path
 import pytest
 
 from tests.samples.bucket import sample_bucket
+from tests.samples.values import (
+    DIGEST_OF_TWO_BLOCKS,
+    EMPTY,
+    FIRST_SMALL,
+    GATEWAY,
+    GONE,
+    IDENTITY,
+    KEYS,
+    LARGE,
+    LINK,
+    OTHER_PEER,
+    PASSWORD,
+    PEER,
+    SECOND_SMALL,
+    SMALL,
+    STORE_ID,
+    STORED_EMPTY,
+    STORED_GONE,
+    STORED_LARGE,
+    STORED_TWO_BLOCKS,
+    SUB,
+    TWO_BLOCKS,
+)
 from tests.store.memory_bucket import MemoryBucket
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
-from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import BlockDamaged, WrongPassphrase
 from untrusted_s3.identity import sealed
 from untrusted_s3.index.checkpoint import read_checkpoint
@@ -23,7 +45,7 @@ from untrusted_s3.index.state import FolderState, FolderTotals
 from untrusted_s3.objects.checksums import crc32c_of
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import check_trailer
-from untrusted_s3.store.layout import FolderKeys, identity_key, node_key, peer_key
+from untrusted_s3.store.layout import identity_key, node_key, peer_key
 from untrusted_s3.store.records import (
     FolderRecord,
     NodeRecord,
@@ -36,30 +58,6 @@ from untrusted_s3.store.records import (
 from untrusted_s3.vault.entry import Entry, Kind
 from untrusted_s3.vault.folder import open_folder
 from untrusted_s3.vault.reading import BlockReader
-
-KEYS = FolderKeys.of("samples")
-GATEWAY = DeviceID.parse("FTCRELJ-BMJUMG2-G7TEPJM-QIFOXPU-EYFYA2C-7I2URWV-WIT62RW-DK7KJAM")
-PEER = DeviceID.parse("ARTIGAY-MOA4S6X-JWH45ZX-XSXOZBR-3CUY66J-ZFCE5D2-BO2N63E-FFOWYAE")
-OTHER_PEER = DeviceID.parse("XNVH2CV-FFOQJN7-IOBQ4Q4-3F4JYEO-RB5PCOD-LALJ7D2-Z6RDPP2-LBCBRAN")
-IDENTITY = DeviceID.parse("GDERLRN-B547XUY-2X6FH5V-Y6GNU7I-YGHMJEJ-JWNCLSX-X2E5UPR-XIXTHAL")
-STORE_ID = "0123456789abcdef0123456789abcdef"
-PASSWORD = "the password of the samples"
-DIGEST_OF_TWO_BLOCKS = "6a866a33947464a9f81406d09d9c6db14a9a0a40ab43e22bce95846acf5ca7c2"
-
-SUB = "G.syncthing-enc/G1/0PTBQAK3K9V1MFJ9GJMT3NLGBU1O"
-SMALL = "L.syncthing-enc/38/PP80T5NRAT4CF2SISI061SC0PUR954STFGAGC5CVCFJG"
-EMPTY = "4.syncthing-enc/SN/2IBTQMF739D8DQAI65HGIVSPSS3L0GI7UGPSV"
-LARGE = "9.syncthing-enc/UT/HAN30VO1MEQHBARGD77MVHPCFQN0VR0"
-LINK = "9.syncthing-enc/R2/1QERKCED8PAGO5CIHQ6DRDO0R4MP6"
-GONE = "3.syncthing-enc/U4/O6RB6UOMTN1Q2QP9RUE43RJL1HDPM"
-TWO_BLOCKS = "7.syncthing-enc/I0/FCPTQUISCKUDLPM1CN6M1THJSRRA7H2TP8KDGIOAVSDSE"
-
-FIRST_SMALL = StoredObject("4c28a8300d3039e4ea766b84363c59c9", 1342, 0, (3690054300,))
-SECOND_SMALL = StoredObject("c4ada058d38c4e16fa486874fe74884e", 1348, 0, (2959608432,))
-STORED_EMPTY = StoredObject("b5d45db02b1956d0e6350ca97dab390e-1", 1327, 0, (695624166,))  # the second name
-STORED_LARGE = StoredObject("9b0f06515f73c636ea9c1f9647527889", 9447968, 8388608, (4024017679, 1509979441))
-STORED_GONE = StoredObject("f40245fe86e396fc3d0e77053ece66a4", 1318, 0, (259229202,))
-STORED_TWO_BLOCKS = StoredObject("1e8a733aaf4d6cadbbbebd7a3155aa26", 200473, 0, (2566393524,))
 
 
 @pytest.fixture

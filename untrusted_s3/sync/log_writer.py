@@ -8,6 +8,7 @@ import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -77,7 +78,12 @@ class LogWriter:
         return bool(self._ready) or self._appending
 
     def add(self, pending: Pending, entry: Entry) -> None:
-        """Take a finished entry for the log, and the pending one that it was made from."""
+        """Take a finished entry for the log, and the pending one that it was made from.
+
+        The announcing device is the source of an entry that names none.
+        """
+        if entry.source is None:
+            entry = replace(entry, source=pending.device_id)
         self._ready.append((pending, entry))
         self._wanted.set()
 

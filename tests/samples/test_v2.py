@@ -1,0 +1,154 @@
+"""Every later program reads a bucket of format version 2, which was one of version 1 before, to the same values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.samples.bucket import sample_bucket
+from tests.samples.values import (
+    EMPTY,
+    FIRST_SMALL,
+    GATEWAY,
+    GONE,
+    KEYS,
+    LARGE,
+    LINK,
+    OTHER_PEER,
+    PASSWORD,
+    PEER,
+    SECOND_SMALL,
+    SMALL,
+    STORE_ID,
+    STORED_TWO_BLOCKS,
+    SUB,
+    TWO_BLOCKS,
+)
+from tests.store.memory_bucket import MemoryBucket
+from untrusted_s3.bep.cluster_config import IndexState
+from untrusted_s3.index.checkpoint import read_checkpoint
+from untrusted_s3.index.entry import PeerCursor, Removal, Renewal, StoredObject
+from untrusted_s3.index.history import load_as_of, load_newest
+from untrusted_s3.index.log_check import check_log
+from untrusted_s3.index.segment import Segment, decode_segment
+from untrusted_s3.index.state import FolderState, FolderTotals
+from untrusted_s3.store.layout import name_key, peer_key
+from untrusted_s3.store.records import PeerRecord, StoreRecord, open_store, read_record
+from untrusted_s3.vault.entry import Entry
+from untrusted_s3.vault.folder import open_folder
+from untrusted_s3.vault.reading import BlockReader
+
+NEW = "S.syncthing-enc/4F/GNVSF3INUVDQNF7NFO082O5RUDS8"
+BAD = "3.syncthing-enc/M4/GOLJHMR8G6L3U08J5J8KV37BUO1O"
+OTHER_LINK = "I.syncthing-enc/EN/RC9IP3CTS0L0I2QL7LII0IQGAI73GV9RAV69DHMVJN0ET"
+STORED_NEW = StoredObject("102cb3858929d698f2dc8bf4b6693656", 1316, 0, (4150591575,))
+STORED_EMPTY = StoredObject("b5d45db02b1956d0e6350ca97dab390e", 1327, 0, (3399465655,))
+INDEX_ID = 0x0123456789ABCDEF
+
+
+@pytest.fixture
+def bucket() -> MemoryBucket:
+    return sample_bucket("v2")
+
+
+def segment(bucket: MemoryBucket, position: int) -> Segment:
+    return decode_segment(bucket.objects[KEYS.segment(position)], KEYS.segment(position))
+
+
+async def test_records(bucket: MemoryBucket) -> None:
+    before = dict(bucket.objects)
+    assert await open_store(bucket, upgrade=True) == StoreRecord(STORE_ID, 2)
+    peer = await read_record(bucket, peer_key(OTHER_PEER), PeerRecord.from_json)
+    assert peer == PeerRecord(OTHER_PEER, "read only", (), (), read_only=True, folders=("samples",))
+    assert bucket.objects == before
+
+
+def test_segments(bucket: MemoryBucket) -> None:
+    magics = [bucket.objects[KEYS.segment(position)][:8] for position in range(1, 7)]
+    assert magics == [b"US3SEG\x00\x01"] * 3 + [b"US3SEG\x00\x02"] * 3
+    fourth, fifth, sixth = (segment(bucket, position) for position in (4, 5, 6))
+    assert {fourth.writer, fifth.writer, sixth.writer} == {GATEWAY}
+    assert [found.time_ms for found in (fourth, fifth, sixth)] == [
+        1_700_000_200_000,
+        1_700_000_300_000,
+        1_700_000_400_000,
+    ]
+    assert [found.first_sequence for found in (fourth, fifth, sixth)] == [10, 13, 14]
+    assert [(entry.file_info.name, entry.stored, entry.source) for entry in fourth.entries] == [
+        (NEW, STORED_NEW, PEER),
+        (BAD, None, OTHER_PEER),
+        (OTHER_LINK, None, None),
+    ]
+    assert fourth.renewal is None
+    removals = (Removal(name_key(TWO_BLOCKS), STORED_TWO_BLOCKS.object_name), Removal(name_key(BAD)))
+    assert fifth.renewal == Renewal(INDEX_ID, removals)
+    assert [(entry.file_info.name, entry.stored, entry.source) for entry in fifth.entries] == [
+        (SMALL, FIRST_SMALL, PEER)
+    ]
+    assert sixth.cursors == (PeerCursor(OTHER_PEER, 9, 3),)
+
+
+async def test_checkpoint(bucket: MemoryBucket, tmp_path: Path) -> None:
+    state = FolderState(tmp_path / "state.sqlite")
+    try:
+        await read_checkpoint(bucket, KEYS, 5, state)
+        assert (state.position, state.sequence, state.time_ms) == (5, 13, 1_700_000_300_000)
+        assert state.append_id == int.from_bytes(segment(bucket, 5).append_id[:8], "big") >> 1
+        assert state.index_id == INDEX_ID
+        assert state.totals == FolderTotals(files=4, directories=3, deleted=1, bytes=9_443_256)
+        found = {name: entry for name in (SUB, SMALL, LARGE, NEW) if (entry := state.entry(name))}
+        assert {name: entry.source for name, entry in found.items()} == {SUB: None, SMALL: PEER, LARGE: None, NEW: PEER}
+        assert (found[SMALL].stored, found[NEW].stored) == (FIRST_SMALL, STORED_NEW)
+        assert state.entry(TWO_BLOCKS) is state.entry(BAD) is None
+        (missing,) = state.missing()
+        assert (missing.name_hash, missing.name) == (name_key(TWO_BLOCKS), TWO_BLOCKS)
+        assert missing.object_name == STORED_TWO_BLOCKS.object_name
+        assert missing.version.counters[0].value == 8
+        assert state.condemned(name_key(TWO_BLOCKS)) == {STORED_TWO_BLOCKS.object_name}
+        assert state.cursor(PEER) == state.cursor(OTHER_PEER) == IndexState()
+    finally:
+        state.close()
+
+
+async def test_the_log_is_sound_and_leads_to_the_newest_state(bucket: MemoryBucket, tmp_path: Path) -> None:
+    assert [problem async for problem in check_log(bucket, KEYS)] == []
+    del bucket.objects[KEYS.checkpoint(5)]
+    state = FolderState(tmp_path / "state.sqlite")
+    try:
+        await load_newest(bucket, KEYS, state)
+        assert (state.position, state.sequence, state.index_id) == (6, 14, INDEX_ID)
+        names = [found.file_info.name for found in map(state.entry_at, dict(state.file_infos_after(0, -1)))]
+        assert names == [SUB, LARGE, LINK, GONE, NEW, OTHER_LINK, SMALL, EMPTY]
+        entry = state.entry(EMPTY)
+        assert entry is not None and (entry.stored, entry.source) == (STORED_EMPTY, OTHER_PEER)
+        assert state.missing_count == 1
+    finally:
+        state.close()
+
+
+async def test_before_the_renewal(bucket: MemoryBucket, tmp_path: Path) -> None:
+    state = FolderState(tmp_path / "state.sqlite")
+    try:
+        await load_as_of(bucket, KEYS, state, 1_700_000_299_999)
+        assert (state.position, state.index_id, state.missing_count) == (4, 0, 0)
+        small, two_blocks = state.entry(SMALL), state.entry(TWO_BLOCKS)
+        assert small is not None and small.stored == SECOND_SMALL
+        assert two_blocks is not None and two_blocks.stored == STORED_TWO_BLOCKS
+        assert state.cursor(PEER) == IndexState(0x1122334455667788, 50)
+    finally:
+        state.close()
+
+
+async def test_the_key_holder_reads_it(bucket: MemoryBucket) -> None:
+    async with open_folder(bucket, "samples", PASSWORD) as folder, BlockReader(folder) as reader:
+        entries = {entry.path: entry for entry in folder.entries() if isinstance(entry, Entry)}
+        assert sorted(entries) == ["large", "link", "new", "sub", "sub/empty", "sub/small.txt", "unknown source"]
+        assert await reader.read(entries["new"]) == b"Something new.\n"
+        assert await reader.read(entries["sub/small.txt"]) == b"The content of a small file.\n"
+        assert await reader.read(entries["sub/empty"]) == b""
+    then = datetime.fromtimestamp(1_700_000_299, UTC)
+    async with open_folder(bucket, "samples", PASSWORD, as_of=then) as folder, BlockReader(folder) as reader:
+        entries = {entry.path: entry for entry in folder.entries() if isinstance(entry, Entry)}
+        assert await reader.read(entries["sub/small.txt"]) == b"Another content.\n"
