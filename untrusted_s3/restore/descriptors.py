@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from untrusted_s3.errors import DiskFull, NotRestored, PathTaken
 
 # What file systems without hard links answer: vfat, exfat, some network ones.
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_TEMPORARY = re.compile(r"\.untrusted-s3-[0-9a-f]{16}\.tmp")
 
 
 def path_components(path: str) -> list[bytes]:
@@ -69,6 +71,11 @@ def make_below(directory: int, name: bytes, mode: int) -> int:
 def temporary_name() -> bytes:
     """Return a name for a file or symlink that is not finished."""
     return b".untrusted-s3-%s.tmp" % secrets.token_hex(8).encode()
+
+
+def is_temporary(path: str) -> bool:
+    """Whether the last name of a path is one of `temporary_name`."""
+    return _TEMPORARY.fullmatch(path.rpartition("/")[2]) is not None
 
 
 def put_in_place(directory: int, temporary: bytes, name: bytes, *, overwrite: bool) -> None:

@@ -6,6 +6,7 @@ written or changed outside of it.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -79,6 +80,46 @@ class Target:
         """Return where the symlink at `path` points."""
         with refusals(), self._parent(path) as (directory, name):
             return os.readlink(name, dir_fd=directory)
+
+    def read(self, path: str, size: int, offset: int = 0) -> bytes | None:
+        """Return at most `size` bytes of a regular file from `offset`, or None if nothing is there."""
+        with refusals():
+            try:
+                with self._parent(path) as (directory, name):
+                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                    descriptor = os.open(name, flags, dir_fd=directory)
+            except FileNotFoundError:
+                return None
+            try:
+                return os.pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
+
+    def is_empty(self) -> bool:
+        """Return whether nothing is in the directory."""
+        with refusals(), os.scandir(self._root) as found:
+            return next(found, None) is None
+
+    def walk_up(self) -> Iterator[tuple[str, bool]]:
+        """Yield all paths, each with whether it is a directory; a directory comes after what is in it."""
+        for parent, directories, files, _ in os.fwalk(".", topdown=False, dir_fd=self._root):
+            prefix = "" if parent == "." else parent.removeprefix("./") + "/"
+            yield from ((prefix + name, False) for name in files)
+            yield from ((prefix + name, True) for name in directories)
+
+    def remove_file(self, path: str) -> None:
+        """Remove what is no directory, if it is there."""
+        with refusals(), self._parent(path) as (directory, name):
+            remove(directory, name)
+
+    def remove_empty_directory(self, path: str) -> None:
+        """Remove a directory; one with something in it stays."""
+        with refusals(), self._parent(path) as (directory, name):
+            try:
+                os.rmdir(name, dir_fd=directory)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
 
     def make_directory(self, path: str, mode: int = 0o777) -> None:
         """Make a directory with these permissions (less the umask), and those above it if they are missing.
