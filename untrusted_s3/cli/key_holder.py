@@ -120,17 +120,24 @@ def read_password(folder_id: str | None, file: Path | None) -> str:
 async def opened_folder(bucket: Bucket, options: KeyHolderOptions) -> AsyncIterator[Folder]:
     """Open the folder for as long as the context lasts. Raises WrongPassword, UsageError, DataError or StoreError."""
     # Imported here, because a gateway's process must load nothing that can decrypt.
-    from untrusted_s3.vault.folder import name_folders, open_folder
+    from untrusted_s3.vault.folder import open_folder
 
-    folder_id = options.folder_id
-    if folder_id is None:
-        folders = await read_folders(bucket)
-        if len(folders) != 1:
-            hint = ": name it with --folder" if folders else ""
-            raise UsageError(f"which folder? The store has {name_folders(folders)}{hint}")
-        folder_id = folders[0].folder_id
+    folder_id = await chosen_folder(bucket, options.folder_id)
     async with open_folder(bucket, folder_id, options.password, as_of=options.as_of) as folder:
         yield folder
+
+
+async def chosen_folder(bucket: Bucket, folder_id: str | None) -> str:
+    """Return the ID that was given, or the one of the store's only folder. Raises UsageError or StoreError."""
+    from untrusted_s3.vault.folder import name_folders
+
+    if folder_id is not None:
+        return folder_id
+    folders = await read_folders(bucket)
+    if len(folders) != 1:
+        hint = ": name it with --folder" if folders else ""
+        raise UsageError(f"which folder? The store has {name_folders(folders)}{hint}")
+    return folders[0].folder_id
 
 
 def noting_deletions(

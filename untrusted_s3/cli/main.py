@@ -36,7 +36,7 @@ _COMMANDS = {
     "cat": _command("cat", "cat", "Write a file of a folder to standard output."),
     "compat": _command("compat", "compat", "Test a Syncthing program together with this one."),
     "doctor": _command("doctor", "doctor", "Check whether the store does what a gateway needs."),
-    "folders": _command("folders", "folders", "List, remove and take back the folders in the store."),
+    "folders": _command("folders", "folders", "List, export, remove and take back the folders in the store."),
     "id": _command("id", "device_id", "Print this gateway's device ID."),
     "ls": _command("ls", "ls", "List a folder, straight from the store."),
     "peers": _command("peers", "peers", "List, accept and remove devices."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -336,7 +336,7 @@ class FolderState:
             "SELECT sequence, file_info FROM files WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, limit)
         )
 
-    def named_file_infos(self) -> Iterator[tuple[int, bytes, bytes]]:
+    def named_file_infos(self) -> Generator[tuple[int, bytes, bytes]]:
         """Yield the sequence number, the hash of the name and the serialized file info of all entries, in order.
 
         In a state that somebody else made, the hash may be that of another name.

@@ -1,8 +1,8 @@
 """Writes a folder to a directory as a native untrusted device has it: encrypted, without the password.
 
 A receive-encrypted folder of Syncthing keeps each file under its encrypted name, with the blocks as received and the
-encrypted file info behind them (v2.1.3 lib/model/sharedpullerstate.go, writeEncryptionTrailer); directories and symlinks
-are empty directories; and the token of the password in a file (lib/model/util.go, writeEncryptionToken).
+encrypted file info behind them (v2.1.3 lib/model/sharedpullerstate.go, writeEncryptionTrailer). Directories and
+symlinks are empty directories. The token of the password is in a file (lib/model/util.go, writeEncryptionToken).
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from untrusted_s3.errors import DataError, DiskFull, NoSuchKey, NotRestored, RequestRefused, StoreUnreachable, UsageError
+from untrusted_s3.errors import (
+    DataError,
+    DiskFull,
+    NoSuchKey,
+    NotRestored,
+    RequestRefused,
+    StoreUnreachable,
+    UsageError,
+)
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.checksums import PartChecksums
@@ -102,8 +110,8 @@ class EncryptedCopy:
         store fails or refuses everything.
         """
         self._claim()
-        sequences = (sequence for sequence, _, _ in self._state.named_file_infos())
-        await for_each(sequences, self._export, self._settings.concurrent_files)
+        with contextlib.closing(self._state.named_file_infos()) as rows:
+            await for_each((row[0] for row in rows), self._export, self._settings.concurrent_files)
         if not self._disk_full:
             await in_thread_to_the_end(self._remove_others)
         return self.report
@@ -254,4 +262,3 @@ class EncryptedCopy:
 def _metadata(entry: Entry) -> Metadata:
     message = entry.file_info.message
     return Metadata(_MODE, message.modified_s * 10**9 + message.modified_ns)
-

@@ -1,4 +1,4 @@
-"""`untrusted-s3 folders`: list and remove the folders in the store, and take them back after an attack."""
+"""`untrusted-s3 folders`: list, export and remove the folders in the store, and take them back after an attack."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import click
 import uvloop
 
+from untrusted_s3.cli.commands.folders_export import export
 from untrusted_s3.cli.commands.folders_retract import retract
 from untrusted_s3.cli.commands.folders_rewind import rewind
 from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
@@ -20,9 +21,10 @@ from untrusted_s3.store.layout import FolderKeys
 
 @click.group()
 def folders() -> None:
-    """List, remove and take back the folders in the store."""
+    """List, export, remove and take back the folders in the store."""
 
 
+folders.add_command(export)
 folders.add_command(retract)
 folders.add_command(rewind)
 

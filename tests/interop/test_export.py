@@ -1,0 +1,85 @@
+"""A folder is exported as README.md says, and decrypted by Syncthing's own program."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.interop.sharing import PASSWORD, regular_files, rescan, share_folder
+from tests.peers.debian import SYNCTHING_VERSIONS
+from tests.peers.gateway import Gateway
+from tests.peers.syncthing import Syncthing
+from tests.peers.trees import random_file
+
+pytestmark = pytest.mark.interop
+
+_REPOSITORY = Path(__file__).parents[2]
+FOLDER = "edited often"
+
+
+def _commands_of_the_readme() -> list[list[str]]:
+    """Return the words of the two commands."""
+    text = (_REPOSITORY / "README.md").read_text()
+    (block,) = [block for block in text.split("```") if "folders export" in block and block.startswith("sh\n")]
+    return [shlex.split(line) for line in block.splitlines()[1:]]
+
+
+def _run_the_readme(gateway: Gateway, syncthing: Path, directory: Path) -> Path:
+    """Run the commands with real values in place of those that are examples; return the restored folder."""
+    assert gateway.store is not None
+    values = {
+        "s3://my-bucket/syncthing": f"s3://{gateway.store.bucket}/{gateway.prefix}",
+        "FOLDER-ID": FOLDER,
+        "PASSWORD": PASSWORD,
+    }
+    programs = {"untrusted-s3": [sys.executable, "-m", "untrusted_s3"], "syncthing": [str(syncthing)]}
+    (directory / "restored").mkdir()
+    for program, *words in _commands_of_the_readme():
+        done = subprocess.run(
+            [*programs[program], *(values.get(word, word) for word in words)],
+            cwd=directory,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(_REPOSITORY),
+                "HOME": str(directory),
+                "AWS_ACCESS_KEY_ID": gateway.store.access_key,
+                "AWS_SECRET_ACCESS_KEY": gateway.store.secret_key,
+                "UNTRUSTED_S3_ENDPOINT_URL": gateway.store.endpoint_url,
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return directory / "restored"
+
+
+@pytest.mark.parametrize("syncthing_version", SYNCTHING_VERSIONS[-1:], indirect=True)
+def test_the_way_out_gives_the_present_state(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
+    original = tmp_path / "original"
+    for number in range(12):
+        random_file(original / f"directory {number % 3}" / f"file {number}", 1000 + 70_000 * number, seed=number)
+    with Syncthing(syncthing_binary, tmp_path / "home", "home") as device:
+        share_folder(device, gateway, FOLDER, original)
+        device.wait_connected(gateway.device_id)
+        device.wait_completion(gateway.device_id, FOLDER)
+        for edit in (100, 200):
+            for number in range(9):
+                random_file(original / f"directory {number % 3}" / f"file {number}", 2000 + edit, seed=edit + number)
+            rescan(device, gateway, FOLDER)
+        (original / "directory 0" / "file 9").unlink()
+        (original / "directory 1" / "file 10").rename(original / "directory 1" / "renamed")
+        (original / "directory 2").rename(original / "moved")
+        (original / "directory 0" / "file 0").chmod(0o600)
+        rescan(device, gateway, FOLDER)
+    work = tmp_path / "work"
+    work.mkdir()
+    restored = _run_the_readme(gateway, syncthing_binary, work)
+    assert regular_files(restored) == regular_files(original)
+    assert len(regular_files(original)) == 11
