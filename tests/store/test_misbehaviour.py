@@ -172,6 +172,59 @@ async def test_no_answer_is_read_without_end(operation: Operation, tmp_path: Pat
                         assert not isinstance(outcome, bytes)
 
 
+_TIME = "<LastModified>2026-01-01T00:00:00Z</LastModified>"
+UNREADABLE = {
+    "no XML": "<ListBucketResult><IsTruncated>false",
+    "no key": f"<Contents>{_TIME}<Size>1</Size></Contents>",
+    "no size": f"<Contents><Key>prefix</Key>{_TIME}</Contents>",
+    "a size that is none": f"<Contents><Key>prefix</Key>{_TIME}<Size>many</Size></Contents>",
+    "a size below zero": f"<Contents><Key>prefix</Key>{_TIME}<Size>-1</Size></Contents>",
+    "a size above all": f"<Contents><Key>prefix</Key>{_TIME}<Size>{2**63}</Size></Contents>",
+    "a time that is none": "<Contents><Key>prefix</Key><LastModified>soon</LastModified><Size>1</Size></Contents>",
+    "no token for the next page": "<IsTruncated>true</IsTruncated>",
+    "an upload without id": "<Upload><Key>prefix</Key></Upload>",
+    "a part without number": "<Part><Size>1</Size><ETag>e</ETag></Part>",
+    "a part with number 0": "<Part><PartNumber>0</PartNumber><Size>1</Size><ETag>e</ETag></Part>",
+}
+LISTINGS = [name for name in OPERATIONS if name.startswith("list")]
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+async def test_a_listing_that_cannot_be_read(what: str) -> None:
+    body = UNREADABLE[what]
+    if "IsTruncated" not in body:
+        body = f"<R><IsTruncated>false</IsTruncated>{body}</R>"
+    elif what != "no XML":
+        body = f"<R>{body}</R>"
+    heard = 0
+    with http_server(lambda request: Answer(200, body.encode())) as url:
+        async with bucket_at(url) as bucket:
+            for name in LISTINGS:
+                try:
+                    assert await OPERATIONS[name](bucket, Path()) == []
+                except StoreUnreachable:
+                    heard += 1
+    assert heard >= 1
+
+
+async def test_a_listing_that_does_not_end() -> None:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+    markers = "<NextKeyMarker>k</NextKeyMarker><NextPartNumberMarker>1</NextPartNumberMarker>"
+    with http_server(lambda request: Answer(200, f"<R>{more}{markers}</R>".encode())) as url:
+        async with bucket_at(url) as bucket:
+            for name in LISTINGS:
+                with pytest.raises(StoreUnreachable, match="do not end"):
+                    await OPERATIONS[name](bucket, Path())
+
+
+async def test_a_listing_of_what_was_not_asked_for() -> None:
+    key = f"<Contents><Key>{{}}</Key><Size>1</Size>{_TIME}</Contents>"
+    body = "<R><IsTruncated>false</IsTruncated>" + key.format("prefix/1") + key.format("another/2") + "</R>"
+    with http_server(lambda request: Answer(200, body.encode())) as url:
+        async with bucket_at(url) as bucket:
+            assert [item.key async for item in bucket.list("prefix")] == ["prefix/1"]
+
+
 async def test_what_is_too_long_is_named(tmp_path: Path) -> None:
     with http_server(lambda request: Answer(200, bytes(MIB), repeat=16)) as url:
         async with bucket_at(url) as bucket:

@@ -8,6 +8,7 @@ from email.utils import format_datetime
 import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ParamValidationError
+from botocore.parsers import ResponseParserError
 
 from untrusted_s3.errors import (
     AccessDenied,
@@ -22,7 +23,7 @@ from untrusted_s3.errors import (
     StoreUnreachable,
     UploadLost,
 )
-from untrusted_s3.store.s3_errors import check_clock, clock_skew, refusal, translate
+from untrusted_s3.store.s3_errors import age_of, check_clock, clock_skew, refusal, translate
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -99,3 +100,18 @@ def test_a_clock_that_is_nearly_right_is_fine(ahead: timedelta) -> None:
 def test_dates_without_a_zone_and_texts_that_are_no_dates() -> None:
     assert clock_skew("Sun, 01 Mar 2026 11:59:50 -0000", NOW) == 10
     assert clock_skew("yesterday", NOW) == clock_skew(None, NOW) == 0
+    assert clock_skew("Thu, 01 Jan 2026 00:00:00 +99999999999999999999", NOW) == 0
+    assert clock_skew("Thu, 01 Jan 99999999999999999999 00:00:00 GMT", NOW) == 0
+
+
+def test_ages_of_times_without_a_zone() -> None:
+    modified = datetime(2026, 3, 1, 11, 0, 0)
+    assert age_of(modified, format_datetime(NOW)) == age_of(modified.replace(tzinfo=UTC), format_datetime(NOW)) == 3600
+    assert age_of(None, format_datetime(NOW)) == age_of(modified, "yesterday") == 0
+
+
+def test_what_boto3_raises_for_an_answer_that_it_cannot_parse() -> None:
+    for error in (ValueError("a"), RuntimeError("b"), ResponseParserError("c"), KeyError("d"), OverflowError("e")):
+        found = translate(error, "op")
+        assert type(found) is StoreUnreachable
+        assert "cannot be parsed" in str(found)

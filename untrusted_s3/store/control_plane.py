@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
-
-from untrusted_s3.errors import StoreRefused, StoreUnreachable
+from untrusted_s3.errors import StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.store.pages import MAX_TEXT_LENGTH
 from untrusted_s3.store.s3_errors import translate
 from untrusted_s3.threads import in_thread
 
@@ -43,15 +41,23 @@ class ControlPlane:
         what = f"{operation} {parameters.get('Key', self._bucket)}"
         try:
             answer = await in_thread(getattr(self._client, operation), Bucket=self._bucket, **parameters)
-        except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
+        except StoreError:
+            raise
+        except Exception as error:  # an answer that boto3 cannot parse makes it raise almost anything
             raise translate(error, what) from None  # its text can contain anything that the store has sent
-        if _ALWAYS_THERE.get(operation, "ResponseMetadata") not in answer:
-            raise StoreUnreachable(f"the store's answer to {what} is cut short")
+        complete_answer(answer, operation, what)
         return dict(answer)
 
 
+def complete_answer(answer: Mapping[str, Any], operation: str, what: str) -> None:
+    """Raise StoreUnreachable if boto3's answer to an operation was cut short."""
+    if _ALWAYS_THERE.get(operation, "ResponseMetadata") not in answer:
+        raise StoreUnreachable(f"the store's answer to {what} is cut short")
+
+
 def required(answer: Mapping[str, Any], name: str, what: str) -> str:
-    """Return a field of an answer. Raises StoreRefused if it is missing."""
-    if name not in answer:
+    """Return a text of an answer. Raises StoreRefused if it is missing, empty or too long."""
+    value = answer.get(name)
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_TEXT_LENGTH:
         raise StoreRefused(f"the store's answer to {what} lacks its {name}")
-    return str(answer[name])
+    return value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 from xml.sax.saxutils import escape
@@ -30,14 +30,23 @@ from untrusted_s3.store.answers import error_code
 from untrusted_s3.store.bucket import MAX_WHOLE_OBJECT, Buffer, MultipartUpload, ObjectSummary, UploadedPart
 from untrusted_s3.store.connection import DEFAULT_REGION, S3Connection, S3Credentials, connect
 from untrusted_s3.store.control_plane import ControlPlane, required
-from untrusted_s3.store.data_plane import Answer, DataPlane
+from untrusted_s3.store.data_plane import DataPlane
 from untrusted_s3.store.format import FILE_UPLOAD_LIFETIME, PART_GRID
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.multipart import part_ranges, part_size
 from untrusted_s3.store.network import proxies_for
+from untrusted_s3.store.pages import (
+    Page,
+    check_range,
+    read_directories,
+    read_objects,
+    read_parts,
+    read_size,
+    read_uploads,
+)
 from untrusted_s3.store.presign import Presigner
 from untrusted_s3.store.retries import retry
-from untrusted_s3.store.s3_errors import age_of, check_clock, refusal
+from untrusted_s3.store.s3_errors import check_clock, refusal
 from untrusted_s3.store.transfer import receive_parts, send_parts
 from untrusted_s3.threads import in_thread
 
@@ -45,23 +54,10 @@ Result = TypeVar("Result")
 
 _DEFAULTS = StoreSettings()
 
-_PARTIAL_CONTENT: Final = 206
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-")
-
 # A write with this condition succeeds only if the key is free.
 _CONDITION: Final = "*"
 _CONDITION_HEADERS: Final = {"If-None-Match": _CONDITION}
 _CONDITION_PARAMETERS: Final = {"IfNoneMatch": _CONDITION}
-
-
-def _check_range(answer: Answer, start: int, what: str) -> None:
-    """Raise StoreUnreachable if an answer says that it begins elsewhere than at byte `start` of the object."""
-    begins = 0
-    if answer.status == _PARTIAL_CONTENT:
-        found = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
-        begins = int(found[1]) if found else start
-    if begins != start:
-        raise StoreUnreachable(f"the store's answer to {what} begins at byte {begins} instead of {start}")
 
 
 class S3Bucket:
@@ -185,7 +181,7 @@ class S3Bucket:
             answer = await self._data.get(
                 self.presigner.get(full_key), what, headers, max_size if size is None else size
             )
-            _check_range(answer, start, what)
+            check_range(answer.status, answer.headers, start, what)
             return answer.body
 
         async def attempt() -> bytes:
@@ -250,28 +246,38 @@ class S3Bucket:
             answer = await self.call("head_object", Key=self._key(key))
         except NoSuchKey:
             return None
-        return int(answer["ContentLength"])
+        return read_size(answer)
 
     async def list(self, prefix: str, start_after: str = "") -> AsyncIterator[ObjectSummary]:
         start = {"StartAfter": self._key(start_after)} if start_after else {}
-        async for page in self._pages(prefix, **start):
-            for item in page.get("Contents", []):
-                age = age_of(item.get("LastModified"), page["ResponseMetadata"]["HTTPHeaders"].get("date"))
-                yield ObjectSummary(self._relative(item["Key"]), item["Size"], age)
+        asked = self._key(prefix)
+        read = partial(read_objects, asked=asked, removed=self.location.prefix)
+        async for item in self._pages("list_objects_v2", prefix, read, {"Prefix": asked, **start}):
+            yield item
 
     async def list_directories(self, prefix: str) -> AsyncIterator[str]:
-        async for page in self._pages(prefix, Delimiter="/"):
-            for item in page.get("CommonPrefixes", []):
-                yield self._relative(item["Prefix"])
+        asked = self._key(prefix)
+        read = partial(read_directories, asked=asked, removed=self.location.prefix)
+        async for item in self._pages("list_objects_v2", prefix, read, {"Prefix": asked, "Delimiter": "/"}):
+            yield item
 
-    async def _pages(self, prefix: str, **parameters: str) -> AsyncIterator[Mapping[str, Any]]:
-        token: dict[str, str] = {}
+    async def _pages(
+        self, operation: str, what: str, read: Callable[[Mapping[str, Any]], Page[Result]], parameters: dict[str, Any]
+    ) -> AsyncIterator[Result]:
+        following: Mapping[str, Any] = {}
+
+        async def attempt() -> Page[Result]:
+            return read(await self._control.call(operation, **parameters, **following))
+
         while True:
-            answer = await self.call("list_objects_v2", Prefix=self._key(prefix), **parameters, **token)
-            yield answer
-            if not answer.get("IsTruncated"):
+            page = await self._repeat(attempt)
+            for item in page.items:
+                yield item
+            if not page.following:
                 return
-            token = {"ContinuationToken": answer["NextContinuationToken"]}
+            if page.following == following:
+                raise StoreUnreachable(f"the store's answers to {operation} {what} do not end")
+            following = page.following
 
     # Local files
 
@@ -344,31 +350,18 @@ class S3Bucket:
         return required(answer.get("CopyPartResult", {}), "ETag", f"upload_part_copy {key}")
 
     async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
-        marker: dict[str, str] = {}
-        while True:
-            answer = await self.call("list_multipart_uploads", Prefix=self._key(prefix), **marker)
-            date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-            for upload in answer.get("Uploads", []):
-                age = age_of(upload.get("Initiated"), date)
-                yield MultipartUpload(self._relative(upload["Key"]), upload["UploadId"], age)
-            if not answer.get("IsTruncated"):
-                return
-            # SeaweedFS gives only the second, and needs only that.
-            markers = {"KeyMarker": answer.get("NextKeyMarker"), "UploadIdMarker": answer.get("NextUploadIdMarker")}
-            marker = {name: value for name, value in markers.items() if value}
+        asked = self._key(prefix)
+        read = partial(read_uploads, asked=asked, removed=self.location.prefix)
+        async for item in self._pages("list_multipart_uploads", prefix, read, {"Prefix": asked}):
+            yield item
 
     async def list_parts(self, key: str, upload_id: str) -> AsyncIterator[UploadedPart]:
-        marker: dict[str, int] = {}
-        while True:
-            try:
-                answer = await self.call("list_parts", Key=self._key(key), UploadId=upload_id, **marker)
-            except NoSuchKey as error:  # Ceph's answer for an upload that is gone
-                raise UploadLost(str(error)) from error
-            for part in answer.get("Parts", []):
-                yield UploadedPart(part["PartNumber"], part["Size"], part["ETag"])
-            if not answer.get("IsTruncated"):
-                return
-            marker = {"PartNumberMarker": answer["NextPartNumberMarker"]}
+        upload = {"Key": self._key(key), "UploadId": upload_id}
+        try:
+            async for part in self._pages("list_parts", key, read_parts, upload):
+                yield part
+        except NoSuchKey as error:  # Ceph's answer for an upload that is gone
+            raise UploadLost(str(error)) from error
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]

@@ -15,7 +15,6 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
-from botocore.parsers import ResponseParserError
 
 from untrusted_s3.errors import (
     AccessDenied,
@@ -56,11 +55,11 @@ def translate(error: Exception, what: str) -> StoreError:
         )
     if isinstance(error, ProfileNotFound):
         return StoreRefused(f"{error}: check AWS_PROFILE")
-    if isinstance(error, ResponseParserError):
-        return StoreUnreachable(f"the store's answer to {what} cannot be parsed")
     if isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError | ConnectionError):
         return StoreRefused(f"{what} cannot be sent: {type(error).__name__}")
-    return unreachable(what, error)
+    if isinstance(error, BotoCoreError | Boto3Error | OSError):
+        return unreachable(what, error)
+    return StoreUnreachable(f"the store's answer to {what} cannot be parsed ({type(error).__name__})")
 
 
 def refusal(status: int, code: str, what: str) -> StoreError:
@@ -100,9 +99,13 @@ def parse_date(date_header: str | None) -> datetime | None:
     """Return the moment in a `Date` header, or None if that is missing or invalid."""
     try:
         date = parsedate_to_datetime(date_header or "")
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
-    return date.replace(tzinfo=UTC) if date.tzinfo is None else date
+    return _aware(date)
+
+
+def _aware(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
 
 
 def age_of(modified: datetime | None, date_header: str | None) -> float:
@@ -111,7 +114,7 @@ def age_of(modified: datetime | None, date_header: str | None) -> float:
     It is 0 if either is missing, so that nothing seems old by mistake.
     """
     now = parse_date(date_header)
-    return (now - modified).total_seconds() if now is not None and modified is not None else 0.0
+    return (now - _aware(modified)).total_seconds() if now is not None and modified is not None else 0.0
 
 
 def clock_skew(date_header: str | None, now: datetime | None = None) -> float:
