@@ -155,6 +155,8 @@ class SyncSettings:
             and while the store fails.
         max_pull_retry_interval: The longest such pause when it is not the peers that failed.
         max_failure_interval: The longest such pause of a file that no peer gives.
+        tries_before_older: After how many failed tries a newer version of a trusted device no longer keeps an older one
+            of another device waiting.
         kept_failures: How many failed pulls of a folder are kept in memory with their pauses.
         request_window: The most bytes of blocks that are requested of a peer and not here yet.
         first_request_window: As many bytes are requested of a peer at once beside what came within `request_memory`.
@@ -179,6 +181,7 @@ class SyncSettings:
     pull_retry_interval: float = 5.0
     max_pull_retry_interval: float = 60.0
     max_failure_interval: float = 3600.0
+    tries_before_older: int = 3
     kept_failures: int = 20_000
     request_window: int = 32 * MIB
     first_request_window: int = 256 * KIB

@@ -156,6 +156,15 @@ async def test_a_change_of_what_a_device_may_do_ends_its_session(
     assert host.peers.accepted[identity.device_id].record == record
 
 
+async def test_a_device_that_is_accepted_meanwhile_keeps_what_it_may_do(host: Host) -> None:
+    record = PeerRecord(generate().device_id, "by command", read_only=True)
+    await write_record(host.bucket, layout.peer_key(record.device_id), record.to_json())
+    await host.peers.accept(record.device_id, "by question")
+    assert host.peers.records() == [record]
+    await host.peers.load()
+    assert host.peers.records() == [record]
+
+
 async def test_a_second_connection_that_the_peer_drops_does_no_harm(host: Host, connect: Connect) -> None:
     """Both have dialed at once, and Syncthing keeps the one that it had first."""
     identity = generate()

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.file_infos import block_token, file
+from tests.file_infos import block_token, device, file
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.constants import TOKEN_SIZE
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
-from untrusted_s3.objects.naming import content_hash, object_names
+from untrusted_s3.objects.naming import content_hash, has_untrusted_blocks, object_names
 from untrusted_s3.store.layout import is_object_name
 
 UNKNOWN_FIELDS = b"\xfa\x3f\x03abc"
@@ -74,6 +74,17 @@ def test_eight_names_for_one_content() -> None:
     first = content_hash(file_info)
     assert list(object_names(file_info)) == [first, *(f"{first}-{number}" for number in range(1, 8))]
     assert all(map(is_object_name, object_names(file_info)))
+
+
+def test_names_for_content_with_blocks_of_an_untrusted_device() -> None:
+    """No two devices, and no trusted device, ever share a name."""
+    file_info = file("file")
+    givers = [None, device(1), device(2)]
+    names = [set(object_names(file_info, giver)) for giver in givers]
+    assert len(set().union(*names)) == 24
+    assert all(map(is_object_name, set().union(*names)))
+    assert [{has_untrusted_blocks(name) for name in some} for some in names] == [{False}, {True}, {True}]
+    assert min(names[1]) == f"{content_hash(file_info)}-u{device(1).raw[:8].hex()}"
 
 
 @pytest.mark.parametrize("name", ["0" * 32, "0123456789abcdef" * 2 + "-1a", "f" * 32 + "-" + "z" * 64])

@@ -110,7 +110,7 @@ async def test_deletions_and_directories_need_no_data(folder: Pulling) -> None:
     folder.puller.add_source(A, source)
     folder.announce(A, directory("d", sequence=1), deleted("gone", sequence=2))
     await settled()
-    assert folder.committed == [Entry(directory("d", sequence=1), None), Entry(deleted("gone", sequence=2), None)]
+    assert folder.committed == [Entry(directory("d", sequence=1), None, A), Entry(deleted("gone", sequence=2), None, A)]
     assert not source.asked
     assert not folder.bucket.calls
 

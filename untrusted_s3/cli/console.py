@@ -15,7 +15,7 @@ from untrusted_s3.addresses import HostPort, parse_address
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.output import size_text
 from untrusted_s3.cli.terminal import LiveLine, can_ask, forget_typed, qr_code, read_answer
-from untrusted_s3.errors import StoreError
+from untrusted_s3.errors import DataError, StoreError
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.structured_logging import printable
 
@@ -92,7 +92,7 @@ class Console:
         elif device_id in gateway.peers.unknown:
             try:
                 await gateway.accept_device(device_id, device["name"])
-            except StoreError as error:
+            except (DataError, StoreError) as error:
                 _logger.error("device not accepted", error=str(error), accept=self._accept_command(device_id))
             else:
                 _logger.info("device accepted", device=str(device_id), name=device["name"])

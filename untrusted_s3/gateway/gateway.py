@@ -218,7 +218,7 @@ class Gateway:
         return [str(address) for address in self._http.addresses] if self._http is not None else []
 
     async def accept_device(self, device_id: DeviceID, name: str) -> None:
-        """Accept a device from now on. Raises StoreError."""
+        """Accept a device from now on. Raises StoreError or DataError."""
         await self.peers.accept(device_id, name)
 
     # What the pages show

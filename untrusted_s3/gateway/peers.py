@@ -17,7 +17,7 @@ from untrusted_s3.problem import Problem
 from untrusted_s3.settings import Settings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.records import PeerRecord, read_peers, read_record, write_record
+from untrusted_s3.store.records import PeerRecord, create_or_read, read_peers, read_record
 from untrusted_s3.sync.session import CLIENT_NAME, Refusal, Session
 
 _logger = structlog.get_logger()
@@ -121,9 +121,9 @@ class Peers:
                 self._end_session(peer, "settings changed")
 
     async def accept(self, device_id: DeviceID, name: str) -> None:
-        """Accept a device from now on. Raises StoreError."""
-        record = PeerRecord(device_id, name)
-        await write_record(self._bucket, layout.peer_key(device_id), record.to_json())
+        """Accept a device from now on. One that is accepted already stays as it is. Raises StoreError or DataError."""
+        key = layout.peer_key(device_id)
+        record = await create_or_read(self._bucket, key, PeerRecord(device_id, name).to_json(), PeerRecord.from_json)
         self._accepted_lately.add(device_id)
         self.accepted.setdefault(device_id, Peer(record))
         self.unknown.pop(device_id, None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 import structlog
 
 from untrusted_s3.accounts import Account, Share
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, PreconditionFailed, PreviousObjectGone
@@ -15,7 +16,7 @@ from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.objects.assembly import Assembly, FetchBlock, patiently
 from untrusted_s3.objects.checksums import crc32c_of
 from untrusted_s3.objects.multipart_writer import MultipartWriter, PartTransfers
-from untrusted_s3.objects.naming import object_names
+from untrusted_s3.objects.naming import has_untrusted_blocks, object_names
 from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.objects.stored_object import read_stored_object
 from untrusted_s3.settings import ObjectSettings
@@ -76,6 +77,7 @@ class ObjectWriter:
         superseded: Callable[[], bool] = lambda: False,
         *,
         owner: Hashable,
+        giver: DeviceID | None = None,
     ) -> StoredObject:
         """Write the object of a file and return what the log is to say of it.
 
@@ -86,12 +88,16 @@ class ObjectWriter:
             previous: The folder's entry with the same name.
             superseded: Returns whether the content is no longer wanted.
             owner: Whom the memory of the blocks is counted for: the device that announces the file.
+            giver: The untrusted device that the blocks come from; then the content gets a name of its own. None for
+                trusted ones; then no blocks of a previous object are used that came from an untrusted device.
 
         Raises WriteStopped, BlockUnavailable, StoreError or DataError. An unfinished upload then stays for the next
         try.
         """
+        if giver is None and previous is not None and previous.stored is not None:
+            previous = None if has_untrusted_blocks(previous.stored.object_name) else previous
         damage: DataError | None = None
-        for name in object_names(file_info):
+        for name in object_names(file_info, giver):
             try:
                 with self._memory.share(owner) as memory:
                     return await self._write_as(name, file_info, fetch_block, previous, superseded, memory)

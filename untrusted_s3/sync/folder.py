@@ -217,9 +217,9 @@ class Folder:
         """The connected peers that share the folder."""
         return self._puller.sources.connected
 
-    def add_source(self, device_id: DeviceID, source: Source) -> None:
-        """Add a connected peer that shares the folder."""
-        self._puller.add_source(device_id, source)
+    def add_source(self, device_id: DeviceID, source: Source, *, trusted: bool = True) -> None:
+        """Add a connected peer that shares the folder; `trusted` says whether it encrypts for us."""
+        self._puller.add_source(device_id, source, trusted=trusted)
 
     def remove_source(self, device_id: DeviceID, source: Source) -> None:
         """Remove a peer that has disconnected or no longer shares the folder."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +17,6 @@ import structlog
 from untrusted_s3.accounts import Share
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo, memory_size
-from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import (
     BlockUnavailable,
@@ -28,15 +27,16 @@ from untrusted_s3.errors import (
     StoreUnreachable,
     WriteStopped,
 )
-from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.objects.naming import content_hash
+from untrusted_s3.objects.naming import content_hash, has_untrusted_blocks
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.supervisor import TaskSet
 from untrusted_s3.sync.failures import Failure, Failures
 from untrusted_s3.sync.memory import SyncMemory
+from untrusted_s3.sync.precedence import Precedence
 from untrusted_s3.sync.pull_slots import DeviceSlots, PullSlots
 from untrusted_s3.sync.sources import Source, Sources
 
@@ -49,11 +49,12 @@ _LOGGED_NAME_LENGTH = 40
 
 @dataclass(slots=True)
 class _InWork:
-    """An entry in work: the slots of its device, and the memory that its file info holds."""
+    """An entry in work: the slots of its device, the memory that its file info holds, whether the device is trusted."""
 
     slots: DeviceSlots
     memory: Share
     size: int = 0
+    trusted: bool = True
 
 
 class Puller:
@@ -88,9 +89,12 @@ class Puller:
         self._slots = PullSlots(settings, memory.in_work, memory.large_in_work)
         self._in_work: dict[bytes, _InWork] = {}  # by name hash
         self._failures = Failures(settings)
+        self._precedence = Precedence(state, pending, self.sources, self._failures, settings)
         # By name hash, the versions that failed because of the store. They wait for the next try of the store.
         self._store_failed: dict[bytes, bytes] = {}
         self._pulls = TaskSet()
+        # By name hash: pulls of versions that untrusted devices announce.
+        self._untrusted_pulls: dict[bytes, asyncio.Task[None]] = {}
         self._memory_waits = TaskSet()
         # By source: entries read from the pending index, and how far it has been read.
         self._queues: dict[DeviceID, deque[Pending]] = {}
@@ -126,9 +130,9 @@ class Puller:
             return 0, None
         return len(self._failures), next(iter(self._failures), None)
 
-    def add_source(self, device_id: DeviceID, source: Source) -> None:
-        """Add a connected peer that shares the folder."""
-        self.sources.add(device_id, source)
+    def add_source(self, device_id: DeviceID, source: Source, *, trusted: bool = True) -> None:
+        """Add a connected peer that shares the folder; `trusted` says whether it encrypts for us."""
+        self.sources.add(device_id, source, trusted=trusted)
         self._failures.release_all()  # it may have what others lack
         self.rescan()
 
@@ -161,8 +165,9 @@ class Puller:
         `more` says whether anything else is pending under the name; a newer version may then begin.
         """
         self._leave(key)
-        self._failures.drop(key)
-        if more and any(self._is_wanted(other) for other in self._pending.of_name(key)):
+        others = self._pending.of_name(key) if more else []
+        self._failures.keep(key, {other.version for other in others})
+        if any(map(self._precedence.is_wanted, others)):
             self.rescan()
         self._wake.set()
 
@@ -236,8 +241,8 @@ class Puller:
                 break
             entry = queue.popleft()
             taken += 1
-            if not self._is_wanted(entry):
-                self._failures.drop(entry.name_hash)
+            if not self._precedence.is_wanted(entry):
+                self._failures.drop(entry.name_hash, entry.version)
                 handled.append(entry)
             elif not self._has_to_wait(entry):
                 self._take(entry, slots)
@@ -266,22 +271,37 @@ class Puller:
             slots.memory_awaited = True
             self._memory_waits.start(wait())
 
-    def _is_wanted(self, entry: Pending) -> bool:
-        """Return whether the entry is newer than what the folder has."""
-        return self._state.wants_version(entry.name_hash, entry.vector)
-
     def _has_to_wait(self, entry: Pending) -> bool:
         """Return whether something else of this name comes first; a rescan then finds the entry again."""
-        if entry.name_hash in self._in_work or self._store_failed.get(entry.name_hash) == entry.version:
+        work = self._in_work.get(entry.name_hash)
+        if work is not None and (work.trusted or not self.sources.is_trusted(entry.device_id)):
             return True
-        if self._failures.waits(entry, _loop_time()):
+        if self._store_failed.get(entry.name_hash) == entry.version or self._failures.waits(entry, _loop_time()):
             return True
-        return len(self.sources.connected) > 1 and self._is_outdated(entry)
+        if self._precedence.comes_later(entry):
+            return True
+        if work is not None and self._precedence.is_preferred(entry):
+            self._make_way(entry, work)
+        return entry.name_hash in self._in_work
+
+    def _make_way(self, entry: Pending, work: _InWork) -> None:
+        """End what is under way for an untrusted device under the name of a trusted device's entry."""
+        pull = self._untrusted_pulls.get(entry.name_hash)
+        if pull is not None:
+            pull.cancel()
+            return
+        for waiting in work.slots.waiting:
+            if waiting.name_hash == entry.name_hash:
+                work.slots.waiting.remove(waiting)
+                self._leave(entry.name_hash)
+                self.rescan()
+                return
 
     def _take(self, entry: Pending, slots: DeviceSlots) -> None:
+        trusted = self.sources.is_trusted(entry.device_id)
         if self._is_large(entry):
             slots.entries.charge(1)
-            self._in_work[entry.name_hash] = _InWork(slots, slots.large_memory)
+            self._in_work[entry.name_hash] = _InWork(slots, slots.large_memory, trusted=trusted)
             slots.waiting.append(entry)
             self._wake.set()
             return
@@ -291,11 +311,11 @@ class Puller:
         size = memory_size(entry.file_info_size)
         slots.entries.charge(1)
         slots.memory.charge(size)
-        self._in_work[entry.name_hash] = _InWork(slots, slots.memory, size)
+        self._in_work[entry.name_hash] = _InWork(slots, slots.memory, size, trusted=trusted)
         if entry.has_data:
             self._start(entry, slots.small, self._pull(entry, file_info))
         else:
-            self._commit(entry, Entry(file_info, None))
+            self._commit(entry, Entry(file_info, None, entry.device_id))
 
     def _leave(self, key: bytes) -> None:
         work = self._in_work.pop(key, None)
@@ -305,12 +325,19 @@ class Puller:
 
     def _start(self, entry: Pending, slot: Share, pull: Coroutine[None, None, None]) -> None:
         slot.charge(1)
-        self._pulls.start(pull, partial(self._ended, entry.name_hash, slot))
+        task = self._pulls.start(pull, partial(self._ended, entry.name_hash, slot))
+        if not self._in_work[entry.name_hash].trusted:
+            self._untrusted_pulls[entry.name_hash] = task
 
     def _ended(self, key: bytes, slot: Share, task: asyncio.Task[None]) -> None:
         slot.release(1)
+        of_untrusted = self._untrusted_pulls.get(key) is task
+        if of_untrusted:
+            del self._untrusted_pulls[key]
         if task.cancelled():
             self._leave(key)
+            if of_untrusted:
+                self.rescan()  # it may have made way
         self._wake.set()
 
     async def _pull_large(self, entry: Pending, work: _InWork) -> None:
@@ -331,15 +358,13 @@ class Puller:
     async def _pull(self, entry: Pending, file_info: FileInfo) -> None:
         try:
             current = self._state.entry(file_info.name)
-            if current and current.stored and content_hash(current.file_info) == entry.content_hash:
+            if current and current.stored and self._has_same_data(current.stored, current.file_info, entry):
                 # Only metadata changed: the data stays where it is.
-                stored = current.stored
+                change = Entry(file_info, current.stored, entry.device_id)
             else:
-                fetch = self.sources.fetcher(entry, file_info.name)
-                superseded = partial(self._is_superseded, entry)
-                stored = await self._writer.write(file_info, fetch, current, superseded, owner=entry.device_id)
+                change = await self._write(entry, file_info, current)
             self._succeeded()
-            self._commit(entry, Entry(file_info, stored))
+            self._commit(entry, change)
         except WriteStopped:
             self._leave(entry.name_hash)
             self.rescan()
@@ -350,6 +375,37 @@ class Puller:
                 "internal error in a pull", folder=self._folder_id, name=file_info.name[:_LOGGED_NAME_LENGTH]
             )
             self._failed(entry, file_info.name, error)
+
+    def _has_same_data(self, stored: StoredObject, current: FileInfo, entry: Pending) -> bool:
+        """Return whether a stored object has the data of an entry.
+
+        Data from an untrusted device may be anything. They are fetched again when a trusted device has the file.
+        """
+        if self.sources.is_trusted(entry.device_id) and has_untrusted_blocks(stored.object_name):
+            return False
+        return content_hash(current) == entry.content_hash
+
+    async def _write(self, entry: Pending, file_info: FileInfo, current: Entry | None) -> Entry:
+        """Write the object of a file, and return the entry for the log. Raises what `ObjectWriter.write` raises.
+
+        An untrusted device is asked when no trusted one announces the version, or when those that are still connected
+        do not give it. A trusted device that has just gone is waited for until the next try.
+        """
+        superseded = partial(self._precedence.is_superseded, entry)
+        givers = self.sources.givers(entry)
+        failures: list[BlockUnavailable] = []
+        for giver in givers:
+            if failures and givers[0] is None and self.sources.givers(entry)[0] is not None:
+                break
+            fetch = self.sources.fetcher(entry, file_info.name, giver)
+            try:
+                stored = await self._writer.write(
+                    file_info, fetch, current, superseded, owner=giver or entry.device_id, giver=giver
+                )
+                return Entry(file_info, stored, giver or entry.device_id)
+            except BlockUnavailable as error:
+                failures.append(error)
+        raise failures[0]
 
     def _succeeded(self) -> None:
         self.error = None
@@ -363,7 +419,7 @@ class Puller:
         self._counters.pull_failures.inc()
         if isinstance(error, StoreError | DataError):
             self.error = str(error)
-        if self._is_outdated(entry):
+        if self._precedence.is_outdated(entry):
             # The file changed while it was under way: the newer version is due, not this one.
             self.rescan()
             return
@@ -379,9 +435,13 @@ class Puller:
                 delay = min(delay, self._settings.max_pull_retry_interval)
                 self._store_retry = asyncio.get_running_loop().call_later(delay, self._try_store_again)
         else:
-            devices = {other.device_id for other in self._pending.of_name(entry.name_hash)}
+            others = self._pending.of_name(entry.name_hash)
+            devices = {other.device_id for other in others if other.version == entry.version}
+            devices = devices & self.sources.connected.keys() | {entry.device_id}
             self._failures.add(entry, name, devices, error, _loop_time())
             self._schedule_retry()
+            if any(other.version != entry.version for other in others):
+                self.rescan()  # another version no longer has to wait
 
     def _log_failure(self, name: str, error: Exception, *, store_failed: bool) -> None:
         """Log one of many failures that come together, as when a directory was deleted at the peer."""
@@ -401,35 +461,12 @@ class Puller:
         if due is not None:
             self._retry = asyncio.get_running_loop().call_at(due, self._try_again)
 
-    def _is_outdated(self, entry: Pending) -> bool:
-        """Return whether a connected peer announces a newer version of the file."""
-        return any(True for _ in self._newer(entry))
-
-    def _newer(self, entry: Pending) -> Iterator[Pending]:
-        """Yield the newer versions of the file that connected peers announce."""
-        for other in self._pending.of_name(entry.name_hash):
-            if (
-                other.version != entry.version
-                and other.device_id in self.sources.connected
-                and is_newer(other.vector, entry.vector)
-            ):
-                yield other
-
-    def _is_superseded(self, entry: Pending) -> bool:
-        """Return whether the content of the entry is no longer wanted.
-
-        Another gateway may have brought in this version or a newer one, or a connected peer announces newer content.
-        """
-        if not self._is_wanted(entry):
-            return True
-        return any(other.content_hash != entry.content_hash for other in self._newer(entry))
-
     def _try_again(self) -> None:
         self._retry = None
         released = self._failures.release(_loop_time())
         for key in released:
-            if not self._pending.of_name(key):
-                self._failures.drop(key)  # its device has announced something else, or is gone
+            # A device may have announced something else, or be gone.
+            self._failures.keep(key, {other.version for other in self._pending.of_name(key)})
         self._schedule_retry()
         if self.sources.connected and released:
             _logger.info("retrying failed pulls", folder=self._folder_id, files=len(released))

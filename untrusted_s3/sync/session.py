@@ -337,7 +337,7 @@ class Session:
         sender = self._start(partial(send_index, folder, start, self.transport, self._host.counters))
         self._shares[offer.folder_id] = _Share(folder, offer.peer, sender)
         if not self._only_reads:
-            folder.add_source(self._device_id, self)
+            folder.add_source(self._device_id, self, trusted=offer.trusted)
         _logger.info("folder shared", folder=offer.folder_id, device=str(self._device_id), index_from=start)
 
     def _unshare(self, folder_id: str) -> None:

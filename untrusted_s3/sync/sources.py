@@ -1,4 +1,8 @@
-"""The peers from which a folder's blocks come: who is connected, and who is asked for a block."""
+"""The peers from which a folder's blocks come: who is connected, and who is asked for a block.
+
+A trusted device encrypts for us. An untrusted one holds encrypted data as we do, and nobody here can check what it
+gives: it is asked only for versions that no connected trusted device announces or gives.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +31,21 @@ class Sources:
         self._folder_id = folder_id
         self._pending = pending
         self._connected: dict[DeviceID, Source] = {}
+        # Those that have shared the folder as untrusted devices when they did last.
+        self._untrusted: set[DeviceID] = set()
 
     @property
     def connected(self) -> Mapping[DeviceID, Source]:
         """The connected peers by device ID."""
         return self._connected
 
-    def add(self, device_id: DeviceID, source: Source) -> None:
+    def add(self, device_id: DeviceID, source: Source, *, trusted: bool = True) -> None:
         """Add a peer; it replaces an earlier connection of the same device."""
         self._connected[device_id] = source
+        if trusted:
+            self._untrusted.discard(device_id)
+        else:
+            self._untrusted.add(device_id)
 
     def remove(self, device_id: DeviceID, source: Source) -> bool:
         """Remove a peer, unless another connection of the device has replaced it. Return whether it was removed."""
@@ -44,12 +54,23 @@ class Sources:
         del self._connected[device_id]
         return True
 
-    def fetcher(self, entry: Pending, name: str) -> FetchBlock:
+    def is_trusted(self, device_id: DeviceID) -> bool:
+        """Return whether a device encrypts for us, as it said last; one that has not shared the folder counts so."""
+        return device_id not in self._untrusted
+
+    def givers(self, entry: Pending) -> Sequence[DeviceID | None]:
+        """Return whom to ask for a version, in order: None stands for all trusted devices, others for themselves."""
+        connected = [device_id for device_id in self._announcing(entry) if device_id in self._connected]
+        untrusted: list[DeviceID | None] = [device_id for device_id in connected if not self.is_trusted(device_id)]
+        return untrusted if untrusted and len(untrusted) == len(connected) else [None, *untrusted]
+
+    def fetcher(self, entry: Pending, name: str, giver: DeviceID | None = None) -> FetchBlock:
         """Return a function that gets blocks of this version of a file, from each peer that announces it in turn.
 
-        `name` is the encrypted name. The function raises BlockUnavailable when no connected peer gives the block.
+        `name` is the encrypted name. Only trusted devices are asked, or only `giver`. The function raises
+        BlockUnavailable when none of them gives the block.
         """
-        announcing = self._announcing(entry)
+        announcing = self._asked(entry, giver)
 
         async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
             nonlocal announcing
@@ -59,7 +80,7 @@ class Sources:
                 untried = self._untried(announcing, tried)
                 if not untried:
                     # A peer may have announced the version, or have reconnected, since this pull began.
-                    announcing = self._announcing(entry)
+                    announcing = self._asked(entry, giver)
                     untried = self._untried(announcing, tried)
                 if not untried:
                     raise BlockUnavailable(f"block {number}: {reason}")
@@ -71,6 +92,10 @@ class Sources:
                     reason = str(error)
 
         return fetch_block
+
+    def _asked(self, entry: Pending, giver: DeviceID | None) -> list[DeviceID]:
+        """Return the devices that have announced this version and may be asked: the trusted ones, or `giver`."""
+        return [one for one in self._announcing(entry) if one == giver or (giver is None and self.is_trusted(one))]
 
     def _announcing(self, entry: Pending) -> list[DeviceID]:
         """Return the devices that have announced this version."""
