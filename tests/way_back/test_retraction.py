@@ -153,6 +153,13 @@ async def test_objects_of_the_attacker_are_never_used_again(tmp_path: Path) -> N
     assert (changes["new"].distrusted, changes["a"].distrusted) == (new.stored.object_name, "")
     async with folder.loaded() as state:
         assert state.condemned(name_key(folder.name("new"))) == {new.stored.object_name}
+        assert [missing.name for missing in state.missing()] == [folder.name("new")]
+    # Nobody brings it; by its name it is listed no longer.
+    changes, _ = await folder.retract(lambda state: Named([folder.name("new")], state))
+    assert changes["new"].before is changes["new"].after is None
+    async with folder.loaded() as state:
+        assert list(state.missing()) == [] and state.condemned(name_key(folder.name("new")))
+    assert (await folder.retract(lambda state: Named([folder.name("new")], state)))[0] == {}
 
 
 class Meddler:

@@ -74,4 +74,5 @@ async def carry_out(log: FolderLog, plan: Plan, tell: Callable[[Change], object]
 def _is_made(state: FolderState, change: Change) -> bool:
     if change.after is not None:
         return state.has(change.after)
-    return state.sequence_of(name_key(change.name)) is None
+    key = name_key(change.name)
+    return state.sequence_of(key) is None and (change.before is not None or not state.is_missing(key))

@@ -100,6 +100,9 @@ class Retraction:
                     raise PlanOutdated
                 gone = not there
             yield self._change(entry, None if gone else earlier, gone)
+        for name in self._suspects.missing:
+            if state.is_missing(name_key(name)):
+                yield Change(name, None, None)
 
     def _is_spared(self, sequence: int, entry: Entry) -> bool:
         if not self._suspects.spares_renewed or not self._replay.is_renewed(sequence):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,9 +20,11 @@ class Suspects(Protocol):
 
     Attributes:
         spares_renewed: Whether an entry that a renewal has written stays.
+        missing: Names that are to be listed as missing no longer, if they are.
     """
 
     spares_renewed: bool
+    missing: Sequence[str]
 
     def bad_ones(self, state: FolderState) -> Iterator[int]:
         """Yield the sequence numbers of the bad entries that a folder has now."""
@@ -37,6 +39,7 @@ class FromDevices:
     """Entries whose data came from certain devices."""
 
     spares_renewed = False
+    missing = ()
 
     def __init__(self, devices: Collection[DeviceID]) -> None:
         self._devices = frozenset(devices)
@@ -60,7 +63,8 @@ class Named:
     """The entries that certain names have now, and earlier ones of the same names and devices.
 
     Attributes:
-        unknown: The names that the folder does not have.
+        missing: Those that the folder does not have, because their objects are missing or were not to be trusted.
+        unknown: Those that the folder does not know at all.
     """
 
     # Otherwise the same command, given again, would take a name back by another version.
@@ -69,13 +73,14 @@ class Named:
     def __init__(self, names: Iterable[str], state: FolderState) -> None:
         """Note what a folder has under some encrypted names."""
         self._targets: dict[bytes, _Target] = {}
+        self.missing: list[str] = []
         self.unknown: list[str] = []
         for name in names:
-            entry = state.entry(name)
+            entry, key = state.entry(name), name_key(name)
             if entry is None:
-                self.unknown.append(name)
+                (self.missing if state.is_missing(key) else self.unknown).append(name)
             else:
-                self._targets[name_key(name)] = _Target(entry.file_info.message.version, entry.source)
+                self._targets[key] = _Target(entry.file_info.message.version, entry.source)
 
     def bad_ones(self, state: FolderState) -> Iterator[int]:
         for key in self._targets:
@@ -96,6 +101,7 @@ class Undecryptable:
     """Entries that do not decrypt with the folder's password, or whose outside does not fit the inside."""
 
     spares_renewed = False
+    missing = ()
 
     def __init__(self, decrypts: Callable[[Entry], bool]) -> None:
         self._decrypts = decrypts
