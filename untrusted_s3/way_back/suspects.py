@@ -39,7 +39,7 @@ class FromDevices:
     """Entries whose data came from certain devices."""
 
     spares_renewed = False
-    missing = ()
+    missing: Sequence[str] = ()
 
     def __init__(self, devices: Collection[DeviceID]) -> None:
         self._devices = frozenset(devices)
@@ -73,14 +73,15 @@ class Named:
     def __init__(self, names: Iterable[str], state: FolderState) -> None:
         """Note what a folder has under some encrypted names."""
         self._targets: dict[bytes, _Target] = {}
-        self.missing: list[str] = []
+        missing: list[str] = []
         self.unknown: list[str] = []
         for name in names:
             entry, key = state.entry(name), name_key(name)
             if entry is None:
-                (self.missing if state.is_missing(key) else self.unknown).append(name)
+                (missing if state.is_missing(key) else self.unknown).append(name)
             else:
                 self._targets[key] = _Target(entry.file_info.message.version, entry.source)
+        self.missing: Sequence[str] = missing
 
     def bad_ones(self, state: FolderState) -> Iterator[int]:
         for key in self._targets:
@@ -101,7 +102,7 @@ class Undecryptable:
     """Entries that do not decrypt with the folder's password, or whose outside does not fit the inside."""
 
     spares_renewed = False
-    missing = ()
+    missing: Sequence[str] = ()
 
     def __init__(self, decrypts: Callable[[Entry], bool]) -> None:
         self._decrypts = decrypts
