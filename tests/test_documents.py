@@ -18,7 +18,7 @@ from untrusted_s3.cli.main import cli
 from untrusted_s3.index.schema import STATE_VERSION
 from untrusted_s3.settings import ConnectionSettings, LogSettings, ObjectSettings, SyncSettings, UpkeepSettings
 from untrusted_s3.store import format as store_format
-from untrusted_s3.units import KIB, MIB
+from untrusted_s3.units import GIB, KIB, MIB
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "untrusted_s3"
@@ -295,6 +295,8 @@ def test_blocks_of_code_have_fences(path: Path) -> None:
                 f" {SYNC.entries_in_work} entries",
                 f"not arrived within {ObjectSettings().patience:.0f} s",
                 f"{SYNC.parsed_file_infos // MIB} MiB over all folders",
+                f"{SYNC.pending_disk // GIB} GiB over all folders",
+                f"less than {UPKEEP.min_free_disk // MIB} MiB are free on the disk",
                 f"One device gets at most {SYNC.request_window // MIB} MiB",
                 f"{CONNECTIONS.stall_timeout:.0f} s at any speed; after that, at least"
                 f" {CONNECTIONS.slowest_peer / KIB:.0f} KiB a second",

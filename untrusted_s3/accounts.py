@@ -56,6 +56,7 @@ class Account:
         capacity: The bytes that may be held.
         used: The bytes that are held.
         most_used: The highest value that `used` has had.
+        closed: Whether nothing more is granted for now.
     """
 
     def __init__(self, capacity: int, *, guarantee: bool = False) -> None:
@@ -63,6 +64,7 @@ class Account:
         self.capacity = capacity
         self.used = 0
         self.most_used = 0
+        self.closed = False
         self._guarantee = guarantee
         self._owners: dict[Hashable, _Owner] = {}
         self._demands = 0
@@ -154,6 +156,8 @@ class Account:
             demand.granted.cancel()
 
     def _fits(self, owner: _Owner, share: Share, size: int) -> bool:
+        if self.closed:
+            return False
         if share.limit is not None and share.used and share.used + size > share.limit:
             return False
         if self.used == 0 or (self._guarantee and owner.used == 0):

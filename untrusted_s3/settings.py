@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from untrusted_s3.units import DAY, KIB, MIB
+from untrusted_s3.units import DAY, GIB, KIB, MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +151,9 @@ class SyncSettings:
             are written in parts.
         parsed_file_infos: The most bytes of parsed file infos that wait to be pulled or were looked up lately, over all
             folders.
+        pending_disk: The most bytes of the local disk that announced entries take until they are in the log, over all
+            folders. A device alone gets two thirds of it; above that, its index waits.
+        index_room_interval: How often it is looked whether a device's index that waits may go on.
         pull_retry_interval: The pause before a failed pull is tried again; it doubles with each failure of the file,
             and while the store fails.
         max_pull_retry_interval: The longest such pause when it is not the peers that failed.
@@ -178,6 +181,8 @@ class SyncSettings:
     entries_in_work: int = 4000
     file_infos_in_work: int = 96 * MIB
     parsed_file_infos: int = 16 * MIB
+    pending_disk: int = 2 * GIB
+    index_room_interval: float = 5.0
     pull_retry_interval: float = 5.0
     max_pull_retry_interval: float = 60.0
     max_failure_interval: float = 3600.0
@@ -189,7 +194,7 @@ class SyncSettings:
     request_timeout: float = 120.0
     slowest_peer: float = 1.0 * KIB
     queued_message_memory: int = 4 * MIB
-    index_piece_files: int = 1000
+    index_piece_files: int = 250
     index_piece_size: int = 1 * MIB
     concurrent_gets: int = 16
     concurrent_gets_of_object: int = 2

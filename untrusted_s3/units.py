@@ -6,5 +6,6 @@ from typing import Final
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
 
 DAY: Final = 86_400.0

@@ -36,6 +36,15 @@ async def test_little_room_is_a_problem_but_no_end(tmp_path: Path) -> None:
     assert [line["event"] for line in lines] == ["local disk not in order"], "once"
 
 
+async def test_who_waits_for_room_hears_of_each_look(tmp_path: Path) -> None:
+    heard: list[bool] = []
+    for min_free in (1, 1 << 62):
+        disk = LocalDisk(tmp_path, min_free, heard.append)
+        await disk.open()
+        await disk.look()
+    assert heard == [True, True, False, False]
+
+
 async def test_a_directory_that_vanishes_for_a_while(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     disk = LocalDisk(directory, 1)

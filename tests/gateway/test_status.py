@@ -46,6 +46,7 @@ def a_folder(**changes: Any) -> Folder:
         "syncing": False,
         "failing": (0, None),
         "refused_files": RefusedFiles(),
+        "held_back": {},
     }
     return cast(Folder, SimpleNamespace(**{**fields, **changes}))
 
@@ -67,6 +68,7 @@ def test_a_folder() -> None:
         "failing_example": None,
         "refused_files": 0,
         "refused_examples": [],
+        "held_back": [],
     }
 
 

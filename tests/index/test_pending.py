@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import StateDamaged
-from untrusted_s3.index.pending import Announced, Pending, PendingIndex
+from untrusted_s3.index.pending import Announced, Pending, PendingIndex, held_size
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.store.layout import name_key
 
@@ -60,7 +61,8 @@ class AgainstAModel(RuleBasedStateMachine):
         self.exits = ExitStack()
         self.path = self.exits.enter_context(fast_directory()) / "pending.sqlite"
         self.parsed = Account(3000)  # room for a few
-        self.index = PendingIndex(self.path, parsed=self.parsed)
+        self.disk = Account(1 << 40)
+        self.index = PendingIndex(self.path, parsed=self.parsed, disk=self.disk)
         self.received: dict[DeviceID, IndexState] = {}
         self.pending: dict[DeviceID, dict[bytes, Pending]] = {one: {} for one in DEVICES}
         self.infos: dict[Pending, FileInfo] = {}
@@ -68,7 +70,7 @@ class AgainstAModel(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.index.close()
-        assert self.parsed.used == 0
+        assert self.parsed.used == self.disk.used == 0
         self.exits.close()
 
     @rule(one=st.sampled_from(DEVICES), index_id=st.integers(0, 2**64 - 1), sequence=st.integers(0, 100))
@@ -118,7 +120,15 @@ class AgainstAModel(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.index.close()
-        self.index = PendingIndex(self.path, parsed=self.parsed)
+        self.index = PendingIndex(self.path, parsed=self.parsed, disk=self.disk)
+
+    @rule(one=st.sampled_from(DEVICES), forget=st.booleans())
+    def empty(self, one: DeviceID, forget: bool) -> None:
+        asyncio.run(self.index.forget(one) if forget else self.index.empty(one))
+        self.received[one] = IndexState()
+        if forget:
+            del self.received[one]
+        self.pending[one] = {}
 
     @rule(data=st.data())
     def load(self, data: st.DataObject) -> None:
@@ -154,6 +164,9 @@ class AgainstAModel(RuleBasedStateMachine):
                 largest[key] = max(largest.get(key, 0), entry.size)
         assert self.index.totals == (len(largest), sum(largest.values()))
         assert self.parsed.used <= self.parsed.capacity
+        for one, entries in self.pending.items():
+            held = sum(held_size(entry.file_info_size, len(entry.version)) for entry in entries.values())
+            assert self.index.held_by(one) == self.disk.used_by(one) == held
 
 
 AgainstAModel.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
@@ -194,6 +207,28 @@ def test_a_file_that_several_devices_announce_counts_once(index: PendingIndex) -
     for number in (1, 2):
         index.add(device(number), IndexState(7, 1), [announcement(file("a", 1, sizes=(2000,), sequence=1))], [])
     assert index.totals == (1, 2000)
+
+
+async def test_the_file_is_as_large_as_it_is_counted_and_shrinks(tmp_path: Path) -> None:
+    disk = Account(1 << 40)
+    with fast_directory() as directory:
+        index = PendingIndex(directory / "pending.sqlite", disk=disk)
+        sequence = 0
+        for sizes in ((1064,), (1064,) * 20, (1064,) * 200):
+            infos = [file(sequence + one, sizes=sizes, sequence=sequence + one + 1) for one in range(300)]
+            sequence += 300
+            index.add(device(1), IndexState(7, sequence), [announcement(info) for info in infos], [])
+        counted = disk.used
+        index.close()
+        assert disk.used == 0
+        on_disk = index.path.stat().st_size
+        assert on_disk < counted < 3 * on_disk
+        index = PendingIndex(index.path, disk=disk)
+        assert index.held_by(device(1)) == disk.used == counted
+        await index.forget(device(1))
+        assert (disk.used, index.devices(), index.totals) == (0, [], (0, 0))
+        index.close()
+        assert index.path.stat().st_size < 100_000
 
 
 def test_a_message_that_fails_half_way_leaves_nothing(index: PendingIndex) -> None:

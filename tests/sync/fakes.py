@@ -39,10 +39,14 @@ SYNC_DEFAULTS = SyncSettings()
 
 
 def sync_memory(
-    blocks: int = 2_000_000, messages: int = 1 << 30, parsed: int = 1 << 20, in_work: int = 1 << 20
+    blocks: int = 2_000_000,
+    messages: int = 1 << 30,
+    parsed: int = 1 << 20,
+    in_work: int = 1 << 20,
+    pending: int = 1 << 30,
 ) -> SyncMemory:
     """Return accounts that are large enough for a test."""
-    return SyncMemory.of(blocks=blocks, messages=messages, parsed=parsed, in_work=in_work)
+    return SyncMemory.of(blocks=blocks, messages=messages, parsed=parsed, in_work=in_work, pending=pending)
 
 
 def new_folder(

@@ -453,6 +453,34 @@ async def asked(talk: Talk) -> asyncio.Task[memoryview]:
     return task
 
 
+async def test_an_index_for_which_there_is_no_room_is_asked_for_again(connect: Connect) -> None:
+    """Meanwhile the connection serves on, and what comes later is not taken: it would leave a gap."""
+    room = 8000
+    talk = await connect(sync=replace(SYNC, pending_disk=room, index_room_interval=0.05))
+    talk.host.memory.pending.capacity = room
+    await talk.shared()
+    infos = [file(number, sizes=(2000,), sequence=number + 1) for number in range(40)]
+    go_on = asyncio.Event()
+
+    async def answer(request: events.RequestReceived) -> tuple[bytes, int]:
+        await go_on.wait()
+        return await right_answer(request)
+
+    talk.peer.answers = answer
+    for start in range(0, 40, 5):
+        talk.peer.index(*(info.raw for info in infos[start : start + 5]), update=True)
+    await until(lambda: bool(talk.folder.held_back))
+    talk.peer.request(infos[0])
+    assert (await talk.answer_to()).code == pb.NO_SUCH_FILE
+    known = talk.folder.received(THEIRS.device_id).max_sequence
+    assert 0 < known < 40 and known % 5 == 0
+    go_on.set()
+    await until(lambda: bool(talk.host.ends))
+    assert [event.reason for event in talk.peer.all(events.CloseReceived)] == ["the index is asked for again"]
+    assert talk.folder.received(THEIRS.device_id).max_sequence == known
+    assert not talk.folder.held_back
+
+
 async def test_requests_fail_when_the_connection_ends(connect: Connect) -> None:
     talk = await connect()
     await talk.shared()

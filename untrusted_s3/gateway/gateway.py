@@ -23,6 +23,7 @@ from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError
 from untrusted_s3.gateway.dialing import Dialing
 from untrusted_s3.gateway.folders import Folders
+from untrusted_s3.gateway.forgetting import Forgetting
 from untrusted_s3.gateway.heartbeat import Heartbeat
 from untrusted_s3.gateway.http.server import HTTPServer
 from untrusted_s3.gateway.local_disk import LocalDisk
@@ -108,6 +109,7 @@ class Gateway:
             messages=tuning.upkeep.message_memory,
             parsed=tuning.sync.parsed_file_infos,
             in_work=tuning.sync.file_infos_in_work,
+            pending=tuning.sync.pending_disk,
         )
         self.responder = Responder(bucket, self.counters, tuning.sync, tuning.objects)
         self._stopped = False
@@ -125,7 +127,7 @@ class Gateway:
             max_retry_delay=tuning.upkeep.max_restart_delay,
             close_timeout=tuning.upkeep.close_timeout,
         )
-        self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk)
+        self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk, self._disk_looked_at)
         capacity = unadmitted_capacity(raise_file_limit(tuning.connections), tuning.connections)
         transports = TransportFactory(
             make_context(identity),
@@ -135,6 +137,7 @@ class Gateway:
         )
         self._listener = Listener(settings.listen, transports)
         self._dialing = Dialing(self.peers, Dialer(transports, tuning.connections).dial, tuning.connections)
+        self._forgetting = Forgetting(self.folders, lambda: self.peers.accepted)
         self._heartbeat = Heartbeat(bucket, self.device_id, settings.name)
         self._maintenance = Maintenance(
             bucket, lambda: self.folders.ids, settings.history, self.counters, tuning.upkeep
@@ -169,6 +172,7 @@ class Gateway:
         self.supervisor.start("read accepted devices", partial(self.peers.run, interval))
         self.supervisor.start("look for removed folders", partial(self.folders.watch, upkeep.record_interval))
         self.supervisor.start("watch the local disk", partial(self._disk.watch, upkeep.disk_interval))
+        self.supervisor.start("forget removed devices", partial(self._forgetting.run, interval))
         self.supervisor.start("maintenance", self._maintenance.run)
         self.ready = True
         _logger.info("ready", device_id=str(self.device_id), store=str(self.bucket.location), folders=len(self.folders))
@@ -301,6 +305,10 @@ class Gateway:
         """Note the end of a session."""
         self.sessions.remove(session)
         self.peers.ended(session, error)
+
+    def _disk_looked_at(self, in_order: bool) -> None:
+        """Take no more of peers' indexes while the local disk is not in order."""
+        self.memory.pending.closed = not in_order
 
     def _new_session(self, transport: BEPTransport) -> Session:
         session = Session(self, transport)

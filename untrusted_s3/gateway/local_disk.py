@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -21,14 +22,17 @@ _logger = structlog.get_logger()
 class LocalDisk:
     """The disk that has `directory`. It is in order while at least `min_free` bytes are free and can be written.
 
+    `on_look` is called after each look with whether it is.
+
     Attributes:
         problem: What is wrong with it, for the operator; None while it is in order.
     """
 
-    def __init__(self, directory: Path, min_free: int) -> None:
+    def __init__(self, directory: Path, min_free: int, on_look: Callable[[bool], None] = lambda in_order: None) -> None:
         self.problem: str | None = None
         self._directory = directory
         self._min_free = min_free
+        self._on_look = on_look
 
     async def open(self) -> None:
         """Make the directory if it is missing, and write to it. Raises StateFolderUnusable."""
@@ -62,6 +66,7 @@ class LocalDisk:
         elif problem is None and self.problem is not None:
             _logger.info("local disk in order again")
         self.problem = problem
+        self._on_look(problem is None)
 
     def _try(self) -> int:
         """Return the number of free bytes after a trial. Raises OSError."""

@@ -46,6 +46,9 @@ def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, An
             {"device_id": str(device_id), "name": refused.name, "reason": refused.reason}
             for device_id, refused in folder.refused_files.examples(_REFUSED_SHOWN)
         ],
+        "held_back": [
+            {"device_id": str(device_id), "local_bytes": held} for device_id, held in sorted(folder.held_back.items())
+        ],
     }
 
 
@@ -75,6 +78,7 @@ def _failed_folder(folder_id: str, label: str, error: str) -> dict[str, Any]:
         "failing_example": None,
         "refused_files": 0,
         "refused_examples": [],
+        "held_back": [],
     }
 
 

@@ -58,18 +58,20 @@ class Database(sqlite3.Connection):
         return StateDamaged(f"the local state is damaged ({what}) and is made again from the store")
 
 
-def open_database(path: Path, schema: str, version: int) -> Database:
+def open_database(path: Path, schema: str, version: int, *, shrinks: bool = False) -> Database:
     """Open the database at `path` in autocommit mode; `with connection:` ends a transaction begun by `BEGIN`.
+
+    With `shrinks`, `PRAGMA incremental_vacuum` gives free pages of a new file back to the file system.
 
     A file of another schema version, or one whose damage shows at once, is replaced by an empty one. Raises
     StateFolderUnusable where the folder cannot be written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        connection = _try_open(path, schema, version)
+        connection = _try_open(path, schema, version, shrinks)
         if connection is None:
             remove_database(path)
-            connection = _try_open(path, schema, version)
+            connection = _try_open(path, schema, version, shrinks)
     except (OSError, sqlite3.OperationalError) as error:
         raise StateFolderUnusable(f"the state folder {path.parent} cannot be used: {error}") from error
     assert connection is not None
@@ -82,9 +84,11 @@ def remove_database(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _try_open(path: Path, schema: str, version: int) -> Database | None:
+def _try_open(path: Path, schema: str, version: int, shrinks: bool) -> Database | None:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Database)
     try:
+        if shrinks:  # has an effect before anything is written
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cache_size = -16384")

@@ -6,6 +6,7 @@ peers send again what lies beyond their cursors in the log.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from untrusted_s3.accounts import Account
+from untrusted_s3.accounts import Account, Share
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
@@ -24,7 +25,7 @@ from untrusted_s3.index.parsed import ParsedFileInfos
 from untrusted_s3.index.refused import Refused, RefusedFiles
 from untrusted_s3.store.layout import name_key
 
-_PENDING_VERSION = 3
+_PENDING_VERSION = 4
 _SCHEMA = """
 CREATE TABLE received (
     device_id BLOB PRIMARY KEY,
@@ -35,6 +36,10 @@ CREATE TABLE refused (
     device_id BLOB PRIMARY KEY,
     sequence INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE held (
+    device_id BLOB PRIMARY KEY,
+    bytes INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE pending (
     device_id BLOB NOT NULL,
     name_hash BLOB NOT NULL,
@@ -42,11 +47,12 @@ CREATE TABLE pending (
     version BLOB NOT NULL,
     content_hash TEXT,
     size INTEGER NOT NULL,
+    held INTEGER NOT NULL,
     file_info BLOB NOT NULL,
     PRIMARY KEY (device_id, name_hash)
 );
 CREATE INDEX pending_by_sequence ON pending (device_id, sequence, name_hash);
-CREATE INDEX pending_by_name ON pending (name_hash, device_id, sequence, size);
+CREATE INDEX pending_by_name ON pending (name_hash, device_id, sequence, size, held);
 """
 _COLUMNS = "name_hash, sequence, version, content_hash, size, length(file_info)"
 _HAS_OTHERS = """
@@ -62,8 +68,16 @@ SELECT coalesce(sum(others IS NULL), 0), coalesce(sum(max(size - coalesce(others
     FROM pending AS own WHERE own.device_id = ?
 )
 """
+# What an entry takes in the table and both indexes beside its file info and its version. Pages are not full.
+_ROW_SIZE = 512
+_EMPTIED_AT_ONCE = 200
+_FREED_PAGES = 500
 # A version has one counter, of some bytes; a peer that sends longer ones gets smaller batches.
 _BATCH_VERSIONS_SIZE = 1024 * 1024
+# Sequence number, size of the data, and bytes on the disk of an entry.
+_Known = tuple[int, int, int]
+_NO_ENTRY = (0, 0, 0)
+_Row = tuple[bytes, bytes, int, bytes, str | None, int, int, bytes]
 _AFTER_ALL_KEYS = b"\xff" * 17
 
 
@@ -108,6 +122,11 @@ class Pending:
         return pb.Vector.FromString(self.version)
 
 
+def held_size(file_info_size: int, version_size: int = 0) -> int:
+    """Return about how many bytes on the disk an entry takes."""
+    return file_info_size + file_info_size // 8 + version_size + _ROW_SIZE
+
+
 class PendingIndex:
     """The pending entries of one folder.
 
@@ -119,21 +138,32 @@ class PendingIndex:
         refused: What is left out of devices' indexes.
     """
 
-    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None, parsed: Account | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_damage: Callable[[], None] = lambda: None,
+        parsed: Account | None = None,
+        disk: Account | None = None,
+    ) -> None:
         """Open the file, or make an empty one. Raises StateFolderUnusable.
 
-        `parsed` bounds the file infos that stay in memory after they were added. All methods raise StateDamaged, after
-        a call of `on_damage`, when the file turns out to be damaged.
+        `parsed` bounds the file infos that stay in memory after they were added. `disk` counts the bytes on the local
+        disk by device. All methods raise StateDamaged, after a call of `on_damage`, when the file turns out to be
+        damaged.
         """
         self.path = path
-        self._connection = open_database(path, _SCHEMA, _PENDING_VERSION)
+        self._connection = open_database(path, _SCHEMA, _PENDING_VERSION, shrinks=True)
         self._connection.on_damage = on_damage
         self._parsed = ParsedFileInfos(parsed if parsed is not None else Account(0))
+        self._disk = disk if disk is not None else Account(1 << 62)
+        self._held: dict[bytes, Share] = {}
         self.refused = RefusedFiles()
         self._ask_again_for_refused()
         self._files, self._bytes = self._connection.execute(
             "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT max(size) AS size FROM pending GROUP BY name_hash)"
         ).fetchone()
+        for device, held in self._connection.execute("SELECT device_id, bytes FROM held").fetchall():
+            self._count({device: held})
 
     @property
     def totals(self) -> tuple[int, int]:
@@ -146,7 +176,18 @@ class PendingIndex:
     def close(self) -> None:
         """Close the file."""
         self._parsed.clear()
+        for share in self._held.values():
+            share.close()
+        self._held.clear()
         self._connection.close()
+
+    def has_room(self, device_id: DeviceID, size: int) -> bool:
+        """Return whether file infos of `size` bytes in all may be added for a device."""
+        return self._share(device_id.raw).fits(size)
+
+    def held_by(self, device_id: DeviceID) -> int:
+        """Return about how many bytes of the local disk a device's entries of this folder take."""
+        return self._share(device_id.raw).used
 
     def received(self, device_id: DeviceID) -> IndexState:
         """Return how much of a device's index has arrived here, handled or pending."""
@@ -164,10 +205,52 @@ class PendingIndex:
                 files, size = self._connection.execute(_ONLY_OF_DEVICE, (device_id.raw,)).fetchone()
             self._connection.execute("DELETE FROM pending WHERE device_id = ?", (device_id.raw,))
             self._connection.execute("DELETE FROM refused WHERE device_id = ?", (device_id.raw,))
+            self._connection.execute("DELETE FROM held WHERE device_id = ?", (device_id.raw,))
             self._set_received(device_id, state)
         self._apply([(-files, -size)])
+        self._count({device_id.raw: -self.held_by(device_id)})
         self._parsed.drop(device_id)
         self.refused.drop(device_id)
+
+    async def empty(self, device_id: DeviceID) -> None:
+        """Drop what is pending from a device, piece by piece; nothing of its index is known then.
+
+        `start` afterwards has nothing to do that takes long.
+        """
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("DELETE FROM refused WHERE device_id = ?", (device_id.raw,))
+            self._set_received(device_id, IndexState())
+        self._parsed.drop(device_id)
+        self.refused.drop(device_id)
+        more = True
+        while more:
+            more = self._drop_some(device_id.raw)
+            await asyncio.sleep(0)
+
+    async def forget(self, device_id: DeviceID) -> None:
+        """Drop all that is known of a device."""
+        await self.empty(device_id)
+        with self._connection:
+            self._connection.execute("DELETE FROM received WHERE device_id = ?", (device_id.raw,))
+
+    def _drop_some(self, device: bytes) -> bool:
+        """Drop some of a device's entries, and give their room to the file system. Return whether there are more."""
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            found = self._connection.execute(
+                "SELECT name_hash, held FROM pending WHERE device_id = ? LIMIT ?", (device, _EMPTIED_AT_ONCE)
+            ).fetchall()
+            changes = [_change(self._entries(key), {device: None}) for key, _ in found]
+            self._connection.executemany(
+                "DELETE FROM pending WHERE device_id = ? AND name_hash = ?", [(device, key) for key, _ in found]
+            )
+            held = {device: -sum(size for _, size in found)}
+            self._note_held(held)
+        self._apply(changes)
+        self._count(held)
+        self._connection.executescript(f"PRAGMA incremental_vacuum({_FREED_PAGES})")  # `execute` frees one page
+        return len(found) == _EMPTIED_AT_ONCE
 
     def add(
         self,
@@ -192,16 +275,20 @@ class PendingIndex:
         new = self.refused.update(device_id, left_out, [*infos, *others])
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            changes = [_change(self._entries(row[1]), {device: row[5]}) for row in rows]
-            changes += [_change(self._entries(key), {device: None}) for key in gone]
+            before = {key: self._entries(key) for key in [*infos, *gone]}
+            changes = [_change(before[row[1]], {device: row[5]}) for row in rows]
+            changes += [_change(before[key], {device: None}) for key in gone]
+            held = {device: sum(row[6] for row in rows) - sum(_held(entries, device) for entries in before.values())}
+            self._note_held(held)
             self._connection.executemany(
                 "DELETE FROM pending WHERE device_id = ? AND name_hash = ?", [(device, key) for key in gone]
             )
-            self._connection.executemany("INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._set_received(device_id, state)
             if self.refused.first(device_id) != first_refused:
                 self._set_refused(device_id)
         self._apply(changes)
+        self._count(held)
         for key in gone:
             self._parsed.take(device_id, key)
         for key, announced in infos.items():
@@ -221,18 +308,23 @@ class PendingIndex:
             changes = []
             gone: list[Pending] = []
             done = set()
+            held: dict[bytes, int] = {}
             for key, handled in by_name.items():
                 there = self._entries(key)
-                same = [entry for entry in handled if there.get(entry.device_id.raw, (0, 0))[0] == entry.sequence]
+                same = [entry for entry in handled if there.get(entry.device_id.raw, _NO_ENTRY)[0] == entry.sequence]
                 changes.append(_change(there, {entry.device_id.raw: None for entry in same}))
                 gone += same
+                for entry in same:
+                    held[entry.device_id.raw] = held.get(entry.device_id.raw, 0) - _held(there, entry.device_id.raw)
                 if len(same) == len(there):
                     done.add(key)
             self._connection.executemany(
                 "DELETE FROM pending WHERE device_id = ? AND name_hash = ?",
                 [(entry.device_id.raw, entry.name_hash) for entry in gone],
             )
+            self._note_held(held)
         self._apply(changes)
+        self._count(held)
         for entry in gone:
             self._parsed.take(entry.device_id, entry.name_hash)
         return done
@@ -334,10 +426,32 @@ class PendingIndex:
                 )
             self._connection.execute("DELETE FROM refused")
 
-    def _entries(self, key: bytes) -> dict[bytes, tuple[int, int]]:
-        """Return sequence number and size of a name's entries, by device."""
-        rows = self._connection.execute("SELECT device_id, sequence, size FROM pending WHERE name_hash = ?", (key,))
+    def _entries(self, key: bytes) -> dict[bytes, _Known]:
+        """Return sequence number, size, and bytes on the disk of a name's entries, by device."""
+        rows = self._connection.execute(
+            "SELECT device_id, sequence, size, held FROM pending WHERE name_hash = ?", (key,)
+        )
         return {row[0]: row[1:] for row in rows.fetchall()}
+
+    def _note_held(self, changes: Mapping[bytes, int]) -> None:
+        self._connection.executemany(
+            "INSERT INTO held VALUES (?1, ?2) ON CONFLICT (device_id) DO UPDATE SET bytes = bytes + ?2",
+            [(device, change) for device, change in changes.items() if change],
+        )
+
+    def _count(self, changes: Mapping[bytes, int]) -> None:
+        for device, change in changes.items():
+            share = self._share(device)
+            if change > 0:
+                share.charge(change)
+            else:
+                share.release(min(-change, share.used))
+
+    def _share(self, device: bytes) -> Share:
+        share = self._held.get(device)
+        if share is None:
+            share = self._held[device] = self._disk.share(DeviceID(device))
+        return share
 
     def _apply(self, changes: Iterable[tuple[int, int]]) -> None:
         for files, size in changes:
@@ -345,15 +459,20 @@ class PendingIndex:
             self._bytes += size
 
 
-def _change(entries: Mapping[bytes, tuple[int, int]], new: Mapping[bytes, int | None]) -> tuple[int, int]:
+def _held(entries: Mapping[bytes, _Known], device: bytes) -> int:
+    return entries.get(device, _NO_ENTRY)[2]
+
+
+def _change(entries: Mapping[bytes, _Known], new: Mapping[bytes, int | None]) -> tuple[int, int]:
     """Return by how much the totals change when a name's entries get new sizes by device; None removes one."""
-    before = {device: size for device, (_, size) in entries.items()}
+    before = {device: size for device, (_, size, _) in entries.items()}
     after = [size for size in {**before, **new}.values() if size is not None]
     return bool(after) - bool(before), max(after, default=0) - max(before.values(), default=0)
 
 
-def _row(device: bytes, key: bytes, announced: Announced) -> tuple[bytes, bytes, int, bytes, str | None, int, bytes]:
+def _row(device: bytes, key: bytes, announced: Announced) -> _Row:
     message = announced.file_info.message
     size = message.size if announced.content_hash is not None else 0
     version = message.version.SerializeToString()
-    return device, key, message.sequence, version, announced.content_hash, size, announced.file_info.raw
+    held = held_size(len(announced.file_info.raw), len(version))
+    return device, key, message.sequence, version, announced.content_hash, size, held, announced.file_info.raw

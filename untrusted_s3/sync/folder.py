@@ -90,6 +90,7 @@ class Folder:
             memory,
         )
         self._index_in = IndexIn(record.folder_id, self._state, self._pending, settings.sync)
+        self._held_back: set[DeviceID] = set()
 
     async def open(self) -> None:
         """Bring the state up to the end of the log. Raises StoreError, DataError or StateDamaged."""
@@ -223,6 +224,7 @@ class Folder:
 
     def remove_source(self, device_id: DeviceID, source: Source) -> None:
         """Remove a peer that has disconnected or no longer shares the folder."""
+        self._held_back.discard(device_id)
         self._puller.remove_source(device_id, source)
 
     def received(self, device_id: DeviceID) -> IndexState:
@@ -250,12 +252,43 @@ class Folder:
         self._writer.heard.discard(device_id)
         self._pending.start(device_id, IndexState())
 
-    async def take_index(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> None:
-        """Take an index message of a peer. Raises RemoteProtocolError or FolderRefused; then nothing was kept."""
-        lowest = await self._index_in.take(device_id, index_id, event)
-        if lowest is not None:
-            self._puller.rescan_from(device_id, lowest)
+    async def prepare_index(self, device_id: DeviceID, announced: IndexState) -> None:
+        """Do what takes long of `start_index`, piece by piece: drop what is pending of another index of the peer."""
+        if not self._pending.received(device_id).index_id == announced.index_id != 0:
+            await self._pending.empty(device_id)
+
+    async def take_index(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> bool:
+        """Take an index message of a peer. Raises RemoteProtocolError or FolderRefused; then nothing was kept.
+
+        Return whether the whole message was taken. If not, what follows must not be taken either: the peer's part of
+        the local disk is full, and the peer has to send the rest again over another connection, after `index_room`.
+        """
+        taken = await self._index_in.take(device_id, index_id, event)
+        if taken.lowest is not None:
+            self._puller.rescan_from(device_id, taken.lowest)
         self._puller.wake()
+        if not taken.complete:
+            self._held_back.add(device_id)
+        return taken.complete
+
+    async def index_room(self, device_id: DeviceID) -> None:
+        """Wait until more of a peer's index can be taken."""
+        await self._index_in.until_room(device_id)
+
+    @property
+    def held_back(self) -> Mapping[DeviceID, int]:
+        """The peers whose indexes wait for room on the local disk, with the bytes that they take there."""
+        return {device_id: self._pending.held_by(device_id) for device_id in self._held_back}
+
+    def announcing_devices(self) -> list[DeviceID]:
+        """Return all devices of whose indexes anything is known here."""
+        return self._pending.devices()
+
+    async def forget_device(self, device_id: DeviceID) -> None:
+        """Forget what is pending from a device that is not accepted any more."""
+        self._writer.heard.discard(device_id)
+        await self._pending.forget(device_id)
+        self._puller.rescan()
 
 
 def _open_files(directory: Path, on_damage: Callable[[], None], memory: SyncMemory) -> tuple[FolderState, PendingIndex]:
@@ -267,7 +300,7 @@ def _open_files(directory: Path, on_damage: Callable[[], None], memory: SyncMemo
     try:
         state = FolderState(directory / STATE_FILE, on_damage, memory.parsed)
         files.append(state)
-        pending = PendingIndex(directory / PENDING_FILE, on_damage, memory.parsed)
+        pending = PendingIndex(directory / PENDING_FILE, on_damage, memory.parsed, memory.pending)
     except Exception as error:
         for file in files:
             file.close()

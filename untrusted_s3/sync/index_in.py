@@ -13,7 +13,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.events import IndexReceived
 from untrusted_s3.bep.file_info import FileInfo, check_version, parse_file_info, refusal
 from untrusted_s3.errors import FileInfoRefused
-from untrusted_s3.index.pending import Announced, PendingIndex
+from untrusted_s3.index.pending import Announced, PendingIndex, held_size
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.settings import SyncSettings
@@ -22,7 +22,24 @@ from untrusted_s3.structured_logging import printable
 
 _logger = structlog.get_logger()
 _LOGGED_NAME_LENGTH = 40
+# What a device's index must find room for before it goes on, as a part of all room. With the shares of an account, even
+# many devices at their limits leave as much.
+_RESUMED_PART = 16
 _MAX_SEQUENCE = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of an index message.
+
+    Attributes:
+        lowest: The lowest sequence number that is not above all before it, in this message and earlier ones, or None.
+            Of an Index, which replaces what was before, it is the lowest of all.
+        complete: Whether the whole message was taken.
+    """
+
+    lowest: int | None
+    complete: bool = True
 
 
 class IndexIn:
@@ -34,30 +51,36 @@ class IndexIn:
         self._pending = pending
         self._settings = settings
 
-    async def take(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> int | None:
+    async def take(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> Result:
         """Note as pending what of the message is new to the folder. `index_id` names the peer's index.
 
         A file info that breaks a rule is left out and noted as refused. Sequence numbers need not rise: Syncthing only
-        logs that (v2.1.3 lib/model/indexhandler.go, receive). Return the lowest that is not above all before it, in
-        this message and earlier ones, or None. Of an Index, which replaces what was before, it is the lowest of all.
+        logs that (v2.1.3 lib/model/indexhandler.go, receive).
 
-        Where the peer breaks the protocol, nothing of the message is kept. So a message of several pieces is parsed
-        twice: only one piece of it is in memory in parsed form, which is several times as large as the serialized one.
+        When the device's part of the local disk is full, the rest of the message is dropped. The device's cursor does
+        not pass it, so that the device sends it again with its next connection.
+
+        Where the peer breaks the protocol, nothing of the message is kept. So a long message is parsed twice: only one
+        piece of it is in memory in parsed form, which is several times as large as the serialized one.
         Raises RemoteProtocolError or FolderRefused.
         """
         pieces = list(self._pieces(event.files))
-        last_taken = _Taken()
+        parsed_once = sum(map(len, event.files)) <= self._settings.index_piece_size
+        parsed: list[_Taken] = []
         for piece in pieces:
-            last_taken = _parse(piece)
+            parsed = [*(parsed if parsed_once else ()), _parse(piece)]
             if len(pieces) > 1:
                 await asyncio.sleep(0)
         if not event.update:
+            await self._pending.empty(device_id)
             self._pending.start(device_id, IndexState(index_id, 0))
         highest = self._pending.received(device_id).max_sequence if event.update else _MAX_SEQUENCE
         lowest: int | None = None
         for number, piece in enumerate(pieces, 1):
             last = number == len(pieces)
-            taken = last_taken if last else _parse(piece)
+            if not self._pending.has_room(device_id, sum(held_size(len(raw)) for raw in piece)):
+                return Result(lowest, complete=False)
+            taken = parsed[number - 1] if parsed_once else parsed[0] if last else _parse(piece)
             for sequence in taken.sequences:
                 if sequence <= highest:
                     lowest = sequence if lowest is None else min(lowest, sequence)
@@ -66,8 +89,15 @@ class IndexIn:
             if not last:
                 await asyncio.sleep(0)
         if not pieces:
-            self._store(device_id, index_id, last_taken, event.last_sequence)
-        return lowest
+            self._store(device_id, index_id, _Taken(), event.last_sequence)
+        return Result(lowest)
+
+    async def until_room(self, device_id: DeviceID) -> None:
+        """Wait until there is room for a good part of a device's index."""
+        while True:
+            await asyncio.sleep(self._settings.index_room_interval)
+            if self._pending.has_room(device_id, self._settings.pending_disk // _RESUMED_PART):
+                return
 
     def _store(self, device_id: DeviceID, index_id: int, taken: _Taken, last_sequence: int) -> None:
         known = self._pending.received(device_id).max_sequence

@@ -1,4 +1,4 @@
-"""The memory that peers make a gateway use, in accounts."""
+"""The memory and the local disk that peers make a gateway use, in accounts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class SyncMemory:
         parsed: Parsed file infos: those that wait to be pulled, and, owned by the state's file, those of entries that
             were looked up lately.
         requested: Blocks that were requested of peers and are not here yet.
+        pending: Bytes of the local disk that announced entries take until they are in the log.
         in_work: Parsed file infos of entries that are being pulled or wait for the log.
         large_in_work: Those of files that are written in parts.
         blocks_in: Blocks and parts on their way to the store.
@@ -25,18 +26,20 @@ class SyncMemory:
     messages: Account
     parsed: Account
     requested: Account
+    pending: Account
     in_work: Account
     large_in_work: Account
     blocks_in: Account
     blocks_out: Account
 
     @classmethod
-    def of(cls, *, blocks: int, messages: int, parsed: int, in_work: int) -> SyncMemory:
+    def of(cls, *, blocks: int, messages: int, parsed: int, in_work: int, pending: int) -> SyncMemory:
         """Make accounts of these capacities, in bytes. Of `blocks`, half is for each direction."""
         return cls(
             messages=Account(messages),
             parsed=Account(parsed),
             requested=Account(blocks // 2, guarantee=True),
+            pending=Account(pending, guarantee=True),
             in_work=Account(in_work, guarantee=True),
             large_in_work=Account(in_work, guarantee=True),
             blocks_in=Account(blocks // 2),

@@ -143,6 +143,8 @@ class Session:
         self._channels: _Channels | None = None
         self._shares: dict[str, _Share] = {}
         self._refusals: dict[str, Refusal] = {}
+        # The folders of whose indexes nothing more is taken over this connection.
+        self._held_back: set[str] = set()
         self._confirmed = False
         self._ended = False
         # By folder ID, the index id of each folder in the cluster config that was sent last.
@@ -286,13 +288,31 @@ class Session:
         if share is None or self._only_reads:
             # It was on its way when we refused the folder, or the peer ignores the refusal; or nothing of it is taken.
             return
+        if event.folder in self._held_back and event.update:
+            return
+        self._held_back.discard(event.folder)
         try:
-            await share.folder.take_index(self._device_id, share.peer_index.index_id, event)
+            if not await share.folder.take_index(self._device_id, share.peer_index.index_id, event):
+                self._hold_back(event.folder, share.folder)
             self._host.counters.index_entries_received.inc(len(event.files))
         except FolderRefused as error:
             self._refusals[event.folder] = Refusal(share.folder.record.label, str(error), error.kind)
             self._host.refused(self._device_id, self._refusals)
             self._unshare(event.folder)
+
+    def _hold_back(self, folder_id: str, folder: Folder) -> None:
+        """Take nothing more of an index for which there is no room. When there is some, the peer has to come again."""
+        self._held_back.add(folder_id)
+        device = str(self._device_id)
+        _logger.warning("index held back", folder=folder_id, device=device, bytes=folder.held_back[self._device_id])
+
+        async def wait() -> None:
+            await folder.index_room(self._device_id)
+            if folder_id in self._shares and folder_id in self._held_back:
+                _logger.info("index asked for again", folder=folder_id, device=device)
+                self.end("the index is asked for again")
+
+        self._start(wait)
 
     # Cluster configs
 
@@ -308,6 +328,10 @@ class Session:
             accepted = await self._consider(message)
             if accepted is not None:
                 offers[message.id] = accepted
+            if accepted is not None:
+                await accepted[1].prepare_index(self._device_id, accepted[0].peer)
+        if self._ended:
+            return
         self._host.refused(self._device_id, self._refusals)
         for folder_id in list(self._shares):
             self._unshare(folder_id)
