@@ -28,6 +28,7 @@ from untrusted_s3.identity.certificate import Identity, generate
 from untrusted_s3.settings import Settings, SyncSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.records import PeerRecord, write_record
+from untrusted_s3.sync.refused_index import RefusedIndex, Suspect
 from untrusted_s3.sync.session import CLIENT_NAME, Refusal, Session
 
 
@@ -154,6 +155,25 @@ async def test_a_change_of_what_a_device_may_do_ends_its_session(
     assert (await device.hear(events.CloseReceived)).reason == "settings changed"
     assert session.shared_folders == [] and host.folders["f"].sources == {}
     assert host.peers.accepted[identity.device_id].record == record
+
+
+async def test_a_refused_index_is_logged_once_and_forgotten_when_a_connection_lasts(
+    host: Host, connect: Connect
+) -> None:
+    identity = generate()
+    session, _ = await connect(identity)
+    refused = RefusedIndex("handling index for f: siv: authentication failed", (Suspect(OURS.device_id, 1, False),))
+    with capture_logs() as logs:
+        for _ in range(3):
+            host.peers.index_refused(identity.device_id, "f", refused)
+    (line,) = [line for line in logs if line["event"].startswith("index refused")]
+    assert (line["folder"], line["entries_from"]) == ("f", [str(OURS.device_id)])
+    await host.peers.load()
+    peer = host.peers.accepted[identity.device_id]
+    assert peer.refused_indexes == {"f": refused}
+    session.transport.opened -= 200
+    await host.peers.load()
+    assert peer.refused_indexes == {}
 
 
 async def test_a_device_that_is_accepted_meanwhile_keeps_what_it_may_do(host: Host) -> None:

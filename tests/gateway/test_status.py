@@ -30,6 +30,7 @@ from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.supervisor import TaskState, TaskStatus
 from untrusted_s3.sync.failures import Failure
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.refused_index import RefusedIndex, Suspect
 from untrusted_s3.sync.session import Refusal, Session
 
 DEVICE = DeviceID(bytes(range(32)))
@@ -79,7 +80,7 @@ def test_files_of_a_folder_that_are_left_out() -> None:
     status = folder_status(a_folder(refused_files=refused, failing=(7, failure)))
     assert status["state"] == "idle"
     assert (status["failing_files"], status["refused_files"]) == (7, 30)
-    assert status["failing_example"] == {"name": "another", "error": "no connected peer has it"}
+    assert status["failing_example"] == {"name": "another", "error": "no connected peer has it", "device_ids": []}
     assert status["refused_examples"] == [
         {"device_id": str(DEVICE), "name": f"name {n}", "reason": "a bad block"} for n in range(10)
     ]
@@ -143,8 +144,21 @@ def test_a_device_that_was_never_connected() -> None:
         "read_only": False,
         "allowed_folders": None,
         "refused_folders": [],
+        "refused_indexes": [],
         "error": None,
     }
+
+
+def test_a_device_that_cannot_decrypt_an_index() -> None:
+    peer = Peer(PeerRecord(DEVICE))
+    peer.refused_indexes["f"] = RefusedIndex("it said so", (Suspect(DEVICE, 3, trusted=False),))
+    assert peer_status(DEVICE, peer)["refused_indexes"] == [
+        {
+            "id": "f",
+            "reason": "it said so",
+            "entries_from": [{"device_id": str(DEVICE), "entries": 3, "trusted": False}],
+        }
+    ]
 
 
 def test_what_a_device_may_do() -> None:
@@ -170,6 +184,7 @@ def test_a_device_that_is_connected(name: str, shown: str) -> None:
         "read_only": False,
         "allowed_folders": None,
         "refused_folders": [],
+        "refused_indexes": [],
         "error": None,
     }
 

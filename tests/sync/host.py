@@ -18,6 +18,7 @@ from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.settings import LogSettings, Settings
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.refused_index import RefusedIndex
 from untrusted_s3.sync.requests_in import Responder
 from untrusted_s3.sync.session import Refusal, Session
 
@@ -43,6 +44,7 @@ class FakeHost:
         self.folders: dict[str, Folder] = {}
         self.accepts: PeerRecord | None = None
         self.refusals: dict[str, str] = {}
+        self.refused_indexes: dict[str, RefusedIndex] = {}
         self.ends: list[Exception | None] = []
         self.store_error: Exception | None = None
         self.tasks: list[asyncio.Task[None]] = []
@@ -84,6 +86,9 @@ class FakeHost:
 
     def refused(self, device_id: DeviceID, refusals: Mapping[str, Refusal]) -> None:
         self.refusals = {folder_id: refusal.reason for folder_id, refusal in refusals.items()}
+
+    def index_refused(self, device_id: DeviceID, folder_id: str, refused: RefusedIndex) -> None:
+        self.refused_indexes[folder_id] = refused
 
     def ended(self, session: Session, error: Exception | None) -> None:
         self.ends.append(error)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.file_infos import device, directory, entry, file
@@ -64,6 +64,7 @@ def test_whole_files_stay() -> None:
     damage=st.binary(min_size=1, max_size=5000),
     cut=st.booleans(),
 )
+@example(name="state.sqlite", place=0.001, damage=b"\x00\x00\x05", cut=False)  # another file format of SQLite
 def test_damage_anywhere_is_survived(name: str, place: float, damage: bytes, cut: bool) -> None:
     with local_files() as base:
         path = folder_directory(base, RECORD.folder_id, RECORD.index_id) / name

@@ -34,6 +34,7 @@ from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.refused_index import RefusedIndex, Suspect
 from untrusted_s3.sync.session import Session
 
 SYNC = SyncSettings()
@@ -345,6 +346,31 @@ async def test_a_device_shares_only_the_folders_that_it_may(connect: Connect) ->
     assert talk.host.folders.keys() == {"f", "g", "h"}
     answer = await talk.peer.hear(events.ClusterConfigReceived, 2)
     assert [folder.id for folder in answer.folders] == ["g", "h"], "nothing is said of a folder that it may not share"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_an_index_that_the_peer_cannot_decrypt(trusted: bool, connect: Connect) -> None:
+    """The suspects are the devices whose entries it was sent and did not have. An equal cannot decrypt anything."""
+    talk = await connect()
+    folder = await talk.host.open(FolderRecord("f", "Label", TOKEN, 0x1234))
+    honest, equal = ScriptedDevice(5), ScriptedDevice(6)
+    for number, one in enumerate((honest, equal, equal)):
+        one.take(directory(number))
+        folder.start_index(one.device_id, IndexState(one.index_id, one.sequence))
+        folder.add_source(one.device_id, one, trusted=one is honest)
+        await one.announce(folder, 9)
+        await until(lambda number=number: has(folder, directory(number)))  # type: ignore[misc]
+    talk.peer.share(
+        offered(known=IndexState(0x1234, 1)) if trusted else offered(token=b"", on_peer=TOKEN),
+    )
+    await until(lambda: talk.session.shared_folders == ["f"])
+    reason = "handling index-update for f: siv: authentication failed"
+    talk.peer.transport.close(reason)
+    await until(lambda: bool(talk.host.ends))
+    if not trusted:
+        assert talk.host.refused_indexes == {}
+    else:
+        assert talk.host.refused_indexes == {"f": RefusedIndex(reason, (Suspect(equal.device_id, 2, trusted=False),))}
 
 
 async def test_one_refused_folder_does_not_touch_the_others(connect: Connect) -> None:

@@ -77,6 +77,12 @@ REFUSAL_ADVICE: Final[Mapping[str, str]] = {
         ' the password, docs/devices-and-folders.md, "A changed password", has the ways'
     ),
 }
+REFUSED_INDEX_ADVICE: Final = (
+    "A device closes each connection because an entry of the folder does not decrypt. Somebody without the password has"
+    " made it, most likely an untrusted device in the list. Stop that device with: untrusted-s3 peers add DEVICE_ID"
+    " --read-only (or peers remove); then take its entries back with: untrusted-s3 folders retract FOLDER --device"
+    " DEVICE_ID. With the password, --undecryptable finds the entries themselves"
+)
 NO_FOLDER_ADVICE: Final = (
     "A device is connected and shares no folder: share one with the gateway in Syncthing, with an encryption password;"
     " or offer the device a folder that the store has: untrusted-s3 peers add DEVICE_ID --share FOLDER"

@@ -48,6 +48,7 @@ from untrusted_s3.store.records import FolderRecord, PeerRecord, StoreRecord, op
 from untrusted_s3.supervisor import Supervisor, TaskStatus
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.memory import SyncMemory
+from untrusted_s3.sync.refused_index import RefusedIndex
 from untrusted_s3.sync.requests_in import Responder
 from untrusted_s3.sync.session import Refusal, Session
 
@@ -300,6 +301,10 @@ class Gateway:
     def refused(self, device_id: DeviceID, refusals: Mapping[str, Refusal]) -> None:
         """Note which of a peer's folders are refused."""
         self.peers.refused(device_id, refusals)
+
+    def index_refused(self, device_id: DeviceID, folder_id: str, refused: RefusedIndex) -> None:
+        """Note that a peer cannot decrypt our index of a folder."""
+        self.peers.index_refused(device_id, folder_id, refused)
 
     def ended(self, session: Session, error: Exception | None) -> None:
         """Note the end of a session."""

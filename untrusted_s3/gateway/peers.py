@@ -18,8 +18,12 @@ from untrusted_s3.settings import Settings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.records import PeerRecord, create_or_read, read_peers, read_record
+from untrusted_s3.sync.refused_index import RefusedIndex
 from untrusted_s3.sync.session import CLIENT_NAME, Refusal, Session
 
+# A peer that cannot decrypt an index closes the connection as soon as it has read it.
+_INDEX_TAKEN_AFTER = 120.0
+_SUSPECTS_LOGGED = 5
 _logger = structlog.get_logger()
 
 
@@ -33,6 +37,7 @@ class Peer:
         client: The name and version of its program, as it said in its last Hello.
         error: Why its last connection ended, unless that was in order.
         refused: Why folders of it are refused, by folder ID.
+        refused_indexes: Of which of our folders it cannot decrypt the index, by folder ID.
         candidates: Further connections, which the peer has not used yet. One of them may replace the session.
     """
 
@@ -41,6 +46,7 @@ class Peer:
     client: str = ""
     error: str | None = None
     refused: dict[str, Refusal] = field(default_factory=dict)
+    refused_indexes: dict[str, RefusedIndex] = field(default_factory=dict)
     candidates: list[Session] = field(default_factory=list)
 
 
@@ -114,6 +120,9 @@ class Peers:
             # One that was accepted while the records were listed need not be among them.
             if layout.peer_key(device_id) not in unreadable and device_id not in self._accepted_lately:
                 self._end_session(self.accepted.pop(device_id), "not accepted any more")
+        for peer in self.accepted.values():
+            if peer.session is not None and time.monotonic() - peer.session.transport.opened > _INDEX_TAKEN_AFTER:
+                peer.refused_indexes.clear()
         for device_id, record in records.items():
             peer = self.accepted.setdefault(device_id, Peer(record))
             if peer.record != record:
@@ -197,6 +206,22 @@ class Peers:
                     reason=refusal.reason,
                 )
         peer.refused = dict(refusals)
+
+    def index_refused(self, device_id: DeviceID, folder_id: str, refused: RefusedIndex) -> None:
+        """Note that a peer cannot decrypt our index of a folder. That is forgotten when a connection lasts a while."""
+        peer = self.accepted.get(device_id)
+        if peer is None:
+            return
+        # Logged once: the peer comes again and again.
+        if folder_id not in peer.refused_indexes:
+            _logger.error(
+                "index refused, an entry does not decrypt",
+                device=str(device_id),
+                folder=folder_id,
+                reason=refused.reason,
+                entries_from=[str(suspect.device_id) for suspect in refused.suspects[:_SUSPECTS_LOGGED]],
+            )
+        peer.refused_indexes[folder_id] = refused
 
     def ended(self, session: Session, error: Exception | None) -> None:
         """Note that a session's connection has ended."""

@@ -12,7 +12,9 @@ from untrusted_s3.gateway.peers import Peer, UnknownDevice
 from untrusted_s3.store.records import PeerRecord
 from untrusted_s3.structured_logging import redact_text
 from untrusted_s3.supervisor import TaskStatus
+from untrusted_s3.sync.failures import Failure
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.refused_index import RefusedIndex
 from untrusted_s3.sync.session import Refusal
 
 _REFUSALS_SHOWN = 20
@@ -40,7 +42,7 @@ def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, An
         "state": "error" if error else "syncing" if folder.syncing else "idle",
         "error": error,
         "failing_files": failing_files,
-        "failing_example": {"name": failure.name, "error": str(failure.error)} if failure is not None else None,
+        "failing_example": _failing_example(failure) if failure is not None else None,
         "refused_files": len(folder.refused_files),
         "refused_examples": [
             {"device_id": str(device_id), "name": refused.name, "reason": refused.reason}
@@ -50,6 +52,11 @@ def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, An
             {"device_id": str(device_id), "local_bytes": held} for device_id, held in sorted(folder.held_back.items())
         ],
     }
+
+
+def _failing_example(failure: Failure) -> dict[str, Any]:
+    devices = sorted(map(str, failure.devices))[:_REFUSALS_SHOWN]
+    return {"name": failure.name, "error": str(failure.error), "device_ids": devices}
 
 
 def closed_folder_status(closed: ClosedFolder) -> dict[str, Any]:
@@ -95,6 +102,10 @@ def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
         "read_only": peer.record.read_only,
         "allowed_folders": _shown_folders(peer.record),
         "refused_folders": _refused_folders(peer.refused),
+        "refused_indexes": [
+            _refused_index(folder_id, refused)
+            for folder_id, refused in list(peer.refused_indexes.items())[:_REFUSALS_SHOWN]
+        ],
         "error": _refusals_text(peer.refused) or peer.error,
     }
 
@@ -102,6 +113,17 @@ def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
 def _shown_folders(record: PeerRecord) -> list[str] | None:
     """Return the IDs of the folders that a device may share, or some of them; None for all."""
     return list(record.folders[:_ALLOWED_SHOWN]) if record.folders is not None else None
+
+
+def _refused_index(folder_id: str, refused: RefusedIndex) -> dict[str, Any]:
+    return {
+        "id": folder_id,
+        "reason": refused.reason,
+        "entries_from": [
+            {"device_id": str(suspect.device_id), "entries": suspect.entries, "trusted": suspect.trusted}
+            for suspect in refused.suspects[:_REFUSALS_SHOWN]
+        ],
+    }
 
 
 def _refused_folders(refused: Mapping[str, Refusal]) -> list[dict[str, str]]:
@@ -140,6 +162,7 @@ def any_peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
             "read_only": peer.record.read_only,
             "allowed_folders": _shown_folders(peer.record),
             "refused_folders": [],
+            "refused_indexes": [],
         }
         text = f"the state of the device cannot be read: {type(error).__name__}: {error}"
         return {"device_id": str(device_id), **empty, "error": text}

@@ -102,8 +102,10 @@ def _try_open(path: Path, schema: str, version: int, shrinks: bool) -> Database 
         elif found != version:
             connection.close()
             return None
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         connection.close()
+        if str(error) == "unsupported file format":  # the header is damaged
+            return None
         raise
     except (sqlite3.DatabaseError, StateDamaged):
         connection.close()

@@ -343,10 +343,12 @@ class FolderState:
         """
         yield from self._connection.execute("SELECT sequence, name_hash, file_info FROM files ORDER BY sequence")
 
-    def sources(self) -> Iterator[tuple[int, bytes, DeviceID | None]]:
-        """Yield the sequence number, the hash of the name and the source of all entries, in order."""
+    def sources(self, after: int = 0) -> Iterator[tuple[int, bytes, DeviceID | None]]:
+        """Yield sequence numbers above `after`, in order, with the hash of the name and the source of the entry."""
         rows = self._connection.execute(
-            "SELECT sequence, name_hash, device_id FROM files LEFT JOIN devices ON number = source ORDER BY sequence"
+            "SELECT sequence, name_hash, device_id FROM files LEFT JOIN devices ON number = source"
+            " WHERE sequence > ? ORDER BY sequence",
+            (after,),
         )
         for sequence, key, source in rows:
             yield sequence, key, DeviceID(source) if source is not None else None

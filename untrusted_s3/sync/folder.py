@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -31,8 +32,12 @@ from untrusted_s3.sync.index_in import IndexIn
 from untrusted_s3.sync.log_writer import LogWriter
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.puller import Puller
+from untrusted_s3.sync.refused_index import Suspect, suspects
 from untrusted_s3.sync.requests_in import matches
 from untrusted_s3.sync.sources import Source
+
+# How many entries are looked at when a peer cannot decrypt one of those that it was sent.
+_SUSPECT_ENTRIES = 20_000
 
 
 class Folder:
@@ -226,6 +231,12 @@ class Folder:
         """Remove a peer that has disconnected or no longer shares the folder."""
         self._held_back.discard(device_id)
         self._puller.remove_source(device_id, source)
+
+    def suspects(self, peer: DeviceID, after: int) -> tuple[Suspect, ...]:
+        """Return the devices from which the first entries of our index above a sequence number are, but for `peer`."""
+        sources = (source for _, _, source in itertools.islice(self._state.sources(after), _SUSPECT_ENTRIES))
+        is_trusted = self._puller.sources.is_trusted
+        return suspects((source, is_trusted(source)) for source in sources if source is not None and source != peer)
 
     def received(self, device_id: DeviceID) -> IndexState:
         """Return how much of a peer's index has arrived here."""

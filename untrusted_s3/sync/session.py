@@ -38,6 +38,7 @@ from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.index_out import send_index
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.message_queue import MessageQueue
+from untrusted_s3.sync.refused_index import RefusedIndex, is_refusal
 from untrusted_s3.sync.requests_in import RequestsIn, Responder
 from untrusted_s3.sync.requests_out import RequestsOut
 
@@ -95,6 +96,10 @@ class Host(Protocol):
         """Note the peer's refused folders by folder ID; they replace those noted before."""
         ...
 
+    def index_refused(self, device_id: DeviceID, folder_id: str, refused: RefusedIndex) -> None:
+        """Note that a peer cannot decrypt our index of a folder."""
+        ...
+
     def ended(self, session: Session, error: Exception | None) -> None:
         """Note the end of the session."""
         ...
@@ -117,10 +122,20 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Share:
-    """A folder that both sides share, the peer's index as it announced it, and the task that sends ours."""
+    """A folder that both sides share.
+
+    Attributes:
+        folder: The folder.
+        peer_index: The peer's index as it announced it.
+        trusted: Whether the peer encrypts for us.
+        index_from: The sequence number after which our index is sent to it.
+        sender: The task that sends our index.
+    """
 
     folder: Folder
     peer_index: IndexState
+    trusted: bool
+    index_from: int
     sender: asyncio.Task[None]
 
 
@@ -270,9 +285,17 @@ class Session:
             case events.ClusterConfigReceived(folders):
                 await self._take_cluster_config(folders)
             case events.CloseReceived(reason):
+                self._note_refused_index(reason)
                 raise RemoteProtocolError(f"closed by the peer: {printable(reason[:_LONGEST_REASON])}")
             case _:
                 pass
+
+    def _note_refused_index(self, reason: str) -> None:
+        for folder_id, share in self._shares.items():
+            if share.trusted and is_refusal(reason, folder_id):
+                text = printable(reason[:_LONGEST_REASON])
+                suspects = share.folder.suspects(self._device_id, share.index_from)
+                self._host.index_refused(self._device_id, folder_id, RefusedIndex(text, suspects))
 
     async def _answer(self, request: events.RequestReceived) -> None:
         assert self._channels is not None
@@ -359,7 +382,7 @@ class Session:
             folder.start_index(self._device_id, offer.peer)
         start = index_start(offer.known, folder.own_index)
         sender = self._start(partial(send_index, folder, start, self.transport, self._host.counters))
-        self._shares[offer.folder_id] = _Share(folder, offer.peer, sender)
+        self._shares[offer.folder_id] = _Share(folder, offer.peer, offer.trusted, start, sender)
         if not self._only_reads:
             folder.add_source(self._device_id, self, trusted=offer.trusted)
         _logger.info("folder shared", folder=offer.folder_id, device=str(self._device_id), index_from=start)

@@ -78,6 +78,24 @@ def test_refused_folders_are_shown_with_their_reason_and_what_to_do(
     assert "shares no folder" not in outcome.stderr
 
 
+def test_an_index_that_a_device_cannot_decrypt_is_shown_with_what_to_do(
+    run_cli: RunCLI, gateway_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [
+        {"device_id": "EQUAL", "entries": 3, "trusted": False},
+        {"device_id": "A", "entries": 9, "trusted": True},
+    ]
+    refused = {"id": "music", "reason": "it said so", "entries_from": sources}
+    monkeypatch.setitem(STATUS, "peers", [{**STATUS["peers"][0], "folders": ["music"], "refused_indexes": [refused]}])
+    outcome = run_cli("status", "--http", gateway_address)
+    assert re.search(
+        r"^music +laptop +EQUAL +3 +untrusted\nmusic +laptop +A +9 +trusted$", outcome.stdout, re.MULTILINE
+    )
+    assert "folders retract FOLDER --device DEVICE_ID" in outcome.stderr
+    refused["entries_from"] = []
+    assert "not known" in run_cli("status", "--http", gateway_address).stdout
+
+
 def test_a_device_that_shares_nothing_is_a_reason_for_advice(
     run_cli: RunCLI, gateway_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from untrusted_s3.addresses import HostPort
-from untrusted_s3.cli.advice import NO_FOLDER_ADVICE, REFUSAL_ADVICE
+from untrusted_s3.cli.advice import NO_FOLDER_ADVICE, REFUSAL_ADVICE, REFUSED_INDEX_ADVICE
 from untrusted_s3.cli.options import NO_HTTP, common_options, http_option, json_option, parse_http
 from untrusted_s3.cli.output import print_json, print_table, size_text
 from untrusted_s3.errors import GatewayUnreachable, UsageError
@@ -53,6 +53,11 @@ def fetch_status(address: HostPort) -> Any:
         connection.close()
 
 
+def trusted(source: Any) -> str:
+    """Return in a word whether a device encrypts for the gateway."""
+    return "trusted" if source["trusted"] else "untrusted"
+
+
 def _print_refused(peers: Any) -> None:
     """Print which folders of devices are refused, why, and what to do."""
     refused = [(peer, folder) for peer in peers for folder in peer.get("refused_folders", ())]
@@ -63,6 +68,17 @@ def _print_refused(peers: Any) -> None:
             for peer, folder in refused
         ]
         print_table(("REFUSED FOLDER", "LABEL", "DEVICE", "REASON"), rows)
+    refusing = [(peer, folder) for peer in peers for folder in peer.get("refused_indexes", ())]
+    if refusing:
+        click.echo()
+        index_rows = [
+            (folder["id"], peer["name"] or peer["device_id"], source["device_id"], source["entries"], trusted(source))
+            for peer, folder in refusing
+            for source in folder["entries_from"] or [{"device_id": "not known", "entries": 0, "trusted": True}]
+        ]
+        headers = ("INDEX NOT DECRYPTED", "BY DEVICE", "ENTRIES FROM", "ENTRIES", "KIND")
+        print_table(headers, index_rows)
+        click.echo(f"\n{REFUSED_INDEX_ADVICE}", err=True)
     for kind in sorted({folder["kind"] for _, folder in refused} & REFUSAL_ADVICE.keys()):
         click.echo(f"\n{REFUSAL_ADVICE[kind]}", err=True)
     if any(peer["connected"] and not peer.get("folders", True) and not peer.get("refused_folders") for peer in peers):
