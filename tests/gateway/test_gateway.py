@@ -125,6 +125,7 @@ async def test_a_gateway_without_folders_and_devices(new_gateway: NewGateway) ->
     assert status["folders"] == status["peers"] == status["unknown_devices"] == []
     names = [
         "dial",
+        "forget removed devices",
         "heartbeat",
         "look for removed folders",
         "maintenance",
