@@ -314,7 +314,15 @@ async def test_a_store_that_goes_away_ends_the_run(folder: StoredFolder, root: P
     entries = [await folder.file(f"file {number}", b"1") for number in range(50)]
     await folder.append(*entries)
     lost = folder.object_key(entries[40])
-    reader = reader_of(folder, fault=lambda call: Fault.UNREACHABLE if call.key == lost else None)
+    away: list[str] = []
+
+    def fault(call: Call) -> Fault | None:
+        if call.key == lost or away:
+            away.append(call.key)
+            return Fault.UNREACHABLE
+        return None
+
+    reader = reader_of(folder, fault=fault)
     with pytest.raises(StoreUnreachable):
         await restore(reader, root)
     assert not [path for path in tree(root) if path.endswith(".tmp")]
@@ -523,3 +531,17 @@ async def test_a_full_disk_ends_the_run_with_one_line(
     monkeypatch.undo()
     again = await restore(reader_of(folder), root)
     assert (again.failed, again.there, again.not_tried) == ([], 40, 0)
+
+
+async def test_one_object_that_the_store_never_gives_is_listed_and_the_rest_comes_back(
+    folder: StoredFolder, root: Path
+) -> None:
+    bad = await folder.file("bad", random_bytes(1000))
+    await folder.append(bad, *[await folder.file(f"file {number}", b"1") for number in range(50)])
+    key = folder.object_key(bad)
+    bucket = reader_of(folder, fault=lambda call: Fault.UNREACHABLE if call.key == key else None)
+    report = await restore(bucket, root)
+    assert failures(report).keys() == {"bad"}
+    assert report.files == 50
+    assert sum(call.key == key for call in bucket.calls) <= 2
+    assert (await restore(reader_of(folder), root)).files == 1

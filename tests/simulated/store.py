@@ -24,6 +24,7 @@ class _Upload:
     key: str
     begun: float
     parts: dict[int, bytes] = field(default_factory=dict)
+    written: dict[int, float] = field(default_factory=dict)
 
 
 def _etag(body: bytes) -> str:
@@ -103,13 +104,18 @@ class SimulatedStore:
 
     def add_part(self, upload_id: str, number: int, body: bytes) -> str:
         """Keep a part and return its ETag. Raises UploadLost."""
-        self._upload(upload_id).parts[number] = body
+        upload = self._upload(upload_id)
+        upload.parts[number] = body
+        upload.written[number] = self.clock()
         return _etag(body)
 
     def parts(self, upload_id: str) -> list[UploadedPart]:
         """Return the parts of an upload. Raises UploadLost."""
-        parts = sorted(self._upload(upload_id).parts.items())
-        return [UploadedPart(number, len(body), _etag(body)) for number, body in parts]
+        upload = self._upload(upload_id)
+        return [
+            UploadedPart(number, len(body), _etag(body), self.clock() - upload.written[number])
+            for number, body in sorted(upload.parts.items())
+        ]
 
     def complete_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         """Make the parts one object. Raises UploadLost, StoreRefused or PreconditionFailed."""

@@ -19,6 +19,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.format import PartGrid
+from untrusted_s3.store.layout import name_hash
 
 pytestmark = virtual_time
 
@@ -392,6 +393,27 @@ async def test_a_store_in_trouble_is_tried_less_and_less(folder: Pulling) -> Non
     assert len(folder.committed) == count - 1
     await retried(folder)
     assert len(folder.committed) == count
+    assert folder.puller.error is None
+
+
+async def test_one_key_that_the_store_never_takes_costs_few_tries_and_stops_nothing(folder: Pulling) -> None:
+    source = FakeSource()
+    folder.puller.add_source(A, source)
+    bad = file("bad", sequence=1)
+    key = f"/{name_hash(bad.name)}/"
+    folder.bucket.fault = lambda call: Fault.UNREACHABLE if key in call.key else None
+    folder.announce(A, bad)
+    for number in range(600):
+        folder.announce(A, file(number, sequence=number + 2))
+        await asyncio.sleep(1)
+        assert len(folder.committed) >= number - 2 * SETTINGS.pull_retry_interval
+    await asyncio.sleep(SETTINGS.pull_retry_interval)
+    assert len(folder.committed) == 600
+    assert 5 <= len(source.asked_for("bad")) <= 20
+    assert folder.puller.failing[0] == 1
+    folder.bucket.fault = lambda call: None
+    await asyncio.sleep(SETTINGS.max_pull_retry_interval)
+    assert len(folder.committed) == 601
     assert folder.puller.error is None
 
 

@@ -56,7 +56,7 @@ async def _verify(
         with Verification(opened, progress, settings, list_objects=list_objects) as verification:
             report = await verification.run(opened.entries())
     assert {call.operation for call in reader.calls} <= {"get", "list", "size", "download_file"}
-    assert reader.count("size") == (0 if list_objects else report.files)
+    assert reader.count("size") == (0 if list_objects else report.files + len(report.unreadable))
     return report
 
 
@@ -217,9 +217,29 @@ async def test_memory_stays_bounded(folder: StoredFolder, bucket: SimulatedBucke
 
 async def test_a_failing_store_is_not_damage(folder: StoredFolder, bucket: SimulatedBucket) -> None:
     await folder.append(await folder.file("file", SMALL))
-    bucket.fault = lambda call: Fault.UNREACHABLE if call.operation == "get" and "/objects/" in call.key else None
+    away: list[str] = []
+
+    def fault(call: Call) -> Fault | None:
+        if call.operation == "get" and ("/objects/" in call.key or away):
+            away.append(call.key)
+            return Fault.UNREACHABLE
+        return None
+
+    bucket.fault = fault
     with pytest.raises(StoreUnreachable):
         await verify(bucket)
+
+
+async def test_one_object_that_the_store_never_gives_does_not_stop_the_rest(
+    folder: StoredFolder, bucket: SimulatedBucket
+) -> None:
+    bad = await folder.file("bad", SMALL)
+    await folder.append(bad, *[await folder.file(f"file {number}", b"1") for number in range(30)])
+    key = folder.object_key(bad)
+    bucket.fault = lambda call: Fault.UNREACHABLE if (call.operation, call.key) == ("get", key) else None
+    report = await verify(bucket)
+    assert [problem.path for problem in report.unreadable] == ["bad"]
+    assert (report.files, report.damaged) == (30, [])
 
 
 async def test_a_sample_is_a_share_of_the_files_and_repeatable(folder: StoredFolder, bucket: SimulatedBucket) -> None:

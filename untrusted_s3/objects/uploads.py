@@ -5,7 +5,8 @@ from __future__ import annotations
 import structlog
 
 from untrusted_s3.counters import Counters
-from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.errors import UploadLost
+from untrusted_s3.store.bucket import Bucket, MultipartUpload
 from untrusted_s3.store.format import UPLOAD_RETENTION
 from untrusted_s3.units import DAY
 
@@ -13,11 +14,22 @@ _logger = structlog.get_logger()
 
 
 async def abort_old_uploads(bucket: Bucket, prefix: str, counters: Counters) -> None:
-    """Abort the uploads to keys with `prefix` that are older than UPLOAD_RETENTION. Raises StoreError."""
+    """Abort the uploads to keys with `prefix` that nobody has worked on for UPLOAD_RETENTION. Raises StoreError."""
     # All pages are listed first, because an abort would change what the next page holds.
     uploads = [upload async for upload in bucket.list_multipart_uploads(prefix)]
     for upload in uploads:
-        if upload.age > UPLOAD_RETENTION:
+        if upload.age > UPLOAD_RETENTION and not await _is_in_use(bucket, upload):
             await bucket.abort_multipart_upload(upload.key, upload.upload_id)
             counters.uploads_aborted.inc()
             _logger.info("old upload aborted", key=upload.key, days=round(upload.age / DAY))
+
+
+async def _is_in_use(bucket: Bucket, upload: MultipartUpload) -> bool:
+    """Whether the upload got a part within UPLOAD_RETENTION. False if the store does not date parts."""
+    try:
+        async for part in bucket.list_parts(upload.key, upload.upload_id):
+            if part.age is not None and part.age <= UPLOAD_RETENTION:
+                return True
+    except UploadLost:
+        return False
+    return False

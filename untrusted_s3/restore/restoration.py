@@ -8,7 +8,15 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 
-from untrusted_s3.errors import DataError, DiskFull, NotRestored, PathTaken, RequestRefused
+from untrusted_s3.errors import (
+    DataError,
+    DiskFull,
+    NotRestored,
+    PathTaken,
+    RequestRefused,
+    StoreError,
+    StoreUnreachable,
+)
 from untrusted_s3.problem import Problem
 from untrusted_s3.progress import FileProgress, Progress
 from untrusted_s3.restore.metadata import Metadata
@@ -43,6 +51,7 @@ class Restoration:
         """Make a run. `on_outcome` is called for each file and symlink that is restored or there already."""
         self.report = RestoreReport()
         self._reader = reader
+        self._folder = reader.folder
         self._settings = reader.settings
         self._target = target
         self._options = options
@@ -59,8 +68,8 @@ class Restoration:
 
         Files are restored first, many at once; then symlinks, so that no file is written through one; then the metadata
         of directories, from the deepest up. What is damaged, what the system refuses, and objects that the store
-        refuses, are in the report and do not stop the rest. A full disk does: nothing is tried after it. Raises
-        StoreError if the store fails or refuses everything.
+        refuses or fails to give, are in the report and do not stop the rest. A full disk does: nothing is tried after
+        it. Raises StoreError if the store fails or refuses everything.
         """
         await for_each(entries, self._restore, self._settings.concurrent_files)
         for entry in self._symlinks:
@@ -98,6 +107,9 @@ class Restoration:
                 self._on_outcome(entry, Outcome.RESTORED)
         except RequestRefused as error:
             self._refusals.note(error)
+            self._fail(entry.path, error)
+        except StoreUnreachable as error:
+            await self._refusals.note_unreachable(error, self._folder.bucket, self._folder.keys.record)
             self._fail(entry.path, error)
         except (NotRestored, DataError) as error:
             self._fail(entry.path, error)
@@ -194,7 +206,7 @@ class Restoration:
             entry, owner=options.owner, xattrs=options.xattrs, privileged_xattrs=options.privileged_xattrs
         )
 
-    def _fail(self, path: str, error: NotRestored | DataError | RequestRefused) -> None:
+    def _fail(self, path: str, error: NotRestored | DataError | StoreError) -> None:
         if isinstance(error, DiskFull):
             if self._disk_full:
                 self.report.not_tried += 1

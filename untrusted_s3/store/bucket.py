@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -58,11 +58,13 @@ class UploadedPart:
         number: Its number, from 1.
         size: Its size in bytes.
         etag: Its ETag.
+        age: Seconds since it was written, by the store's clock; None if the store does not say.
     """
 
     number: int
     size: int
     etag: str
+    age: float | None = field(default=None, compare=False)
 
 
 class Bucket(Protocol):

@@ -80,7 +80,10 @@ def read_parts(answer: Mapping[str, Any]) -> Page[UploadedPart]:
     """Read a page of a listing of an upload's parts."""
     found = [
         UploadedPart(
-            _number(part, "PartNumber", 1, MAX_PART_NUMBER), _number(part, "Size", 0, MAX_SIZE), _text(part, "ETag")
+            _number(part, "PartNumber", 1, MAX_PART_NUMBER),
+            _number(part, "Size", 0, MAX_SIZE),
+            _text(part, "ETag"),
+            _age(part["LastModified"], answer) if "LastModified" in part else None,
         )
         for part in answer.get("Parts", [])
     ]

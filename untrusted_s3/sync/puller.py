@@ -106,6 +106,9 @@ class Puller:
         # How often in a row the store has failed. While it is in trouble, nothing begins before the next try.
         self._store_failures = 0
         self._store_in_trouble = False
+        # By name hash, for what failed because of the store: how many pulls had succeeded by then.
+        self._succeeded_before: dict[bytes, int] = {}
+        self._pulls_succeeded = 0
         self._draining = False
 
     @property
@@ -363,7 +366,7 @@ class Puller:
                 change = Entry(file_info, current.stored, entry.device_id)
             else:
                 change = await self._write(entry, file_info, current)
-            self._succeeded()
+            self._succeeded(entry)
             self._commit(entry, change)
         except WriteStopped:
             self._leave(entry.name_hash)
@@ -407,8 +410,10 @@ class Puller:
                 failures.append(error)
         raise failures[0]
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, entry: Pending) -> None:
         self.error = None
+        self._pulls_succeeded += 1
+        self._succeeded_before.pop(entry.name_hash, None)
         self._store_failures = 0
         if self._store_in_trouble:
             self._store_in_trouble = False
@@ -423,7 +428,7 @@ class Puller:
             # The file changed while it was under way: the newer version is due, not this one.
             self.rescan()
             return
-        store_failed = isinstance(error, StoreUnreachable | StoreRefused)
+        store_failed = isinstance(error, StoreUnreachable | StoreRefused) and not self._fails_alone(entry)
         self._log_failure(name, error, store_failed=store_failed)
         if store_failed:
             # Other files would fail as well, and peers would send their blocks in vain.
@@ -442,6 +447,17 @@ class Puller:
             self._schedule_retry()
             if any(other.version != entry.version for other in others):
                 self.rescan()  # another version no longer has to wait
+
+    def _fails_alone(self, entry: Pending) -> bool:
+        """Note a failure of the store, and return whether it has taken others since this file failed before.
+
+        Then it is no trouble of the store: the file has pauses of its own, and stops nothing else.
+        """
+        before = self._succeeded_before.pop(entry.name_hash, self._pulls_succeeded)
+        if len(self._succeeded_before) >= self._settings.kept_failures:
+            self._succeeded_before.clear()
+        self._succeeded_before[entry.name_hash] = self._pulls_succeeded
+        return self._pulls_succeeded > before
 
     def _log_failure(self, name: str, error: Exception, *, store_failed: bool) -> None:
         """Log one of many failures that come together, as when a directory was deleted at the peer."""

@@ -36,13 +36,14 @@ class BlockReader:
     An asynchronous context manager.
 
     Attributes:
+        folder: The folder.
         settings: How files are read.
     """
 
     def __init__(self, folder: Folder, settings: ReadSettings | None = None) -> None:
         """Make a reader. Each file that is being read may use memory for one range beyond the memory of `settings`."""
         self.settings = settings if settings is not None else ReadSettings()
-        self._folder = folder
+        self.folder = folder
         self._pipeline = ReadPipeline(self.settings)
 
     async def __aenter__(self) -> Self:
@@ -81,7 +82,7 @@ class BlockReader:
         if not entry.encrypted.has_data:
             what = "was deleted" if entry.deleted else f"is a {entry.kind}"
             raise UsageError(f"{entry.path!r} {what}: there is nothing to read")
-        file = _EncryptedFile(self._folder.bucket, entry, self._folder.key.file_key(entry.path))
+        file = _EncryptedFile(self.folder.bucket, entry, self.folder.key.file_key(entry.path))
         ranges = file.ranges(start, entry.real.size if end is None else end, self._pipeline.read_size)
         async with contextlib.aclosing(self._pipeline.read(ranges, file.get, file.decrypt)) as results:
             async for result in results:

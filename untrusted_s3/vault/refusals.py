@@ -24,9 +24,7 @@ class Refusals:
         """Note that an object was refused. Raises the error if the store seems to refuse everything."""
         if isinstance(error, ObjectArchived):
             return  # so the store does answer
-        self._refused += 1
-        if not self._any_read and self._refused >= _MOST_WITHOUT_SUCCESS:
-            raise error
+        self._count(error)
 
     async def note_unreachable(self, error: StoreUnreachable, bucket: Bucket, other_key: str) -> None:
         """Note that an object could not be read. Raises the error if the store does not give another one either.
@@ -37,3 +35,9 @@ class Refusals:
             await bucket.get(other_key)
         except StoreError:
             raise error from None
+        self._count(error)
+
+    def _count(self, error: StoreError) -> None:
+        self._refused += 1
+        if not self._any_read and self._refused >= _MOST_WITHOUT_SUCCESS:
+            raise error

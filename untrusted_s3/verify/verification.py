@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from untrusted_s3.errors import DataError, RequestRefused
+from untrusted_s3.errors import DataError, RequestRefused, StoreUnreachable
 from untrusted_s3.objects.listing import ObjectSizes
 from untrusted_s3.problem import Problem
 from untrusted_s3.progress import Progress
@@ -52,9 +52,9 @@ class Verification:
             self._sizes.close()
 
     async def run(self, entries: Iterable[Entry | DamagedEntry]) -> VerifyReport:
-        """Verify entries, many at once. What is damaged, and objects that the store refuses, are in the report.
+        """Verify entries, many at once.
 
-        Raises StoreError if the store fails or refuses everything.
+        What is damaged, and objects that the store refuses or fails to give, are in the report. Raises StoreError if the store fails or refuses everything.
         """
         if self._sizes is not None:
             await self._sizes.load(self._folder.bucket)
@@ -87,6 +87,11 @@ class Verification:
             self.report.damaged.append(Problem(entry.path, str(error)))
         except RequestRefused as error:
             self._refusals.note(error)
+            self.report.unreadable.append(Problem(entry.path, str(error)))
+            counted.end()
+            return
+        except StoreUnreachable as error:
+            await self._refusals.note_unreachable(error, self._folder.bucket, self._folder.keys.record)
             self.report.unreadable.append(Problem(entry.path, str(error)))
             counted.end()
             return
