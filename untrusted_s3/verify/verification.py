@@ -54,7 +54,8 @@ class Verification:
     async def run(self, entries: Iterable[Entry | DamagedEntry]) -> VerifyReport:
         """Verify entries, many at once.
 
-        What is damaged, and objects that the store refuses or fails to give, are in the report. Raises StoreError if the store fails or refuses everything.
+        What is damaged, and objects that the store refuses or fails to give, are in the report. Raises StoreError if
+        the store fails or refuses everything.
         """
         if self._sizes is not None:
             await self._sizes.load(self._folder.bucket)
