@@ -210,12 +210,24 @@ class DataError(UntrustedS3Error):
     """Something in the bucket does not follow the format."""
 
 
+class UnknownFormat(DataError):
+    """Something of a format version that this program does not read."""
+
+
 class SegmentsMissing(DataError):
     """Segments of a folder's log are missing, though later ones exist."""
 
 
 class LogWentBack(DataError):
     """The store has lost the end of a folder's log, or has another one: it was put back to an earlier time."""
+
+
+class IndexClaimed(LogWentBack):
+    """A device says that it knows more of a folder's index than the log has. It may lie."""
+
+
+class HealingDelayed(DataError):
+    """A folder's log has to be healed, which is not done again so soon."""
 
 
 class DecryptionFailed(DataError):

@@ -65,6 +65,7 @@ class LogSettings:
         max_append_delay: The longest pause between tries to write to the log.
         read_ahead: How many segments are read at once.
         concurrent_deletions: How many trimmed segments are deleted at once.
+        check_interval: How often it is checked that the store still has the end of the log.
     """
 
     segment_entries: int = 1000
@@ -80,6 +81,7 @@ class LogSettings:
     max_append_delay: float = 15.0
     read_ahead: int = 16
     concurrent_deletions: int = 16
+    check_interval: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,11 @@ class SyncSettings:
         concurrent_gets_of_object: How many of these read one object.
         second_connection_timeout: How long a second connection of a device may take to prove that it is wanted.
         drain_timeout: How long pulls may go on when the gateway stops.
+        missing_pause: The least pause between renewals of the log because of missing objects; it doubles up to
+            max_missing_pause while more are noticed.
+        max_missing_pause: The longest such pause.
+        object_list_interval: How often all objects of a folder may be listed because one is missing.
+        missing_logged: How many missing objects are logged by their keys.
     """
 
     concurrent_small_files: int = 64
@@ -200,6 +207,10 @@ class SyncSettings:
     concurrent_gets_of_object: int = 2
     second_connection_timeout: float = 20.0
     drain_timeout: float = 8.0
+    missing_pause: float = 60.0
+    max_missing_pause: float = 900.0
+    object_list_interval: float = 3600.0
+    missing_logged: int = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +253,11 @@ class UpkeepSettings:
         stop_timeout: How long a stop may take.
         close_timeout: How much of that is for peers to read the Close.
         same_signal: Signals to stop that follow each other within this time count as one.
+        heal_pause: The least pause before a folder's log is healed again; it doubles up to max_heal_pause.
+        max_heal_pause: The longest such pause.
+        claim_pause: The least time between renewals of a log because a device says that it knows more of our index
+            than there is; it doubles up to max_claim_pause.
+        max_claim_pause: The longest such pause.
     """
 
     first_delay: float = 60.0
@@ -260,6 +276,10 @@ class UpkeepSettings:
     stop_timeout: float = 20.0
     close_timeout: float = 2.0
     same_signal: float = 0.5
+    heal_pause: float = 60.0
+    max_heal_pause: float = 3600.0
+    claim_pause: float = 3600.0
+    max_claim_pause: float = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

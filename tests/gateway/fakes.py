@@ -7,9 +7,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
-from untrusted_s3.errors import StateDamaged
+from untrusted_s3.errors import DataError, StateDamaged
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.healing import Healed
 from untrusted_s3.sync.session import Session
 
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -22,6 +23,11 @@ class FakeFolder:
         open_error: What `open` raises.
         flush_error: What `flush` raises.
         task_error: What the task "fail" raises once it is set.
+        healed: What `heal` returns or raises.
+        whole: Whether the store has all of its log.
+        missing_files: How many files' objects are missing.
+        on_renewed: What it calls when its index is renewed.
+        heeds_claims: What it asks before it believes a device.
         heard: What was done with the folder, in order.
         running: The tasks that run now.
     """
@@ -32,8 +38,14 @@ class FakeFolder:
         self.flush_error: Exception | None = None
         self.task_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: str | None = None
+        self.healed: Healed | Exception = Healed((), 0, 0, 0)
+        self.whole = False
+        self.missing_files = 0
+        self.on_renewed: Callable[[], object] = lambda: None
+        self.heeds_claims: Callable[[], bool] = lambda: True
         self.heard: list[str] = []
         self.running: set[str] = set()
+        self._loss: DataError | None = None
         self._damage = asyncio.Event()
 
     @property
@@ -43,11 +55,30 @@ class FakeFolder:
 
     @property
     def damaged(self) -> bool:
-        return self._damage.is_set() or isinstance(self.open_error, StateDamaged)
+        return (self._damage.is_set() and self._loss is None) or isinstance(self.open_error, StateDamaged)
 
     def damage(self) -> None:
         """The local state cannot be used from now on."""
         self._damage.set()
+
+    def lose(self, error: DataError) -> None:
+        """The store turns out to have lost a part of the log."""
+        self._loss = error
+        self._damage.set()
+
+    async def heal(self) -> Healed:
+        self.heard.append("heal")
+        if isinstance(self.healed, Exception):
+            raise self.healed
+        self.open_error = None
+        return self.healed
+
+    async def log_is_whole(self) -> bool:
+        return self.whole
+
+    def read_failed(self, key: str, start: int, size: int) -> bool:
+        self.heard.append(f"read failed: {key}")
+        return key.startswith(f"folders/{self.record.folder_id}/")
 
     async def open(self) -> None:
         self.heard.append("open")
@@ -59,7 +90,7 @@ class FakeFolder:
 
     async def until_damaged(self) -> None:
         await self._damage.wait()
-        raise StateDamaged("a file is damaged")
+        raise self._loss or StateDamaged("a file is damaged")
 
     def discard(self) -> None:
         self.heard.append("discard")

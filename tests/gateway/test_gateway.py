@@ -338,9 +338,20 @@ def add_folder(bucket: Bucket, folder_id: str) -> None:
     bucket.store.put(FolderKeys.of(folder_id).record, json.dumps(record.to_json()).encode())
 
 
+async def test_a_checkpoint_that_cannot_be_read_and_nothing_else(new_gateway: NewGateway, bucket: Bucket) -> None:
+    """The gateway goes on with what there is, and says what is lost."""
+    add_folder(bucket, "bad")
+    garbage_checkpoint(bucket)
+    gateway = await new_gateway()
+    (folder,) = gateway.status()["folders"]
+    assert (folder["state"], folder["error"]) == ("idle", None)
+    assert folder["lost"] == ["the log has lost segment 1: what was in it and no device has is lost"]
+    assert FolderKeys.of("bad").segment(2) in bucket.store.objects, "nothing is written where something was"
+
+
 @pytest.mark.parametrize(
     "damage",
-    [garbage_segment, segment_of_another_program, garbage_checkpoint, garbage_record],
+    [garbage_segment, segment_of_another_program, garbage_record],
     ids=lambda f: f.__name__,
 )
 async def test_damage_in_one_folder_is_local_and_loud_until_it_is_mended(

@@ -48,6 +48,8 @@ def a_folder(**changes: Any) -> Folder:
         "failing": (0, None),
         "refused_files": RefusedFiles(),
         "held_back": {},
+        "missing_files": 0,
+        "missing_examples": lambda limit: [("a name", "folders/f/objects/an object")][:limit],
     }
     return cast(Folder, SimpleNamespace(**{**fields, **changes}))
 
@@ -70,6 +72,9 @@ def test_a_folder() -> None:
         "refused_files": 0,
         "refused_examples": [],
         "held_back": [],
+        "missing_files": 0,
+        "missing_examples": [{"name": "a name", "object": "folders/f/objects/an object"}],
+        "lost": [],
     }
 
 
@@ -121,6 +126,7 @@ def test_a_folder_that_is_not_open() -> None:
     assert status == {
         **any_folder_status(a_folder()),
         **dict.fromkeys(NUMBERS, 0),
+        "missing_examples": [],
         "state": "error",
         "error": "a bad segment",
     }

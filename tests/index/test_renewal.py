@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,9 @@ async def test_a_renewal(tmp_path: Path) -> None:
     other = await opened(store, 2, tmp_path)
     assert contents(other.state) == contents(state)
     await other.log.append([entry(file("b"))])
+    assert other.state.missing_count == 1, "its object is missing"
+    again = replace(stored, object_name=f"{stored.object_name}-1")
+    await other.log.append([replace(entry(file("b")), stored=again)])
     await gateway.log.refresh()
     for one in (gateway, other):
         assert (list(one.state.missing()), one.state.missing_count) == ([], 0)

@@ -1,12 +1,14 @@
 """The folders of the store: opens, creates and renews them, and has their background tasks run.
 
 A folder that cannot be opened stops no other one: it is listed with its error, offers of it are refused, and it is
-tried again with growing pauses. A folder that is removed from the store is dropped.
+tried again with growing pauses. A folder that is removed from the store is dropped. A folder whose log the store has
+lost a part of is closed, healed (sync/healing.py) and opened again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,15 +22,22 @@ from untrusted_s3.errors import (
     FolderNotAllowed,
     FolderRefused,
     FolderRemovalUnfinished,
+    HealingDelayed,
+    IndexClaimed,
+    LogWentBack,
+    PreconditionFailed,
+    SegmentsMissing,
     StateDamaged,
     StoreError,
     StoreUnreachable,
     UntrustedS3Error,
 )
+from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.sessions import Sessions
+from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.records import FolderRecord, create_or_read, read_folders, read_record
+from untrusted_s3.store.records import FolderRecord, create_or_read, read_folders, read_record, write_record
 from untrusted_s3.supervisor import Supervisor, Work
 from untrusted_s3.sync.folder import Folder
 
@@ -36,8 +45,11 @@ _logger = structlog.get_logger()
 
 _LOCAL_STATE = "watch the local state"
 _RENEW = "renew the local state"
+_HEAL = "heal the log"
+_OPENED_AGAIN = "a folder is opened again"
 _OPEN = "open"
 _CONCURRENT_READS = 8
+_LOST_SHOWN = 20
 _NOT_OPEN = "the gateway cannot open the folder now; its status says why"
 
 
@@ -78,6 +90,8 @@ class Folders:
         max_retry_delay: float = 300.0,
         close_timeout: float = 10.0,
         max_folders: int = MAX_FOLDERS,
+        heal_pauses: Pauses | None = None,
+        claim_pauses: Pauses | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._bucket = bucket
@@ -89,6 +103,12 @@ class Folders:
         self._close_timeout = close_timeout
         self._max_folders = max_folders
         self._sleep = sleep
+        settings = UpkeepSettings()
+        self._heal_pauses = heal_pauses or Pauses(settings.heal_pause, settings.max_heal_pause)
+        self._claim_pauses = claim_pauses or Pauses(settings.claim_pause, settings.max_claim_pause)
+        # By folder ID: why the log has to be healed before the folder is opened, and what healing has found lost.
+        self._to_heal: dict[str, DataError] = {}
+        self._lost: dict[str, list[str]] = {}
         self._folders: dict[str, Folder] = {}
         self._closed: dict[str, ClosedFolder] = {}
         # By the keys of records that cannot be read
@@ -106,6 +126,10 @@ class Folders:
     def get(self, folder_id: str) -> Folder | None:
         """Return an open folder."""
         return self._folders.get(folder_id)
+
+    def by_id(self) -> list[tuple[str, Folder]]:
+        """Return the open folders with their IDs, in order."""
+        return sorted(self._folders.items())
 
     @property
     def ids(self) -> list[str]:
@@ -158,7 +182,7 @@ class Folders:
             for folder, answer in zip(group, answers, strict=True):
                 if isinstance(answer, BaseException):
                     errors.append(answer)
-                elif answer[1]:
+                elif answer[1] and (answer[0] is not None or not await self._write_again(folder)):
                     await self._drop(folder, answer[0])
         if errors:
             raise errors[0]
@@ -191,7 +215,7 @@ class Folders:
                     self._try_again(record, error, offered=closed.offered)
                     continue
             if closed.offered:
-                self._sessions.end("a folder is opened again")
+                self._sessions.end(_OPENED_AGAIN)
 
     async def _read_again(self, folder_id: str, index_id: int) -> tuple[FolderRecord | None, bool]:
         """Read the record of a folder; return it, and whether the folder is gone or being removed.
@@ -207,6 +231,21 @@ class Folders:
             # One without bytes counts as none, but is no removal.
             return None, await self._bucket.size(key) is None
         return record, record.removed or record.index_id != index_id
+
+    async def _write_again(self, folder: Folder) -> bool:
+        """Write the record of a folder again that the store has lost. Return False if the folder was removed.
+
+        A removal deletes all else before the record. Raises StoreError.
+        """
+        if not await folder.log_is_whole():
+            return False
+        record = folder.record
+        try:
+            await write_record(self._bucket, _record_key(record.folder_id), record.to_json(), create=True)
+        except PreconditionFailed:
+            return True  # the next look sees what it is
+        _logger.error("record of a folder was lost, and is written again", folder=record.folder_id)
+        return True
 
     async def _drop(self, folder: Folder, found: FolderRecord | None) -> None:
         """Stop the work on a folder that is removed, and close its files. Peers that share it have to come again."""
@@ -230,8 +269,11 @@ class Folders:
         Raises FolderRefused for another password, a folder that is being removed or cannot be opened, one that may not
         be created, or too many folders. Raises StoreError if the store cannot be used.
         """
-        async with self._lock:
-            folder = self._folders.get(offer.folder_id) or await self._open_offered(offer, create=create)
+        folder = self._folders.get(offer.folder_id)
+        if folder is None:
+            self._refuse_damaged(offer)  # opening one may take long, and needs the lock
+            async with self._lock:
+                folder = self._folders.get(offer.folder_id) or await self._open_offered(offer, create=create)
         check_token(offer.token, folder.record.token)
         return folder
 
@@ -261,6 +303,16 @@ class Folders:
             if name in failing
         }
 
+    def lost(self, folder_id: str) -> Sequence[str]:
+        """Return what healing the folder's log since the start of this gateway has found lost, as texts."""
+        return self._lost.get(folder_id, [])
+
+    def read_failed(self, key: str, start: int, size: int) -> None:
+        """Note that an object of some folder is missing or lacks a range."""
+        for folder in self._folders.values():
+            if folder.read_failed(key, start, size):
+                return
+
     def problems(self) -> dict[str, str]:
         """Return what is wrong with folders that should be open, by their names for /readyz."""
         return {
@@ -268,14 +320,21 @@ class Folders:
             for folders in (self._closed, self._unreadable)
             for folder_id, closed in sorted(folders.items())
             if closed.damaged
+        } | {
+            f"folder {folder_id}: files missing": f"the objects of {folder.missing_files} files are missing or damaged"
+            for folder_id, folder in self.by_id()
+            if folder.missing_files
         }
 
-    async def _open_offered(self, offer: FolderOffer, *, create: bool) -> Folder:
-        key = _record_key(offer.folder_id)
-        for closed in (self._closed.get(offer.folder_id), self._unreadable.get(key)):
+    def _refuse_damaged(self, offer: FolderOffer) -> None:
+        for closed in (self._closed.get(offer.folder_id), self._unreadable.get(_record_key(offer.folder_id))):
             if closed is not None and closed.damaged:
                 closed.offered = True
                 raise FolderRefused(_NOT_OPEN)
+
+    async def _open_offered(self, offer: FolderOffer, *, create: bool) -> Folder:
+        self._refuse_damaged(offer)
+        key = _record_key(offer.folder_id)
         try:
             record = await self._find_or_create(offer, create=create)
         except DataError as error:
@@ -323,12 +382,13 @@ class Folders:
         self._closed[folder_id] = ClosedFolder(folder_id, record.label, _text(error), offered=offered)
         self._supervisor.start(_task_name(folder_id, _OPEN), partial(self._open_later, record, "{}"))
 
-    async def _open_later(self, record: FolderRecord, message: str) -> None:
+    async def _open_later(self, record: FolderRecord, message: str, first_pause: float | None = None) -> None:
         """Try to open a folder with growing pauses. `message` is for its error, and has {} for what went wrong."""
-        folder_id, delay = record.folder_id, self._retry_delay
+        folder_id = record.folder_id
+        pause = self._retry_delay if first_pause is None else first_pause
         while True:
-            await self._sleep(delay)
-            delay = min(2 * delay, self._max_retry_delay)
+            await self._sleep(pause)
+            pause = min(max(2 * pause, self._retry_delay), self._max_retry_delay)
             async with self._lock:
                 closed = self._closed.get(folder_id)
                 if closed is None or folder_id in self._folders:
@@ -347,7 +407,7 @@ class Folders:
                     continue
             if closed.offered:
                 # Peers offer it again with their next connection.
-                self._sessions.end("a folder is opened again")
+                self._sessions.end(_OPENED_AGAIN)
             return
 
     async def _open(self, record: FolderRecord) -> Folder:
@@ -367,14 +427,45 @@ class Folders:
 
     async def _load(self, record: FolderRecord) -> Folder:
         folder = self._new_folder(record)
+        folder.on_renewed = partial(self._sessions.end_those_sharing, record.folder_id, "the folder's index is renewed")
+        folder.heeds_claims = lambda: not self._claim_pauses.left(record.folder_id)
         try:
-            await folder.open()
+            if record.folder_id not in self._to_heal:
+                try:
+                    await folder.open()
+                except (LogWentBack, SegmentsMissing) as error:
+                    self._to_heal[record.folder_id] = error
+            if record.folder_id in self._to_heal:
+                await self._heal(folder, self._to_heal[record.folder_id])
+                await folder.open()
+                del self._to_heal[record.folder_id]
         except BaseException:
             folder.close()
             if folder.damaged:
                 folder.discard()
             raise
         return folder
+
+    async def _heal(self, folder: Folder, reason: DataError) -> None:
+        """Heal the log of a folder that is not open. Raises HealingDelayed, or what keeps it from being healed."""
+        folder_id = folder.record.folder_id
+        left = self._heal_pauses.left(folder_id)
+        if left:
+            raise HealingDelayed(f"{reason}. It is healed in {left:.0f} s, for it was healed a short time ago")
+        _logger.error("log has lost segments, healing it", folder=folder_id, error=str(reason))
+        healed = await folder.heal()
+        self._heal_pauses.note(folder_id)
+        if isinstance(reason, IndexClaimed):
+            self._claim_pauses.note(folder_id)
+        lost = [f"the log has lost {loss}: what was in it and no device has is lost" for loss in healed.losses]
+        if healed.forgotten:
+            lost.append(f"{healed.forgotten} entries that this gateway knew are not in the log any more")
+        if not lost and isinstance(reason, IndexClaimed):
+            lost.append(f"{reason}: what was in it and no device has is lost")
+        self._lost[folder_id] = [*self._lost.get(folder_id, []), *lost][-_LOST_SHOWN:]
+        for text in lost:
+            _logger.error("log segments lost", folder=folder_id, reason=text)
+        _logger.warning("log healed", folder=folder_id, restored=healed.restored, missing=healed.missing)
 
     @staticmethod
     async def _run(folder: Folder, work: Work) -> None:
@@ -391,6 +482,9 @@ class Folders:
         except StateDamaged:
             name = _task_name(folder.record.folder_id, _RENEW)
             self._supervisor.start(name, partial(self._renew, folder))
+        except DataError as error:
+            name = _task_name(folder.record.folder_id, _HEAL)
+            self._supervisor.start(name, partial(self._open_healed, folder, error))
 
     async def _renew(self, folder: Folder) -> None:
         """Open a folder again whose local state is damaged. All sessions end, and the peers come back."""
@@ -402,7 +496,7 @@ class Folders:
                 _logger.error("local state damaged, loading it from the store", folder=folder_id)
                 error_text = "the local state is damaged and is loaded from the store"
                 self._closed[folder_id] = ClosedFolder(folder_id, folder.record.label, error_text)
-                self._sessions.end("a folder is opened again")
+                self._sessions.end(_OPENED_AGAIN)
                 try:
                     folder.discard()
                     await self._open(folder.record)
@@ -411,6 +505,22 @@ class Folders:
                     _logger.error("folder cannot be opened", folder=folder_id, error=_text(error))
                     self._closed[folder_id].error = message.format(_text(error))
         await self._open_later(folder.record, message)
+
+    async def _open_healed(self, folder: Folder, reason: DataError) -> None:
+        """Close a folder whose log the store has lost a part of, and open it again, which heals it."""
+        folder_id = folder.record.folder_id
+        with contextlib.suppress(StoreError):
+            await self.look()  # a folder that is being removed loses its log too
+        await self._supervisor.cancel(*self._task_names(folder))
+        async with self._lock:
+            if self._folders.get(folder_id) is not folder:
+                return
+            del self._folders[folder_id]
+            self._to_heal[folder_id] = reason
+            self._closed[folder_id] = ClosedFolder(folder_id, folder.record.label, f"{reason}. It is being healed")
+        await self._sessions.end_sharing(folder_id, _OPENED_AGAIN, self._close_timeout)
+        folder.close()
+        await self._open_later(folder.record, f"{reason}. It cannot be healed now: {{}}", first_pause=0)
 
     @staticmethod
     def _task_names(folder: Folder) -> list[str]:

@@ -27,6 +27,7 @@ from untrusted_s3.gateway.forgetting import Forgetting
 from untrusted_s3.gateway.heartbeat import Heartbeat
 from untrusted_s3.gateway.http.server import HTTPServer
 from untrusted_s3.gateway.local_disk import LocalDisk
+from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.peers import Peers
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.gateway.settings import GatewaySettings
@@ -112,7 +113,13 @@ class Gateway:
             in_work=tuning.sync.file_infos_in_work,
             pending=tuning.sync.pending_disk,
         )
-        self.responder = Responder(bucket, self.counters, tuning.sync, tuning.objects)
+        self.responder = Responder(
+            bucket,
+            self.counters,
+            tuning.sync,
+            tuning.objects,
+            on_failure=lambda key, start, size: self.folders.read_failed(key, start, size),
+        )
         self._stopped = False
         self._settings = settings
         self._grid = grid
@@ -127,6 +134,8 @@ class Gateway:
             retry_delay=tuning.upkeep.restart_delay,
             max_retry_delay=tuning.upkeep.max_restart_delay,
             close_timeout=tuning.upkeep.close_timeout,
+            heal_pauses=Pauses(tuning.upkeep.heal_pause, tuning.upkeep.max_heal_pause),
+            claim_pauses=Pauses(tuning.upkeep.claim_pause, tuning.upkeep.max_claim_pause),
         )
         self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk, self._disk_looked_at)
         capacity = unadmitted_capacity(raise_file_limit(tuning.connections), tuning.connections)
@@ -255,8 +264,11 @@ class Gateway:
             "version": __version__,
             "store": str(self.bucket.location),
             "folders": [
-                *(any_folder_status(folder, failures.get(folder.record.folder_id)) for folder in self.folders),
-                *map(closed_folder_status, self.folders.closed),
+                *(
+                    any_folder_status(folder, failures.get(folder_id), self.folders.lost(folder_id))
+                    for folder_id, folder in self.folders.by_id()
+                ),
+                *(closed_folder_status(closed, self.folders.lost(closed.folder_id)) for closed in self.folders.closed),
             ],
             "peers": [any_peer_status(device_id, peer) for device_id, peer in sorted(self.peers.accepted.items())],
             "unknown_devices": [

@@ -37,11 +37,19 @@ class Sessions:
         for session in list(self._sessions):
             session.end(reason)
 
-    async def end_sharing(self, folder_id: str, reason: str, timeout: float) -> None:
-        """End the sessions that share a folder; return when their connections have ended, at most after `timeout`."""
+    def end_those_sharing(self, folder_id: str, reason: str) -> set[Session]:
+        """End the sessions that share a folder, and return them. They share nothing from now on.
+
+        The peers come back.
+        """
         ending = {session for session in self._sessions if folder_id in session.shared_folders}
         for session in ending:
             session.end(reason)
+        return ending
+
+    async def end_sharing(self, folder_id: str, reason: str, timeout: float) -> None:
+        """End the sessions that share a folder; return when their connections have ended, at most after `timeout`."""
+        ending = self.end_those_sharing(folder_id, reason)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self._sessions & ending:

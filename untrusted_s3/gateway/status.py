@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,11 +20,15 @@ from untrusted_s3.sync.session import Refusal
 _REFUSALS_SHOWN = 20
 _TEXT_SHOWN = 200  # characters of what a device chooses, such as its name
 _REFUSED_SHOWN = 10
+_MISSING_SHOWN = 20
 _ALLOWED_SHOWN = 100
 
 
-def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, Any]:
-    """Return the JSON of a folder. `task_error` says why one of its background tasks fails."""
+def folder_status(folder: Folder, task_error: str | None = None, lost: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the JSON of a folder.
+
+    `task_error` says why one of its background tasks fails, `lost` what its log has lost and nobody here knows.
+    """
     totals = folder.totals
     pending_files, pending_bytes = folder.pending_totals
     error = folder.error or task_error
@@ -51,6 +55,9 @@ def folder_status(folder: Folder, task_error: str | None = None) -> dict[str, An
         "held_back": [
             {"device_id": str(device_id), "local_bytes": held} for device_id, held in sorted(folder.held_back.items())
         ],
+        "missing_files": folder.missing_files,
+        "missing_examples": [{"name": name, "object": key} for name, key in folder.missing_examples(_MISSING_SHOWN)],
+        "lost": list(lost),
     }
 
 
@@ -59,21 +66,21 @@ def _failing_example(failure: Failure) -> dict[str, Any]:
     return {"name": failure.name, "error": str(failure.error), "device_ids": devices}
 
 
-def closed_folder_status(closed: ClosedFolder) -> dict[str, Any]:
+def closed_folder_status(closed: ClosedFolder, lost: Sequence[str] = ()) -> dict[str, Any]:
     """Return the JSON of a folder that is not open."""
-    return _failed_folder(closed.folder_id, closed.label, closed.error)
+    return _failed_folder(closed.folder_id, closed.label, closed.error, lost)
 
 
-def any_folder_status(folder: Folder, task_error: str | None = None) -> dict[str, Any]:
+def any_folder_status(folder: Folder, task_error: str | None = None, lost: Sequence[str] = ()) -> dict[str, Any]:
     """Return the JSON of a folder, also of one whose state cannot be read."""
     try:
-        return folder_status(folder, task_error)
+        return folder_status(folder, task_error, lost)
     except Exception as error:
         text = f"the local state cannot be read: {type(error).__name__}: {error}"
-        return _failed_folder(folder.record.folder_id, folder.record.label, text)
+        return _failed_folder(folder.record.folder_id, folder.record.label, text, lost)
 
 
-def _failed_folder(folder_id: str, label: str, error: str) -> dict[str, Any]:
+def _failed_folder(folder_id: str, label: str, error: str, lost: Sequence[str]) -> dict[str, Any]:
     numbers = ("files", "directories", "deleted", "bytes", "sequence", "pending_files", "pending_bytes")
     return {
         "id": folder_id,
@@ -86,6 +93,9 @@ def _failed_folder(folder_id: str, label: str, error: str) -> dict[str, Any]:
         "refused_files": 0,
         "refused_examples": [],
         "held_back": [],
+        "missing_files": 0,
+        "missing_examples": [],
+        "lost": list(lost),
     }
 
 

@@ -20,6 +20,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.entry import MAX_OBJECT_SIZE, check_blocks, is_clean_path
 from untrusted_s3.index.schema import COUNTERS, SCHEMAS, STATE_VERSION, STATE_VERSION_1
@@ -272,8 +273,15 @@ def _check_missing(connection: sqlite3.Connection, count: int) -> None:
             raise _Wrong(f"has an object for the missing {name!r} with a name that no object has")
     if found != count:
         raise _Wrong("has a total of missing files that its entries do not add up to")
-    if connection.execute("SELECT 1 FROM missing WHERE name_hash IN (SELECT name_hash FROM files) LIMIT 1").fetchone():
-        raise _Wrong("has a file and lists it as missing")
+    for missing, current in connection.execute(
+        "SELECT missing.version, files.version FROM missing JOIN files USING (name_hash)"
+    ):
+        try:
+            older = type(current) is bytes and is_newer(pb.Vector.FromString(missing), pb.Vector.FromString(current))
+        except DecodeError:
+            older = False
+        if not older:
+            raise _Wrong("has a file and lists it as missing")
     for key, object_name in connection.execute("SELECT name_hash, object_name FROM condemned"):
         if type(key) is not bytes or len(key) != NAME_HASH_SIZE:
             raise _Wrong("has a damaged object of something that is no name")

@@ -51,6 +51,21 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedObject:
+    """An object that an entry names.
+
+    Attributes:
+        name_hash: The hash of the entry's encrypted name.
+        object_name: The name of the object.
+        size: The bytes of the object.
+    """
+
+    name_hash: bytes
+    object_name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class PeerCursor:
     """How far a device's index is reflected in the log: all up to `sequence`."""
 
@@ -67,10 +82,15 @@ class Removal:
         name_hash: The hash of the encrypted name, 16 bytes (`store.layout.name_key`).
         missing_object: The name of the object whose loss or damage is the reason; empty for another reason. Then the
             file is listed as missing until an entry of its name comes, and nobody uses the object again.
+        name: The encrypted name, if the log before does not have the entry that names the object. Else empty.
+        version: The serialized version of that entry. The file is listed as missing until an entry comes that is not
+            older. Empty where `name` is.
     """
 
     name_hash: bytes
     missing_object: str = ""
+    name: str = ""
+    version: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

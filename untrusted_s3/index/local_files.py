@@ -22,6 +22,9 @@ STATE_FILE = "state.sqlite"
 PENDING_FILE = "pending.sqlite"
 # A checkpoint of an earlier format version, as a state of the present one; in a directory for checkpoints only.
 UPGRADED_FILE = "upgraded.sqlite"
+# The state before the healing of a log began, and a copy that is being made of it (sync/healing.py).
+BEFORE_FILE = "before.sqlite"
+COPY_FILE = "copy.sqlite"
 # Of directories for checkpoints on their way (tempfile.TemporaryDirectory).
 CHECKPOINT_PREFIX = "checkpoint-"
 
@@ -29,7 +32,7 @@ _logger = structlog.get_logger()
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 _FOLDER_SEGMENT = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,63}")
 _INDEX_ID = re.compile(r"[0-9a-f]{16}")
-_FILE = re.compile(r"(state|pending|upgraded)\.sqlite(-wal|-shm|-journal)?")
+_FILE = re.compile(r"(state|pending|upgraded|before|copy)\.sqlite(-wal|-shm|-journal)?")
 _CHECKPOINT_DIRECTORY = re.compile(r"checkpoint-[0-9a-z_]{1,32}")
 
 

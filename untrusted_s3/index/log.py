@@ -26,7 +26,10 @@ These rules keep the log whole when several gateways write to one bucket. The na
    failed or something in the log was wrong. That is enough where a store does not lose what it has confirmed while it
    answers every request: one that crashes or is put back does not answer for a while, and a gateway asks for n + 1
    every few seconds. Ordinary appends and looks need no further request. Readers that meet the first missing segment
-   list what follows it when they begin.
+   list what follows it when they begin. Once a minute, a gateway checks all segments since the last check.
+7. Each segment names the one before it, so nobody goes on in another history than the one that was read. A log that
+   lost segments is healed by a renewal behind all that is left (`salvage`, sync/healing.py). If a gap was passed, the
+   the renewal names no real segment as the one before it, and a checkpoint follows.
 """
 
 from __future__ import annotations
@@ -41,18 +44,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import structlog
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed, StoreError
+from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed, SegmentsMissing, StoreError
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
 from untrusted_s3.index.entry import Entry, PeerCursor, Renewal
-from untrusted_s3.index.log_end import LastSegment, check_last, is_end
+from untrusted_s3.index.log_end import LastSegment, check_last, is_end, missing_between, ranges
 from untrusted_s3.index.renewal import Plan, new_renewal, parts
 from untrusted_s3.index.rules import LOG_RULES, LogRules
+from untrusted_s3.index.salvage import salvage
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, encode_segment
 from untrusted_s3.index.segment_reader import SegmentRead, SegmentReader
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.layout import FolderKeys, name_key
 from untrusted_s3.store.listing import list_checkpoints
 
 _logger = structlog.get_logger()
@@ -100,6 +104,7 @@ class FolderLog:
         self._checkpoint_position = 0
         self._loaded_checkpoint = 0
         self._bytes_since_checkpoint = 0
+        self._checked_position = 0  # up to here, the store had all segments at the last check
         self._unreadable: dict[int, Exception] = {}  # why the checkpoints at these positions cannot be read
 
     async def load(self) -> None:
@@ -118,14 +123,60 @@ class FolderLog:
             await self._look()
             return self.state.position != before
 
+    async def check(self) -> bool:
+        """Look whether the store still has what the state reflects since the last check, and refresh.
+
+        Return whether there was anything new. Raises what `load` raises.
+        """
+        async with self._working():
+            await check_last(self._bucket, self._keys, self._reader, self.state)
+            position = self.state.position
+            first = max(min(self._checked_position, position), 1)
+            missing = await missing_between(self._bucket, self._keys, first, position)
+            if missing:
+                below = self._keys.segments
+                raise SegmentsMissing(
+                    f"the log below {below} has no segment {ranges(missing)}, though it goes on to {position}"
+                )
+            self._checked_position = position
+            await self._look()
+            return self.state.position != position
+
+    async def is_whole(self) -> bool:
+        """Return whether the store has all segments and checkpoints that a reader needs to get this state.
+
+        Raises StoreError.
+        """
+        covered = max(await list_checkpoints(self._bucket, self._keys), default=0)
+        position = self.state.position
+        return not await missing_between(self._bucket, self._keys, min(covered, position) + 1, position)
+
+    async def salvage(self) -> list[str]:
+        """Replace the state by what the store has (index/salvage.py). Return what is lost, as texts.
+
+        The next segment is then written after all that the store has.
+        """
+        async with self._working():
+            looked = self._clock()
+            losses = await salvage(
+                self._bucket, self._keys, self._reader, self.state, check_entries=self._check_entries
+            )
+            self._unreadable.clear()
+            self._loaded_checkpoint = self._checkpoint_position = self._bytes_since_checkpoint = 0
+            self._checked_position = self.state.position
+            self._last_look, self._in_doubt = looked, False
+            return losses
+
     async def append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor] = ()) -> bool:
         """Extend the log by those entries that are newer than what it has, and by cursors.
 
         Return whether there was something to write. The state then reflects every entry, or a newer one of the same
-        name. Where this raises, the segment may be written nevertheless; appending again is harmless.
+        name, except for entries whose objects were found missing or damaged meanwhile: a renewal has begun the index
+        again then. Where this raises, the segment may be written nevertheless; appending again is harmless.
         """
+        index_id = self.state.index_id
         async with self._working():
-            return await self._append(entries, cursors)
+            return await self._append(entries, cursors, index_id)
 
     @contextlib.asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:
@@ -136,26 +187,36 @@ class FolderLog:
                 self._in_doubt = True
                 raise
 
-    async def renew(self, plan: Plan, *, force: bool = False) -> int:
+    async def renew(self, plan: Plan, *, force: bool = False, apart: bool = False) -> int:
         """Take entries back and begin the folder's index again. Return the number of segments written.
 
         `plan` is given the state at the end of the log, and again whenever another gateway has changed it meanwhile. An
         empty plan writes nothing, unless `force`. A large one is split over several segments, each with its own new
-        index id. Where this raises, a part may be written; to renew again goes on with what is left.
+        index id. Where this raises, a part may be written; to renew again goes on with what is left. With `apart`, the
+        state lacks segments that others may know: those who have applied them must not go on from their state.
         """
         async with self._working():
-            return await self._renew(plan, force)
+            return await self._renew(plan, force, apart)
 
-    async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor]) -> bool:
+    async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor], index_id: int) -> bool:
         while True:
             await self._catch_up()
-            entries = [entry for entry in entries if self.state.wants(entry.file_info)]
+            entries = [entry for entry in entries if self._may_append(entry)]
+            if self.state.index_id != index_id:
+                cursors = ()  # renewed meanwhile: all devices send their whole indexes again
             if not entries and not cursors:
                 return False
             if await self._write(tuple(entries), tuple(cursors)):
                 return True
 
-    async def _renew(self, plan: Plan, force: bool) -> int:
+    def _may_append(self, entry: Entry) -> bool:
+        if not self.state.wants(entry.file_info):
+            return False
+        return entry.stored is None or entry.stored.object_name not in self.state.condemned(
+            name_key(entry.file_info.name)
+        )
+
+    async def _renew(self, plan: Plan, force: bool, apart: bool) -> int:
         written = 0
         while True:
             await self._catch_up()
@@ -166,7 +227,9 @@ class FolderLog:
             for removals, entries in planned:
                 position = self.state.position
                 await self._catch_up()
-                if self.state.position != position or not await self._write(entries, (), new_renewal(removals)):
+                if self.state.position != position:
+                    break
+                if not await self._write(entries, (), new_renewal(removals), apart=apart and not written):
                     break
                 written += 1
             else:
@@ -178,7 +241,12 @@ class FolderLog:
             await self._look()
 
     async def _write(
-        self, entries: tuple[Entry, ...], cursors: tuple[PeerCursor, ...], renewal: Renewal | None = None
+        self,
+        entries: tuple[Entry, ...],
+        cursors: tuple[PeerCursor, ...],
+        renewal: Renewal | None = None,
+        *,
+        apart: bool = False,
     ) -> bool:
         """Write the next segment. Return False if another one is there, which is applied then, or was deleted."""
         position = self.state.position + 1
@@ -191,6 +259,7 @@ class FolderLog:
             entries=entries,
             cursors=cursors,
             renewal=renewal,
+            previous=secrets.randbits(63) | 1 if apart else self.state.append_id,
         )
         body = encode_segment(segment)
         try:
@@ -200,14 +269,15 @@ class FolderLog:
         except PreconditionFailed:
             found = await self._reader.read(position)
             if found.segment is not None:
-                self._apply(found)
                 # Perhaps our own one: then the answer to the PUT was lost.
-                return found.segment.append_id == segment.append_id
+                is_own = found.segment.append_id == segment.append_id
+                self._apply(found, follows=not (is_own and apart))
+                return is_own
             if self._looked_within(self._rules.retention / 2):
                 raise
             return False  # it may be deleted: the caller looks again
         self._last_look = signed
-        self.state.apply(position, segment)
+        self.state.apply(position, segment, follows=not apart)
         self._bytes_since_checkpoint += len(body)
         return True
 
@@ -249,16 +319,16 @@ class FolderLog:
                     return False
                 elif self._is_behind:
                     error = self._unreadable[max(self._unreadable)]
-                    raise DataError(f"{error}; and {self._keys.segment(found.position)} is missing") from error
+                    raise SegmentsMissing(f"{error}; and {self._keys.segment(found.position)} is missing") from error
                 else:
                     self._last_look = found.asked_at
         return True
 
-    def _apply(self, found: SegmentRead) -> None:
+    def _apply(self, found: SegmentRead, *, follows: bool = True) -> None:
         assert found.segment is not None
         if found.segment is EMPTY_SEGMENT:
             _logger.warning("empty log segment skipped", position=found.position)
-        self.state.apply(found.position, found.segment)
+        self.state.apply(found.position, found.segment, follows=follows)
         self._bytes_since_checkpoint += found.size
 
     async def _load_checkpoint(self, *, replace: bool = False) -> None:

@@ -26,8 +26,21 @@ async def is_end(bucket: Bucket, keys: FolderKeys, position: int) -> bool:
     # A listing is not of one moment: it may have a segment without the one written before it.
     if position in later or await bucket.size(keys.segment(position)) is not None:
         return False
-    missing = _ranges(sorted(set(range(position, max(later))).difference(later)))
+    missing = ranges(sorted(set(range(position, max(later))).difference(later)))
     raise SegmentsMissing(f"the log below {keys.segments} has no segment {missing}, though it goes on to {max(later)}")
+
+
+async def missing_between(bucket: Bucket, keys: FolderKeys, first: int, last: int) -> list[int]:
+    """Return the positions from `first` to `last` at which there is no segment, and that no checkpoint covers.
+
+    Raises StoreError.
+    """
+    listed = await list_segments(bucket, keys, after=first - 1)
+    missing = sorted(set(range(first, last + 1)).difference(listed))
+    if missing:
+        covered = max(await list_checkpoints(bucket, keys), default=0)
+        missing = [position for position in missing if position > covered]
+    return missing
 
 
 class LastSegment(Enum):
@@ -74,8 +87,7 @@ async def check_last(bucket: Bucket, keys: FolderKeys, reader: SegmentReader, st
     raise LogWentBack(
         f"the store has lost the end of the log: {keys.segment(state.position)}, which this gateway knows, is"
         f" {'gone' if found is LastSegment.GONE else 'another one now'}. The store was put back to an earlier time, or"
-        " has lost data. Nothing is written to this log until the lost segments are back; this version does not repair"
-        " it by itself"
+        " has lost data"
     )
 
 
@@ -85,16 +97,16 @@ def _is_last(segment: Segment, state: FolderState) -> bool:
     return state.append_id in (0, short_append_id(segment))
 
 
-def _ranges(numbers: Iterable[int]) -> str:
+def ranges(numbers: Iterable[int]) -> str:
     """Return numbers in rising order as a text such as "3, 5 to 9"."""
-    ranges: list[list[int]] = []
+    found: list[list[int]] = []
     for number in numbers:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
         else:
-            ranges.append([number, number])
-    texts = [str(first) if first == last else f"{first} to {last}" for first, last in ranges[:_MOST_RANGES]]
-    return ", ".join(texts) + (", …" if len(ranges) > _MOST_RANGES else "")
+            found.append([number, number])
+    texts = [str(first) if first == last else f"{first} to {last}" for first, last in found[:_MOST_RANGES]]
+    return ", ".join(texts) + (", …" if len(found) > _MOST_RANGES else "")
 
 
 _MOST_RANGES = 10

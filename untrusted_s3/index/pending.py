@@ -25,8 +25,10 @@ from untrusted_s3.index.parsed import ParsedFileInfos
 from untrusted_s3.index.refused import Refused, RefusedFiles
 from untrusted_s3.store.layout import name_key
 
-_PENDING_VERSION = 4
+_PENDING_VERSION = 5
 _SCHEMA = """
+CREATE TABLE folder (index_id INTEGER NOT NULL);
+INSERT INTO folder VALUES (0);
 CREATE TABLE received (
     device_id BLOB PRIMARY KEY,
     index_id TEXT NOT NULL,
@@ -195,6 +197,18 @@ class PendingIndex:
             "SELECT index_id, sequence FROM received WHERE device_id = ?", (device_id.raw,)
         ).fetchone()
         return IndexState(int(row[0]), row[1]) if row else IndexState()
+
+    @property
+    def folder_index_id(self) -> int:
+        """The id of the folder's index to which this belongs: `FolderState.index_id` at the last `clear`."""
+        return int(self._connection.execute("SELECT index_id FROM folder").fetchone()[0])
+
+    def clear(self, folder_index_id: int) -> None:
+        """Forget everything: all devices have to send their whole indexes."""
+        for device_id in self.devices():
+            self.start(device_id, IndexState())
+        # Last, so that a crash before leaves something to do.
+        self._connection.execute("UPDATE folder SET index_id = ?", (folder_index_id,))
 
     def start(self, device_id: DeviceID, state: IndexState) -> None:
         """Drop what is pending from a device; its index is known up to `state`."""

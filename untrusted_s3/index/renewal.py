@@ -57,6 +57,8 @@ def parts(
 
 def _changes(state: FolderState, removal: Removal) -> bool:
     key = removal.name_hash
+    if removal.name and not state.is_missing(key):
+        return True
     if state.sequence_of(key) is not None:
         return True
     if removal.missing_object:

@@ -14,11 +14,12 @@ from typing import Final
 import crc32c
 from google.protobuf.message import DecodeError
 
+from untrusted_s3.bep.bep_pb2 import Vector
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError
+from untrusted_s3.errors import DataError, UnknownFormat
 from untrusted_s3.index import segment_pb2 as pb
-from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal, read_entry
-from untrusted_s3.store.layout import NAME_HASH_SIZE, is_object_name
+from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal, is_clean_path, read_entry
+from untrusted_s3.store.layout import NAME_HASH_SIZE, is_object_name, name_key
 
 MAGIC = b"US3SEG\x00\x02"
 MAGIC_1 = b"US3SEG\x00\x01"
@@ -40,6 +41,8 @@ class Segment:
         entries: The changes.
         cursors: How far peers' indexes are reflected in the log, once the entries are.
         renewal: What is taken back before the entries are applied, or None.
+        previous: `short_append_id` of the segment before, as its writer knew it; 0 where it is not known. A reader that
+            has applied another one is in another history.
     """
 
     writer: DeviceID
@@ -49,6 +52,7 @@ class Segment:
     entries: tuple[Entry, ...]
     cursors: tuple[PeerCursor, ...]
     renewal: Renewal | None = None
+    previous: int = 0
 
     @property
     def last_sequence(self) -> int:
@@ -74,6 +78,7 @@ def encode_segment(segment: Segment) -> bytes:
             for cursor in segment.cursors
         ],
         renewal=_encode_renewal(segment.renewal) if segment.renewal else None,
+        previous=segment.previous,
     )
     body = MAGIC + message.SerializeToString()
     return body + struct.pack(">I", crc32c.crc32c(body))
@@ -85,7 +90,8 @@ def decode_segment(data: bytes, key: str) -> Segment:
         return EMPTY_SEGMENT
     magic = data[: len(MAGIC)]
     if magic not in (MAGIC, MAGIC_1):
-        raise DataError(f"{key} is not a log segment of a format version that this program reads")
+        kind = UnknownFormat if magic[:-1] == MAGIC[:-1] else DataError
+        raise kind(f"{key} is not a log segment of a format version that this program reads")
     if len(data) < len(MAGIC) + 4 or crc32c.crc32c(data[:-4]) != struct.unpack(">I", data[-4:])[0]:
         raise DataError(f"{key} is damaged: its checksum does not match")
     try:
@@ -102,6 +108,8 @@ def _read_segment(message: pb.Segment) -> Segment:
         raise ValueError(f"an append id has {APPEND_ID_SIZE} bytes, not {len(message.append_id)}")
     if not 0 <= message.time_ms <= MAX_TIME_MS:
         raise ValueError(f"its time is out of range: {message.time_ms} ms")
+    if message.previous >= 2**63:
+        raise ValueError(f"the append id of the segment before is out of range: {message.previous}")
     if not 1 <= message.first_sequence <= MAX_SEQUENCE - len(message.entries):
         raise ValueError(f"its first sequence number is out of range: {message.first_sequence}")
     return Segment(
@@ -112,12 +120,13 @@ def _read_segment(message: pb.Segment) -> Segment:
         entries=tuple(map(_read_entry, message.entries)),
         cursors=tuple(map(_read_cursor, message.cursors)),
         renewal=_read_renewal(message.renewal) if message.HasField("renewal") else None,
+        previous=message.previous,
     )
 
 
 def _check_version_1(message: pb.Segment) -> None:
     """Raises ValueError for what readers of format version 1 would pass over."""
-    if message.HasField("renewal") or any(entry.source for entry in message.entries):
+    if message.HasField("renewal") or message.previous or any(entry.source for entry in message.entries):
         raise ValueError("it has fields of a later format version")
 
 
@@ -145,7 +154,12 @@ def _encode_renewal(renewal: Renewal) -> pb.Renewal:
     return pb.Renewal(
         index_id=renewal.index_id,
         removals=[
-            pb.Removal(name_hash=removal.name_hash, missing_object=removal.missing_object)
+            pb.Removal(
+                name_hash=removal.name_hash,
+                missing_object=removal.missing_object,
+                name=removal.name,
+                version=removal.version,
+            )
             for removal in renewal.removals
         ],
     )
@@ -165,7 +179,16 @@ def _read_removal(removal: pb.Removal) -> Removal:
         raise ValueError(f"the hash of a name has {NAME_HASH_SIZE} bytes, not {len(removal.name_hash)}")
     if removal.missing_object and not is_object_name(removal.missing_object):
         raise ValueError(f"{removal.missing_object[:100]!r} is no object name")
-    return Removal(removal.name_hash, removal.missing_object)
+    if removal.name or removal.version:
+        _check_lost(removal)
+    return Removal(removal.name_hash, removal.missing_object, removal.name, removal.version)
+
+
+def _check_lost(removal: pb.Removal) -> None:
+    """Check the name and the version of an entry that the log before does not have. Raises ValueError."""
+    if not removal.missing_object or not is_clean_path(removal.name) or name_key(removal.name) != removal.name_hash:
+        raise ValueError(f"{removal.name[:100]!r} is not the name of a file that is missing")
+    Vector.FromString(removal.version)
 
 
 def _read_cursor(cursor: pb.PeerCursor) -> PeerCursor:

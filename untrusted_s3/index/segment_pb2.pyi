@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Segment(_message.Message):
-    __slots__ = ("writer", "append_id", "time_ms", "first_sequence", "entries", "cursors", "renewal")
+    __slots__ = ("writer", "append_id", "time_ms", "first_sequence", "entries", "cursors", "renewal", "previous")
     WRITER_FIELD_NUMBER: _ClassVar[int]
     APPEND_ID_FIELD_NUMBER: _ClassVar[int]
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -15,6 +15,7 @@ class Segment(_message.Message):
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     CURSORS_FIELD_NUMBER: _ClassVar[int]
     RENEWAL_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     writer: bytes
     append_id: bytes
     time_ms: int
@@ -22,7 +23,8 @@ class Segment(_message.Message):
     entries: _containers.RepeatedCompositeFieldContainer[Entry]
     cursors: _containers.RepeatedCompositeFieldContainer[PeerCursor]
     renewal: Renewal
-    def __init__(self, writer: _Optional[bytes] = ..., append_id: _Optional[bytes] = ..., time_ms: _Optional[int] = ..., first_sequence: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., cursors: _Optional[_Iterable[_Union[PeerCursor, _Mapping]]] = ..., renewal: _Optional[_Union[Renewal, _Mapping]] = ...) -> None: ...
+    previous: int
+    def __init__(self, writer: _Optional[bytes] = ..., append_id: _Optional[bytes] = ..., time_ms: _Optional[int] = ..., first_sequence: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., cursors: _Optional[_Iterable[_Union[PeerCursor, _Mapping]]] = ..., renewal: _Optional[_Union[Renewal, _Mapping]] = ..., previous: _Optional[int] = ...) -> None: ...
 
 class Entry(_message.Message):
     __slots__ = ("file_info", "content_hash", "object_size", "part_size", "part_crc32c", "source")
@@ -59,9 +61,13 @@ class Renewal(_message.Message):
     def __init__(self, index_id: _Optional[int] = ..., removals: _Optional[_Iterable[_Union[Removal, _Mapping]]] = ...) -> None: ...
 
 class Removal(_message.Message):
-    __slots__ = ("name_hash", "missing_object")
+    __slots__ = ("name_hash", "missing_object", "name", "version")
     NAME_HASH_FIELD_NUMBER: _ClassVar[int]
     MISSING_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     name_hash: bytes
     missing_object: str
-    def __init__(self, name_hash: _Optional[bytes] = ..., missing_object: _Optional[str] = ...) -> None: ...
+    name: str
+    version: bytes
+    def __init__(self, name_hash: _Optional[bytes] = ..., missing_object: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[bytes] = ...) -> None: ...

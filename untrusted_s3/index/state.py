@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -20,9 +21,9 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import DataError, EntryMisplaced
+from untrusted_s3.errors import DataError, EntryMisplaced, LogWentBack
 from untrusted_s3.index.database import open_database, remove_database
-from untrusted_s3.index.entry import Entry, Removal, Renewal, read_entry
+from untrusted_s3.index.entry import Entry, NamedObject, Removal, Renewal, read_entry
 from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.store.layout import name_key
@@ -168,15 +169,30 @@ class FolderState:
         """What the folder holds; kept up to date, not counted."""
         return FolderTotals(*(self._meta[key] for key in (*COUNTERS, "bytes")))
 
-    def apply(self, position: int, segment: Segment) -> None:
+    def skip(self, position: int) -> None:
+        """Note that the log goes on after a position, up to which segments may be missing."""
+        meta = self._meta | {"position": position, "append_id": 0}
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("UPDATE meta SET value = ?2 WHERE key = ?1", meta.items())
+        self._meta = meta
+
+    def apply(self, position: int, segment: Segment, *, follows: bool = True) -> None:
         """Apply the segment at the next position: first its renewal, then its entries.
 
-        An entry replaces what the folder has under its name, be it newer or not. Raises DataError where position or
-        sequence numbers do not follow, or a renewal does not change the index id.
+        An entry replaces what the folder has under its name, be it newer or not. Without `follows`, segments before it
+        may be missing. Raises LogWentBack where the segment is of another history than the last one applied, and
+        DataError where position or sequence numbers do not follow, or a renewal does not change the index id.
         """
         if segment is EMPTY_SEGMENT:
             segment = replace(segment, first_sequence=self.sequence + 1, time_ms=self.time_ms)
-        if position != self.position + 1 or segment.first_sequence != self.sequence + 1:
+        if not follows:
+            fits = position > self.position and segment.first_sequence > self.sequence
+        else:
+            if segment.previous and self.append_id and segment.previous != self.append_id:
+                raise LogWentBack(f"log segment {position} does not continue the segment {self.position} known here")
+            fits = position == self.position + 1 and segment.first_sequence == self.sequence + 1
+        if not fits:
             raise DataError(
                 f"log segment {position} begins at sequence {segment.first_sequence}, "
                 f"but segment {self.position} ended at {self.sequence}"
@@ -222,6 +238,12 @@ class FolderState:
     def _note_missing(self, removal: Removal, meta: dict[str, int]) -> None:
         key, object_name = removal.name_hash, removal.missing_object
         self._connection.execute("INSERT OR IGNORE INTO condemned VALUES (?, ?)", (key, object_name))
+        if removal.name:
+            self._forget_missing(key, meta)
+            row = (key, removal.name, removal.version, object_name)
+            self._connection.execute("INSERT INTO missing VALUES (?, ?, ?, ?)", row)
+            meta["missing"] += 1
+            return
         row = self._connection.execute("SELECT version, file_info FROM files WHERE name_hash = ?", (key,)).fetchone()
         if row is None:
             return
@@ -239,6 +261,11 @@ class FolderState:
         if meta["missing"]:
             meta["missing"] -= self._connection.execute("DELETE FROM missing WHERE name_hash = ?", (key,)).rowcount
 
+    def _misses_newer(self, key: bytes, version: pb.Vector) -> bool:
+        """Return whether a newer version than `version` is missing."""
+        row = self._connection.execute("SELECT version FROM missing WHERE name_hash = ?", (key,)).fetchone()
+        return row is not None and is_newer(pb.Vector.FromString(row[0]), version)
+
     def _remove(self, key: bytes, meta: dict[str, int]) -> None:
         row = self._connection.execute("SELECT sequence, kind, size FROM files WHERE name_hash = ?", (key,)).fetchone()
         if row is not None:
@@ -250,7 +277,8 @@ class FolderState:
         message = entry.file_info.message
         key = name_key(message.name)
         self._remove(key, meta)
-        self._forget_missing(key, meta)
+        if meta["missing"] and not self._misses_newer(key, message.version):
+            self._forget_missing(key, meta)
         kind = _kind(message)
         size = message.size if kind == _KIND_FILE else 0
         meta[COUNTERS[kind]] += 1
@@ -393,6 +421,43 @@ class FolderState:
         """
         rows = self._connection.execute("SELECT object_name FROM condemned WHERE name_hash = ?", (key,)).fetchall()
         return frozenset(row[0] for row in rows)
+
+    def objects(self) -> Iterator[NamedObject]:
+        """Yield the objects of all entries."""
+        for row in self._connection.execute(
+            "SELECT name_hash, content_hash, object_size FROM files WHERE content_hash IS NOT NULL"
+        ):
+            yield NamedObject(*row)
+
+    def object_of(self, key: bytes) -> NamedObject | None:
+        """Return the object of the entry of the name with this hash, or None where there is none."""
+        row = self._connection.execute(
+            "SELECT content_hash, object_size FROM files WHERE name_hash = ? AND content_hash IS NOT NULL", (key,)
+        ).fetchone()
+        return NamedObject(key, *row) if row is not None else None
+
+    def differing(self, other: Path) -> list[int]:
+        """Return the sequence numbers in another state's file of those entries that are not here in that version."""
+        return self._compare(
+            other,
+            "SELECT theirs.sequence FROM other.files AS theirs LEFT JOIN files AS ours USING (name_hash)"
+            " WHERE ours.version IS NULL OR ours.version != theirs.version ORDER BY theirs.sequence",
+        )
+
+    def names_without(self, other: Path) -> list[bytes]:
+        """Return the hashes of the names of which another state's file has no entry."""
+        return self._compare(
+            other,
+            "SELECT ours.name_hash FROM files AS ours LEFT JOIN other.files AS theirs USING (name_hash)"
+            " WHERE theirs.sequence IS NULL",
+        )
+
+    def _compare(self, other: Path, query: str) -> list[Any]:
+        self._connection.execute("ATTACH ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
+        try:
+            return [row[0] for row in self._connection.execute(query)]
+        finally:
+            self._connection.execute("DETACH other")
 
     def cursor(self, device_id: DeviceID) -> IndexState:
         """Return how much of a device's index the log reflects."""

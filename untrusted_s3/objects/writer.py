@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable
 
 import structlog
 
@@ -78,6 +78,7 @@ class ObjectWriter:
         *,
         owner: Hashable,
         giver: DeviceID | None = None,
+        condemned: Container[str] = (),
     ) -> StoredObject:
         """Write the object of a file and return what the log is to say of it.
 
@@ -90,6 +91,7 @@ class ObjectWriter:
             owner: Whom the memory of the blocks is counted for: the device that announces the file.
             giver: The untrusted device that the blocks come from; then the content gets a name of its own. None for
                 trusted ones; then no blocks of a previous object are used that came from an untrusted device.
+            condemned: Names of objects of this file that were found missing or damaged. None of them is used.
 
         Raises WriteStopped, BlockUnavailable, StoreError or DataError. An unfinished upload then stays for the next
         try.
@@ -98,6 +100,8 @@ class ObjectWriter:
             previous = None if has_untrusted_blocks(previous.stored.object_name) else previous
         damage: DataError | None = None
         for name in object_names(file_info, giver):
+            if name in condemned:
+                continue
             try:
                 with self._memory.share(owner) as memory:
                     return await self._write_as(name, file_info, fetch_block, previous, superseded, memory)
@@ -106,8 +110,7 @@ class ObjectWriter:
                 # connection ends between the head and the body of a PUT.
                 _logger.warning("object damaged, content gets another key", error=str(error))
                 damage = error
-        assert damage is not None
-        raise damage
+        raise damage or DataError(f"all objects that {file_info.name!r} may have were found missing or damaged")
 
     async def _write_as(
         self,

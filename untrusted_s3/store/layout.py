@@ -33,6 +33,7 @@ _FOLDER_RECORD = "folder.json"
 _POSITION_DIGITS = 20
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
 _OBJECT_NAME = re.compile(r"[0-9a-f]{32}(-[0-9a-z]{1,64})?")
+_OBJECT_KEY = re.compile(r"[0-9a-f]{2}/([0-9a-f]{32})/([0-9a-z-]+)")
 _LOCATION = re.compile(r"s3://([^/]+)(/.*)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[0-9A-Za-z._-]+(/[0-9A-Za-z._-]+)*")
@@ -165,6 +166,16 @@ class FolderKeys:
     def object(self, name: str, object_name: str) -> str:
         """Return the key of the object of that name (objects/naming.py) of the file with the encrypted name `name`."""
         return self.objects_of(name) + object_name
+
+    def object_of(self, name_key: bytes, object_name: str) -> str:
+        """Return the key of an object of the file whose name has the hash `name_key`."""
+        hashed = name_key.hex()
+        return f"{self.objects}{hashed[:2]}/{hashed}/{object_name}"
+
+    def parse_object(self, key: str) -> tuple[bytes, str] | None:
+        """Return the hash of the name and the object's name in the key of an object; None if it is not one of these."""
+        found = _OBJECT_KEY.fullmatch(key[len(self.objects) :]) if key.startswith(self.objects) else None
+        return (bytes.fromhex(found[1]), found[2]) if found is not None else None
 
     def segment(self, position: int) -> str:
         """Return the key of the log segment at a position, counted from 1."""

@@ -8,11 +8,13 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import structlog
+
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.events import IndexReceived, RequestReceived
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import StateDamaged, StateFolderUnusable
+from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, StateDamaged, StateFolderUnusable
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.local_files import PENDING_FILE, STATE_FILE, delete_others, folder_directory
@@ -28,9 +30,11 @@ from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.supervisor import Work
 from untrusted_s3.sync.failures import Failure
+from untrusted_s3.sync.healing import Healed, heal, is_unfinished
 from untrusted_s3.sync.index_in import IndexIn
 from untrusted_s3.sync.log_writer import LogWriter
 from untrusted_s3.sync.memory import SyncMemory
+from untrusted_s3.sync.missing import FailedRead, MissingObjects
 from untrusted_s3.sync.puller import Puller
 from untrusted_s3.sync.refused_index import Suspect, suspects
 from untrusted_s3.sync.requests_in import matches
@@ -38,6 +42,7 @@ from untrusted_s3.sync.sources import Source
 
 # How many entries are looked at when a peer cannot decrypt one of those that it was sent.
 _SUSPECT_ENTRIES = 20_000
+_logger = structlog.get_logger()
 
 
 class Folder:
@@ -47,6 +52,9 @@ class Folder:
 
     Attributes:
         record: The folder's record in the store.
+        on_renewed: Called when the folder's index has another id: no peer may go on with what it knows of the index,
+            nor we with what we know of the peer's. All sessions that share the folder have to end at once.
+        heeds_claims: Returns whether a device is believed that says that it knows more of the index than there is.
     """
 
     def __init__(
@@ -67,11 +75,17 @@ class Folder:
         `uploads` bounds how many small objects all folders together send at once.
         """
         self.record = record
+        self.on_renewed: Callable[[], object] = lambda: None
+        self.heeds_claims: Callable[[], bool] = lambda: True
+        self._bucket = bucket
         self._keys = FolderKeys.of(record.folder_id)
         directory = folder_directory(state_directory, record.folder_id, record.index_id)
         delete_others(directory)
-        self._damage = asyncio.Event()
-        self._state, self._pending = _open_files(directory, self._damage.set, memory)
+        self._directory = directory
+        self._damage = False
+        self._loss: DataError | None = None
+        self._ended = asyncio.Event()
+        self._state, self._pending = _open_files(directory, self._damaged, memory)
         self._log = FolderLog(bucket, self._keys, self._state, own_id, settings.log, check_entries=False)
         self._writer = LogWriter(
             record.folder_id,
@@ -82,7 +96,12 @@ class Folder:
             settings.log,
             in_work=lambda: self._puller.in_work,
             on_committed=lambda key, more: self._puller.committed(key, more),
-            on_damage=self._damage.set,
+            on_damage=self._damaged,
+            on_renewed=self._renewed,
+            on_went_back=self._went_back,
+        )
+        self._missing = MissingObjects(
+            record.folder_id, bucket, self._keys, self._state, self._writer.renew, settings.sync
         )
         self._puller = Puller(
             record.folder_id,
@@ -98,8 +117,45 @@ class Folder:
         self._held_back: set[DeviceID] = set()
 
     async def open(self) -> None:
-        """Bring the state up to the end of the log. Raises StoreError, DataError or StateDamaged."""
+        """Bring the state up to the end of the log.
+
+        Raises LogWentBack or SegmentsMissing if the store has lost a part of it: then `heal` comes first. Raises
+        StoreError, another DataError or StateDamaged.
+        """
+        if is_unfinished(self._directory):
+            raise LogWentBack("the store has lost a part of the log, and healing it was interrupted")
         await self._log.load()
+        self._settle()
+
+    async def heal(self) -> Healed:
+        """Load what the store has of the log, and renew it. Then the folder can be opened.
+
+        Raises StoreError, DataError or StateDamaged; a second call goes on.
+        """
+        return await heal(self._bucket, self._keys, self._log, self._state)
+
+    def _settle(self) -> None:
+        """Forget what is known of peers' indexes if it belongs to another index id of the folder."""
+        self._writer.opened()
+        if self._pending.folder_index_id != self._state.index_id:
+            self._pending.clear(self._state.index_id)
+
+    def _renewed(self) -> None:
+        _logger.warning("index of the folder renewed", folder=self.record.folder_id)
+        self.on_renewed()
+        self._settle()
+        self._puller.rescan()
+
+    def _went_back(self, error: DataError) -> None:
+        if isinstance(error, IndexClaimed) and not self.heeds_claims():
+            _logger.warning("a device knows more of the index than there is", folder=self.record.folder_id)
+        elif self._loss is None:
+            self._loss = error
+            self._ended.set()
+
+    async def log_is_whole(self) -> bool:
+        """Return whether the store has all of the log that the state reflects. Raises StoreError."""
+        return self._state.position > 0 and await self._log.is_whole()
 
     def tasks(self) -> Mapping[str, Work]:
         """Return the background tasks by name: they pull, write and follow the log, and write checkpoints.
@@ -111,6 +167,7 @@ class Folder:
             "append to the log": self._writer.append_entries,
             "follow the log": self._writer.follow,
             "write checkpoints": self._writer.write_checkpoints,
+            "take back missing objects": self._missing.run,
         }
 
     def close(self) -> None:
@@ -122,12 +179,21 @@ class Folder:
     @property
     def damaged(self) -> bool:
         """Whether the local files can no longer be used. Then `discard` them and open the folder again."""
-        return self._damage.is_set()
+        return self._damage
 
     async def until_damaged(self) -> None:
-        """Wait until the local files can no longer be used, and raise StateDamaged."""
-        await self._damage.wait()
-        raise StateDamaged("a file of the local state is damaged")
+        """Wait until the local files can no longer be used, or the store turns out to have lost a part of the log.
+
+        Raises StateDamaged in the one case, and LogWentBack or SegmentsMissing in the other.
+        """
+        await self._ended.wait()
+        if self.damaged or self._loss is None:
+            raise StateDamaged("a file of the local state is damaged")
+        raise self._loss
+
+    def _damaged(self) -> None:
+        self._damage = True
+        self._ended.set()
 
     def discard(self) -> None:
         """Delete the local files. They stay open, since sessions may still use the folder."""
@@ -189,12 +255,33 @@ class Folder:
         """The number of entries that are being pulled or wait for the log."""
         return self._puller.in_work
 
+    @property
+    def missing_files(self) -> int:
+        """The number of files that are not in the folder because their objects are missing or damaged."""
+        return self._state.missing_count + len(self._missing.noticed)
+
+    def missing_examples(self, limit: int) -> Iterator[tuple[str, str]]:
+        """Yield the encrypted names and the keys of objects of some of them, at most `limit`."""
+        for named in list(self._missing.noticed.values())[:limit]:
+            sequence = self._state.sequence_of(named.name_hash)
+            if sequence is not None:
+                name = self._state.entry_at(sequence).file_info.name
+                yield name, self._keys.object_of(named.name_hash, named.object_name)
+        for missing in self._state.missing(max(limit - len(self._missing.noticed), 0)):
+            yield missing.name, self._keys.object_of(missing.name_hash, missing.object_name)
+
     # Our index
 
     @property
     def own_index(self) -> IndexState:
         """The index that all gateways on this store announce for the folder."""
         return IndexState(self._state.index_id or self.record.index_id, self._state.sequence)
+
+    def note_known(self, known: IndexState) -> None:
+        """Note how much of our index a peer says that it knows: if it is more than there is, the log went back."""
+        own = self.own_index
+        if known.index_id == own.index_id and known.max_sequence > own.max_sequence:
+            self._writer.claim(known)
 
     def file_infos_after(self, sequence: int, limit: int) -> Iterator[tuple[int, bytes]]:
         """Yield at most `limit` sequence numbers above `sequence`, rising, with their serialized file infos."""
@@ -215,6 +302,13 @@ class Folder:
             return None
         assert entry.stored is not None
         return self._keys.object(entry.file_info.name, entry.stored.object_name)
+
+    def read_failed(self, key: str, start: int, size: int) -> bool:
+        """Note that an object is missing or lacks a range. Return whether it is one of this folder."""
+        if not key.startswith(self._keys.base):
+            return False
+        self._missing.suspect(FailedRead(key, start, size))
+        return True
 
     # Peers
 

@@ -7,18 +7,20 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import structlog
 
+from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, SegmentsMissing, StoreError
 from untrusted_s3.index.entry import Entry, PeerCursor
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
+from untrusted_s3.index.renewal import Plan
 from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
@@ -47,12 +49,15 @@ class LogWriter:
         in_work: Callable[[], int],
         on_committed: Callable[[bytes, bool], None],
         on_damage: Callable[[], None],
+        on_renewed: Callable[[], None],
+        on_went_back: Callable[[DataError], None],
     ) -> None:
         """Make a writer that is given entries by `add`.
 
         `in_work` returns how many entries are being pulled or wait here. `on_committed` is called for each entry that
         the log has, with its name hash and whether anything else is pending under the name. `on_damage` is called when
-        the state's file is gone.
+        the state's file is gone, `on_renewed` when the folder's index has another id, and `on_went_back` when the store
+        has lost a part of the log.
         """
         self.error: str | None = None
         self.heard: set[DeviceID] = set()
@@ -65,6 +70,10 @@ class LogWriter:
         self._in_work = in_work
         self._on_committed = on_committed
         self._on_damage = on_damage
+        self._on_renewed = on_renewed
+        self._on_went_back = on_went_back
+        self._index_id = state.index_id
+        self._claimed = IndexState()
         self._pace = SegmentPace(settings, _loop_time)
         self._ready: deque[tuple[Pending, Entry]] = deque()
         self._appending = False
@@ -92,6 +101,24 @@ class LogWriter:
         async with self._changed:
             await self._changed.wait_for(lambda: self._state.sequence > sequence)
 
+    def opened(self) -> None:
+        """Note that the state is now that of the log."""
+        self._index_id = self._state.index_id
+
+    def claim(self, known: IndexState) -> None:
+        """Note that a device says that it knows so much of our index.
+
+        If the log has less of it at the next look, the store has lost its end.
+        """
+        if known.index_id != self._claimed.index_id or known.max_sequence > self._claimed.max_sequence:
+            self._claimed = known
+
+    async def renew(self, plan: Plan) -> None:
+        """Renew the log. Raises StoreError or DataError."""
+        with self._minding_the_log():
+            await self._log.renew(plan)
+        await self._notify()
+
     async def flush(self) -> None:
         """Write what is ready, and how far each peer's index is handled. Raises StoreError or DataError."""
         while self._ready:
@@ -115,12 +142,18 @@ class LogWriter:
 
     async def follow(self) -> None:
         """Apply what other gateways append, and write cursors now and then, until cancelled."""
-        last_cursors = _loop_time()
+        last_cursors = last_check = _loop_time()
         while True:
             await asyncio.sleep(self._settings.poll_interval)
             try:
-                if await self._log.refresh():
+                with self._minding_the_log():
+                    moved = await self._log.refresh()
+                    if _loop_time() - last_check >= self._settings.check_interval:
+                        last_check = _loop_time()
+                        moved = await self._log.check() or moved
+                if moved:
                     await self._notify()
+                self._check_claim()
                 idle = not self._in_work() and not self.busy
                 if idle and _loop_time() - last_cursors > self._settings.cursor_interval:
                     last_cursors = _loop_time()
@@ -143,6 +176,30 @@ class LogWriter:
                 _logger.warning("checkpoint not written", folder=self._folder_id, error=str(error))
                 if not self._state.path.exists():
                     self._on_damage()  # the open file still serves, but cannot be copied
+
+    @contextlib.contextmanager
+    def _minding_the_log(self) -> Iterator[None]:
+        """Notice renewals, also those of other gateways, and losses of the store."""
+        try:
+            yield
+        except (LogWentBack, SegmentsMissing) as error:
+            self._on_went_back(error)
+            raise
+        finally:
+            if self._state.index_id != self._index_id:
+                self._index_id = self._state.index_id
+                self._claimed = IndexState()
+                self._on_renewed()
+
+    def _check_claim(self) -> None:
+        claimed, self._claimed = self._claimed, IndexState()
+        if claimed.index_id and claimed.max_sequence > self._state.sequence:
+            self._on_went_back(
+                IndexClaimed(
+                    f"a device knows the folder's index up to sequence {claimed.max_sequence}, and the log ends at"
+                    f" {self._state.sequence}: the store has lost its end"
+                )
+            )
 
     async def _gather(self) -> None:
         """Wait for more entries, so that many small entries share a segment.
@@ -167,7 +224,9 @@ class LogWriter:
         self._appending = True
         try:
             handled = self._handled_by(batch)
-            if await self._log.append([entry for _, entry in batch], self._moved_cursors(handled)):
+            with self._minding_the_log():
+                appended = await self._log.append([entry for _, entry in batch], self._moved_cursors(handled))
+            if appended:
                 self._counters.segments_appended.inc()
                 self._pace.appended(full=self._is_full(batch))
         except BaseException:
@@ -222,7 +281,11 @@ class LogWriter:
 
     async def _append_cursors(self) -> None:
         cursors = self._moved_cursors([])
-        if cursors and await self._log.append([], cursors):
+        if not cursors:
+            return
+        with self._minding_the_log():
+            appended = await self._log.append([], cursors)
+        if appended:
             self._counters.segments_appended.inc()
 
     async def _notify(self) -> None:

@@ -403,7 +403,13 @@ class Puller:
             fetch = self.sources.fetcher(entry, file_info.name, giver)
             try:
                 stored = await self._writer.write(
-                    file_info, fetch, current, superseded, owner=giver or entry.device_id, giver=giver
+                    file_info,
+                    fetch,
+                    current,
+                    superseded,
+                    owner=giver or entry.device_id,
+                    giver=giver,
+                    condemned=self._state.condemned(entry.name_hash),
                 )
                 return Entry(file_info, stored, giver or entry.device_id)
             except BlockUnavailable as error:

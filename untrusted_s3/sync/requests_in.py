@@ -18,7 +18,7 @@ from untrusted_s3.accounts import Share
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.events import RequestReceived
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import NoSuchKey, StoreError
+from untrusted_s3.errors import AnswerTooShort, NoSuchKey, StoreError
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.settings import ObjectSettings, SyncSettings
 from untrusted_s3.store.bucket import Bucket
@@ -121,8 +121,15 @@ class Responder:
     """Reads blocks from the store for all peers, with a bounded number of GETs at a time."""
 
     def __init__(
-        self, bucket: Bucket, counters: Counters, settings: SyncSettings, object_settings: ObjectSettings
+        self,
+        bucket: Bucket,
+        counters: Counters,
+        settings: SyncSettings,
+        object_settings: ObjectSettings,
+        on_failure: Callable[[str, int, int], None] = lambda key, start, size: None,
     ) -> None:
+        """`on_failure` gets key, start and size of a range that an object does not have, or of a missing object."""
+        self._on_failure = on_failure
         self._bucket = bucket
         self._counters = counters
         self._settings = settings
@@ -198,8 +205,10 @@ class Responder:
             self._store_in_trouble = False
         except NoSuchKey:
             code = pb.NO_SUCH_FILE
-            _logger.error("object missing", key=key)
+            self._on_failure(key, start, size)
         except StoreError as error:
+            if isinstance(error, AnswerTooShort):
+                self._on_failure(key, start, size)
             code = pb.GENERIC
             if not self._store_in_trouble:  # logged once, since peers ask again and again
                 _logger.warning("object not read", key=key, error=str(error))

@@ -358,6 +358,9 @@ class Session:
         self._host.refused(self._device_id, self._refusals)
         for folder_id in list(self._shares):
             self._unshare(folder_id)
+        if any(self._host.folder(folder_id) is not folder for folder_id, (_, folder) in offers.items()):
+            self.end("a folder is opened again")
+            return
         for offer, folder in offers.values():
             self._share(offer, folder)
         self._offer_again({message.id for message in folders})
@@ -380,6 +383,7 @@ class Session:
             folder.drop_index(self._device_id)
         else:
             folder.start_index(self._device_id, offer.peer)
+        folder.note_known(offer.known)
         start = index_start(offer.known, folder.own_index)
         sender = self._start(partial(send_index, folder, start, self.transport, self._host.counters))
         self._shares[offer.folder_id] = _Share(folder, offer.peer, offer.trusted, start, sender)

@@ -1,0 +1,17 @@
+"""Some of the schedules. `python -m tests.healing` plays as many as one likes."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from tests.healing.world import play
+
+SCHEDULES = 200
+
+
+@pytest.mark.parametrize("first", range(1, SCHEDULES, 25))
+def test_whatever_a_store_loses_is_healed_or_named(first: int) -> None:
+    with structlog.testing.capture_logs():
+        for seed in range(first, first + 25):
+            play(seed)

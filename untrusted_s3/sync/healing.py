@@ -1,0 +1,201 @@
+"""Healing a folder whose log has lost segments: the store was put back to an earlier time, or has lost data.
+
+The state is loaded again from what the store has. A renewal on top begins the folder's index again, so every peer sends
+its whole index and gets all of ours: what a device has, comes back. What the local state knew and the log has lost is
+written into the same renewal. Of all entries, those whose objects are missing are taken back by it; the folder lists
+them as missing until they come again.
+
+While this goes on the folder is shared with nobody. The local state from before is kept in a file of its own until the
+renewal is written, so a crash loses nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from untrusted_s3.errors import StateDamaged
+from untrusted_s3.index.database import remove_database
+from untrusted_s3.index.entry import Entry, NamedObject, Removal
+from untrusted_s3.index.local_files import BEFORE_FILE, COPY_FILE
+from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.objects.missing import find_missing
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.layout import FolderKeys, name_key
+
+_logger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """What healing has found and done.
+
+    Attributes:
+        losses: What the store has lost of the log and nobody here knows, as texts.
+        restored: How many entries the local state knew that the log had lost.
+        missing: How many entries name objects that are not in the store.
+        forgotten: How many entries the local state knew that are not in the log, because others have renewed it since.
+    """
+
+    losses: tuple[str, ...]
+    restored: int
+    missing: int
+    forgotten: int
+
+
+class _AlreadyRenewedError(Exception):
+    """Another gateway has renewed the log meanwhile, and nothing is left to write."""
+
+
+def is_unfinished(directory: Path) -> bool:
+    """Return whether healing the folder with these local files was interrupted."""
+    return (directory / BEFORE_FILE).exists()
+
+
+async def heal(bucket: Bucket, keys: FolderKeys, log: FolderLog, state: FolderState) -> Healed:
+    """Load the state from what the store has, and renew the log. A second call goes on where one was interrupted.
+
+    Raises UnknownFormat, StoreError, DataError or StateDamaged.
+    """
+    path = state.path.with_name(BEFORE_FILE)
+    before = await _before(state, path)
+    try:
+        healed = await _Healing(bucket, keys, log, state, before).run()
+    finally:
+        if before is not None:
+            before.close()
+    remove_database(path)
+    return healed
+
+
+async def _before(state: FolderState, path: Path) -> FolderState | None:
+    """Return the local state before the healing began, or None if there is none that can be read."""
+    if state.position > 0 and not path.exists():
+        copy = path.with_name(COPY_FILE)
+        remove_database(copy)
+        await asyncio.to_thread(state.write_copy, copy)
+        copy.rename(path)
+    if not path.exists():
+        return None
+    try:
+        return FolderState(path)
+    except StateDamaged:
+        remove_database(path)
+        return None
+
+
+class _Healing:
+    """One healing. `before` is the local state when it began."""
+
+    def __init__(
+        self, bucket: Bucket, keys: FolderKeys, log: FolderLog, state: FolderState, before: FolderState | None
+    ) -> None:
+        self._bucket = bucket
+        self._keys = keys
+        self._log = log
+        self._state = state
+        self._before = before
+        self._gone: set[NamedObject] = set()
+        self._index_id = 0
+        # Whether the log has what `before` says up to an earlier position, and nothing else.
+        self._is_ahead = False
+        self._merges = False
+        self._restored = self._missing = 0
+
+    async def run(self) -> Healed:
+        state, before = self._state, self._before
+        losses = await self._log.salvage()
+        self._index_id = state.index_id
+        forgotten = 0
+        if before is not None:
+            # Times are the store's, so what others have written after a loss is younger than all that was lost.
+            self._is_ahead = state.position <= before.position and state.time_ms <= before.time_ms
+            self._merges = self._is_ahead or state.index_id == before.index_id
+            if not self._merges:
+                forgotten = sum(1 for _ in self._newer_before(state))
+        objects = list(state.objects())
+        if before is not None and self._merges:
+            objects += before.objects()
+        self._gone = await find_missing(self._bucket, self._keys, dict.fromkeys(objects))
+        force = bool(losses) or before is None or self._merges
+        try:
+            await self._log.renew(self._plan, force=force, apart=bool(losses))
+        except _AlreadyRenewedError:
+            pass
+        if losses:
+            # Readers begin at the newest checkpoint and so never come to the gap.
+            await self._log.checkpoint()
+        return Healed(tuple(losses), self._restored, self._missing, forgotten)
+
+    def _plan(self, state: FolderState) -> tuple[list[Removal], list[Entry]]:
+        removals = {
+            named.name_hash: Removal(named.name_hash, named.object_name)
+            for named in state.objects()
+            if named in self._gone
+        }
+        entries: dict[bytes, Entry] = {}
+        self._restored = 0
+        if self._before is not None and self._merges:
+            self._restore(self._before, state, removals, entries)
+        self._missing = sum(1 for removal in removals.values() if removal.missing_object)
+        if not removals and not entries and state.index_id != self._index_id:
+            raise _AlreadyRenewedError
+        return list(removals.values()), list(entries.values())
+
+    def _restore(
+        self, before: FolderState, state: FolderState, removals: dict[bytes, Removal], entries: dict[bytes, Entry]
+    ) -> None:
+        known = self._differing(before, state) if self._is_ahead else self._newer_before(state)
+        for entry in known:
+            key = name_key(entry.file_info.name)
+            self._restored += 1
+            if entry.stored is None or _named(key, entry) not in self._gone:
+                entries[key] = entry
+                if key in removals and removals[key].missing_object:
+                    del removals[key]  # the entry takes the place of the other one
+                continue
+            version = entry.file_info.message.version.SerializeToString()
+            older = self._kept(state, entry.file_info.name, removals)
+            removals[key] = Removal(key, entry.stored.object_name, entry.file_info.name, version)
+            if older is not None:
+                entries[key] = older  # better than nothing
+        for missing in before.missing():
+            if missing.name_hash in removals or missing.name_hash in entries or state.is_missing(missing.name_hash):
+                continue
+            current = state.entry(missing.name)
+            if current is not None and (current.stored is None or current.stored.object_name != missing.object_name):
+                continue
+            removals[missing.name_hash] = Removal(
+                missing.name_hash, missing.object_name, missing.name, missing.version.SerializeToString()
+            )
+        if self._is_ahead and state.index_id == self._index_id != before.index_id:
+            # The log has lost a renewal, and with it what that had taken back.
+            for key in state.names_without(before.path):
+                removals.setdefault(key, Removal(key))
+
+    def _kept(self, state: FolderState, name: str, removals: dict[bytes, Removal]) -> Entry | None:
+        """Return what the log has under a name, unless its object is gone too."""
+        current = state.entry(name)
+        return current if current is not None and name_key(name) not in removals else None
+
+    def _differing(self, before: FolderState, state: FolderState) -> Iterator[Entry]:
+        """Yield the entries of `before` that the log has not, or in another version."""
+        for sequence in state.differing(before.path):
+            yield before.entry_at(sequence)
+
+    def _newer_before(self, state: FolderState) -> Iterator[Entry]:
+        """Yield the entries of `before` that are newer than what the log has."""
+        assert self._before is not None
+        for entry in self._differing(self._before, state):
+            if state.wants(entry.file_info):
+                yield entry
+
+
+def _named(key: bytes, entry: Entry) -> NamedObject:
+    assert entry.stored is not None
+    return NamedObject(key, entry.stored.object_name, entry.stored.size)

@@ -1,0 +1,155 @@
+"""Objects of a folder that turn out to be missing or damaged: their entries are taken back, so that devices see that we
+lack the files and send them again.
+
+A read that fails is only a hint. What counts is what the store answers when it is asked for the object itself: that it
+does not exist, has another size, or is shorter than it says. A store that does not answer, or refuses, says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from untrusted_s3.errors import AnswerTooShort, DataError, NoSuchKey, StoreError
+from untrusted_s3.index.entry import Entry, NamedObject, Removal
+from untrusted_s3.index.renewal import Plan
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.objects.missing import find_missing
+from untrusted_s3.settings import SyncSettings
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.layout import FolderKeys
+
+_logger = structlog.get_logger()
+_MAX_SUSPECTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRead:
+    """A read of an object that failed."""
+
+    key: str
+    start: int
+    size: int
+
+
+class MissingObjects:
+    """Notices what is missing in one folder, and takes it back.
+
+    Attributes:
+        noticed: By name hash, the objects that are missing and whose entries are still in the log.
+    """
+
+    def __init__(
+        self,
+        folder_id: str,
+        bucket: Bucket,
+        keys: FolderKeys,
+        state: FolderState,
+        renew: Callable[[Plan], Awaitable[None]],
+        settings: SyncSettings,
+    ) -> None:
+        """`renew` renews the log by a plan. Raises StoreError or DataError."""
+        self.noticed: dict[bytes, NamedObject] = {}
+        self._folder_id = folder_id
+        self._bucket = bucket
+        self._keys = keys
+        self._state = state
+        self._renew = renew
+        self._settings = settings
+        self._suspects: dict[str, FailedRead] = {}
+        self._wanted = asyncio.Event()
+        self._last_list = self._last_renewal = float("-inf")
+        self._pause = settings.missing_pause
+
+    def suspect(self, suspect: FailedRead) -> None:
+        """Look at an object of which a read has failed."""
+        if len(self._suspects) < _MAX_SUSPECTS:
+            self._suspects[suspect.key] = suspect
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """Look at suspects and take back what is missing, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self._look()
+                if self.noticed:
+                    await self._look_at_all()
+                    await self._take_back()
+            except (StoreError, DataError) as error:
+                _logger.warning("missing objects not taken back", folder=self._folder_id, error=str(error))
+                await asyncio.sleep(self._settings.missing_pause)
+                if self.noticed:
+                    self._wanted.set()
+
+    async def _look(self) -> None:
+        while self._suspects:
+            suspect = self._suspects.pop(next(iter(self._suspects)))
+            named = self._named(suspect.key)
+            if named is None or self.noticed.get(named.name_hash) == named:
+                continue
+            if await self._is_missing(suspect, named.size):
+                self._note(named)
+
+    def _named(self, key: str) -> NamedObject | None:
+        """Return the object with this key if an entry names it."""
+        parsed = self._keys.parse_object(key)
+        if parsed is None:
+            return None
+        named = self._state.object_of(parsed[0])
+        return named if named is not None and named.object_name == parsed[1] else None
+
+    async def _is_missing(self, suspect: FailedRead, size: int) -> bool:
+        try:
+            if await self._bucket.size(suspect.key) != size:
+                return True
+            await self._bucket.get(suspect.key, suspect.start, suspect.size)
+        except (NoSuchKey, AnswerTooShort):
+            return True
+        except StoreError:
+            pass
+        return False
+
+    async def _look_at_all(self) -> None:
+        """Compare all entries with a listing, but not often: where one object is missing, others may be."""
+        now = asyncio.get_running_loop().time()
+        if now - self._last_list < self._settings.object_list_interval:
+            return
+        self._last_list = now
+        for named in await find_missing(self._bucket, self._keys, list(self._state.objects())):
+            self._note(named)
+
+    def _note(self, named: NamedObject) -> None:
+        if self.noticed.get(named.name_hash) != named:
+            self.noticed[named.name_hash] = named
+            key = self._keys.object_of(named.name_hash, named.object_name)
+            if len(self.noticed) <= self._settings.missing_logged:
+                _logger.error("object missing or damaged", folder=self._folder_id, key=key)
+
+    async def _take_back(self) -> None:
+        """Renew the log. What is noticed soon after that waits, ever longer."""
+        settings, now = self._settings, asyncio.get_running_loop().time
+        quiet = now() - self._last_renewal
+        if quiet > settings.max_missing_pause + self._pause:
+            self._pause = settings.missing_pause
+        elif quiet < self._pause:
+            await asyncio.sleep(self._pause - quiet)
+            await self._look()
+            self._pause = min(2 * self._pause, settings.max_missing_pause)
+        count = len(self.noticed)
+        await self._renew(self._plan)
+        self._last_renewal = now()
+        self.noticed.clear()
+        _logger.error("files taken back, for their objects are missing", folder=self._folder_id, files=count)
+
+    def _plan(self, state: FolderState) -> tuple[list[Removal], list[Entry]]:
+        removals = [
+            Removal(named.name_hash, named.object_name)
+            for named in self.noticed.values()
+            if state.object_of(named.name_hash) == named
+        ]
+        return removals, []
