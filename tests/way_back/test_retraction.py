@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import StoreUnreachable
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.objects.naming import object_names
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.layout import name_key
 from untrusted_s3.way_back.suspects import FromDevices, Named, Suspects, Undecryptable
@@ -160,6 +162,18 @@ async def test_objects_of_the_attacker_are_never_used_again(tmp_path: Path) -> N
     async with folder.loaded() as state:
         assert list(state.missing()) == [] and state.condemned(name_key(folder.name("new")))
     assert (await folder.retract(lambda state: Named([folder.name("new")], state)))[0] == {}
+
+
+async def test_objects_with_blocks_of_untrusted_devices_have_names_of_their_own(tmp_path: Path) -> None:
+    folder = await Attacked.create(tmp_path)
+    new = await folder.stored.file("new", b"new")
+    assert new.stored is not None
+    name = next(object_names(new.file_info, ATTACKER))
+    await folder.stored.append(Entry(new.file_info, replace(new.stored, object_name=name), ATTACKER))
+    changes, _ = await folder.retract(from_attacker)
+    assert changes["new"].after is None and changes["new"].distrusted == ""
+    async with folder.loaded() as state:
+        assert state.missing_count == 0
 
 
 class Meddler:

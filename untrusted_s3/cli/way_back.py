@@ -158,21 +158,21 @@ class Report:
             "names": self.listed,
         }
 
-    def print_text(self) -> None:
-        """Print the summary and the first changes."""
+    def print_text(self, *, apply: bool) -> None:
+        """Print the summary and the first changes, which are made if `apply`."""
         if not self.changes:
             return
         removed = self.changes - self.back
-        parts = [f"{self.back:,} get an earlier version", f"{removed:,} are removed and get nothing instead"]
+        text = f"with an earlier version instead: {self.back:,}; removed: {removed:,}"
         if self.data_gone:
-            parts[1] += f" ({self.data_gone:,} of them because the data of the earlier version are gone)"
-        click.echo("; ".join(parts))
+            text += f", of which {self.data_gone:,} because the data of the earlier version are gone"
+        click.echo(text)
         if self.listed:
             rows = [
                 (one.get("path") or one["encrypted_name"], _entry_text(one["now"]), _entry_text(one["instead"]))
                 for one in self.listed
             ]
-            print_table(("NAME", "NOW", "INSTEAD"), rows)
+            print_table(("NAME", "BEFORE" if apply else "NOW", "INSTEAD"), rows)
         if len(self.listed) < self.changes:
             click.echo(f"… and {self.changes - len(self.listed):,} more")
 
@@ -197,7 +197,7 @@ def print_report(
         return
     names = counted(report.changes, "name")
     click.echo(f"folder {folder_id!r}: {names} {'' if apply else 'would be '}{what}")
-    report.print_text()
+    report.print_text(apply=apply)
     if report.changes and not apply:
         click.echo("nothing was changed: this was a dry run, --yes does it", err=True)
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.objects.naming import has_untrusted_blocks
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, name_key
@@ -117,9 +118,10 @@ class Retraction:
         """Return the object of a bad entry, unless a good one has named it as well.
 
         Its name follows from what the device has announced, which may be what an honest device announces later. Its
-        content may be anything, and a gateway cannot tell.
+        content may be anything, and a gateway cannot tell. Objects with blocks of an untrusted device have names of
+        their own, which are never used for an honest device (objects/naming.py).
         """
-        if entry.stored is None:
+        if entry.stored is None or has_untrusted_blocks(entry.stored.object_name):
             return ""
         object_name = entry.stored.object_name
         if self._replay.is_good_object(name_key(name), object_name):

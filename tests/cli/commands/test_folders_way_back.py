@@ -57,7 +57,7 @@ def test_retract_by_device(folder: list[str], run_cli: RunCLI) -> None:
         0,
         [
             "folder 'folder': 2 names would be taken back",
-            "1 get an earlier version; 1 are removed and get nothing instead",
+            "with an earlier version instead: 1; removed: 1",
         ],
     )
     assert f"{ATTACKER} is still accepted" in dry.stderr and "dry run" in dry.stderr

@@ -107,7 +107,7 @@ def retract(
         more={"already_taken_back": spared, "unknown_names": unknown},
     )
     if spared:
-        click.echo(f"{counted(spared, 'name')} left out: a renewal has put in place what they have", err=True)
+        click.echo(f"left out, because it was taken back before: {counted(spared, 'name')}", err=True)
     print_problems("not in the folder", [Problem(name, "the folder has no such name") for name in unknown])
 
 
