@@ -103,6 +103,10 @@ class StateFolderInUse(UsageError):
     """Another process uses the folder of the local state."""
 
 
+class EmbeddedStoreAbsent(UsageError):
+    """A folder has no embedded store."""
+
+
 class EmbeddedStoreMissing(UsageError):
     """The program of the embedded store is not installed."""
 

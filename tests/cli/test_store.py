@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +76,17 @@ async def test_a_store_of_another_format(store_arguments: list[str], s3_server: 
     for command in (["folders", "list"], ["peers", "list"], ["peers", "add", DEVICE]):
         result = python_m(*command, *store_arguments)
         assert result.returncode == 1 and "another bucket or prefix" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["peers", "list"], ["peers", "add", DEVICE], ["peers", "remove", DEVICE], ["folders", "list"], ["doctor"]],
+    ids=lambda command: " ".join(map(str, command[:2])),
+)
+def test_a_command_in_another_directory_makes_no_new_store(
+    run_cli: RunCLI, command: list[object], tmp_path: Path
+) -> None:
+    outcome = run_cli(*command)
+    assert (outcome.exit_code, outcome.stdout) == (2, "")
+    assert "there is no store in data/seaweedfs" in outcome.stderr and "--data" in outcome.stderr
+    assert not (tmp_path / "data").exists()

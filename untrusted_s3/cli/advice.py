@@ -12,6 +12,7 @@ from typing import Any, Final
 from untrusted_s3.errors import (
     AddressUnavailable,
     ConditionalWritesUnsupported,
+    EmbeddedStoreAbsent,
     EmbeddedStoreInUse,
     EmbeddedStoreMissing,
     FolderNotAllowed,
@@ -44,6 +45,9 @@ _ADVICE: Final[Mapping[type, str | Callable[[Any], str]]] = {
     AddressUnavailable: _other_port,
     ConditionalWritesUnsupported: (
         "use another store, or, if this gateway is the only one on the bucket, add --single-writer"
+    ),
+    EmbeddedStoreAbsent: (
+        "run the command where you run untrusted-s3 serve, name that place with --data, or name a bucket with --store"
     ),
     EmbeddedStoreInUse: "stop that process, or choose another folder with --data",
     EmbeddedStoreMissing: ("install it with: pip install 'untrusted-s3[embedded]', or name an S3 bucket with --store"),

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
 from untrusted_s3.cli.options import StoreOptions
+from untrusted_s3.errors import EmbeddedStoreAbsent
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.embedded.disk_sync import DiskSync, EmbeddedBucket
+from untrusted_s3.store.embedded.files import has_store
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
@@ -21,8 +23,9 @@ async def open_bucket(
 ) -> AsyncIterator[S3Bucket]:
     """Open the bucket for as long as the context lasts.
 
-    Starts the embedded store unless it runs. With `own_server`, an embedded store that runs already is an error,
-    because it would end with the gateway that started it. With `single_writer`, no request is conditional.
+    Starts the embedded store unless it runs; one that does not exist is an error. With `own_server`, it is made, and
+    one that runs already is an error, because it would end with the gateway that started it. With `single_writer`, no
+    request is conditional.
 
     Raises UsageError, StoreRefused or StoreUnreachable.
     """
@@ -31,6 +34,8 @@ async def open_bucket(
         settings = dataclasses.replace(options.settings.store, conditional_writes=not single_writer)
         bucket: S3Bucket
         if location is None:
+            if not own_server and not has_store(options.embedded_directory):
+                raise EmbeddedStoreAbsent(f"there is no store in {options.embedded_directory}")
             start = EmbeddedStore.start if own_server else EmbeddedStore.attach_or_start
             server = stack.enter_context(start(options.embedded_directory, options.settings.embedded))
             credentials = S3Credentials(server.access_key, server.secret_key)

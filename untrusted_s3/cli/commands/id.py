@@ -22,8 +22,10 @@ from untrusted_s3.cli.terminal import qr_code
 def device_id(identity: IdentityOptions, store: StoreOptions, qr: bool) -> None:
     """Print this gateway's device ID.
 
-    The identity is made at first use. The store is used only if the identity is in it.
+    The identity is made at first use; a terminal is told so. The store is used only if the identity is in it.
     """
+    if sys.stderr.isatty() and not identity.in_store and identity.local_device_id() is None:
+        click.echo(f"a new identity, made in {identity.directory.absolute()}", err=True)
     own = uvloop.run(_read(store, identity)) if identity.in_store else identity.open_local().device_id
     if qr:
         click.echo(qr_code(str(own), sys.stderr.encoding), err=True, nl=False)

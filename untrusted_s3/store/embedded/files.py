@@ -101,6 +101,11 @@ def ended_with_the_system(directory: Path) -> bool:
     return last is not None and (last.boot != current_boot() or not last.boot)
 
 
+def has_store(directory: Path) -> bool:
+    """Return whether an embedded store was started in a directory before."""
+    return (directory / _CREDENTIALS).exists()
+
+
 def write_last_ports(directory: Path, ports: Ports) -> None:
     """Keep the ports for the next start; no process may attach to the server from now on. Raises OSError."""
     _write_json(directory / _ENDPOINT, {"ports": dict(ports)})
