@@ -7,6 +7,7 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import crc32c
@@ -17,15 +18,18 @@ from tests.fuzz.targets import short
 from tests.simulated import fast_directory
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.checkpoint_check import check_copy
-from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
+from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal, StoredObject
 from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, Segment, decode_segment, encode_segment
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.store.layout import name_key
 
 _KEY = "folders/f/log/00000000000000000001"
 _APPLIED_SHARE = 256
 _ENTRIES = (entry(file("a")), entry(directory("b")), entry(deleted("c")), entry(file("d", sizes=(2000, 3000))))
 _LARGE = Entry(file("f", sizes=(9000, 9000)), StoredObject("c" * 32 + "-1", 20_000, 8_000, (1, 2, 3)))
 _CURSORS = (PeerCursor(device(2), 2**64 - 1, 5), PeerCursor(device(3), 1, 2))
+_SOURCED = tuple(replace(found, source=device(number)) for number, found in enumerate((*_ENTRIES, _ENTRIES[0])))
+_REMOVALS = (Removal(name_key(file("f").name), "c" * 32 + "-1"), Removal(name_key(file("b").name)))
 
 
 def segments(data: bytes) -> str:
@@ -40,7 +44,8 @@ def segments(data: bytes) -> str:
     assert decode_segment(encode_segment(segment), _KEY) == segment
     if zlib.crc32(data) % _APPLIED_SHARE == 0:
         _apply(segment)
-    return f"taken {min(len(segment.entries), 4)} {min(len(segment.cursors), 4)}"
+    removals = f" renewal {min(len(segment.renewal.removals), 4)}" if segment.renewal else ""
+    return f"taken {min(len(segment.entries), 4)} {min(len(segment.cursors), 4)}{removals}"
 
 
 def _apply(segment: Segment) -> None:
@@ -54,6 +59,7 @@ def _apply(segment: Segment) -> None:
             newest = {found.file_info.name: found for found in segment.entries}
             assert all(state.entry(name) == found for name, found in newest.items())
             assert state.totals.bytes >= 0
+            assert state.index_id == (segment.renewal.index_id if segment.renewal else 0)
         finally:
             state.close()
 
@@ -63,6 +69,10 @@ def segment_seeds() -> list[bytes]:
     """Return the messages of sound segments."""
     kinds = [(_ENTRIES[:1], ()), (_ENTRIES, _CURSORS), ((), _CURSORS[:1]), ((_LARGE, _ENTRIES[0]), ())]
     made = [Segment(device(1), bytes(16), 1_700_000_000_000, 1, entries, cursors) for entries, cursors in kinds]
+    made += [
+        Segment(device(1), bytes(16), 5, 1, entries, (), Renewal(index_id, removals))
+        for entries, index_id, removals in (((), 1, ()), (_SOURCED, 2**63 - 1, _REMOVALS), ((), 5, _REMOVALS[:1]))
+    ]
     return [encode_segment(segment)[len(MAGIC) : -4] for segment in made]
 
 
@@ -95,8 +105,16 @@ def _read_whole(path: Path, own: Path) -> None:
             assert state.entry(one.file_info.name) == one
         totals = state.totals
         assert totals.files + totals.directories + totals.deleted == len(found)
+        assert len(list(state.sources())) == len(found)
+        missing = list(state.missing())
+        assert state.missing_count == len(missing)
+        assert all(state.is_missing(one.name_hash) and state.entry(one.name) is None for one in missing)
+        assert all(state.condemned(one.name_hash) is not None for one in missing)
         assert totals.bytes == sum(one.file_info.message.size for one in found if one.file_info.has_data)
-        state.apply(3, Segment(device(1), bytes(16), 0, state.sequence + 1, (entry(file("new")),), ()))
+        back = [one.name_hash for one in missing]
+        removals = (*_REMOVALS, *(Removal(key) for key in back if key not in [one.name_hash for one in _REMOVALS]))
+        renewal = Renewal(1 + (state.index_id == 1), removals)
+        state.apply(3, Segment(device(1), bytes(16), 0, state.sequence + 1, (entry(file("new")),), (), renewal))
     finally:
         state.close()
 
@@ -130,8 +148,10 @@ def _changed(folder: Path, data: bytes) -> bytes:
 def _sound() -> bytes:
     with fast_directory() as folder:
         state = FolderState(folder / "state.sqlite")
-        state.apply(1, Segment(device(1), bytes(16), 1_700_000_000_000, 1, _ENTRIES, _CURSORS))
-        state.apply(2, Segment(device(1), bytes(16), 1_700_000_001_000, 5, (_LARGE,), ()))
+        first = (*_SOURCED[:4], entry(file("lost")))
+        state.apply(1, Segment(device(1), bytes(16), 1_700_000_000_000, 1, first, ()))
+        renewal = Renewal(77, (Removal(name_key(file("lost").name), "d" * 32),))
+        state.apply(2, Segment(device(1), bytes(16), 1_700_000_001_000, 6, (_LARGE,), _CURSORS, renewal))
         state.write_copy(folder / "copy.sqlite")
         state.close()
         return (folder / "copy.sqlite").read_bytes()
@@ -146,6 +166,8 @@ def checkpoint_seeds() -> list[bytes]:
         b"\xff\xffUPDATE files SET size = size + 1 WHERE sequence = 1;UPDATE meta SET value = 7 WHERE key = 'bytes'",
         b"\xff\xffUPDATE files SET file_info = (SELECT o.file_info FROM files AS o WHERE o.sequence = 4)",
         b"\xff\xffDELETE FROM cursors;INSERT INTO cursors VALUES (x'00', '1', 5)",
+        b"\xff\xffDELETE FROM missing;UPDATE meta SET value = 0 WHERE key = 'missing'",
+        b"\xff\xffUPDATE devices SET number = 9 WHERE number = 1;UPDATE files SET source = 9 WHERE source = 1",
     ]
 
 
@@ -166,14 +188,17 @@ def damage_checkpoint(mutator: Mutator, data: bytes, others: Sequence[bytes]) ->
             statements[at] = mutator.damaged(statements[at], others)
         case _:
             row = mutator.below(6)
-            where = f"WHERE rowid IN (SELECT rowid FROM {table} LIMIT 1 OFFSET {row})"
+            where = f"WHERE {column} IN (SELECT {column} FROM {table} LIMIT 1 OFFSET {row})"
             statements.append(f"UPDATE {table} SET {column} = {value} {where}".encode())
     return binary + b"\xff\xff" + b";".join(statements)
 
 
 _COLUMNS = (
     *(("files", name) for name in ("sequence", "name_hash", "kind", "size", "version", "content_hash", "object_size")),
-    *(("files", name) for name in ("part_size", "part_crc32c", "file_info")),
+    *(("files", name) for name in ("part_size", "part_crc32c", "file_info", "source")),
+    *(("devices", name) for name in ("number", "device_id")),
+    *(("missing", name) for name in ("name_hash", "name", "version", "object_name")),
+    *(("condemned", name) for name in ("name_hash", "object_name")),
     *(("meta", name) for name in ("key", "value")),
     *(("cursors", name) for name in ("device_id", "index_id", "sequence")),
 )

@@ -9,6 +9,7 @@ import functools
 import os
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.file_infos import deleted, device, directory, entry, file
+from tests.file_infos import deleted, device, directory, encrypted_name, entry, file
 from tests.index.gateways import KEYS, contents
 from tests.simulated import SimulatedBucket, SimulatedStore, fast_directory
 from untrusted_s3.bep import bep_pb2 as bep
 from untrusted_s3.errors import DataError, StateDamaged
 from untrusted_s3.index.checkpoint import read_checkpoint
 from untrusted_s3.index.checkpoint_check import check_copy
-from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
+from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal, StoredObject
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import Segment, encode_segment
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.store.layout import name_key
 
 EXAMPLES = int(os.environ.get("UNTRUSTED_S3_EXAMPLES", "60"))
 RUN: dict[str, Any] = {"deadline": None, "max_examples": EXAMPLES, "suppress_health_check": list(HealthCheck)}
@@ -39,10 +41,24 @@ SEGMENTS = (
         bytes(16),
         1_700_000_000_000,
         1,
-        (entry(file("a")), entry(directory("b")), entry(deleted("c")), entry(file("e", sizes=(2000, 3000)))),
-        (PeerCursor(device(2), 2**64 - 1, 5), PeerCursor(device(3), 1, 2)),
+        (
+            replace(entry(file("a")), source=device(2)),
+            entry(directory("b")),
+            replace(entry(deleted("c")), source=device(3)),
+            entry(file("e", sizes=(2000, 3000))),
+            entry(file("lost")),
+        ),
+        (),
     ),
-    Segment(device(1), bytes(16), 1_700_000_001_000, 5, (Entry(file("f", sizes=(9000, 9000)), LARGE),), ()),
+    Segment(
+        device(1),
+        bytes(16),
+        1_700_000_001_000,
+        6,
+        (Entry(file("f", sizes=(9000, 9000)), LARGE, device(2)),),
+        (PeerCursor(device(2), 2**64 - 1, 5), PeerCursor(device(3), 1, 2)),
+        Renewal(77, (Removal(name_key(encrypted_name("lost")), "d" * 32), Removal(bytes(16), "e" * 32))),
+    ),
 )
 
 
@@ -93,6 +109,10 @@ def check(folder: Path, body: bytes) -> bool:
         assert totals.files + totals.directories + totals.deleted == len(found)
         assert totals.bytes == sum(one.file_info.message.size for one in found if one.file_info.has_data)
         state.cursor(device(2))
+        assert len(list(state.sources())) == len(found)
+        missing = list(state.missing())
+        assert state.missing_count == len(missing)
+        assert all(state.is_missing(one.name_hash) and state.entry(one.name) is None for one in missing)
         state.apply(3, Segment(device(1), bytes(16), 0, state.sequence + 1, (entry(file("new")),), ()))
     finally:
         state.close()
@@ -166,6 +186,24 @@ WRONG = [
     ["UPDATE cursors SET sequence = -1"],
     ["UPDATE cursors SET sequence = 'x'"],
     ["PRAGMA page_size = 512", "VACUUM"],
+    ["UPDATE meta SET value = -1 WHERE key = 'index_id'"],
+    ["UPDATE meta SET value = 2 WHERE key = 'missing'"],
+    ["DELETE FROM missing"],
+    ["UPDATE missing SET name_hash = zeroblob(16)"],
+    ["UPDATE missing SET name = ''"],
+    ["UPDATE missing SET version = x'ff'"],
+    ["UPDATE missing SET version = 5"],
+    ["UPDATE missing SET object_name = '../../other'"],
+    ["INSERT INTO missing SELECT name_hash, 'x', version, content_hash FROM files WHERE sequence = 1"],
+    ["UPDATE condemned SET name_hash = x'00'"],
+    ["UPDATE condemned SET object_name = 'x'"],
+    ["UPDATE devices SET device_id = x'00' WHERE number = 1"],
+    ["UPDATE devices SET number = 9 WHERE number = 2"],
+    ["DELETE FROM devices WHERE number = 2"],
+    ["UPDATE files SET source = 3 WHERE sequence = 1"],
+    ["UPDATE files SET source = 0 WHERE sequence = 1"],
+    ["UPDATE files SET source = 'x' WHERE sequence = 1"],
+    ["CREATE INDEX one ON missing (name)"],
 ]
 
 
@@ -237,11 +275,14 @@ async def test_the_one_before_serves(tmp_path: Path) -> None:
 
 COLUMNS = {
     "files": (
-        "sequence", "name_hash", "kind", "size", "version", "content_hash", "object_size", "part_size", "part_crc32c",
-        "file_info",
+        "sequence", "name_hash", "kind", "size", "source", "version", "content_hash", "object_size", "part_size",
+        "part_crc32c", "file_info",
     ),
     "meta": ("key", "value"),
     "cursors": ("device_id", "index_id", "sequence"),
+    "devices": ("number", "device_id"),
+    "missing": ("name_hash", "name", "version", "object_name"),
+    "condemned": ("name_hash", "object_name"),
 }  # fmt: skip
 VALUES = st.one_of(
     st.integers(-(2**63), 2**63 - 1).map(str),

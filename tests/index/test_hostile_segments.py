@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import replace
 from typing import Any
 
 import crc32c
@@ -20,7 +21,7 @@ from tests.simulated import fast_directory
 from untrusted_s3.bep import bep_pb2 as bep
 from untrusted_s3.errors import DataError
 from untrusted_s3.index import segment_pb2 as pb
-from untrusted_s3.index.entry import PeerCursor
+from untrusted_s3.index.entry import PeerCursor, Removal, Renewal
 from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, Segment, decode_segment, encode_segment
 from untrusted_s3.index.state import MAX_BYTES, FolderState
 
@@ -28,12 +29,13 @@ EXAMPLES = int(os.environ.get("UNTRUSTED_S3_EXAMPLES", "150"))
 KEY = "folders/f/log/00000000000000000001"
 ENTRIES = (entry(file("a")), entry(directory("b")), entry(deleted("c")), entry(file("d", sizes=(2000, 3000))))
 SOUND = [
-    encode_segment(Segment(device(1), bytes(16), 1_700_000_000_000, 1, entries, cursors))
-    for entries, cursors in (
-        (ENTRIES[:1], ()),
-        (ENTRIES, (PeerCursor(device(2), 2**64 - 1, 5), PeerCursor(device(3), 1, 2))),
-        ((), (PeerCursor(device(2), 3, 4),)),
-        ((ENTRIES[0], ENTRIES[0], entry(file("a", 2))), ()),
+    encode_segment(Segment(device(1), bytes(16), 1_700_000_000_000, 1, entries, cursors, renewal))
+    for entries, cursors, renewal in (
+        (ENTRIES[:1], (), None),
+        (ENTRIES, (PeerCursor(device(2), 2**64 - 1, 5), PeerCursor(device(3), 1, 2)), None),
+        ((), (PeerCursor(device(2), 3, 4),), Renewal(1)),
+        ((ENTRIES[0], replace(ENTRIES[0], source=device(2)), entry(file("a", 2))), (), None),
+        (ENTRIES[:1], (), Renewal(2**63 - 1, (Removal(bytes(16)), Removal(b"1" * 16, "0" * 32 + "-1")))),
     )
 ]
 SIGNED, UNSIGNED = (
@@ -53,6 +55,11 @@ FILE_INFOS = st.builds(
     version=st.builds(bep.Vector, counters=st.lists(st.builds(bep.Counter, id=UNSIGNED, value=UNSIGNED), max_size=2)),
     blocks=st.lists(BLOCKS, max_size=2),
 ).map(bep.FileInfo.SerializeToString) | st.sampled_from([found.file_info.raw for found in ENTRIES])
+REMOVALS = st.builds(
+    pb.Removal,
+    name_hash=st.sampled_from([bytes(16), b"1" * 16, bytes(15), b""]),
+    missing_object=st.sampled_from(["", "0" * 32, "../" * 11]),
+)
 MADE_UP = st.builds(
     pb.Segment,
     writer=st.sampled_from([bytes(32), bytes(31), b""]),
@@ -67,6 +74,7 @@ MADE_UP = st.builds(
             object_size=UNSIGNED,
             part_size=st.just(0) | UNSIGNED,
             part_crc32c=st.lists(st.integers(0, 2**32 - 1), max_size=3),
+            source=st.sampled_from([b"", bytes(32), bytes(31)]),
         ),
         max_size=3,
     ),
@@ -76,6 +84,7 @@ MADE_UP = st.builds(
         ),
         max_size=2,
     ),
+    renewal=st.none() | st.builds(pb.Renewal, index_id=UNSIGNED, removals=st.lists(REMOVALS, max_size=3)),
 ).map(pb.Segment.SerializeToString)
 MUTATED = mutated(st.sampled_from([body[len(MAGIC) : -4] for body in SOUND]))
 RUN: dict[str, Any] = {"deadline": None, "max_examples": EXAMPLES, "suppress_health_check": list(HealthCheck)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -25,11 +25,13 @@ from untrusted_s3.errors import (
     StoreUnreachable,
 )
 from untrusted_s3.store import layout
+from untrusted_s3.store.bucket import ObjectSummary
 from untrusted_s3.store.records import (
     FolderRecord,
     NodeRecord,
     PeerRecord,
     StoreRecord,
+    create_folder,
     create_or_read,
     open_store,
     read_folders,
@@ -356,3 +358,36 @@ class RefusingBucket(MemoryBucket):
 
     async def get(self, key: str, start: int = 0, size: int | None = None, *, max_size: int = 128 << 20) -> bytes:
         raise self._kind("no")
+
+
+@pytest.mark.parametrize("body", [None, b""], ids=["missing", "no bytes"])
+@pytest.mark.parametrize("other", ["log/00000000000000000001", "checkpoints/00000000000000000007"])
+async def test_a_lost_record_is_not_replaced_while_its_folder_has_a_log(body: bytes | None, other: str) -> None:
+    bucket = MemoryBucket()
+    keys = layout.FolderKeys.of("f")
+    fresh = FolderRecord("f", "label", b"token")
+    if body is not None:
+        bucket.objects[keys.record] = body
+    bucket.objects[keys.base + other] = b"anything"
+    before = dict(bucket.objects)
+    with pytest.raises(DataError, match=f"{keys.record} .*has a log"):
+        await create_folder(bucket, fresh)
+    assert bucket.objects == before
+    del bucket.objects[keys.base + other]
+    assert await create_folder(bucket, fresh) == fresh
+    bucket.objects[keys.base + other] = b"anything"
+    assert await create_folder(bucket, FolderRecord("f", "other", b"other")) == fresh
+
+
+async def test_a_folder_that_another_gateway_creates_meanwhile_is_taken() -> None:
+    keys = layout.FolderKeys.of("f")
+    theirs = FolderRecord("f", "theirs", b"token")
+
+    class Slow(MemoryBucket):
+        async def list(self, prefix: str, start_after: str = "") -> AsyncIterator[ObjectSummary]:
+            self.objects[keys.record] = json.dumps(theirs.to_json()).encode()
+            self.objects[keys.segment(1)] = b"a segment"
+            async for item in super().list(prefix, start_after):
+                yield item
+
+    assert await create_folder(Slow(), FolderRecord("f", "ours", b"token")) == theirs

@@ -37,7 +37,7 @@ from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.records import FolderRecord, create_or_read, read_folders, read_record, write_record
+from untrusted_s3.store.records import FolderRecord, create_folder, read_folders, read_record, write_record
 from untrusted_s3.supervisor import Supervisor, Work
 from untrusted_s3.sync.folder import Folder
 
@@ -356,7 +356,7 @@ class Folders:
         key = _record_key(offer.folder_id)
         if not create and await read_record(self._bucket, key, FolderRecord.from_json) is None:
             raise FolderNotAllowed("the store does not have this folder, and the device may only read")
-        record = await create_or_read(self._bucket, key, fresh.to_json(), FolderRecord.from_json)
+        record = await create_folder(self._bucket, fresh)
         if record.removed:
             self._note_removal(record)
             raise FolderRefused(str(FolderRemovalUnfinished(record.folder_id)))

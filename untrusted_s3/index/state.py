@@ -392,12 +392,15 @@ class FolderState:
         return row[0] if row is not None else None
 
     def has(self, entry: Entry) -> bool:
-        """Return whether the folder has this file info, with this object, under its name."""
+        """Return whether the folder has this file info, with this object and source, under its name."""
         row = self._connection.execute(
-            "SELECT content_hash, file_info FROM files WHERE name_hash = ?", (name_key(entry.file_info.name),)
+            "SELECT content_hash, device_id, file_info FROM files LEFT JOIN devices ON number = source"
+            " WHERE name_hash = ?",
+            (name_key(entry.file_info.name),),
         ).fetchone()
         stored = entry.stored.object_name if entry.stored else None
-        return row is not None and tuple(row) == (stored, entry.file_info.raw)
+        source = entry.source.raw if entry.source else None
+        return row is not None and tuple(row) == (stored, source, entry.file_info.raw)
 
     def missing(self, limit: int = -1) -> Iterator[MissingFile]:
         """Yield the files that were taken back because their objects are missing or damaged; at most `limit`."""

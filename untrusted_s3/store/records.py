@@ -279,6 +279,32 @@ async def open_store(bucket: Bucket, *, upgrade: bool = False) -> StoreRecord:
     return record
 
 
+async def create_folder(bucket: Bucket, fresh: FolderRecord) -> FolderRecord:
+    """Create a folder, or return the record that was there first.
+
+    Raises DataError if the record is lost and the log is not: another record would have another index id, and any
+    password would do. Raises StoreError, or DataError if the record is damaged.
+    """
+    keys = layout.FolderKeys.of(fresh.folder_id)
+    if await read_record(bucket, keys.record, FolderRecord.from_json) is None and await _has_log(bucket, keys):
+        # Another gateway may have created the folder and begun its log meanwhile.
+        record = await read_record(bucket, keys.record, FolderRecord.from_json)
+        if record is None:
+            raise DataError(
+                f"{keys.record} is missing or empty, but the folder has a log: put the record back from a copy, or"
+                " remove the folder"
+            )
+        return record
+    return await create_or_read(bucket, keys.record, fresh.to_json(), FolderRecord.from_json)
+
+
+async def _has_log(bucket: Bucket, keys: layout.FolderKeys) -> bool:
+    for prefix in (keys.segments, keys.checkpoints):
+        async for _ in bucket.list(prefix):
+            return True
+    return False
+
+
 async def read_folders(bucket: Bucket) -> Records[FolderRecord]:
     """Return all folders of the store, by ID. Raises StoreError if the store cannot be listed or reached."""
     found = Records[FolderRecord]()
