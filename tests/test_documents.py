@@ -285,6 +285,7 @@ def test_blocks_of_code_have_fences(path: Path) -> None:
                 f"{constants.MAX_OTHER_MESSAGE_SIZE // MIB} MiB for others",
                 f"{constants.MAX_INDEX_FILES:,} file infos",
                 f"{constants.MAX_FOLDERS} folders",
+                f"one device may create {UPKEEP.folders_of_device} of them",
                 f"names of {constants.MAX_NAME_SIZE // KIB} KiB",
                 f"a file info of {constants.MAX_FILE_INFO_SIZE // MIB} MiB and"
                 f" {constants.MAX_FILE_INFO_SIZE_PER_BLOCK} bytes a block",

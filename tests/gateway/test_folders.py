@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from structlog.testing import capture_logs
 
+from tests.file_infos import device
 from tests.gateway.fakes import FakeFolder, FakeSession
 from tests.simulated import Fault, SimulatedBucket
 from tests.waiting import until
@@ -17,6 +18,7 @@ from untrusted_s3.bep.cluster_config import FolderOffer, IndexState
 from untrusted_s3.errors import (
     DataError,
     FolderRefused,
+    OtherPassword,
     StateDamaged,
     StateFolderUnusable,
     StoreRefused,
@@ -29,6 +31,7 @@ from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.supervisor import Supervisor
 from untrusted_s3.sync.folder import Folder
 
+THEIRS, OTHER = device(1), device(2)
 TOKEN = bytes(range(40))
 
 
@@ -38,7 +41,7 @@ class Store:
     `bad` is what making a folder raises, by its ID.
     """
 
-    def __init__(self, max_folders: int = 1000) -> None:
+    def __init__(self, max_folders: int = 1000, folders_of_device: int = 1000) -> None:
         self.bucket = SimulatedBucket()
         self.sessions = Sessions()
         self.supervisor = Supervisor(1000, 1000, sleep=self._never)
@@ -57,6 +60,7 @@ class Store:
             max_retry_delay=30,
             close_timeout=0.01,
             max_folders=max_folders,
+            folders_of_device=folders_of_device,
             sleep=self._pause,
         )
 
@@ -127,49 +131,72 @@ async def test_a_folder_that_is_being_removed_is_not_opened(store: Store) -> Non
 async def test_an_offer_creates_a_folder_once(store: Store) -> None:
     session = FakeSession()
     store.sessions.add(session.as_session)
-    created = await store.folders.for_offer(offer())
+    created = await store.folders.for_offer(offer(), THEIRS)
     assert json.loads(store.bucket.store.body(FolderKeys.of("f").record))["id"] == "f"
     assert session.heard == ["folder opened"]
-    again = await asyncio.gather(*(store.folders.for_offer(offer()) for _ in range(3)))
+    again = await asyncio.gather(*(store.folders.for_offer(offer(), THEIRS) for _ in range(3)))
     assert again == [created] * 3
     assert len(store.opened) == 1
 
 
 async def test_offers_at_once_create_one_folder(store: Store) -> None:
-    found = await asyncio.gather(*(store.folders.for_offer(offer()) for _ in range(3)))
+    found = await asyncio.gather(*(store.folders.for_offer(offer(), THEIRS) for _ in range(3)))
     assert len(store.opened) == 1 and len(set(map(id, found))) == 1
 
 
 async def test_an_offer_with_another_password_is_refused(store: Store) -> None:
-    await store.folders.for_offer(offer())
+    await store.folders.for_offer(offer(), THEIRS)
     with pytest.raises(FolderRefused):
-        await store.folders.for_offer(offer(token=bytes(40)))
+        await store.folders.for_offer(offer(token=bytes(40)), THEIRS)
     assert len(store.opened) == 1
 
 
 async def test_an_offer_of_a_folder_that_is_being_removed_is_refused(store: Store) -> None:
     store.add(record("f", removed=True))
     with pytest.raises(FolderRefused, match="remov"):
-        await store.folders.for_offer(offer())
+        await store.folders.for_offer(offer(), THEIRS)
     assert store.opened == []
+
+
+async def test_who_uses_an_id_that_another_device_took_hears_of_that(store: Store) -> None:
+    await store.folders.for_offer(offer(), THEIRS)
+    with pytest.raises(OtherPassword, match=f"the device {THEIRS} has offered a folder with this ID before"):
+        await store.folders.for_offer(offer(token=bytes(40)), OTHER)
+    with pytest.raises(OtherPassword, match="another password: the device uses"):
+        await store.folders.for_offer(offer(token=bytes(40)), THEIRS)
+    await store.folders.for_offer(offer(), OTHER)
+
+
+async def test_one_device_cannot_create_all_folders() -> None:
+    store = Store(folders_of_device=2)
+    store.add(record("old"))
+    await store.folders.for_offer(offer("a"), THEIRS)
+    await store.folders.for_offer(offer("b"), THEIRS)
+    with pytest.raises(FolderRefused, match="has created 2 folders here and may create no more"):
+        await store.folders.for_offer(offer("c"), THEIRS)
+    await store.folders.for_offer(offer("c"), OTHER)
+    for folder_id in ("a", "c", "old"):
+        await store.folders.for_offer(offer(folder_id), THEIRS)
+    assert store.folders.ids == ["a", "b", "c", "old"]
+    await store.supervisor.stop()
 
 
 async def test_there_is_a_bound_on_the_number_of_folders() -> None:
     store = Store(max_folders=2)
-    await store.folders.for_offer(offer("a"))
-    await store.folders.for_offer(offer("b"))
+    await store.folders.for_offer(offer("a"), THEIRS)
+    await store.folders.for_offer(offer("b"), THEIRS)
     with pytest.raises(FolderRefused, match="2 folders"):
-        await store.folders.for_offer(offer("c"))
-    await store.folders.for_offer(offer("a"))
+        await store.folders.for_offer(offer("c"), THEIRS)
+    await store.folders.for_offer(offer("a"), THEIRS)
     await store.supervisor.stop()
 
 
 async def test_an_offer_while_the_store_is_away_can_be_made_again(store: Store) -> None:
     store.bucket.fault = lambda call: Fault.UNREACHABLE
     with pytest.raises(StoreUnreachable):
-        await store.folders.for_offer(offer())
+        await store.folders.for_offer(offer(), THEIRS)
     store.bucket.fault = lambda call: None
-    await store.folders.for_offer(offer())
+    await store.folders.for_offer(offer(), THEIRS)
     assert store.folders.ids == ["f"]
 
 
@@ -185,7 +212,7 @@ async def test_a_folder_that_cannot_be_opened_is_closed(
 ) -> None:
     store.errors = [error]
     with pytest.raises(raised):
-        await store.folders.for_offer(offer())
+        await store.folders.for_offer(offer(), THEIRS)
     assert store.opened[0].heard == ["open", "close"]
     assert (store.folders.ids, store.tasks) == ([], tasks)
 
@@ -220,7 +247,7 @@ async def test_damage_while_running_renews_the_folder(store: Store) -> None:
 
 
 async def test_a_task_that_fails_because_of_the_damage_is_no_failure(store: Store) -> None:
-    await store.folders.for_offer(offer())
+    await store.folders.for_offer(offer(), THEIRS)
     (damaged,) = store.opened
     await until(lambda: damaged.running == {"wait", "fail"})
     damaged.damage()
@@ -230,7 +257,7 @@ async def test_a_task_that_fails_because_of_the_damage_is_no_failure(store: Stor
 
 
 async def test_a_folder_that_cannot_be_renewed_says_so_and_is_tried_again(store: Store) -> None:
-    await store.folders.for_offer(offer())
+    await store.folders.for_offer(offer(), THEIRS)
     (damaged,) = store.opened
     store.errors = [StoreUnreachable("away"), DataError("a bad segment")]
     store.hold.clear()
@@ -239,7 +266,7 @@ async def test_a_folder_that_cannot_be_renewed_says_so_and_is_tried_again(store:
     (closed,) = store.folders.closed
     assert closed.error == "the local state is damaged and cannot be loaded from the store: away"
     with pytest.raises(FolderRefused, match="cannot open the folder now"):
-        await store.folders.for_offer(offer())
+        await store.folders.for_offer(offer(), THEIRS)
     store.hold.set()
     await until(lambda: len(store.opened) == 4 and store.tasks == names("f"))
     assert store.pauses == [5, 10]
@@ -307,9 +334,9 @@ async def test_a_folder_that_cannot_be_opened_stops_no_other(store: Store, error
     assert store.tasks == sorted([*names("a", "c"), "folder bad: open"])
     assert [line["folder"] for line in lines if line["event"] == "folder cannot be opened"] == ["bad"]
     with pytest.raises(FolderRefused) as refusal:
-        await store.folders.for_offer(offer("bad"))
+        await store.folders.for_offer(offer("bad"), THEIRS)
     assert str(error) not in str(refusal.value)
-    await store.folders.for_offer(offer("a"))
+    await store.folders.for_offer(offer("a"), THEIRS)
     store.bad.clear()
     store.hold.set()
     await until(lambda: store.folders.ids == ["a", "bad", "c"] and len(store.tasks) == len(names("a", "bad", "c")))
@@ -339,7 +366,7 @@ async def test_a_record_that_cannot_be_read_stops_no_other(store: Store, body: b
     assert key in [closed.folder_id for closed in store.folders.closed]
     assert f"folder {key}: not open" in store.folders.problems()
     with pytest.raises(FolderRefused, match="cannot open the folder now"):
-        await store.folders.for_offer(offer("bad"))
+        await store.folders.for_offer(offer("bad"), THEIRS)
     await store.folders.look()
     assert store.folders.ids == ["a", "c"]
 
@@ -350,7 +377,7 @@ async def test_a_record_that_is_mended_is_noticed(store: Store) -> None:
     store.bucket.store.put(FolderKeys.of("bad").record, b"no JSON")
     await store.folders.open_all()
     with pytest.raises(FolderRefused):
-        await store.folders.for_offer(offer("bad"))
+        await store.folders.for_offer(offer("bad"), THEIRS)
     store.add(record("bad"))
     await store.folders.look()
     assert store.folders.ids == ["bad"] and store.folders.closed == []
@@ -361,7 +388,7 @@ async def test_a_record_that_an_offer_finds_damaged(store: Store) -> None:
     store.bucket.store.put(FolderKeys.of("f").record, b"no JSON")
     for _ in range(2):
         with pytest.raises(FolderRefused, match="cannot open the folder now"):
-            await store.folders.for_offer(offer())
+            await store.folders.for_offer(offer(), THEIRS)
     assert [closed.folder_id for closed in store.folders.closed] == [FolderKeys.of("f").record]
     assert store.bucket.store.body(FolderKeys.of("f").record) == b"no JSON"
 
@@ -391,9 +418,9 @@ async def test_a_folder_that_is_removed_from_the_store_is_dropped(store: Store, 
     assert store.folders.problems() == {}, "a removal is no problem"
     if how == "being removed":
         with pytest.raises(FolderRefused, match="remov"):
-            await store.folders.for_offer(offer("f"))
+            await store.folders.for_offer(offer("f"), THEIRS)
     else:
-        await store.folders.for_offer(offer("f"))
+        await store.folders.for_offer(offer("f"), THEIRS)
         assert store.folders.ids == ["f", "g"] and store.folders.closed == []
 
 

@@ -371,7 +371,7 @@ class World:
             for gateway in self.gateways.values():
                 if gateway.folder is None:
                     with contextlib.suppress(FolderRefused):
-                        await gateway.folders.for_offer(OFFER)
+                        await gateway.folders.for_offer(OFFER, device(1))
             for peer in self.everybody:
                 if peer.folder is None and self.gateways:
                     peer.connect(self.random.choice(list(self.gateways.values())))

@@ -79,7 +79,7 @@ def test_folders_that_a_peer_may_share() -> None:
     index_id=st.integers(1, 2**64 - 1),
 )
 def test_folders_keep_everything(folder_id: str, label: str, token: bytes, index_id: int) -> None:
-    record = FolderRecord(folder_id, label, token, index_id)
+    record = FolderRecord(folder_id, label, token, index_id, created_by=ONE if index_id % 2 else None)
     assert FolderRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
@@ -132,7 +132,7 @@ RECORDS: list[tuple[FromJSON, dict[str, Any]]] = [
     (PeerRecord.from_json, PeerRecord(ONE, "name", ("tcp://192.0.2.1:22000",), ("folder",)).to_json()),
     (PeerRecord.from_json, PeerRecord(ONE, read_only=True, folders=("folder",)).to_json()),
     (NodeRecord.from_json, NodeRecord(ONE, "name", 1_700_000_000, "0123456789abcdef" * 2).to_json()),
-    (FolderRecord.from_json, FolderRecord("folder", "label", b"token", 7, removed=True).to_json()),
+    (FolderRecord.from_json, FolderRecord("folder", "label", b"token", 7, removed=True, created_by=ONE).to_json()),
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -142,6 +142,7 @@ JSON = st.recursive(
 TYPES: dict[str, Any] = {"store_id": str, "device_id": DeviceID, "name": str, "time": int, "instance": str}
 TYPES |= {"folder_id": str, "label": str, "token": bytes, "index_id": int, "removed": bool, "addresses": tuple}
 TYPES |= {"share": tuple, "read_only": bool, "folders": (tuple, type(None))}
+TYPES |= {"created_by": (DeviceID, type(None))}
 
 
 @settings(max_examples=300, deadline=None)

@@ -53,7 +53,7 @@ class FakeHost:
     async def admit(self, session: Session) -> PeerRecord | None:
         return self.accepts
 
-    async def folder_for(self, offer: FolderOffer, *, create: bool) -> Folder:
+    async def folder_for(self, offer: FolderOffer, by: DeviceID, *, create: bool) -> Folder:
         if self.store_error is not None:
             raise self.store_error
         if offer.folder_id not in self.folders:

@@ -17,6 +17,7 @@ import structlog
 
 from untrusted_s3.bep.cluster_config import FolderOffer, check_token
 from untrusted_s3.bep.constants import MAX_FOLDERS
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import (
     DataError,
     FolderNotAllowed,
@@ -25,6 +26,7 @@ from untrusted_s3.errors import (
     HealingDelayed,
     IndexClaimed,
     LogWentBack,
+    OtherPassword,
     PreconditionFailed,
     SegmentsMissing,
     StateDamaged,
@@ -90,6 +92,7 @@ class Folders:
         max_retry_delay: float = 300.0,
         close_timeout: float = 10.0,
         max_folders: int = MAX_FOLDERS,
+        folders_of_device: int = MAX_FOLDERS,
         heal_pauses: Pauses | None = None,
         claim_pauses: Pauses | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -102,6 +105,7 @@ class Folders:
         self._max_retry_delay = max_retry_delay
         self._close_timeout = close_timeout
         self._max_folders = max_folders
+        self._folders_of_device = folders_of_device
         self._sleep = sleep
         settings = UpkeepSettings()
         self._heal_pauses = heal_pauses or Pauses(settings.heal_pause, settings.max_heal_pause)
@@ -263,8 +267,8 @@ class Folders:
         folder.close()
         folder.discard()
 
-    async def for_offer(self, offer: FolderOffer, *, create: bool = True) -> Folder:
-        """Return the folder of an offer. With `create`, one that the store does not have is created.
+    async def for_offer(self, offer: FolderOffer, by: DeviceID, *, create: bool = True) -> Folder:
+        """Return the folder of an offer by a device. With `create`, one that the store does not have is created.
 
         Raises FolderRefused for another password, a folder that is being removed or cannot be opened, one that may not
         be created, or too many folders. Raises StoreError if the store cannot be used.
@@ -273,8 +277,19 @@ class Folders:
         if folder is None:
             self._refuse_damaged(offer)  # opening one may take long, and needs the lock
             async with self._lock:
-                folder = self._folders.get(offer.folder_id) or await self._open_offered(offer, create=create)
-        check_token(offer.token, folder.record.token)
+                folder = self._folders.get(offer.folder_id) or await self._open_offered(offer, by, create=create)
+        try:
+            check_token(offer.token, folder.record.token)
+        except OtherPassword as error:
+            creator = folder.record.created_by
+            if creator in (None, by):
+                raise
+            raise OtherPassword(
+                f"another password: the device {creator} has offered a folder with this ID before, with another "
+                "encryption password, and its data are stored. If the two are the same folder, set the same password "
+                "for this device again. If not, one of them needs another folder ID: a folder's ID cannot be changed, "
+                "so add the folder in Syncthing again with another one"
+            ) from error
         return folder
 
     async def drain(self) -> None:
@@ -332,11 +347,11 @@ class Folders:
                 closed.offered = True
                 raise FolderRefused(_NOT_OPEN)
 
-    async def _open_offered(self, offer: FolderOffer, *, create: bool) -> Folder:
+    async def _open_offered(self, offer: FolderOffer, by: DeviceID, *, create: bool) -> Folder:
         self._refuse_damaged(offer)
         key = _record_key(offer.folder_id)
         try:
-            record = await self._find_or_create(offer, create=create)
+            record = await self._find_or_create(offer, by, create=create)
         except DataError as error:
             self._note_unreadable(key, str(error), offered=True)
             raise FolderRefused(_NOT_OPEN) from error
@@ -349,12 +364,16 @@ class Folders:
             self._try_again(record, error, offered=True)
             raise FolderRefused(_NOT_OPEN) from error
 
-    async def _find_or_create(self, offer: FolderOffer, *, create: bool) -> FolderRecord:
+    async def _find_or_create(self, offer: FolderOffer, by: DeviceID, *, create: bool) -> FolderRecord:
         if len(self._folders) >= self._max_folders:
             raise FolderRefused(f"this store already has {len(self._folders)} folders and takes no more")
-        fresh = FolderRecord(offer.folder_id, offer.label, offer.token)
+        fresh = FolderRecord(offer.folder_id, offer.label, offer.token, created_by=by)
         key = _record_key(offer.folder_id)
-        if not create and await read_record(self._bucket, key, FolderRecord.from_json) is None:
+        created = sum(folder.record.created_by == by for folder in self._folders.values())
+        is_full = created >= self._folders_of_device
+        if (is_full or not create) and await read_record(self._bucket, key, FolderRecord.from_json) is None:
+            if create:
+                raise FolderRefused(f"this device has created {created} folders here and may create no more")
             raise FolderNotAllowed("the store does not have this folder, and the device may only read")
         record = await create_folder(self._bucket, fresh)
         if record.removed:

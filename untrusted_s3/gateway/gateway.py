@@ -136,6 +136,7 @@ class Gateway:
             close_timeout=tuning.upkeep.close_timeout,
             heal_pauses=Pauses(tuning.upkeep.heal_pause, tuning.upkeep.max_heal_pause),
             claim_pauses=Pauses(tuning.upkeep.claim_pause, tuning.upkeep.max_claim_pause),
+            folders_of_device=tuning.upkeep.folders_of_device,
         )
         self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk, self._disk_looked_at)
         capacity = unadmitted_capacity(raise_file_limit(tuning.connections), tuning.connections)
@@ -298,9 +299,9 @@ class Gateway:
         """Return the record of the session's device, or None if the device is not accepted."""
         return await self.peers.admit(session)
 
-    async def folder_for(self, offer: FolderOffer, *, create: bool) -> Folder:
+    async def folder_for(self, offer: FolderOffer, by: DeviceID, *, create: bool) -> Folder:
         """Return the folder of an offer, which may be new. Raises FolderRefused, StoreError or DataError."""
-        return await self.folders.for_offer(offer, create=create)
+        return await self.folders.for_offer(offer, by, create=create)
 
     def folder(self, folder_id: str) -> Folder | None:
         """Return an open folder."""

@@ -183,6 +183,7 @@ class FolderRecord:
         token: The encryption password's token.
         index_id: The id of the index that all gateways on the store announce for the folder; not 0.
         removed: Whether it is being removed. Then nobody may open it.
+        created_by: The device that offered it first, or None where that is not known.
     """
 
     folder_id: str
@@ -190,6 +191,7 @@ class FolderRecord:
     token: bytes
     index_id: int = field(default_factory=lambda: secrets.randbits(63) | 1)
     removed: bool = False
+    created_by: DeviceID | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object; the token in base64, the index id as 16 hex digits."""
@@ -199,6 +201,8 @@ class FolderRecord:
             "password_token": base64.b64encode(self.token).decode(),
             "index_id": f"{self.index_id:0{_INDEX_ID_DIGITS}x}",
         }
+        if self.created_by is not None:
+            value["created_by"] = str(self.created_by)
         return {**value, "removed": True} if self.removed else value
 
     @classmethod
@@ -214,6 +218,7 @@ class FolderRecord:
             fields.base64("password_token", min_size=0, max_size=MAX_PASSWORD_TOKEN_SIZE),
             index_id,
             fields.boolean("removed", default=False),
+            fields.device_id("created_by") if "created_by" in value else None,
         )
 
 

@@ -74,8 +74,8 @@ class Host(Protocol):
         """Return the record of the session's device, or None when the device is not accepted; the session then ends."""
         ...
 
-    async def folder_for(self, offer: FolderOffer, *, create: bool) -> Folder:
-        """Return the folder of an offer. With `create`, one that the store does not have is created.
+    async def folder_for(self, offer: FolderOffer, by: DeviceID, *, create: bool) -> Folder:
+        """Return the folder of an offer by a device. With `create`, one that the store does not have is created.
 
         Raises FolderRefused, StoreError or DataError.
         """
@@ -372,7 +372,7 @@ class Session:
             offer = read_offer(message, self._host.device_id, self._device_id)
             if not self.peer.may_share(offer.folder_id):
                 raise FolderNotAllowed("the gateway's operator lets this device share other folders only")
-            folder = await self._host.folder_for(offer, create=not self._only_reads)
+            folder = await self._host.folder_for(offer, self._device_id, create=not self._only_reads)
         except FolderRefused as error:
             self._refusals[message.id] = Refusal(message.label, str(error), error.kind)
             return None
