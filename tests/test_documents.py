@@ -330,6 +330,18 @@ def test_numbers_are_those_of_the_code(document: str, statements: list[str]) -> 
     assert [statement for statement in statements if statement not in text] == []
 
 
+def test_each_promise_names_tests_that_exist() -> None:
+    text = read(ROOT / "SECURITY.md").partition("## Promises and their tests")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", text, re.MULTILINE)[1:]
+    assert len(rows) > 20
+    for promise, tests in rows:
+        named = [re.fullmatch(r"`(tests/\S+\.py)::(test_\w+)`", test) for test in tests.split(", ")]
+        assert named and all(named), promise
+        for test in named:
+            assert test is not None
+            assert re.search(rf"^(async )?def {test[2]}\(", read(ROOT / test[1]), re.MULTILINE), test[0]
+
+
 def test_every_exception_is_needed() -> None:
     named = {code.text for path in DOCUMENTS for code in code_of(read(path))}
     options = {option for text in named for option in options_in(text)}
