@@ -79,7 +79,7 @@ every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=
 
 def test_every_operation_of_the_seam_is_here() -> None:
     methods = {name for name in vars(Bucket) if not name.startswith("_")}
-    assert {name.split()[0] for name in OPERATIONS} == methods
+    assert {name.split()[0] for name in OPERATIONS} == methods - {"now"}  # sends no request
 
 
 @contextlib.asynccontextmanager
@@ -265,9 +265,12 @@ def _echo(request: Request) -> bytes:
     return f"<Error><Code>{request.path}</Code><Message>{request.path} {request.headers}</Message></Error>".encode()
 
 
+BROKEN_OFF = {"Content-Length": "100000", "Connection": "close"}
 FAILURES: dict[str, Callable[[Request], Answer | None]] = {
     "closed": lambda request: None,
-    "broken off": lambda request: Answer(200, _echo(request), {"Content-Length": "100000", "ETag": "t"}),
+    "broken off": lambda request: Answer(
+        200, _echo(request), {"Content-Length": "100000", "ETag": "t", "Connection": "close"}
+    ),
     "no XML": lambda request: Answer(200, _echo(request)[:-3], {"ETag": "t"}),
     "an error as XML": lambda request: Answer(200, _echo(request), {"ETag": "t"}),
     "redirect to itself": lambda request: Answer(302, headers={"Location": request.path}),
