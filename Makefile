@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?= data
 # Interop tests mostly wait for their peers; so many run at a time.
-JOBS ?= 3
+JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
@@ -25,7 +25,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m "not interop and not ceph" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m "not interop and not ceph" --numprocesses 2 --dist worksteal
 
 # Real Syncthing programs are fetched into a cache; UNTRUSTED_S3_REQUIRE_PEERS=1 makes their absence a failure.
 interop: $(VENV)/.dev

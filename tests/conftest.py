@@ -17,8 +17,10 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, cast
+from unittest import mock
 
 import pytest
+from botocore.loaders import create_loader
 from hypothesis import HealthCheck, settings
 
 from tests.loops import LOOPS, RunAsync
@@ -82,6 +84,14 @@ def run_async(request: pytest.FixtureRequest) -> RunAsync:
             return runner.run(work)
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _service_models_are_read_once() -> Iterator[None]:
+    """Share what botocore reads from its files: it would read them for every connection to a store."""
+    loader = create_loader()
+    with mock.patch("botocore.session.create_loader", lambda search_path=None: loader):
+        yield
 
 
 def _unavailable(error: Exception) -> NoReturn:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 
+from tests.loops import one_loop
 from tests.store.memory_bucket import MemoryBucket
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, UsageError, WrongPassword
@@ -27,6 +28,7 @@ PASSPHRASE = "a passphrase of some length"
 QUICK = IdentitySettings(scrypt_n=16)
 
 
+@one_loop
 async def test_what_is_sealed_can_be_opened_by_the_book() -> None:
     """As docs/format.md says, without the code under test, and with the parameters of the real program."""
     bucket = MemoryBucket()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.file_infos import device
+from tests.loops import one_loop
 from tests.simulated import SimulatedBucket, SimulatedClock, SimulatedStore
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, START, StoredFolder, stored_folder
 from untrusted_s3.errors import BeforeHistory, DataError
@@ -70,6 +71,7 @@ async def content(bucket: SimulatedBucket, path: str, moment: datetime | None) -
         return await reader.read(entry)
 
 
+@one_loop
 @pytest.mark.parametrize("checkpoint", [False, True])
 async def test_any_day_of_the_history(tmp_path: Path, checkpoint: bool) -> None:
     bucket, story = await history(tmp_path)
@@ -108,6 +110,7 @@ async def test_before_the_history_the_error_says_when_it_begins(tmp_path: Path) 
     assert await names(bucket, stated) == ["daily", "new 0"]
 
 
+@one_loop
 async def test_a_trimmed_history_begins_at_its_base(tmp_path: Path) -> None:
     bucket, story = await history(tmp_path)
     await story.live(40, checkpoint=True)
@@ -171,6 +174,7 @@ async def test_all_versions_of_a_path(tmp_path: Path) -> None:
         assert await folder.versions("never") == []
 
 
+@one_loop
 async def test_versions_of_a_trimmed_history_begin_with_what_was_there_before(tmp_path: Path) -> None:
     bucket, story = await history(tmp_path)
     await story.live(40, checkpoint=True)

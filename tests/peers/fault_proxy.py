@@ -22,7 +22,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.peers.store_requests import StoreRequest, read_request
-from tests.peers.syncthing import free_port
+from untrusted_s3.compat.ports import ReservedPort
 
 _CHUNK = 64 * 1024
 _HEAD_SIZE = 64 * 1024
@@ -107,13 +107,14 @@ class FaultProxy:
         self.requests: deque[StoreRequest] = deque(maxlen=_LOGGED)
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
-        self.port = free_port()
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
         self.url = f"http://127.0.0.1:{self.port}"
         self._upstream = url.hostname, url.port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
         self._server: asyncio.Server | None = None
-        self._placeholder: socket.socket | None = None
+        self._is_away = False
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._paced_until = 0.0
 
@@ -129,22 +130,19 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        if self._placeholder is not None:
-            self._placeholder.close()
+        self._reserved.close()
 
     def go_away(self) -> None:
         """Reset all connections, and refuse new ones until `come_back`."""
-        assert self._placeholder is None
+        assert not self._is_away
         self._run(self._close())
-        # Bound but not listening, so no other program gets the port.
-        self._placeholder = socket.socket()
-        self._placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._placeholder.bind(("127.0.0.1", self.port))
+        self._is_away = True
 
     def come_back(self) -> None:
         """Serve again after `go_away`."""
-        if self._placeholder is not None:
+        if self._is_away:
             self._run(self._listen())
+            self._is_away = False
 
     def drop_connections(self) -> None:
         """Reset all connections, with the requests under way."""
@@ -154,11 +152,7 @@ class FaultProxy:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _listen(self) -> None:
-        if self._placeholder is not None:
-            listener, self._placeholder = self._placeholder, None
-            self._server = await asyncio.start_server(self._accept, sock=listener, limit=_HEAD_SIZE)
-        else:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=_HEAD_SIZE)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=_HEAD_SIZE)
 
     async def _close(self) -> None:
         if self._server is not None:

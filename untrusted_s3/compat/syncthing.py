@@ -20,7 +20,6 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -28,16 +27,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.compat.ports import free_port
+from untrusted_s3.compat.child_process import ChildProcess
 from untrusted_s3.errors import SyncthingFailed, UsageError
-from untrusted_s3.store.embedded.process import die_with_parent
 
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
-_COMMAND_SECONDS = 60.0
+_COMMAND_SECONDS = 120.0
 _REST_SECONDS = 120.0
 _LEAST_SECONDS = 1.0  # for ending it after the deadline
 _VERSION = re.compile(r"syncthing (v\d+\.\d+\.\d+\S*)")
@@ -66,7 +64,7 @@ def syncthing_version(binary: Path, timeout: float = _COMMAND_SECONDS) -> str:
     return version[1]
 
 
-class Syncthing:
+class Syncthing(ChildProcess):
     """One device. `home` holds its configuration, database and log, and survives `stop` and another `start`."""
 
     def __init__(self, binary: Path, home: Path, name: str, deadline: float = math.inf) -> None:
@@ -74,14 +72,14 @@ class Syncthing:
 
         Raises SyncthingFailed.
         """
+        super().__init__(home / "syncthing.log", _STOP_SECONDS)
         self.binary = binary
         self.home = home
         self.deadline = deadline
         self.name = name
         self.api_key = secrets.token_hex(16)
-        self.gui_port = free_port()
-        self.listen_address = f"tcp://127.0.0.1:{free_port()}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.gui_port = self.reserve_port()
+        self.listen_address = f"tcp://127.0.0.1:{self.reserve_port()}"
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "config.xml").exists():
             self.run("generate", f"--home={home}")
@@ -117,16 +115,12 @@ class Syncthing:
 
     def start(self) -> Self:
         """Start it and wait until its REST API answers. Raises SyncthingFailed."""
-        with (self.home / "syncthing.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [self.binary, "serve", f"--home={self.home}", "--no-browser", "--no-restart", "--no-upgrade"],
-                # Otherwise it starts a child that does the work and outlives a kill (v1.29.5 cmd/syncthing/monitor.go).
-                env={**self._environment(), "STMONITORED": "yes"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent(),
-            )
+        # Without STMONITORED it starts a child that does the work and outlives a kill (v1.29.5
+        # cmd/syncthing/monitor.go).
+        self.launch(
+            [self.binary, "serve", f"--home={self.home}", "--no-browser", "--no-restart", "--no-upgrade"],
+            {**self._environment(), "STMONITORED": "yes"},
+        )
 
         def answers() -> bool:
             with contextlib.suppress(OSError, http.client.HTTPException, SyncthingFailed):
@@ -140,48 +134,12 @@ class Syncthing:
             raise
         return self
 
-    def stop(self) -> None:
-        """Shut it down by its API, or by SIGTERM if that does not answer; kill it if that takes too long.
-
-        Does nothing if it is not running.
-        """
-        process, self.process = self.process, None
-        if process is None:
-            return
+    def ask_to_end(self, process: subprocess.Popen[bytes]) -> None:
+        """Shut it down by its API, or by SIGTERM if that does not answer."""
         try:
             self.rest("POST", "system/shutdown")
         except (OSError, http.client.HTTPException, SyncthingFailed):
             process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        process, self.process = self.process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-
-    def __enter__(self) -> Self:
-        return self.start() if self.process is None else self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None, f"{self.name} is not running"
-        return self.process.pid
-
-    def log_tail(self, lines: int = 30) -> str:
-        """The end of its log."""
-        log = self.home / "syncthing.log"
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
     # The REST API
 
@@ -279,7 +237,7 @@ class Syncthing:
 
     # Waiting
 
-    def wait_connected(self, device_id: str, timeout: float = 60, connected: bool = True) -> None:
+    def wait_connected(self, device_id: str, timeout: float = 180, connected: bool = True) -> None:
         """Wait until a device is connected, or with `connected=False` until it is not."""
 
         def is_so() -> bool:
@@ -288,7 +246,7 @@ class Syncthing:
 
         self._wait_for(f"{'a' if connected else 'no'} connection to {device_id}", timeout, is_so)
 
-    def wait_completion(self, device_id: str, folder: str, timeout: float = 120) -> dict[str, Any]:
+    def wait_completion(self, device_id: str, folder: str, timeout: float = 180) -> dict[str, Any]:
         """Wait until this device believes that another one has all of a folder; return its completion.
 
         An empty folder is complete at once, so `scan` first.
@@ -311,7 +269,7 @@ class Syncthing:
 
         return self._wait_for(f"completion of {folder!r} at {device_id}", timeout, complete, lambda: last)
 
-    def wait_in_sync(self, folder: str, expected_files: int | None = None, timeout: float = 120) -> dict[str, Any]:
+    def wait_in_sync(self, folder: str, expected_files: int | None = None, timeout: float = 180) -> dict[str, Any]:
         """Wait until a folder is idle, needs nothing, and holds `expected_files` regular files; return its status.
 
         Without `expected_files` a folder that has not yet heard of any file counts as in sync.

@@ -23,9 +23,11 @@ import pytest
 from OpenSSL import SSL
 
 from tests.cli.conftest import RunCLI
+from tests.waiting import PATIENCE
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.framing import encode_hello
+from untrusted_s3.compat.ports import ReservedPort
 from untrusted_s3.connections.tls import make_context
 from untrusted_s3.identity import certificate as identity
 
@@ -34,7 +36,7 @@ pytestmark = [pytest.mark.store, pytest.mark.usefixtures("weed")]
 SERVE = [sys.executable, "-m", "untrusted_s3", "serve", "--listen", "tcp://127.0.0.1:0"]
 
 
-TIMEOUT = 60
+TIMEOUT = PATIENCE
 
 
 class Serving:
@@ -113,12 +115,6 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def knocking(port: int, name: str) -> Iterator[DeviceID]:
     """A device that the gateway does not know says Hello to it."""
@@ -138,7 +134,8 @@ def listening_port(running: Serving) -> int:
 
 
 def test_it_serves_stops_cleanly_and_keeps_its_identity(run_cli: RunCLI) -> None:
-    http = f"127.0.0.1:{free_port()}"
+    port = ReservedPort()
+    http = f"127.0.0.1:{port.number}"
     device_ids = []
     for number in (signal.SIGTERM, signal.SIGINT):
         with serving("--http", http) as running:
@@ -155,6 +152,7 @@ def test_it_serves_stops_cleanly_and_keeps_its_identity(run_cli: RunCLI) -> None
             assert running.end(number) == 0
             assert not is_alive(pid)
             assert all(json.loads(line)["timestamp"] for line in running.text.splitlines())
+    port.close()
     assert device_ids[0] == device_ids[1] == run_cli("id").stdout.strip()
 
 

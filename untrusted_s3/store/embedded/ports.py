@@ -14,8 +14,8 @@ from untrusted_s3.store.embedded.files import Ports, read_last_ports
 SERVICES: Final = ("s3", "master", "volume", "filer", "admin")
 GRPC_OFFSET: Final = 10_000  # weed opens a second port, this much higher, for each service
 
-# With the offset these ports are still below the range that Linux gives to clients.
-_LOWEST_PORT, _HIGHEST_PORT = 10_000, 22_000
+# With the offset these ports are still below those of compat/ports.py and the range that Linux gives to clients.
+_LOWEST_PORT, _HIGHEST_PORT = 10_000, 16_000
 _LISTENING = "0A"  # proc(5), /proc/net/tcp
 
 
