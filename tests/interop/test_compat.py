@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion
+from tests.waiting import PATIENCE
 from untrusted_s3 import __version__
 from untrusted_s3.store.embedded.process import die_with_parent
 
@@ -60,7 +61,7 @@ def started(binary: Path, temporary: Path, *options: str) -> Iterator[subprocess
 
 def assert_all_ended(directory: Path) -> None:
     """Fail if a process of a finished run does not end. One that was just starting ends a moment after its parent."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while processes_below(directory) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_below(directory) == []

@@ -126,7 +126,7 @@ def test_syncthing_is_one_process_that_ends_with_its_parent(syncthing_binary: Pa
     finally:
         parent.kill()
         parent.communicate()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     with pytest.raises(ConnectionRefusedError):
         while time.monotonic() < deadline:
             socket.create_connection(gui).close()

@@ -21,6 +21,7 @@ from tests.peers.debian import SyncthingVersion
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, random_file
+from tests.waiting import PATIENCE
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.constants import BLOCK_OVERHEAD
@@ -97,7 +98,7 @@ class Peer(RawPeer):
         self._answered = len(requests)
 
 
-def pump_until(condition: Callable[[], bool], *peers: Peer, timeout: float = 30) -> None:
+def pump_until(condition: Callable[[], bool], *peers: Peer, timeout: float = PATIENCE) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
@@ -366,8 +367,8 @@ def test_the_largest_index_messages_of_several_at_once(gateway: Gateway, connect
         slowest = max(slowest, time.monotonic() - started)
     # Peers that do not read would be given up before a busy machine has handled their messages.
     with reading(*peers):
-        gateway.wait_for("all of them", lambda: gateway.folder(bucket_prefix)["sequence"] >= 60, 60)
-    assert slowest < 5
+        gateway.wait_for("all of them", lambda: gateway.folder(bucket_prefix)["sequence"] >= 60)
+    assert slowest < 30, "the gateway answers while it handles them"
     for peer in peers:
         peer.vanish()
     # Each sends half of a message and stops.

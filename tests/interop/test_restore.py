@@ -19,6 +19,7 @@ from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, manifest, random_file
+from tests.waiting import PATIENCE
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.units import MIB
@@ -156,7 +157,7 @@ def test_an_interrupted_restore_goes_on(filled: Filled, holder: KeyHolder, tmp_p
             if temporary and (target / "sizes/1 bytes").exists():
                 break
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert not list(target.rglob(".untrusted-s3-*"))

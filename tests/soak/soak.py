@@ -25,6 +25,7 @@ from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing, SyncthingFailed
 from tests.peers.trees import assert_same_tree, count_files, manifest
 from tests.soak.changes import RandomChanges
+from tests.waiting import PATIENCE
 from untrusted_s3.errors import GatewayUnreachable
 from untrusted_s3.settings import LogSettings, Settings, StoreSettings, SyncSettings, UpkeepSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
@@ -209,8 +210,8 @@ class Soak:
             if self._is_stuck():
                 self._save_again()
         for device in self._devices:
-            device.wait_in_sync(FOLDER, timeout=10)
-            device.wait_completion(self._gateway.device_id, FOLDER, timeout=10)
+            device.wait_in_sync(FOLDER, timeout=PATIENCE)
+            device.wait_completion(self._gateway.device_id, FOLDER, timeout=PATIENCE)
         assert_same_tree(*self._trees)
         outcome = self.outcome
         outcome.settled_after = time.monotonic() - began
