@@ -26,7 +26,7 @@ from tests.peers.gateway import Gateway, from_parts
 from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import assert_same_tree, count_files, random_file
-from untrusted_s3.settings import ObjectSettings
+from untrusted_s3.settings import ObjectSettings, UpkeepSettings
 
 pytestmark = pytest.mark.interop
 
