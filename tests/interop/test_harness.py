@@ -15,6 +15,7 @@ import pytest
 
 from tests.peers.debian import read_deb822_sources, read_one_line_sources
 from tests.peers.trees import assert_same_tree, build_awkward_tree, count_files, manifest, random_file
+from tests.waiting import PATIENCE
 
 
 def _add_time(path: Path) -> None:
