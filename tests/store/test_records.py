@@ -52,17 +52,18 @@ ONE, OTHER = DeviceID(bytes(32)), DeviceID(bytes(range(32)))
     share=st.lists(st.text(max_size=256), max_size=20).map(tuple),
     read_only=st.booleans(),
     folders=st.none() | st.lists(st.text(max_size=256), max_size=20).map(tuple),
+    untrusted=st.booleans(),
 )
 def test_peers_keep_everything(
-    device_id: DeviceID, name: str, addresses: Any, share: Any, read_only: bool, folders: Any
+    device_id: DeviceID, name: str, addresses: Any, share: Any, read_only: bool, folders: Any, untrusted: bool
 ) -> None:
-    record = PeerRecord(device_id, name, addresses, share, read_only, folders)
+    record = PeerRecord(device_id, name, addresses, share, read_only, folders, untrusted)
     assert PeerRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
 def test_a_peer_of_an_older_version_may_do_all() -> None:
     record = PeerRecord.from_json({"device_id": str(ONE), "name": "", "addresses": [], "share": []})
-    assert (record.read_only, record.folders) == (False, None)
+    assert (record.read_only, record.folders, record.untrusted) == (False, None, False)
     assert record.may_share("any")
 
 
@@ -141,7 +142,7 @@ JSON = st.recursive(
 )
 TYPES: dict[str, Any] = {"store_id": str, "device_id": DeviceID, "name": str, "time": int, "instance": str}
 TYPES |= {"folder_id": str, "label": str, "token": bytes, "index_id": int, "removed": bool, "addresses": tuple}
-TYPES |= {"share": tuple, "read_only": bool, "folders": (tuple, type(None))}
+TYPES |= {"share": tuple, "read_only": bool, "untrusted": bool, "folders": (tuple, type(None))}
 TYPES |= {"created_by": (DeviceID, type(None))}
 
 

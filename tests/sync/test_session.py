@@ -335,6 +335,15 @@ async def test_what_was_pending_of_a_device_is_dropped_when_it_may_only_read(con
     assert folder.pending_totals == (0, 0)
 
 
+async def test_an_untrusted_device_that_claims_to_encrypt_is_refused(connect: Connect) -> None:
+    talk = await connect(untrusted=True)
+    talk.peer.share(offered())
+    await until(lambda: "f" in talk.host.refusals)
+    assert "claims to encrypt" in talk.host.refusals["f"] and talk.host.folders == {}
+    talk.peer.share(offered(token=b"", on_peer=TOKEN))
+    await until(lambda: talk.session.shared_folders == ["f"])
+
+
 async def test_a_device_shares_only_the_folders_that_it_may(connect: Connect) -> None:
     talk = await connect(folders=("g", "h"), share=("f", "g"))
     for folder_id in ("f", "g"):

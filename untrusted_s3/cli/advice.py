@@ -70,7 +70,7 @@ _ADVICE: Final[Mapping[type, str | Callable[[Any], str]]] = {
 REFUSAL_ADVICE: Final[Mapping[str, str]] = {
     FolderNotAllowed.kind: (
         "Let a device share more folders with: untrusted-s3 peers add DEVICE_ID --folders FOLDER,FOLDER (or"
-        " --all-folders); let it write with --read-write"
+        " --all-folders); let it write with --read-write, and encrypt with --trusted"
     ),
     NotEncrypted.kind: (
         "A folder without a password: on the device, in Syncthing, edit the folder, open Sharing and set an encryption"

@@ -98,6 +98,7 @@ class PeerRecord:
         share: IDs of folders to offer although it has not offered them.
         read_only: Whether the device gets everything, and nothing that it announces is taken.
         folders: IDs of the only folders that may be shared with the device or made by it; None for all.
+        untrusted: Whether it has no password, so that it may not share a folder as a device that encrypts.
     """
 
     device_id: DeviceID
@@ -106,6 +107,7 @@ class PeerRecord:
     share: tuple[str, ...] = ()
     read_only: bool = False
     folders: tuple[str, ...] | None = None
+    untrusted: bool = False
 
     def may_share(self, folder_id: str) -> bool:
         """Return whether a folder may be shared with the device."""
@@ -120,6 +122,7 @@ class PeerRecord:
             "share": list(self.share),
             "read_only": self.read_only,
             "folders": list(self.folders) if self.folders is not None else None,
+            "untrusted": self.untrusted,
         }
 
     @classmethod
@@ -133,6 +136,7 @@ class PeerRecord:
             fields.texts("share", max_count=MAX_SHARED_FOLDERS, max_length=MAX_FOLDER_ID_SIZE),
             fields.boolean("read_only", default=False),
             fields.optional_texts("folders", max_count=MAX_SHARED_FOLDERS, max_length=MAX_FOLDER_ID_SIZE),
+            fields.boolean("untrusted", default=False),
         )
 
 

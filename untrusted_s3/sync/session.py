@@ -372,6 +372,8 @@ class Session:
             offer = read_offer(message, self._host.device_id, self._device_id)
             if not self.peer.may_share(offer.folder_id):
                 raise FolderNotAllowed("the gateway's operator lets this device share other folders only")
+            if self.peer.untrusted and offer.trusted:
+                raise FolderNotAllowed("the device claims to encrypt, and the gateway's operator says it is untrusted")
             folder = await self._host.folder_for(offer, self._device_id, create=not self._only_reads)
         except FolderRefused as error:
             self._refusals[message.id] = Refusal(message.label, str(error), error.kind)

@@ -32,22 +32,23 @@ def test_peers_come_and_go(run_cli: RunCLI, store_arguments: list[str]) -> None:
         "share": ["b", "a"],
         "read_only": False,
         "folders": None,
+        "untrusted": False,
     }
     assert listed() == [record]
     add("--name", "laptop")
     assert listed() == [{**record, "name": "laptop"}]
-    add("--read-only", "--folders", 'a,b,"c,d"', "--folders", "e f")
-    record = {**record, "name": "laptop", "read_only": True, "folders": ["a", "b", "c,d", "e f"]}
+    add("--read-only", "--untrusted", "--folders", 'a,b,"c,d"', "--folders", "e f")
+    record = {**record, "name": "laptop", "read_only": True, "folders": ["a", "b", "c,d", "e f"], "untrusted": True}
     assert listed() == [record]
     add("--address", addresses[0], "--name", "")
     record = {**record, "name": "", "addresses": addresses[:1]}
     assert listed() == [record]
     table = run_cli("peers", "list", *store_arguments)
-    assert re.search(rf"{DEVICE} .*{addresses[0]} .*  read  +a b c,d e f$", table.stdout, re.MULTILINE)
+    assert re.search(rf"{DEVICE} .*{addresses[0]} .*  read \(untrusted\)  +a b c,d e f$", table.stdout, re.MULTILINE)
     wrong = run_cli("peers", "add", DEVICE, "--share", "z", *store_arguments)
     assert wrong.exit_code == 2 and "--folders does not have it" in wrong.stderr
-    add("--read-write", "--all-folders")
-    assert listed() == [{**record, "read_only": False, "folders": None}]
+    add("--read-write", "--trusted", "--all-folders")
+    assert listed() == [{**record, "read_only": False, "folders": None, "untrusted": False}]
     table = run_cli("peers", "list", *store_arguments)
     assert re.search(rf"{DEVICE} .*  read, write  +all$", table.stdout, re.MULTILINE)
     assert run_cli("peers", "remove", DEVICE, *store_arguments).exit_code == 0

@@ -51,7 +51,7 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
                 peer.name,
                 " ".join(peer.addresses),
                 " ".join(peer.share),
-                "read" if peer.read_only else "read, write",
+                ("read" if peer.read_only else "read, write") + (" (untrusted)" if peer.untrusted else ""),
                 "all" if peer.folders is None else " ".join(peer.folders),
             )
             for peer in found
@@ -87,6 +87,14 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
     " write]",
 )
 @option(
+    "--untrusted/--trusted",
+    "untrusted",
+    key="peers-add-untrusted",
+    default=None,
+    help="Whether the device has no password and holds encrypted data, as this one. It is then refused if it claims to"
+    " encrypt, and is never asked before a trusted device.  [default: as the device says]",
+)
+@option(
     "--folders",
     "folder_lists",
     key="peers-add-folders",
@@ -110,6 +118,7 @@ def add_peer(
     name: str | None,
     share: tuple[str, ...],
     read_only: bool | None,
+    untrusted: bool | None,
     folder_lists: tuple[str, ...],
     all_folders: bool,
     store: StoreOptions,
@@ -140,6 +149,7 @@ def add_peer(
             "addresses": addresses or None,
             "share": share or None,
             "read_only": read_only,
+            "untrusted": untrusted,
             "folders": folders or None,
         }
         after = dataclasses.replace(before, **{key: value for key, value in changes.items() if value is not None})
