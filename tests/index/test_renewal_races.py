@@ -37,6 +37,10 @@ NAME_OF = {name_key(encrypted_name(name)): encrypted_name(name) for name in NAME
 OBJECTS = ["", "0" * 32, "1" * 32]
 
 
+def version_of(found: Entry) -> int:
+    return found.file_info.message.version.counters[0].value
+
+
 @dataclass
 class Model:
     """What docs/format.md says of the segments of a log."""
@@ -45,7 +49,7 @@ class Model:
     index_id: int = 0
     files: dict[str, tuple[int, Entry]] = field(default_factory=dict)
     cursors: dict[bytes, tuple[int, int]] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, tuple[str, int]] = field(default_factory=dict)
     condemned: set[tuple[bytes, str]] = field(default_factory=set)
 
     def apply(self, segment: Segment) -> None:
@@ -54,17 +58,19 @@ class Model:
             self.cursors.clear()
             for removal in segment.renewal.removals:
                 name = NAME_OF[removal.name_hash]
-                was_there = self.files.pop(name, None) is not None
+                _, before = self.files.pop(name, (0, None))
                 if not removal.missing_object:
                     self.missing.pop(name, None)
                     continue
                 self.condemned.add((removal.name_hash, removal.missing_object))
-                if was_there:
-                    self.missing[name] = removal.missing_object
+                if before is not None:
+                    self.missing[name] = removal.missing_object, version_of(before)
         for found in segment.entries:
             self.sequence += 1
-            self.files[found.file_info.name] = self.sequence, found
-            self.missing.pop(found.file_info.name, None)
+            name = found.file_info.name
+            self.files[name] = self.sequence, found
+            if name in self.missing and self.missing[name][1] <= version_of(found):
+                del self.missing[name]
         for cursor in segment.cursors:
             index_id, sequence = self.cursors.get(cursor.device_id.raw, (0, 0))
             highest = max(cursor.sequence, sequence) if index_id == cursor.index_id else cursor.sequence
@@ -77,7 +83,8 @@ class Model:
             self.files.values()
         )
         assert state.totals.files == len(self.files)
-        assert {found.name: found.object_name for found in state.missing()} == self.missing
+        missing = {found.name: (found.object_name, found.version.counters[0].value) for found in state.missing()}
+        assert missing == self.missing
         assert state.missing_count == len(self.missing)
         for name in NAMES:
             key = name_key(encrypted_name(name))
@@ -234,7 +241,8 @@ def test_a_fault_at_every_call(fault: Fault) -> None:
         assert {
             name: found.file_info.message.version.counters[0].value for name, (_, found) in model.files.items()
         } == {encrypted_name(name): version for name, version in {0: 1, 1: 2, 2: 3, 3: 4, 4: 1}.items()}
-        assert model.missing == {}
+        newer = {encrypted_name(name): (OBJECTS[1], 5) for name in (1, 3)}
+        assert model.missing.items() <= newer.items(), "what was taken back is missing, not what came instead of it"
 
     with fast_directory() as directory, inline_threads():
         for number in range(1, 30):
