@@ -297,6 +297,10 @@ def test_blocks_of_code_have_fences(path: Path) -> None:
                 f"not arrived within {ObjectSettings().patience:.0f} s",
                 f"{SYNC.parsed_file_infos // MIB} MiB over all folders",
                 f"{SYNC.pending_disk // GIB} GiB over all folders",
+                f"{SYNC.large_entries // MIB} MiB over all folders; one is kept",
+                f"more than {SYNC.index_ratio} times as large",
+                f"at {SYNC.index_rate / KIB:.0f} KiB a second",
+                f"after the first {SYNC.index_burst // MIB} MiB",
                 f"less than {UPKEEP.min_free_disk // MIB} MiB are free on the disk",
                 f"One device gets at most {SYNC.request_window // MIB} MiB",
                 f"{CONNECTIONS.stall_timeout:.0f} s at any speed; after that, at least"

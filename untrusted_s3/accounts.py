@@ -283,8 +283,12 @@ class Share:
 class ByteCache(Generic[Key, Value]):
     """A cache that is bounded by an account: when memory is short, the least recently used value is dropped."""
 
-    def __init__(self, account: Account, owner: Hashable) -> None:
-        """Make a cache that the account counts for `owner`."""
+    def __init__(self, account: Account, owner: Hashable, *, keep_one: bool = False) -> None:
+        """Make a cache that the account counts for `owner`.
+
+        With `keep_one`, a value larger than the account is kept while it is all that the account holds.
+        """
+        self._keep_one = keep_one
         self._values: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._share = account.share(owner, evict=self._drop_oldest)
 
@@ -324,5 +328,7 @@ class ByteCache(Generic[Key, Value]):
         self._share.close()
 
     def _drop_oldest(self) -> None:
+        if self._keep_one and len(self._values) == 1 and self._share.account.used == self._share.used:
+            return
         if self._values:
             self.pop(next(iter(self._values)))

@@ -156,6 +156,11 @@ class SyncSettings:
         pending_disk: The most bytes of the local disk that announced entries take until they are in the log, over all
             folders. A device alone gets two thirds of it; above that, its index waits.
         index_room_interval: How often it is looked whether a device's index that waits may go on.
+        index_ratio: How many bytes of file infos a device may send for each byte that comes over its connections,
+        index_burst: how many bytes more at once,
+        index_rate: and how many more a second. Above that, its index waits.
+        large_entries: The most bytes of parsed entries of very large files that were looked up lately, over all
+            folders. One is kept, however large it is.
         pull_retry_interval: The pause before a failed pull is tried again; it doubles with each failure of the file,
             and while the store fails.
         max_pull_retry_interval: The longest such pause when it is not the peers that failed.
@@ -190,6 +195,10 @@ class SyncSettings:
     parsed_file_infos: int = 16 * MIB
     pending_disk: int = 2 * GIB
     index_room_interval: float = 5.0
+    index_ratio: int = 8
+    index_burst: int = 16 * MIB
+    index_rate: float = 256.0 * KIB
+    large_entries: int = 128 * MIB
     pull_retry_interval: float = 5.0
     max_pull_retry_interval: float = 60.0
     max_failure_interval: float = 3600.0

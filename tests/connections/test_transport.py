@@ -17,10 +17,12 @@ from tests.waiting import give_a_chance, until
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.constants import MAX_MESSAGE_SIZE
+from untrusted_s3.bep.framing import encode_frame
 from untrusted_s3.connections.admission import UnadmittedConnections
 from untrusted_s3.errors import LocalProtocolError, RemoteProtocolError, TLSFailed, TooManyConnections
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.settings import ConnectionSettings
+from untrusted_s3.units import KIB, MIB
 
 
 @asynccontextmanager
@@ -268,6 +270,19 @@ async def test_blocks_pass_whole_in_both_directions() -> None:
             await end.hear(events.ResponseReceived, 8)
             assert [response.id for response in end.all(events.ResponseReceived)] == list(range(8))
             assert all(response.data == data for response in end.all(events.ResponseReceived))
+
+
+async def test_from_a_peer_that_sends_tiny_messages_little_is_read_at_once() -> None:
+    """The loop is not held for longer than the messages of one read take."""
+    async with a_pair() as (ours, theirs):
+        await in_conversation(ours, theirs)
+        pings = encode_frame(pb.PING, b"") * 100_000
+        theirs.transport.write(pings)
+        await ours.hear(events.PingReceived, 100_000)
+        assert len(ours.transport.get_buffer(-1)) == 16 * KIB
+        theirs.transport.write(encode_frame(pb.DOWNLOAD_PROGRESS, bytes(4 * MIB)))
+        await ours.hear(events.DownloadProgressReceived)
+        assert len(ours.transport.get_buffer(-1)) == 256 * KIB
 
 
 async def test_a_slow_reader_is_waited_for() -> None:

@@ -31,6 +31,7 @@ from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.index_pace import IndexPaces
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.puller import Puller
 
@@ -46,7 +47,15 @@ def sync_memory(
     pending: int = 1 << 30,
 ) -> SyncMemory:
     """Return accounts that are large enough for a test."""
-    return SyncMemory.of(blocks=blocks, messages=messages, parsed=parsed, in_work=in_work, pending=pending)
+    return SyncMemory.of(
+        blocks=blocks,
+        messages=messages,
+        parsed=parsed,
+        in_work=in_work,
+        pending=pending,
+        large_entries=1 << 20,
+        paces=IndexPaces(SYNC_DEFAULTS),
+    )
 
 
 def new_folder(

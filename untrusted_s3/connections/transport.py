@@ -21,6 +21,9 @@ _OTHER_DEVICE = "another device answers at the address"
 
 # One buffer for all connections: what is read into it is taken out before the next connection reads.
 _read_buffer = memoryview(bytearray(256 * KIB))
+# How much of it is used for a peer that sends more than so many messages in one read.
+_LEAST_READ = 16 * KIB
+_MANY_MESSAGES = 1000
 
 
 class SecureChannel(Protocol):
@@ -128,6 +131,7 @@ class BEPTransport(asyncio.BufferedProtocol):
         self._secured = False
         self._decided = asyncio.Event()
         self._said_close = False
+        self._read_size = 4 * _LEAST_READ
         self._buffered = 0
         self._error: Exception | None = None
         self._can_write = asyncio.Event()
@@ -151,7 +155,7 @@ class BEPTransport(asyncio.BufferedProtocol):
         self._flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _read_buffer
+        return _read_buffer[: self._read_size]
 
     def buffer_updated(self, nbytes: int) -> None:
         assert self._handler is not None
@@ -179,15 +183,25 @@ class BEPTransport(asyncio.BufferedProtocol):
     def _receive(self, pieces: list[bytes]) -> None:
         assert self._handler is not None
         now = _now()
+        count = 0
         for number, piece in enumerate(pieces):
             if self._admission.holding:
                 self._admission.hold(pieces[number:])
                 return
             for event in self.bep.receive_data(piece, now):
+                count += 1
                 if isinstance(event, HelloReceived):
                     self._admission.begin()
                     self.pause_reading()
                 self._handler.received(event)
+        self._adapt_read_size(count)
+
+    def _adapt_read_size(self, messages: int) -> None:
+        """Read less at once from a peer that sends very small messages: each takes its time, and others wait."""
+        if messages > _MANY_MESSAGES:
+            self._read_size = _LEAST_READ
+        elif messages < _MANY_MESSAGES // 8:
+            self._read_size = min(2 * self._read_size, len(_read_buffer))
 
     def eof_received(self) -> bool:
         try:

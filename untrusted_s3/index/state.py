@@ -41,6 +41,8 @@ _PARSED_ENTRIES = 4 * MIB
 MAX_BYTES = 2**62
 # Devices whose numbers are in memory.
 _CACHED_DEVICES = 1000
+# To parse one that is larger takes some milliseconds, and peers ask for thousands of its blocks.
+_LARGE_ENTRY = 2 * MIB
 _KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
 
 
@@ -78,20 +80,31 @@ class MissingFile:
     object_name: str
 
 
+# Large parsed entries of all open states: by an object that each has for its file, and the sequence number.
+LargeEntries = ByteCache[tuple[object, int], Entry]
+
+
 class FolderState:
     """The state of one folder after the log segment at `position`."""
 
-    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None, parsed: Account | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_damage: Callable[[], None] = lambda: None,
+        parsed: Account | None = None,
+        large_entries: LargeEntries | None = None,
+    ) -> None:
         """Open the state, or make an empty one at position 0. Raises StateFolderUnusable.
 
-        `parsed` bounds the memory for parsed entries that are kept. All methods raise StateDamaged, after a call of
-        `on_damage`, when the file turns out to be damaged.
+        `parsed` bounds the memory for parsed entries that are kept; `large_entries` keeps large ones. All methods raise
+        StateDamaged, after a call of `on_damage`, when the file turns out to be damaged.
         """
         self.path = path
         self._on_damage = on_damage
         # By sequence numbers, which are never used again. Peers ask for one block of a file after the other.
         account = parsed if parsed is not None else Account(_PARSED_ENTRIES)
         self._parsed: ByteCache[int, Entry] = ByteCache(account, path)
+        self._large_entries = large_entries if large_entries is not None else ByteCache(Account(0), path, keep_one=True)
         try:
             self._open()
         except BaseException:
@@ -107,6 +120,7 @@ class FolderState:
         self._meta: dict[str, int] = meta
         self._devices: dict[bytes, int] = {}  # the numbers of some devices
         self._parsed.clear()
+        self._opened = object()  # what was kept of another file is not found any more
 
     def replace(self, path: Path) -> None:
         """Replace this state by the file at `path`, which `write_copy` of another state has made."""
@@ -330,10 +344,14 @@ class FolderState:
         if row is None:
             return None
         sequence = row[0]
-        found = self._parsed.get(sequence)
+        found = self._parsed.get(sequence) or self._large_entries.get((self._opened, sequence))
         if found is None:
             found = self.entry_at(sequence)
-            self._parsed.put(sequence, found, found.file_info.memory_size)
+            size = found.file_info.memory_size
+            if size > _LARGE_ENTRY:
+                self._large_entries.put((self._opened, sequence), found, size)
+            else:
+                self._parsed.put(sequence, found, size)
         if found.file_info.name != name:
             raise self._misplaced(found.file_info.name)
         return found

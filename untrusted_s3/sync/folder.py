@@ -403,7 +403,7 @@ def _open_files(directory: Path, on_damage: Callable[[], None], memory: SyncMemo
     """
     files: list[FolderState | PendingIndex] = []
     try:
-        state = FolderState(directory / STATE_FILE, on_damage, memory.parsed)
+        state = FolderState(directory / STATE_FILE, on_damage, memory.parsed, memory.large_entries)
         files.append(state)
         pending = PendingIndex(directory / PENDING_FILE, on_damage, memory.parsed, memory.pending)
     except Exception as error:

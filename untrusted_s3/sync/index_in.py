@@ -19,6 +19,7 @@ from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.format import MAX_FILE_SIZE
 from untrusted_s3.structured_logging import printable
+from untrusted_s3.threads import in_thread_to_the_end
 
 _logger = structlog.get_logger()
 _LOGGED_NAME_LENGTH = 40
@@ -68,7 +69,7 @@ class IndexIn:
         parsed_once = sum(map(len, event.files)) <= self._settings.index_piece_size
         parsed: list[_Taken] = []
         for piece in pieces:
-            parsed = [*(parsed if parsed_once else ()), _parse(piece)]
+            parsed = [*(parsed if parsed_once else ()), await self._parse(piece)]
             if len(pieces) > 1:
                 await asyncio.sleep(0)
         if not event.update:
@@ -80,7 +81,7 @@ class IndexIn:
             last = number == len(pieces)
             if not self._pending.has_room(device_id, sum(held_size(len(raw)) for raw in piece)):
                 return Result(lowest, complete=False)
-            taken = parsed[number - 1] if parsed_once else parsed[0] if last else _parse(piece)
+            taken = parsed[number - 1] if parsed_once else parsed[0] if last else await self._parse(piece)
             for sequence in taken.sequences:
                 if sequence <= highest:
                     lowest = sequence if lowest is None else min(lowest, sequence)
@@ -91,6 +92,12 @@ class IndexIn:
         if not pieces:
             self._store(device_id, index_id, _Taken(), event.last_sequence)
         return Result(lowest)
+
+    async def _parse(self, piece: Sequence[bytes]) -> _Taken:
+        """Parse a piece; a single large file info in a thread, since it takes up to a second."""
+        if sum(map(len, piece)) <= self._settings.index_piece_size:
+            return _parse(piece)
+        return await in_thread_to_the_end(_parse_and_hash, piece)
 
     async def until_room(self, device_id: DeviceID) -> None:
         """Wait until there is room for a good part of a device's index."""
@@ -106,7 +113,8 @@ class IndexIn:
         unwanted: list[str] = []
         for info in taken.infos.values():
             if not info.message.invalid and self._state.wants(info):
-                wanted.append(Announced(info, content_hash(info) if info.has_data else None))
+                known_hash = taken.hashes.get(info.name) or (content_hash(info) if info.has_data else None)
+                wanted.append(Announced(info, known_hash))
             else:
                 unwanted.append(info.name)
         refused = list(taken.refused.values())
@@ -141,6 +149,13 @@ class _Taken:
     infos: dict[str, FileInfo] = field(default_factory=dict)
     refused: dict[str, FileInfoRefused] = field(default_factory=dict)
     sequences: list[int] = field(default_factory=list)
+    hashes: dict[str, str] = field(default_factory=dict)  # the content hashes that are known already
+
+
+def _parse_and_hash(piece: Sequence[bytes]) -> _Taken:
+    taken = _parse(piece)
+    taken.hashes = {name: content_hash(info) for name, info in taken.infos.items() if info.has_data}
+    return taken
 
 
 def _parse(piece: Sequence[bytes]) -> _Taken:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from untrusted_s3.accounts import Account
+from untrusted_s3.accounts import Account, ByteCache
+from untrusted_s3.index.state import LargeEntries
+from untrusted_s3.sync.index_pace import IndexPaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,32 +18,48 @@ class SyncMemory:
         parsed: Parsed file infos: those that wait to be pulled, and, owned by the state's file, those of entries that
             were looked up lately.
         requested: Blocks that were requested of peers and are not here yet.
+        large_entries: Parsed entries of very large files that were looked up lately.
         pending: Bytes of the local disk that announced entries take until they are in the log.
         in_work: Parsed file infos of entries that are being pulled or wait for the log.
         large_in_work: Those of files that are written in parts.
         blocks_in: Blocks and parts on their way to the store.
+        index_paces: How fast the file infos of each device are taken.
         blocks_out: Blocks on their way to peers. A device that waits for no other block may always get one.
     """
 
     messages: Account
     parsed: Account
     requested: Account
+    large_entries: LargeEntries
     pending: Account
     in_work: Account
     large_in_work: Account
     blocks_in: Account
     blocks_out: Account
+    index_paces: IndexPaces
 
     @classmethod
-    def of(cls, *, blocks: int, messages: int, parsed: int, in_work: int, pending: int) -> SyncMemory:
+    def of(
+        cls,
+        *,
+        blocks: int,
+        messages: int,
+        parsed: int,
+        in_work: int,
+        pending: int,
+        large_entries: int,
+        paces: IndexPaces,
+    ) -> SyncMemory:
         """Make accounts of these capacities, in bytes. Of `blocks`, half is for each direction."""
         return cls(
             messages=Account(messages),
             parsed=Account(parsed),
             requested=Account(blocks // 2, guarantee=True),
+            large_entries=ByteCache(Account(large_entries), "large entries", keep_one=True),
             pending=Account(pending, guarantee=True),
             in_work=Account(in_work, guarantee=True),
             large_in_work=Account(in_work, guarantee=True),
             blocks_in=Account(blocks // 2),
+            index_paces=paces,
             blocks_out=Account(blocks // 2, guarantee=True),
         )

@@ -158,6 +158,7 @@ class Session:
         self._channels: _Channels | None = None
         self._shares: dict[str, _Share] = {}
         self._refusals: dict[str, Refusal] = {}
+        self._received_before = 0  # the bytes that had come with the index message before
         # The folders of whose indexes nothing more is taken over this connection.
         self._held_back: set[str] = set()
         self._confirmed = False
@@ -314,6 +315,7 @@ class Session:
         if event.folder in self._held_back and event.update:
             return
         self._held_back.discard(event.folder)
+        await self._keep_pace(event)
         try:
             if not await share.folder.take_index(self._device_id, share.peer_index.index_id, event):
                 self._hold_back(event.folder, share.folder)
@@ -322,6 +324,18 @@ class Session:
             self._refusals[event.folder] = Refusal(share.folder.record.label, str(error), error.kind)
             self._host.refused(self._device_id, self._refusals)
             self._unshare(event.folder)
+
+    async def _keep_pace(self, event: events.IndexReceived) -> None:
+        """Wait where the peer sends more file infos than its bytes can honestly hold."""
+        received, self._received_before = self._received_before, self.transport.bytes_received
+        delay = self._host.memory.index_paces.delay(
+            self._device_id,
+            sum(map(len, event.files)),
+            self.transport.bytes_received - received,
+            asyncio.get_running_loop().time(),
+        )
+        if delay > 0:
+            await asyncio.sleep(delay)
 
     def _hold_back(self, folder_id: str, folder: Folder) -> None:
         """Take nothing more of an index for which there is no room. When there is some, the peer has to come again."""
