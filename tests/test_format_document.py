@@ -76,6 +76,12 @@ def all_in(message: bytes, number: int) -> list[bytes]:
     return [value for field, value in fields(message) if field == number and isinstance(value, bytes)]
 
 
+def counter_of(version: bytes) -> int:
+    """The value of the one counter of a version."""
+    (counter,) = all_in(version, 1)
+    return number_in(counter, 2)
+
+
 def checked(data: bytes) -> bytes:
     """The bytes before a CRC-32C."""
     assert crc32c.crc32c(data[:-4]) == int.from_bytes(data[-4:], "big")
@@ -110,7 +116,7 @@ class Reader:
         assert self.record["id"] == folder_id
         assert not self.record.get("removed")
         self.files: dict[str, Found] = {}
-        self.missing: dict[str, str] = {}
+        self.missing: dict[str, tuple[str, bytes]] = {}
         self.condemned: set[tuple[bytes, str]] = set()
         self.index_id = int(self.record["index_id"], 16)
         self.position = self.sequence = 0
@@ -138,7 +144,8 @@ class Reader:
         if state_version == STATE_VERSIONS[2]:
             self.index_id = meta["index_id"] or self.index_id
             devices.update(connection.execute("SELECT number, device_id FROM devices"))
-            self.missing = dict(connection.execute("SELECT name, object_name FROM missing"))
+            rows = connection.execute("SELECT name, object_name, version FROM missing")
+            self.missing = {name: (object_name, version) for name, object_name, version in rows}
             self.condemned = set(connection.execute("SELECT name_hash, object_name FROM condemned"))
             assert meta["missing"] == len(self.missing)
         assert self.position == int(key.rpartition("/")[2])
@@ -171,7 +178,8 @@ class Reader:
             packed = bytes_in(entry, 5)
             numbers = tuple(int.from_bytes(packed[start : start + 4], "little") for start in range(0, len(packed), 4))
             name = bytes_in(file_info, 1).decode()
-            self.missing.pop(name, None)
+            if name in self.missing and counter_of(self.missing[name][1]) <= counter_of(bytes_in(file_info, 9)):
+                del self.missing[name]
             self.files[name] = Found(
                 self.sequence,
                 file_info,
@@ -188,13 +196,15 @@ class Reader:
         for removal in all_in(renewal, 2):
             name_hash, object_name = bytes_in(removal, 1), bytes_in(removal, 2).decode()
             name = names.get(name_hash)
-            was_there = name is not None and self.files.pop(name, None) is not None
+            before = self.files.pop(name, None) if name is not None else None
             if not object_name:
                 self.missing.pop(name or "", None)
                 continue
             self.condemned.add((name_hash, object_name))
-            if name is not None and was_there:
-                self.missing[name] = object_name
+            if given := bytes_in(removal, 3).decode():
+                self.missing[given] = object_name, bytes_in(removal, 4)
+            elif name is not None and before is not None:
+                self.missing[name] = object_name, bytes_in(before.file_info, 9)
 
     def encrypted_blocks(self, name: str) -> list[bytes]:
         """The blocks of a file, after everything that the page says of its object was checked."""
@@ -272,7 +282,7 @@ async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str, checkpoint_b
             folder.state.file_infos_after(0, 100)
         )
         assert reader.index_id == folder.state.index_id
-        assert reader.missing == {lost: "0" * 32}
+        assert {name: object_name for name, (object_name, _) in reader.missing.items()} == {lost: "0" * 32}
         assert reader.condemned == {(name_key(lost), "0" * 32)}
         sources = {sequence: source.raw if source else b"" for sequence, _, source in folder.state.sources()}
         assert {found.sequence: found.source for found in reader.files.values()} == sources
@@ -288,15 +298,17 @@ async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str, checkpoint_b
 )
 def test_a_reader_of_the_page_and_stored_samples(version: str, blocks: list[int], count: int, tmp_path: Path) -> None:
     objects = sample_bucket(version).objects
-    read = {}
+    read, missing = {}, {}
     for use_checkpoints in (True, False):
         reader = Reader(objects, "samples")
         reader.read(tmp_path / "scratch.sqlite", use_checkpoints=use_checkpoints)
         read[use_checkpoints] = reader.files
+        missing[use_checkpoints] = reader.missing
         present = [name for name, found in reader.files.items() if 0 < found.object_size < 8 * MIB]
         assert [len(reader.encrypted_blocks(name)) for name in sorted(present)] == blocks
     assert read[True] == read[False]
     assert len(read[True]) == count
+    assert missing[True] == missing[False]
 
 
 def decrypted(folder: StoredFolder, path: str, blocks: list[bytes], data: bytes) -> bytes:

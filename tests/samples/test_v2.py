@@ -33,7 +33,7 @@ from untrusted_s3.index.entry import PeerCursor, Removal, Renewal, StoredObject
 from untrusted_s3.index.history import load_as_of, load_newest
 from untrusted_s3.index.log_check import check_log
 from untrusted_s3.index.segment import Segment, decode_segment
-from untrusted_s3.index.state import FolderState, FolderTotals
+from untrusted_s3.index.state import FolderState, FolderTotals, short_append_id
 from untrusted_s3.store.layout import name_key, peer_key
 from untrusted_s3.store.records import PeerRecord, StoreRecord, open_store, read_record
 from untrusted_s3.vault.entry import Entry
@@ -43,8 +43,9 @@ from untrusted_s3.vault.reading import BlockReader
 NEW = "S.syncthing-enc/4F/GNVSF3INUVDQNF7NFO082O5RUDS8"
 BAD = "3.syncthing-enc/M4/GOLJHMR8G6L3U08J5J8KV37BUO1O"
 OTHER_LINK = "I.syncthing-enc/EN/RC9IP3CTS0L0I2QL7LII0IQGAI73GV9RAV69DHMVJN0ET"
-STORED_NEW = StoredObject("102cb3858929d698f2dc8bf4b6693656", 1316, 0, (4150591575,))
-STORED_EMPTY = StoredObject("b5d45db02b1956d0e6350ca97dab390e", 1327, 0, (3399465655,))
+LOST = "H.syncthing-enc/H5/BMSKFATV7J7CPUQFF282T92MAD59O"
+STORED_NEW = StoredObject("102cb3858929d698f2dc8bf4b6693656", 1316, 0, (2555587479,))
+STORED_EMPTY = StoredObject("b5d45db02b1956d0e6350ca97dab390e", 1327, 0, (3500799498,))
 INDEX_ID = 0x0123456789ABCDEF
 
 
@@ -82,7 +83,14 @@ def test_segments(bucket: MemoryBucket) -> None:
         (OTHER_LINK, None, None),
     ]
     assert fourth.renewal is None
-    removals = (Removal(name_key(TWO_BLOCKS), STORED_TWO_BLOCKS.object_name), Removal(name_key(BAD)))
+    assert [found.previous for found in (fourth, fifth, sixth)] == [
+        short_append_id(segment(bucket, position)) for position in (3, 4, 5)
+    ]
+    removals = (
+        Removal(name_key(TWO_BLOCKS), STORED_TWO_BLOCKS.object_name),
+        Removal(name_key(BAD)),
+        Removal(name_key(LOST), "f" * 32, LOST, bytes.fromhex("0a0408011028")),
+    )
     assert fifth.renewal == Renewal(INDEX_ID, removals)
     assert [(entry.file_info.name, entry.stored, entry.source) for entry in fifth.entries] == [
         (SMALL, FIRST_SMALL, PEER)
@@ -102,10 +110,13 @@ async def test_checkpoint(bucket: MemoryBucket, tmp_path: Path) -> None:
         assert {name: entry.source for name, entry in found.items()} == {SUB: None, SMALL: PEER, LARGE: None, NEW: PEER}
         assert (found[SMALL].stored, found[NEW].stored) == (FIRST_SMALL, STORED_NEW)
         assert state.entry(TWO_BLOCKS) is state.entry(BAD) is None
-        (missing,) = state.missing()
-        assert (missing.name_hash, missing.name) == (name_key(TWO_BLOCKS), TWO_BLOCKS)
-        assert missing.object_name == STORED_TWO_BLOCKS.object_name
-        assert missing.version.counters[0].value == 8
+        missing = {found.name: found for found in state.missing()}
+        assert {(found.name_hash, found.name, found.object_name) for found in missing.values()} == {
+            (name_key(TWO_BLOCKS), TWO_BLOCKS, STORED_TWO_BLOCKS.object_name),
+            (name_key(LOST), LOST, "f" * 32),
+        }
+        assert missing[TWO_BLOCKS].version.counters[0].value == 8
+        assert missing[LOST].version.counters[0].value == 40
         assert state.condemned(name_key(TWO_BLOCKS)) == {STORED_TWO_BLOCKS.object_name}
         assert state.cursor(PEER) == state.cursor(OTHER_PEER) == IndexState()
     finally:
@@ -123,7 +134,7 @@ async def test_the_log_is_sound_and_leads_to_the_newest_state(bucket: MemoryBuck
         assert names == [SUB, LARGE, LINK, GONE, NEW, OTHER_LINK, SMALL, EMPTY]
         entry = state.entry(EMPTY)
         assert entry is not None and (entry.stored, entry.source) == (STORED_EMPTY, OTHER_PEER)
-        assert state.missing_count == 1
+        assert state.missing_count == 2
     finally:
         state.close()
 
