@@ -66,6 +66,7 @@ class LogSettings:
         read_ahead: How many segments are read at once.
         concurrent_deletions: How many trimmed segments are deleted at once.
         check_interval: How often it is checked that the store still has the end of the log.
+        whole_check_interval: How often it is checked that the store still has all of the log.
     """
 
     segment_entries: int = 1000
@@ -82,6 +83,7 @@ class LogSettings:
     read_ahead: int = 16
     concurrent_deletions: int = 16
     check_interval: float = 60.0
+    whole_check_interval: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ class FakeFolder:
         flush_error: What `flush` raises.
         task_error: What the task "fail" raises once it is set.
         healed: What `heal` returns or raises.
-        whole: Whether the store has all of its log.
+        remains: Up to which position the store has something of its log.
         missing_files: How many files' objects are missing.
         on_renewed: What it calls when its index is renewed.
         heeds_claims: What it asks before it believes a device.
@@ -39,7 +39,8 @@ class FakeFolder:
         self.task_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: str | None = None
         self.healed: Healed | Exception = Healed((), 0, 0, 0)
-        self.whole = False
+        self.position = 5
+        self.remains = 0
         self.missing_files = 0
         self.on_renewed: Callable[[], object] = lambda: None
         self.heeds_claims: Callable[[], bool] = lambda: True
@@ -73,8 +74,8 @@ class FakeFolder:
         self.open_error = None
         return self.healed
 
-    async def log_is_whole(self) -> bool:
-        return self.whole
+    async def log_remains(self, position: int) -> bool:
+        return 0 < self.remains <= position
 
     def read_failed(self, key: str, start: int, size: int) -> bool:
         self.heard.append(f"read failed: {key}")

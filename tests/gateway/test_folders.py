@@ -18,7 +18,10 @@ from untrusted_s3.bep.cluster_config import FolderOffer, IndexState
 from untrusted_s3.errors import (
     DataError,
     FolderRefused,
+    IndexClaimed,
+    LogWentBack,
     OtherPassword,
+    SegmentsMissing,
     StateDamaged,
     StateFolderUnusable,
     StoreRefused,
@@ -30,6 +33,7 @@ from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.supervisor import Supervisor
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.healing import Healed
 
 THEIRS, OTHER = device(1), device(2)
 TOKEN = bytes(range(40))
@@ -48,6 +52,7 @@ class Store:
         self.opened: list[FakeFolder] = []
         self.errors: list[Exception | None] = []
         self.bad: dict[str, Exception] = {}
+        self.healed = Healed((), 0, 0, 0)
         self.pauses: list[float] = []
         self.hold = asyncio.Event()
         self.hold.set()
@@ -73,6 +78,7 @@ class Store:
         if record.folder_id in self.bad:
             raise self.bad[record.folder_id]
         folder = FakeFolder(record, self.errors.pop(0) if self.errors else None)
+        folder.healed = self.healed
         self.opened.append(folder)
         return folder.as_folder
 
@@ -81,6 +87,7 @@ class Store:
 
     async def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
+        await asyncio.sleep(0)
         await self.hold.wait()
 
     @property
@@ -459,3 +466,104 @@ async def test_a_folder_that_cannot_be_flushed_holds_up_no_other(store: Store) -
     with pytest.raises(sqlite3.OperationalError):
         await store.folders.flush()
     assert store.opened[1].heard == ["open", "flush"]
+
+
+async def test_a_folder_whose_log_went_back_is_healed_before_it_is_opened(store: Store) -> None:
+    store.add(record("a"))
+    store.errors = [LogWentBack("the end is gone")]
+    with capture_logs() as lines:
+        await store.folders.open_all()
+    assert store.folders.ids == ["a"]
+    assert store.opened[0].heard == ["open", "heal", "open"]
+    assert {"log has lost segments, healing it", "log healed"} <= {line["event"] for line in lines}
+    assert list(store.folders.lost("a")) == []
+
+
+async def test_a_running_folder_whose_log_went_back_is_closed_healed_and_opened_again(store: Store) -> None:
+    session, other = FakeSession("a"), FakeSession("b")
+    for one in (session, other):
+        store.sessions.add(one.as_session)
+    store.add(record("a"), record("b"))
+    await store.folders.open_all()
+    first = store.opened[0]
+    first.lose(SegmentsMissing("segment 2 is gone"))
+    await until(lambda: len(store.opened) == 3)
+    await until(lambda: store.folders.ids == ["a", "b"])
+    assert first.heard[-1] == "close" and "discard" not in first.heard
+    assert store.opened[2].heard[0] == "heal", "before it is opened, and without a look"
+    assert session.heard[:2] == ["folder opened", "folder opened"] and "end: a folder is opened again" in session.heard
+    assert not any(text.startswith("end") for text in other.heard), "only sessions that share the folder end"
+
+
+async def test_what_a_log_has_lost_for_good_is_said(store: Store) -> None:
+    store.add(record("a"))
+    await store.folders.open_all()
+    store.hold.clear()
+    store.opened[0].lose(LogWentBack("the end is gone"))
+    await until(lambda: bool(store.pauses))
+    assert "being healed" in store.folders.closed[0].error
+    healed = Healed(("segments 2 to 3 with 5 entries",), 1, 2, 7)
+    store.healed = healed
+    store.hold.set()
+    await until(lambda: store.folders.ids == ["a"])
+    assert "segments 2 to 3 with 5 entries" in store.folders.lost("a")[0]
+    assert "7 entries" in store.folders.lost("a")[1]
+
+
+async def test_a_store_that_keeps_losing_is_healed_ever_more_rarely(store: Store) -> None:
+    store.add(record("a"))
+    await store.folders.open_all()
+    store.opened[0].lose(LogWentBack("the end is gone"))
+    await until(lambda: len(store.opened) == 2 and store.folders.ids == ["a"])
+    store.opened[1].lose(LogWentBack("the end is gone again"))
+    await until(lambda: any("It is healed in" in closed.error for closed in store.folders.closed))
+    assert not any("heal" in folder.heard for folder in store.opened[2:])
+
+
+async def test_a_device_is_believed_once_in_a_while(store: Store) -> None:
+    store.add(record("a"))
+    await store.folders.open_all()
+    assert store.opened[0].heeds_claims()
+    store.opened[0].lose(IndexClaimed("a device knows more"))
+    await until(lambda: len(store.opened) == 2 and store.folders.ids == ["a"])
+    assert not store.opened[1].heeds_claims()
+    assert "a device knows more" in store.folders.lost("a")[0]
+
+
+async def test_a_folder_that_is_removed_loses_its_log_first(store: Store) -> None:
+    store.add(record("a"))
+    await store.folders.open_all()
+    store.add(record("a", removed=True))
+    store.opened[0].lose(LogWentBack("the end is gone"))
+    await until(lambda: "discard" in store.opened[0].heard)
+    assert (store.folders.ids, len(store.opened)) == ([], 1)
+    assert "removal" in store.folders.closed[0].error
+
+
+@pytest.mark.parametrize(("remains", "kept"), [(1, True), (5, True), (6, False), (0, False)])
+async def test_a_lost_record_is_written_again_unless_the_log_is_gone_too(
+    store: Store, remains: int, kept: bool
+) -> None:
+    store.add(record("a"))
+    await store.folders.open_all()
+    store.opened[0].remains = remains
+    del store.bucket.store.objects[FolderKeys.of("a").record]
+    await store.folders.look()
+    assert store.folders.ids == (["a"] if kept else [])
+    assert (FolderKeys.of("a").record in store.bucket.store.objects) == kept
+
+
+async def test_a_failed_read_is_told_to_the_folder(store: Store) -> None:
+    store.add(record("a"), record("b"))
+    await store.folders.open_all()
+    key = FolderKeys.of("b").object("name", "0" * 32)
+    store.folders.read_failed(key, 0, 5)
+    assert f"read failed: {key}" in store.opened[1].heard
+
+
+async def test_a_folder_with_missing_files_is_a_problem(store: Store) -> None:
+    store.add(record("a"))
+    await store.folders.open_all()
+    assert store.folders.problems() == {}
+    store.opened[0].missing_files = 3
+    assert store.folders.problems() == {"folder a: files missing": "the objects of 3 files are missing or damaged"}

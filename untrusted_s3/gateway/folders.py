@@ -115,6 +115,8 @@ class Folders:
         self._lost: dict[str, list[str]] = {}
         self._folders: dict[str, Folder] = {}
         self._closed: dict[str, ClosedFolder] = {}
+        # By folder ID, the position of the log when the record was there last.
+        self._positions: dict[str, int] = {}
         # By the keys of records that cannot be read
         self._unreadable: dict[str, ClosedFolder] = {}
         self._look_pause, self._look_again = retry_delay, 0.0
@@ -180,13 +182,16 @@ class Folders:
         for start in range(0, len(folders), _CONCURRENT_READS):
             group = folders[start : start + _CONCURRENT_READS]
             records = (folder.record for folder in group)
+            positions = [folder.position for folder in group]
             answers = await asyncio.gather(
                 *(self._read_again(record.folder_id, record.index_id) for record in records), return_exceptions=True
             )
-            for folder, answer in zip(group, answers, strict=True):
+            for folder, position, answer in zip(group, positions, answers, strict=True):
                 if isinstance(answer, BaseException):
                     errors.append(answer)
-                elif answer[1] and (answer[0] is not None or not await self._write_again(folder)):
+                elif not answer[1]:
+                    self._positions[folder.record.folder_id] = position
+                elif answer[0] is not None or not await self._write_again(folder):
                     await self._drop(folder, answer[0])
         if errors:
             raise errors[0]
@@ -239,11 +244,12 @@ class Folders:
     async def _write_again(self, folder: Folder) -> bool:
         """Write the record of a folder again that the store has lost. Return False if the folder was removed.
 
-        A removal deletes all else before the record. Raises StoreError.
+        A removal deletes all else before the record. What gateways have written since the record was there last says
+        nothing: they may not know of the removal. Raises StoreError.
         """
-        if not await folder.log_is_whole():
-            return False
         record = folder.record
+        if not await folder.log_remains(self._positions.get(record.folder_id, 0)):
+            return False
         try:
             await write_record(self._bucket, _record_key(record.folder_id), record.to_json(), create=True)
         except PreconditionFailed:
@@ -437,6 +443,7 @@ class Folders:
             _logger.error("local state damaged, loading it from the store", folder=record.folder_id, error=str(error))
             folder = await self._load(record)
         self._folders[record.folder_id] = folder
+        self._positions[record.folder_id] = folder.position
         self._closed.pop(record.folder_id, None)
         for name, work in folder.tasks().items():
             self._supervisor.start(_task_name(record.folder_id, name), partial(self._run, folder, work))

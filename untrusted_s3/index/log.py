@@ -57,7 +57,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, name_key
-from untrusted_s3.store.listing import list_checkpoints
+from untrusted_s3.store.listing import list_checkpoints, list_segments
 
 _logger = structlog.get_logger()
 _SETTINGS = LogSettings()
@@ -123,15 +123,17 @@ class FolderLog:
             await self._look()
             return self.state.position != before
 
-    async def check(self) -> bool:
+    async def check(self, *, whole: bool = False) -> bool:
         """Look whether the store still has what the state reflects since the last check, and refresh.
 
-        Return whether there was anything new. Raises what `load` raises.
+        With `whole`, look at all of the log. Return whether there was anything new. Raises what `load` raises.
         """
         async with self._working():
-            await check_last(self._bucket, self._keys, self._reader, self.state)
+            before = self.state.position
+            self._in_doubt = True
+            await self._look()
             position = self.state.position
-            first = max(min(self._checked_position, position), 1)
+            first = 1 if whole else max(min(self._checked_position, position), 1)
             missing = await missing_between(self._bucket, self._keys, first, position)
             if missing:
                 below = self._keys.segments
@@ -139,17 +141,12 @@ class FolderLog:
                     f"the log below {below} has no segment {ranges(missing)}, though it goes on to {position}"
                 )
             self._checked_position = position
-            await self._look()
-            return self.state.position != position
+            return position != before
 
-    async def is_whole(self) -> bool:
-        """Return whether the store has all segments and checkpoints that a reader needs to get this state.
-
-        Raises StoreError.
-        """
-        covered = max(await list_checkpoints(self._bucket, self._keys), default=0)
-        position = self.state.position
-        return not await missing_between(self._bucket, self._keys, min(covered, position) + 1, position)
+    async def remains(self, position: int) -> bool:
+        """Return whether the store has anything of the log up to a position. Raises StoreError."""
+        found = [*await list_segments(self._bucket, self._keys), *await list_checkpoints(self._bucket, self._keys)]
+        return any(one <= position for one in found)
 
     async def salvage(self) -> list[str]:
         """Replace the state by what the store has (index/salvage.py). Return what is lost, as texts.

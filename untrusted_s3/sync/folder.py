@@ -153,9 +153,9 @@ class Folder:
             self._loss = error
             self._ended.set()
 
-    async def log_is_whole(self) -> bool:
-        """Return whether the store has all of the log that the state reflects. Raises StoreError."""
-        return self._state.position > 0 and await self._log.is_whole()
+    async def log_remains(self, position: int) -> bool:
+        """Return whether the store has anything of the log up to a position. Raises StoreError."""
+        return await self._log.remains(position)
 
     def tasks(self) -> Mapping[str, Work]:
         """Return the background tasks by name: they pull, write and follow the log, and write checkpoints.

@@ -143,6 +143,7 @@ class LogWriter:
     async def follow(self) -> None:
         """Apply what other gateways append, and write cursors now and then, until cancelled."""
         last_cursors = last_check = _loop_time()
+        last_whole = float("-inf")
         while True:
             await asyncio.sleep(self._settings.poll_interval)
             try:
@@ -150,7 +151,9 @@ class LogWriter:
                     moved = await self._log.refresh()
                     if _loop_time() - last_check >= self._settings.check_interval:
                         last_check = _loop_time()
-                        moved = await self._log.check() or moved
+                        whole = last_check - last_whole >= self._settings.whole_check_interval
+                        moved = await self._log.check(whole=whole) or moved
+                        last_whole = last_check if whole else last_whole
                 if moved:
                     await self._notify()
                 self._check_claim()

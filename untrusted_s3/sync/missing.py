@@ -136,8 +136,8 @@ class MissingObjects:
         quiet = now() - self._last_renewal
         if quiet > settings.max_missing_pause + self._pause:
             self._pause = settings.missing_pause
-        elif quiet < self._pause:
-            await asyncio.sleep(self._pause - quiet)
+        else:
+            await asyncio.sleep(max(self._pause - quiet, 0))
             await self._look()
             self._pause = min(2 * self._pause, settings.max_missing_pause)
         count = len(self.noticed)

@@ -1,0 +1,263 @@
+"""A folder whose store loses something: what it notices, and what comes of it. tests/healing plays all combinations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.file_infos import directory, file
+from tests.simulated import Call, Fault, SimulatedBucket
+from tests.sync.fakes import DEFAULTS, has, new_folder
+from tests.sync.scripted_device import KEYS, RECORD, Device
+from tests.virtual_time import virtual_time
+from untrusted_s3.bep.cluster_config import IndexState
+from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, SegmentsMissing, StateDamaged
+from untrusted_s3.sync.folder import Folder
+
+pytestmark = virtual_time
+
+LOG, SYNC = DEFAULTS.log, DEFAULTS.sync
+A_MOMENT = 1.0
+
+
+@contextlib.asynccontextmanager
+async def working(folder: Folder) -> AsyncIterator[Folder]:
+    """Let a folder that is open work until the block ends."""
+    tasks = [asyncio.create_task(work()) for work in folder.tasks().values()]
+    yield folder
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    folder.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(bucket: SimulatedBucket, home: Path, one: Device | None = None) -> AsyncIterator[Folder]:
+    folder = new_folder(RECORD, bucket, home)
+    await folder.open()
+    async with working(folder):
+        if one is not None:
+            await give(folder, one)
+        yield folder
+
+
+async def give(folder: Folder, one: Device, infos: Iterable[FileInfo] = ()) -> None:
+    """Connect a device, let it announce all that it has, and store it."""
+    for info in infos:
+        one.take(info)
+    one.share(folder)
+    await one.announce(folder, 1000)
+    await asyncio.sleep(A_MOMENT)
+
+
+@pytest.fixture
+def bucket() -> SimulatedBucket:
+    return SimulatedBucket()
+
+
+def device_with(*infos: FileInfo) -> Device:
+    one = Device(1)
+    for info in infos:
+        one.take(info)
+    return one
+
+
+async def loss(folder: Folder) -> DataError:
+    """Return what the folder says once it has noticed a loss; it must do so in time."""
+    try:
+        async with asyncio.timeout(LOG.check_interval + 2 * LOG.poll_interval):
+            await folder.until_damaged()
+    except (LogWentBack, SegmentsMissing) as error:
+        return error
+    except StateDamaged:
+        pass
+    raise AssertionError("no loss was noticed")
+
+
+async def test_an_idle_folder_notices_within_a_minute_that_the_log_went_back(
+    bucket: SimulatedBucket, tmp_path: Path
+) -> None:
+    one = device_with(file("a"), directory("b"))
+    async with opened(bucket, tmp_path, one) as folder:
+        del bucket.store.objects[KEYS.segment(folder.position)]
+        assert isinstance(await loss(folder), LogWentBack)
+
+
+async def test_a_gap_before_the_end_is_noticed(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    async with opened(bucket, tmp_path) as folder:
+        for number in range(3):
+            await give(folder, Device(1 + number), [file(number)])
+        assert folder.position == 3
+        del bucket.store.objects[KEYS.segment(2)]
+        assert "no segment 2" in str(await loss(folder))
+
+
+async def test_healing_brings_back_what_the_local_state_knows(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    infos = file("a"), directory("b")
+    async with opened(bucket, tmp_path, device_with(*infos)) as folder:
+        before = folder.own_index
+    for key in bucket.store.keys(KEYS.segments):
+        del bucket.store.objects[key]
+    folder = new_folder(RECORD, bucket, tmp_path)
+    with pytest.raises(LogWentBack):
+        await folder.open()
+    healed = await folder.heal()
+    await folder.open()
+    assert (healed.restored, healed.missing, healed.losses) == (2, 0, ())
+    assert all(has(folder, info) for info in infos)
+    assert folder.own_index.index_id != before.index_id
+    assert folder.received(Device(1).device_id) == IndexState(), "the device sends its whole index again"
+    folder.close()
+
+
+async def test_what_the_local_state_knows_and_the_store_has_lost_is_named(
+    bucket: SimulatedBucket, tmp_path: Path
+) -> None:
+    one = device_with(file("a"), file("b"))
+    async with opened(bucket, tmp_path, one) as folder:
+        pass
+    for key in [*bucket.store.keys(KEYS.segments), *bucket.store.keys(KEYS.objects_of(file("a").name))]:
+        del bucket.store.objects[key]
+    folder = new_folder(RECORD, bucket, tmp_path)
+    healed = await folder.heal()
+    await folder.open()
+    assert (healed.restored, healed.missing) == (2, 1)
+    assert has(folder, file("b")) and not has(folder, file("a"))
+    assert [name for name, _ in folder.missing_examples(10)] == [file("a").name]
+    async with working(folder):
+        await give(folder, one)
+        assert has(folder, file("a"))
+        assert folder.missing_files == 0
+
+
+async def test_healing_that_was_interrupted_is_done_again(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    async with opened(bucket, tmp_path, device_with(file("a"))):
+        pass
+    for key in bucket.store.keys(KEYS.segments):
+        del bucket.store.objects[key]
+    bucket.fault = lambda call: Fault.UNREACHABLE if call.operation == "put" else None
+    folder = new_folder(RECORD, bucket, tmp_path)
+    with pytest.raises(Exception, match="no answer"):
+        await folder.heal()
+    folder.close()
+    bucket.fault = lambda call: None
+    folder = new_folder(RECORD, bucket, tmp_path)
+    with pytest.raises(LogWentBack, match="interrupted"):
+        await folder.open()
+    assert (await folder.heal()).restored == 1
+    await folder.open()
+    assert has(folder, file("a"))
+    folder.close()
+
+
+async def test_a_device_that_knows_more_of_our_index_than_there_is(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    async with opened(bucket, tmp_path, device_with(file("a"))) as folder:
+        own = folder.own_index
+        folder.note_known(IndexState(own.index_id + 1, 1000))
+        folder.note_known(own)
+        await asyncio.sleep(2 * LOG.poll_interval)
+        folder.note_known(IndexState(own.index_id, own.max_sequence + 1))
+        assert isinstance(await loss(folder), IndexClaimed)
+
+
+async def test_a_device_that_is_not_believed(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    async with opened(bucket, tmp_path, device_with(file("a"))) as folder:
+        folder.heeds_claims = lambda: False
+        folder.note_known(IndexState(folder.own_index.index_id, 2**62))
+        with pytest.raises(TimeoutError):
+            await loss(folder)
+
+
+async def test_another_gateways_renewal_ends_what_is_known_of_indexes(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    one = device_with(file("a"))
+    async with opened(bucket, tmp_path / "1", one) as first, opened(bucket, tmp_path / "2") as second:
+        ended: list[str] = []
+        for name, folder in (("first", first), ("second", second)):
+            folder.on_renewed = lambda name=name: ended.append(name)  # type: ignore[misc]
+        await asyncio.sleep(LOG.poll_interval + 1)
+        (key,) = bucket.store.keys(KEYS.objects)
+        del bucket.store.objects[key]
+        first.read_failed(key, 0, 1)
+        await asyncio.sleep(LOG.poll_interval + 1)
+        assert ended == ["first", "second"]
+        assert first.own_index == second.own_index
+        assert first.received(one.device_id) == IndexState()
+
+
+async def test_a_missing_object_is_stored_again_under_another_name(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    one = device_with(file("a"), file("b"))
+    async with opened(bucket, tmp_path, one) as folder:
+        lost = bucket.store.keys(KEYS.objects_of(file("a").name))[0]
+        del bucket.store.objects[lost]
+        folder.read_failed(lost, 0, 100)
+        await asyncio.sleep(A_MOMENT)
+        assert not has(folder, file("a")) and has(folder, file("b"))
+        assert list(folder.missing_examples(5)) == [(file("a").name, lost)]
+        bucket.store.put(lost, b"something that came back")
+        await give(folder, one)
+        entry = folder.entry(file("a").name)
+        assert entry is not None and entry.stored is not None
+        assert KEYS.object(file("a").name, entry.stored.object_name) == f"{lost}-1"
+        assert folder.missing_files == 0
+
+
+async def test_an_object_that_is_cut_short(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    async with opened(bucket, tmp_path, device_with(file("a"))) as folder:
+        (key,) = bucket.store.keys(KEYS.objects)
+        bucket.store.put(key, bucket.store.body(key)[:10])
+        folder.read_failed(key, 0, 100)
+        await asyncio.sleep(A_MOMENT)
+        assert folder.missing_files == 1 and not has(folder, file("a"))
+
+
+@pytest.mark.parametrize("fault", [Fault.UNREACHABLE, Fault.REFUSED])
+async def test_a_store_that_does_not_answer_has_lost_nothing(
+    bucket: SimulatedBucket, tmp_path: Path, fault: Fault
+) -> None:
+    def failing(call: Call) -> Fault | None:
+        return fault if call.key.startswith(KEYS.objects) else None
+
+    async with opened(bucket, tmp_path, device_with(file("a"))) as folder:
+        index = folder.own_index
+        (key,) = bucket.store.keys(KEYS.objects)
+        bucket.fault = failing
+        for _ in range(5):
+            folder.read_failed(key, 0, 100)
+            await asyncio.sleep(60)
+        assert (folder.missing_files, folder.own_index) == (0, index)
+
+
+async def test_missing_objects_are_taken_back_together_and_ever_more_rarely(
+    bucket: SimulatedBucket, tmp_path: Path
+) -> None:
+    one = device_with(*(file(number) for number in range(20)))
+    async with opened(bucket, tmp_path, one) as folder:
+        renewals: list[float] = []
+        folder.on_renewed = lambda: renewals.append(asyncio.get_running_loop().time())
+        for _ in range(6):
+            keys = bucket.store.keys(KEYS.objects)
+            for key in keys[:5]:
+                del bucket.store.objects[key]
+                folder.read_failed(key, 0, 1)
+            await asyncio.sleep(10)
+            await give(folder, one)
+            await asyncio.sleep(50)
+        pauses = [after - before for before, after in itertools.pairwise(renewals)]
+        assert pauses == sorted(pauses) and pauses[0] >= SYNC.missing_pause
+        assert len(renewals) <= 4
+
+
+async def test_cursors_of_before_a_renewal_are_not_written_after_it(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    one = device_with(file("a"))
+    async with opened(bucket, tmp_path, one) as folder:
+        (key,) = bucket.store.keys(KEYS.objects)
+        del bucket.store.objects[key]
+        folder.read_failed(key, 0, 1)
+        await asyncio.sleep(2 * LOG.cursor_interval)
+        assert folder.handled(one.device_id) == IndexState()
