@@ -183,6 +183,10 @@ class CredentialsRefused(StoreRefused):
     """The store does not accept the credentials: unknown, wrong, expired or revoked."""
 
 
+class OperationUnsupported(StoreRefused):
+    """The store says that it does not implement what a request asks for."""
+
+
 class ConditionalWritesUnsupported(StoreRefused):
     """The store lets two concurrent `If-None-Match: *` PUTs of one key succeed."""
 

@@ -90,3 +90,39 @@ def test_a_command_in_another_directory_makes_no_new_store(
     assert (outcome.exit_code, outcome.stdout) == (2, "")
     assert "there is no store in data/seaweedfs" in outcome.stderr and "--data" in outcome.stderr
     assert not (tmp_path / "data").exists()
+
+
+class WithoutConditions:
+    """A store that answers 501 to conditions, as Backblaze B2 does."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def __call__(self, request: Request) -> Answer:
+        path, _, query = request.path.partition("?")
+        key = path.removeprefix("/bucket").lstrip("/")
+        if "If-None-Match" in request.headers:
+            return Answer(501, b"<Error><Code>NotImplemented</Code></Error>")
+        if request.method == "PUT":
+            self.objects[key] = request.body
+            return Answer(headers={"ETag": '"1"'})
+        if not key:
+            return Answer(body=b"<ListBucketResult></ListBucketResult>" if "list-type" in query else b"")
+        if key not in self.objects:
+            return Answer(404, b"<Error><Code>NoSuchKey</Code></Error>" if request.method == "GET" else b"")
+        return Answer(body=self.objects[key])
+
+
+@pytest.mark.usefixtures("credentials")
+def test_with_single_writer_nothing_is_written_on_conditions(run_cli: RunCLI, tmp_path: Path) -> None:
+    (tmp_path / "passphrase").write_text("a passphrase")
+    sealed = ["--identity-name", "gateway", "--identity-passphrase-file", str(tmp_path / "passphrase")]
+    store = WithoutConditions()
+    with http_server(store) as url:
+        options = ["--store", "s3://bucket", "--endpoint-url", url]
+        for command in (["peers", "add", str(DEVICE)], ["id", *sealed]):
+            outcome = run_cli(*command, *options)
+            assert outcome.exit_code == 3 and "--single-writer" in outcome.stderr
+            assert run_cli(*command, *options, "--single-writer").exit_code == 0
+        assert run_cli("id", *sealed, *options).exit_code == 0
+    assert {key.split("/")[0] for key in store.objects} == {"store.json", "peers", "identities"}

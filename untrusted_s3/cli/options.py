@@ -184,6 +184,12 @@ def json_option(function: Function) -> Function:
     return cast(Function, option("--json", "as_json", is_flag=True, help="Print JSON.")(function))
 
 
+def single_writer_option(function: Function) -> Function:
+    """Add --single-writer, for a command that may create records, given to it as `single_writer`."""
+    text = "The store cannot write on conditions, and no other program writes to it now."
+    return cast(Function, option("--single-writer", is_flag=True, help=text)(function))
+
+
 def apply_options(decorators: list[Any], function: Callable[..., Any]) -> Callable[..., Any]:
     """Apply decorators so that `--help` shows their options in the order of the list."""
     for decorate in reversed(decorators):

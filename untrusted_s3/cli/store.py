@@ -53,8 +53,8 @@ async def open_bucket(
 
 
 @asynccontextmanager
-async def open_store(options: StoreOptions) -> AsyncIterator[S3Bucket]:
+async def open_store(options: StoreOptions, *, single_writer: bool = False) -> AsyncIterator[S3Bucket]:
     """Like `open_bucket`, for a command that reads records. Raises DataError if the bucket is of another program."""
-    async with open_bucket(options) as bucket:
+    async with open_bucket(options, single_writer=single_writer) as bucket:
         await records.read_record(bucket, layout.STORE, records.StoreRecord.from_json)
         yield bucket

@@ -17,8 +17,10 @@ from untrusted_s3.errors import (
     AccessDenied,
     AnswerTooLong,
     AnswerTooShort,
+    ConditionalWritesUnsupported,
     CredentialsRefused,
     NoSuchKey,
+    OperationUnsupported,
     PreconditionFailed,
     StoreError,
     StoreRefused,
@@ -222,7 +224,12 @@ class S3Bucket:
                 url = self.presigner.put(self._key(key), max(int(deadline - time.monotonic()), 1), headers)
             await self._data.send("PUT", url, f"PUT {key}", body, headers)
 
-        await self._repeat(attempt)
+        try:
+            await self._repeat(attempt)
+        except OperationUnsupported as error:
+            if not if_none_match:
+                raise
+            raise ConditionalWritesUnsupported("the store does not take conditional writes (If-None-Match)") from error
 
     async def put_once(self, url: URL, key: str, body: Sequence[Buffer]) -> None:
         """Send one PUT to a URL of the presigner. Raises StoreError."""

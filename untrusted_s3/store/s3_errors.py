@@ -23,6 +23,7 @@ from untrusted_s3.errors import (
     NoSuchBucket,
     NoSuchKey,
     ObjectArchived,
+    OperationUnsupported,
     PreconditionFailed,
     RequestRefused,
     StoreError,
@@ -90,6 +91,8 @@ def refusal(status: int, code: str, what: str) -> StoreError:
         return RequestRefused(f"the store denies {what} ({code}): the key with which it encrypted this is not usable")
     if status == 403:
         return AccessDenied(f"the store denies {what} ({code or 403}): the credentials lack a right, or are wrong")
+    if status == 501:
+        return OperationUnsupported(f"the store does not implement {what} ({code or 501})")
     if status in _RETRYABLE:
         return StoreUnreachable(f"the store answered {status} {code} to {what}")
     return StoreRefused(f"the store answered {status} {code} to {what}")

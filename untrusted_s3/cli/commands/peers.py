@@ -12,7 +12,14 @@ import uvloop
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.identity import IdentityOptions, identity_options
-from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
+from untrusted_s3.cli.options import (
+    StoreOptions,
+    common_options,
+    json_option,
+    option,
+    single_writer_option,
+    store_options,
+)
 from untrusted_s3.cli.output import print_json, print_table, report_unreadable
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.connections.registry import SCHEMES
@@ -109,6 +116,7 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
     is_flag=True,
     help="The device may share all folders again, and create new ones.",
 )
+@single_writer_option
 @store_options
 @identity_options
 @common_options
@@ -121,6 +129,7 @@ def add_peer(
     untrusted: bool | None,
     folder_lists: tuple[str, ...],
     all_folders: bool,
+    single_writer: bool,
     store: StoreOptions,
     identity: IdentityOptions,
 ) -> None:
@@ -160,7 +169,7 @@ def add_peer(
                 raise UsageError(f"{folder_id} cannot be offered with --share: --folders does not have it")
         return after
 
-    uvloop.run(_add(store, identity, device_id, changed))
+    uvloop.run(_add(store, identity, device_id, changed, single_writer=single_writer))
 
 
 def _refuse_own(device_id: DeviceID, own: DeviceID | None) -> None:
@@ -173,9 +182,11 @@ async def _add(
     identity: IdentityOptions,
     device_id: DeviceID,
     changed: Callable[[PeerRecord], PeerRecord],
+    *,
+    single_writer: bool,
 ) -> None:
     key = layout.peer_key(device_id)
-    async with open_store(store) as bucket:
+    async with open_store(store, single_writer=single_writer) as bucket:
         if identity.in_store:
             _refuse_own(device_id, await identity.stored_device_id(bucket))
         await records.open_store(bucket)
