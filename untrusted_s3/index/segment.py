@@ -90,8 +90,8 @@ def decode_segment(data: bytes, key: str) -> Segment:
         return EMPTY_SEGMENT
     magic = data[: len(MAGIC)]
     if magic not in (MAGIC, MAGIC_1):
-        kind = UnknownFormat if magic[:-1] == MAGIC[:-1] else DataError
-        raise kind(f"{key} is not a log segment of a format version that this program reads")
+        text = f"{key} is not a log segment of a format version that this program reads"
+        raise UnknownFormat(text) if magic[:-1] == MAGIC[:-1] else DataError(text)
     if len(data) < len(MAGIC) + 4 or crc32c.crc32c(data[:-4]) != struct.unpack(">I", data[-4:])[0]:
         raise DataError(f"{key} is damaged: its checksum does not match")
     try:
