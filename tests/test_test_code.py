@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.real_time import EXCEPTIONS, in_all_tests, real_time
+
 ROOT = Path(__file__).parents[1]
 
 # What the check gives of a node that breaks its rule.
@@ -112,3 +114,27 @@ def found(folder: str, check: Check) -> Iterator[str]:
 )
 def test_the_rules(folder: str, check: Check) -> None:
     assert list(found(folder, check)) == []
+
+
+def test_no_test_goes_by_real_time_without_a_reason() -> None:
+    assert {place: sources for place, sources in in_all_tests().items() if place not in EXCEPTIONS} == {}
+
+
+def test_every_exception_is_needed() -> None:
+    assert EXCEPTIONS.keys() <= in_all_tests().keys()
+
+
+def test_the_rule_finds_what_it_should() -> None:
+    found = dict(
+        real_time(
+            ast.parse(
+                "async def a(): await asyncio.sleep(0.1)\n"
+                "def b(): StoreSettings(timeout=0.5)\n"
+                "async def c(): await asyncio.wait_for(work, 5)\n"
+                "@virtual_time\nasync def d(): await asyncio.sleep(5)\n"
+                "async def e(): await asyncio.sleep(0)\n"
+                "def f(): event.wait(120)\n"
+            )
+        )
+    )
+    assert found.keys() == {"a", "b", "c"}

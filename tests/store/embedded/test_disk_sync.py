@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.http_server import Answer, Request, http_server
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 from untrusted_s3.errors import PreconditionFailed, StoreUnreachable
 from untrusted_s3.store import layout
 from untrusted_s3.store.connection import S3Credentials, connect
@@ -86,19 +86,19 @@ def test_callers_that_wait_share_one_run(tmp_path: Path) -> None:
     def fsync(descriptor: int) -> None:
         runs.append(path_of(descriptor))
         begun.set()
-        assert go.wait(30)
+        assert go.wait(PATIENCE)
 
     disk = DiskSync(tmp_path, fsync)
     first = threading.Thread(target=disk.sync)
     first.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE)
     others = [threading.Thread(target=disk.sync) for _ in range(10)]
     for other in others:
         other.start()
     wait_until(lambda: disk.waiting == 10)
     go.set()
     for thread in (first, *others):
-        thread.join(30)
+        thread.join(PATIENCE)
     assert runs.count(tmp_path) == 2  # of the first caller, and of one for all others
 
 
