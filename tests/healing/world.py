@@ -377,6 +377,9 @@ class World:
                 if gateway.folder is None:
                     with contextlib.suppress(FolderRefused):
                         await gateway.folders.for_offer(OFFER, device(1))
+            if KEYS.record not in self.store.objects and self._is_record_missed():
+                self._say("the operator puts the record back from a copy, as the status says")
+                self._put_record()
             for peer in self.everybody:
                 if peer.folder is None and self.gateways:
                     peer.connect(self.random.choice(list(self.gateways.values())))
@@ -386,6 +389,10 @@ class World:
             if self._is_settled() and not self._read_anything_wrong() and await self._is_readable():
                 break
         self._check()
+
+    def _is_record_missed(self) -> bool:
+        problems = [problem for gateway in self.gateways.values() for problem in gateway.folders.problems().values()]
+        return any("put the record back" in problem for problem in problems)
 
     def _read_all(self, gateway: Gateway) -> None:
         folder = gateway.folder
