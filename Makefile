@@ -9,7 +9,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: run test lint types unit interop ceph bench proto constraints clean
+.PHONY: run test lint types unit interop ceph bench hostile proto constraints clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/untrusted-s3 serve --welcome --data $(DATA)
@@ -38,6 +38,10 @@ ceph: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(BENCH)
+
+# A real Syncthing beside hostile devices: time, memory and loop lag (docs/testing.md).
+hostile: $(VENV)/.dev
+	$(BIN)/python -m tests.hostile $(HOSTILE)
 
 # The generated modules are committed: an installation needs no protocol compiler.
 proto: $(VENV)/.dev

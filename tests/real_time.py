@@ -54,7 +54,7 @@ EXCEPTIONS = {
     "test_threads.py::test_nobody_waits_for_a_call_that_hangs": _NEVER,
 }
 # Drivers of real programs, and the tests that use them: their times are in docs/testing.md.
-REAL_PROGRAMS = ("interop/", "peers/", "soak/")
+REAL_PROGRAMS = ("hostile/", "interop/", "peers/", "soak/")
 
 
 def real_time(tree: ast.Module) -> Iterator[tuple[str, str]]:

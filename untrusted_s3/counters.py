@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 
 class Counters:
@@ -37,6 +37,17 @@ class Counters:
         self._task_failures = Counter(
             "untrusted_s3_task_failures", "Failures of background tasks", labelnames=["task"], registry=self.registry
         )
+
+        self._loop_lag = Histogram(
+            "untrusted_s3_loop_lag_seconds",
+            "How late the event loop is",
+            buckets=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
+            registry=self.registry,
+        )
+
+    def loop_lag(self, seconds: float) -> None:
+        """Note by how much the event loop was late."""
+        self._loop_lag.observe(seconds)
 
     def task_failed(self, task: str) -> None:
         """Count a failure of the background task of that name."""

@@ -260,6 +260,7 @@ class UpkeepSettings:
         record_interval: How often the gateway looks whether folders were removed.
         disk_interval: How often the gateway looks at the disk with the local state.
         folders_of_device: How many folders one device may create.
+        lag_interval: How often the gateway looks how late its event loop is.
         min_free_disk: Bytes that should be free there; below, the gateway is degraded.
         message_memory: The most bytes of unhandled messages, over all peers.
         stop_timeout: How long a stop may take.
@@ -284,6 +285,7 @@ class UpkeepSettings:
     record_interval: float = 15.0
     disk_interval: float = 10.0
     folders_of_device: int = 100
+    lag_interval: float = 0.1
     min_free_disk: int = 64 * MIB
     message_memory: int = 128 * MIB
     stop_timeout: float = 20.0

@@ -129,6 +129,7 @@ async def test_a_gateway_without_folders_and_devices(new_gateway: NewGateway) ->
         "heartbeat",
         "look for removed folders",
         "maintenance",
+        "measure the event loop",
         "read accepted devices",
         "watch the local disk",
     ]

@@ -46,10 +46,12 @@ class KeyHolder:
             preexec_fn=die_with_parent(),
         )
 
-    def run(self, command: str, *arguments: object, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, command: str, *arguments: object, exit_code: int = 0, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command, which must end with that exit code."""
         with self.start(command, *arguments) as process:
-            stdout, stderr = process.communicate(timeout=120)
+            stdout, stderr = process.communicate(timeout=timeout)
         assert process.returncode == exit_code, f"{process.returncode}: {stdout}{stderr}"
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 

@@ -53,6 +53,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Forged:
+    """An answer of any status, headers and body; the store never sees the request."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """A reset of the connection to the client; `then` is called just before."""
 
@@ -67,7 +76,7 @@ class Delay:
     seconds: float
 
 
-Fault = Answer | Reset | Delay
+Fault = Answer | Forged | Reset | Delay
 Script = Callable[[StoreRequest], Fault | None]
 
 SLOW_DOWN = Answer(503, "SlowDown")
@@ -203,6 +212,11 @@ class FaultProxy:
                 writer.write(_error(status, code, method))
                 await writer.drain()
                 return True
+            case Forged():
+                await self._copy(reader, None, size)
+                writer.write(_forged(fault, method))
+                await writer.drain()
+                return True
             case Delay(seconds):
                 await asyncio.sleep(seconds)
         await upstream.open()
@@ -329,6 +343,12 @@ def _error(status: int, code: str, method: str) -> bytes:
         f"HTTP/1.1 {status} Injected\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     )
     return head if method == "HEAD" else head + body
+
+
+def _forged(answer: Forged, method: str) -> bytes:
+    headers = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+    head = f"HTTP/1.1 {answer.status} Forged\r\n{headers}Content-Length: {len(answer.body)}\r\n\r\n".encode()
+    return head if method == "HEAD" else head + answer.body
 
 
 def _break(writer: asyncio.StreamWriter, fault: Reset) -> bool:

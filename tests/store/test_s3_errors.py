@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
 
 import pytest
@@ -103,6 +103,23 @@ def test_dates_without_a_zone_and_texts_that_are_no_dates() -> None:
     assert clock_skew("yesterday", NOW) == clock_skew(None, NOW) == 0
     assert clock_skew("Thu, 01 Jan 2026 00:00:00 +99999999999999999999", NOW) == 0
     assert clock_skew("Thu, 01 Jan 99999999999999999999 00:00:00 GMT", NOW) == 0
+
+
+class FarAway(tzinfo):
+    """A time zone of more than a day, which dateutil makes of some texts."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        return timedelta(hours=41)
+
+    def dst(self, when: datetime | None) -> timedelta | None:
+        return None
+
+    def tzname(self, when: datetime | None) -> str | None:
+        return None
+
+
+def test_the_age_of_a_time_in_an_impossible_zone() -> None:
+    assert age_of(datetime(2026, 3, 1, 11, 0, 0, tzinfo=FarAway()), format_datetime(NOW)) == 0
 
 
 def test_ages_of_times_without_a_zone() -> None:

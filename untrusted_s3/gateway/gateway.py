@@ -27,6 +27,7 @@ from untrusted_s3.gateway.forgetting import Forgetting
 from untrusted_s3.gateway.heartbeat import Heartbeat
 from untrusted_s3.gateway.http.server import HTTPServer
 from untrusted_s3.gateway.local_disk import LocalDisk
+from untrusted_s3.gateway.loop_lag import measure_lag
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.peers import Peers
 from untrusted_s3.gateway.sessions import Sessions
@@ -187,6 +188,9 @@ class Gateway:
         self.supervisor.start("look for removed folders", partial(self.folders.watch, upkeep.record_interval))
         self.supervisor.start("watch the local disk", partial(self._disk.watch, upkeep.disk_interval))
         self.supervisor.start("forget removed devices", partial(self._forgetting.run, interval))
+        self.supervisor.start(
+            "measure the event loop", partial(measure_lag, self.counters.loop_lag, upkeep.lag_interval)
+        )
         self.supervisor.start("maintenance", self._maintenance.run)
         self.ready = True
         _logger.info("ready", device_id=str(self.device_id), store=str(self.bucket.location), folders=len(self.folders))

@@ -114,10 +114,15 @@ def _aware(time: datetime) -> datetime:
 def age_of(modified: datetime | None, date_header: str | None) -> float:
     """Return the age in seconds of an object that was modified at a time, by the `Date` header of the same answer.
 
-    It is 0 if either is missing, so that nothing seems old by mistake.
+    It is 0 if either is missing or invalid, so that nothing seems old by mistake.
     """
     now = parse_date(date_header)
-    return (now - _aware(modified)).total_seconds() if now is not None and modified is not None else 0.0
+    if now is None or modified is None:
+        return 0.0
+    try:
+        return (now - _aware(modified)).total_seconds()
+    except (ValueError, OverflowError):  # botocore takes a time zone of more than a day
+        return 0.0
 
 
 def clock_skew(date_header: str | None, now: datetime | None = None) -> float:
