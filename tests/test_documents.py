@@ -301,6 +301,7 @@ def test_blocks_of_code_have_fences(path: Path) -> None:
                 f"more than {SYNC.index_ratio} times as large",
                 f"at {SYNC.index_rate / KIB:.0f} KiB a second",
                 f"after the first {SYNC.index_burst // MIB} MiB",
+                f"share {SYNC.share_burst} folders at once and {SYNC.share_rate:.0f} more a second",
                 f"less than {UPKEEP.min_free_disk // MIB} MiB are free on the disk",
                 f"One device gets at most {SYNC.request_window // MIB} MiB",
                 f"{CONNECTIONS.stall_timeout:.0f} s at any speed; after that, at least"

@@ -161,6 +161,8 @@ class SyncSettings:
         index_ratio: How many bytes of file infos a device may send for each byte that comes over its connections,
         index_burst: how many bytes more at once,
         index_rate: and how many more a second. Above that, its index waits.
+        share_burst: How many folders a device may share at once in its cluster configs, one a config added,
+        share_rate: and how many more a second. Above that, its cluster configs wait.
         large_entries: The most bytes of parsed entries of very large files that were looked up lately, over all
             folders. One is kept, however large it is.
         pull_retry_interval: The pause before a failed pull is tried again; it doubles with each failure of the file,
@@ -200,6 +202,8 @@ class SyncSettings:
     index_ratio: int = 8
     index_burst: int = 16 * MIB
     index_rate: float = 256.0 * KIB
+    share_burst: int = 2000
+    share_rate: float = 5.0
     large_entries: int = 128 * MIB
     pull_retry_interval: float = 5.0
     max_pull_retry_interval: float = 60.0

@@ -31,7 +31,6 @@ from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
-from untrusted_s3.sync.index_pace import IndexPaces
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.puller import Puller
 
@@ -54,7 +53,7 @@ def sync_memory(
         in_work=in_work,
         pending=pending,
         large_entries=1 << 20,
-        paces=IndexPaces(SYNC_DEFAULTS),
+        settings=SYNC_DEFAULTS,
     )
 
 

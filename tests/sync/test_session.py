@@ -21,10 +21,12 @@ from tests.sync.fakes import has
 from tests.sync.host import SETTINGS, THEIR_INDEX, TOKEN, FakeHost, offered
 from tests.sync.scripted_device import Device as ScriptedDevice
 from tests.sync.wire import Wire
+from tests.virtual_time import virtual_time
 from tests.waiting import give_a_chance, until
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
-from untrusted_s3.bep.cluster_config import IndexState
+from untrusted_s3.bep.cluster_config import FolderOffer, IndexState
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.framing import encode_frame
 from untrusted_s3.bep.wire import encode_varint
@@ -691,5 +693,35 @@ async def test_many_messages_of_one_peer_do_not_hold_up_others(tmp_path: Path) -
 
     await other()
     assert len(set(at_each_turn)) > 50
+    session.end("the test is over")
+    await host.stop()
+
+
+@virtual_time
+async def test_a_device_that_shares_again_and_again_is_slowed(tmp_path: Path) -> None:
+    """Each cluster config with another index id shares the folder again: work, and a line in the log."""
+    host, wire = FakeHost(OURS, SimulatedBucket(), tmp_path), Wire(THEIRS.device_id)
+    host.accepts = PeerRecord(THEIRS.device_id, "peer")
+    await host.open(FolderRecord("f", "Label", TOKEN, 0x1234))
+    looks: list[str] = []
+    find = host.folder_for
+
+    async def folder_for(offer: FolderOffer, by: DeviceID, *, create: bool) -> Folder:
+        looks.append(offer.folder_id)
+        return await find(offer, by, create=create)
+
+    host.folder_for = folder_for  # type: ignore[method-assign]
+    session = Session(host, wire)
+    session.secured()
+    session.received(events.HelloReceived("peer", "c", "v1", 1))
+    for number in range(1, 3000):
+        message = offered()
+        message.devices[1].index_id = number
+        session.received(events.ClusterConfigReceived([message]))
+    began = asyncio.get_running_loop().time()
+    await until(lambda: len(looks) >= SYNC.share_burst // 2)
+    assert asyncio.get_running_loop().time() - began < 1.0
+    await asyncio.sleep(100.0)
+    assert len(looks) <= (SYNC.share_burst + 101 * SYNC.share_rate) / 2 + 1
     session.end("the test is over")
     await host.stop()

@@ -49,7 +49,6 @@ from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.records import FolderRecord, PeerRecord, StoreRecord, open_store, read_record
 from untrusted_s3.supervisor import Supervisor, TaskStatus
 from untrusted_s3.sync.folder import Folder
-from untrusted_s3.sync.index_pace import IndexPaces
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.refused_index import RefusedIndex
 from untrusted_s3.sync.requests_in import Responder
@@ -115,7 +114,7 @@ class Gateway:
             in_work=tuning.sync.file_infos_in_work,
             pending=tuning.sync.pending_disk,
             large_entries=tuning.sync.large_entries,
-            paces=IndexPaces(tuning.sync),
+            settings=tuning.sync,
         )
         self.responder = Responder(
             bucket,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from untrusted_s3.accounts import Account, ByteCache
 from untrusted_s3.index.state import LargeEntries
-from untrusted_s3.sync.index_pace import IndexPaces
+from untrusted_s3.settings import SyncSettings
+from untrusted_s3.sync.pace import IndexPaces, Paces
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class SyncMemory:
         large_in_work: Those of files that are written in parts.
         blocks_in: Blocks and parts on their way to the store.
         index_paces: How fast the file infos of each device are taken.
+        share_paces: How many folders each device may share how often, in cluster configs.
         blocks_out: Blocks on their way to peers. A device that waits for no other block may always get one.
     """
 
@@ -37,6 +39,7 @@ class SyncMemory:
     blocks_in: Account
     blocks_out: Account
     index_paces: IndexPaces
+    share_paces: Paces
 
     @classmethod
     def of(
@@ -48,9 +51,9 @@ class SyncMemory:
         in_work: int,
         pending: int,
         large_entries: int,
-        paces: IndexPaces,
+        settings: SyncSettings,
     ) -> SyncMemory:
-        """Make accounts of these capacities, in bytes. Of `blocks`, half is for each direction."""
+        """Make accounts of these capacities, in bytes, and paces. Of `blocks`, half is for each direction."""
         return cls(
             messages=Account(messages),
             parsed=Account(parsed),
@@ -60,6 +63,7 @@ class SyncMemory:
             in_work=Account(in_work, guarantee=True),
             large_in_work=Account(in_work, guarantee=True),
             blocks_in=Account(blocks // 2),
-            index_paces=paces,
+            index_paces=IndexPaces(settings),
+            share_paces=Paces(settings.share_burst, settings.share_rate),
             blocks_out=Account(blocks // 2, guarantee=True),
         )

@@ -359,13 +359,18 @@ class Session:
             if self.peer is None:
                 return
             self._confirmed = True
+        delay = self._host.memory.share_paces.delay(
+            self._device_id, 1 + len(folders), asyncio.get_running_loop().time()
+        )
+        if delay > 0:
+            # Sharing a folder again costs a look at it, an index sent from its beginning, and a line in the log.
+            await asyncio.sleep(delay)
         self._refusals = {}
         offers: dict[str, tuple[FolderOffer, Folder]] = {}
         for message in folders:
             accepted = await self._consider(message)
             if accepted is not None:
                 offers[message.id] = accepted
-            if accepted is not None:
                 await accepted[1].prepare_index(self._device_id, accepted[0].peer)
         if self._ended:
             return
