@@ -717,7 +717,7 @@ async def test_a_device_that_shares_again_and_again_is_slowed(tmp_path: Path) ->
     for number in range(1, 3000):
         message = offered()
         message.devices[1].index_id = number
-        session.received(events.ClusterConfigReceived([message]))
+        session.received(events.ClusterConfigReceived((message,)))
     began = asyncio.get_running_loop().time()
     await until(lambda: len(looks) >= SYNC.share_burst // 2)
     assert asyncio.get_running_loop().time() - began < 1.0
