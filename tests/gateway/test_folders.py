@@ -45,7 +45,7 @@ class Store:
     `bad` is what making a folder raises, by its ID.
     """
 
-    def __init__(self, max_folders: int = 1000, folders_of_device: int = 1000) -> None:
+    def __init__(self, max_folders: int = 1000, folders_of_device: int = 1000, retry_delay: float = 5) -> None:
         self.bucket = SimulatedBucket()
         self.sessions = Sessions()
         self.supervisor = Supervisor(1000, 1000, sleep=self._never)
@@ -61,7 +61,7 @@ class Store:
             self._new_folder,
             self.supervisor,
             self.sessions,
-            retry_delay=5,
+            retry_delay=retry_delay,
             max_retry_delay=30,
             close_timeout=0.01,
             max_folders=max_folders,
@@ -389,6 +389,34 @@ async def test_a_record_that_is_mended_is_noticed(store: Store) -> None:
     await store.folders.look()
     assert store.folders.ids == ["bad"] and store.folders.closed == []
     assert session.heard == ["folder opened", "end: a folder is opened again"]
+
+
+async def test_a_folder_that_has_lost_its_record_alone_is_a_problem_until_that_is_back() -> None:
+    store = Store(retry_delay=0)
+    keys = FolderKeys.of("f")
+    store.bucket.store.put(keys.segment(1), b"segment")
+    with pytest.raises(FolderRefused, match="cannot open the folder now"):
+        await store.folders.for_offer(offer(), THEIRS)
+    for _ in range(2):
+        await store.folders.look()
+        assert "put the record back" in store.folders.problems()[f"folder {keys.record}: not open"]
+    store.add(record("f"))
+    await store.folders.look()
+    assert (store.folders.ids, store.folders.problems()) == (["f"], {})
+    await store.supervisor.stop()
+
+
+async def test_a_lost_record_is_noticed_at_the_start() -> None:
+    store = Store(retry_delay=0)
+    keys = FolderKeys.of("f")
+    store.bucket.store.put(keys.segment(1), b"segment")
+    store.add(record("g"))
+    await store.folders.open_all()
+    assert (store.folders.ids, list(store.folders.problems())) == (["g"], [f"folder {keys.record}: not open"])
+    del store.bucket.store.objects[keys.segment(1)]  # the folder is removed
+    await store.folders.look()
+    assert store.folders.problems() == {}
+    await store.supervisor.stop()
 
 
 async def test_a_record_that_an_offer_finds_damaged(store: Store) -> None:

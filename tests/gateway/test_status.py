@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import BlockUnavailable, StateDamaged
-from untrusted_s3.gateway.folders import ClosedFolder
+from untrusted_s3.gateway.closed_folders import ClosedFolder
 from untrusted_s3.gateway.peers import Peer, UnknownDevice
 from untrusted_s3.gateway.status import (
     any_folder_status,

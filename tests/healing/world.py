@@ -222,6 +222,7 @@ class World:
         self.stored: dict[str, int] = {}
         self.said_lost = False
         self.states_lost = False
+        self.looked_removed = False
         self.record_index_id = RECORD.index_id
         self.final: tuple[IndexState, list[bytes]] = IndexState(), []
 
@@ -358,6 +359,9 @@ class World:
                     continue
                 del self.store.objects[key]
                 self._say(f"lost: {key}")
+        # What is left is what is left of a folder that was removed: then local states are deleted.
+        log = [*self.store.keys(KEYS.segments), *self.store.keys(KEYS.checkpoints)]
+        self.looked_removed = self.looked_removed or (KEYS.record not in self.store.objects and not log)
 
     # The end
 
@@ -482,7 +486,8 @@ class World:
         for name, version in self.stored.items():
             if not self._has(folder, name, version):
                 # Where the store has gone back and all local states are gone, nobody can know what was there.
-                assert name in named or self.said_lost or self.states_lost, f"{name} {version} is lost and not named"
+                is_known = not self.states_lost and not self.looked_removed
+                assert name in named or self.said_lost or not is_known, f"{name} {version} is lost and not named"
 
 
 async def read_fresh(world: World) -> None:

@@ -96,7 +96,7 @@ async def test_a_store_without_lifecycle_rules() -> None:
     with http_server(lambda request: Answer(501, b"<Error><Code>NotImplemented</Code></Error>")) as url:
         bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, S3Credentials("a", "s")))
         try:
-            with pytest.raises(StoreError, match="501 NotImplemented"):
+            with pytest.raises(StoreError, match="does not implement"):
                 await probe_lifecycle(bucket)
         finally:
             await bucket.close()

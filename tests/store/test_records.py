@@ -287,7 +287,9 @@ async def test_all_folders_and_peers_are_found() -> None:
     peers = [PeerRecord(ONE, "one"), PeerRecord(OTHER, "other")]
     for peer in peers:
         await write_record(bucket, layout.peer_key(peer.device_id), peer.to_json())
-    assert await read_folders(bucket) == sorted(folders, key=lambda folder: folder.folder_id)
+    found = await read_folders(bucket)
+    assert found == sorted(folders, key=lambda folder: folder.folder_id)
+    assert [problem.path for problem in found.unreadable] == ["folders/no-record/folder.json"]
     assert sorted(await read_peers(bucket), key=lambda peer: peer.name) == peers
 
 

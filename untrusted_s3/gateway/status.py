@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.gateway.folders import ClosedFolder
+from untrusted_s3.gateway.closed_folders import ClosedFolder
 from untrusted_s3.gateway.peers import Peer, UnknownDevice
 from untrusted_s3.store.records import PeerRecord
 from untrusted_s3.structured_logging import redact_text

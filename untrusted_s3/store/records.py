@@ -45,6 +45,7 @@ MAX_SHARED_FOLDERS: Final = 10_000
 _INDEX_ID_DIGITS = 16
 _INSTANCE_DIGITS = 32
 _PLAIN_KEY = re.compile(r"[0-9A-Za-z._/-]+")  # no other character is in a key of ours (store/layout.py)
+_RECORD_LOST = "is missing or empty, but the folder has a log: put the record back from a copy, or remove the folder"
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 
 
@@ -299,10 +300,7 @@ async def create_folder(bucket: Bucket, fresh: FolderRecord) -> FolderRecord:
         # Another gateway may have created the folder and begun its log meanwhile.
         record = await read_record(bucket, keys.record, FolderRecord.from_json)
         if record is None:
-            raise DataError(
-                f"{keys.record} is missing or empty, but the folder has a log: put the record back from a copy, or"
-                " remove the folder"
-            )
+            raise DataError(f"{keys.record} {_RECORD_LOST}")
         return record
     return await create_or_read(bucket, keys.record, fresh.to_json(), FolderRecord.from_json)
 
@@ -315,10 +313,19 @@ async def _has_log(bucket: Bucket, keys: layout.FolderKeys) -> bool:
 
 
 async def read_folders(bucket: Bucket) -> Records[FolderRecord]:
-    """Return all folders of the store, by ID. Raises StoreError if the store cannot be listed or reached."""
+    """Return all folders of the store, by ID. Raises StoreError if the store cannot be listed or reached.
+
+    A folder that has a log and no record is an unreadable one.
+    """
     found = Records[FolderRecord]()
     async for keys in list_folders(bucket):
-        await _read_into(found, bucket, keys.record, FolderRecord.from_json, _folder_key)
+        if await _read_into(found, bucket, keys.record, FolderRecord.from_json, _folder_key):
+            continue
+        # The log of one that is created meanwhile comes after its record.
+        if await _has_log(bucket, keys) and not await _read_into(
+            found, bucket, keys.record, FolderRecord.from_json, _folder_key
+        ):
+            found.unreadable.append(Problem(keys.record, _RECORD_LOST))
     found.sort(key=lambda record: record.folder_id)
     return found
 
@@ -345,18 +352,22 @@ async def _read_into(
     key: str,
     from_json: Callable[[dict[str, Any]], Record],
     key_of: Callable[[Record], str],
-) -> None:
+) -> bool:
+    """Read a record into what was found. Return False if there is none."""
     if not _PLAIN_KEY.fullmatch(key):
         found.unreadable.append(Problem(key, "it is not a key of this program"))
-        return
+        return True
     try:
         record = await read_record(bucket, key, from_json)
     except (NoSuchBucket, CredentialsRefused):
         raise
     except (DataError, StoreRefused) as error:
         found.unreadable.append(Problem(key, str(error).removeprefix(f"{key} ")))
-        return
-    if record is not None and key_of(record) != key:
+        return True
+    if record is None:
+        return False
+    if key_of(record) != key:
         found.unreadable.append(Problem(key, f"its content belongs to {key_of(record)}"))
-    elif record is not None:
+    else:
         found.append(record)
+    return True
