@@ -21,14 +21,22 @@ PASSWORD = "correct horse battery staple"
 
 
 def share_folder(
-    device: Syncthing, gateway: GatewayProcess, folder: str, path: Path, password: str = PASSWORD, **settings: object
+    device: Syncthing,
+    gateway: GatewayProcess,
+    folder: str,
+    path: Path,
+    password: str = PASSWORD,
+    *,
+    dialed: bool = False,
+    **settings: object,
 ) -> None:
     """Make a trusted device dial the gateway and share a folder with it. The folder is scanned on return.
 
-    `settings` are those of the gateway's device in Syncthing's configuration.
+    With `dialed`, the gateway dials instead, by its settings; Syncthing dials once a minute at most. `settings` are
+    those of the gateway's device in Syncthing's configuration.
     """
-    gateway.add_peer(device.device_id)
-    device.add_device(gateway.device_id, "gateway", [gateway.listen_address], untrusted=True)
+    gateway.add_peer(device.device_id, [device.listen_address] if dialed else [])
+    device.add_device(gateway.device_id, "gateway", [] if dialed else [gateway.listen_address], untrusted=True)
     if settings:
         device.set_device(gateway.device_id, **settings)
     device.add_folder(folder, path, {gateway.device_id: password})

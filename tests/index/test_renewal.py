@@ -10,7 +10,8 @@ import pytest
 
 from tests.file_infos import deleted, device, encrypted_name, entry, file
 from tests.index.gateways import KEYS, SimulatedGateway, contents, written_segments
-from tests.simulated import SimulatedBucket, SimulatedStore
+from tests.simulated import Call, Phase, SimulatedBucket, SimulatedStore
+from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal
@@ -124,6 +125,35 @@ async def test_a_large_plan_is_split(tmp_path: Path) -> None:
     assert len(ids) == 3
     assert gateway.state.entry(encrypted_name(5)) == entry(file(5))
     assert gateway.state.totals.files == count
+    gateway.close()
+
+
+async def test_an_entry_that_a_renewal_removes_while_it_is_appended_again(tmp_path: Path) -> None:
+    store = SimulatedStore()
+    first, second = await opened(store, 1, tmp_path), await opened(store, 2, tmp_path)
+    await first.log.append([entry(file("a"))])
+    await second.log.refresh()
+
+    async def renew_before(call: Call, phase: Phase) -> None:
+        if call.operation == "put" and call.key == KEYS.segment(2) and phase is Phase.REQUEST:
+            await second.log.renew(fixed([Removal(key("a"))]))
+
+    first.bucket.gate = renew_before
+    assert await first.log.append([entry(file("a"))], [PeerCursor(device(3), 1, 1)])
+    assert first.state.has(entry(file("a")))
+    assert first.state.cursor(device(3)) == IndexState()
+    first.close()
+    second.close()
+
+
+async def test_removals_with_long_names_and_versions_are_split(tmp_path: Path) -> None:
+    store, size = SimulatedStore(), 10_000
+    gateway = SimulatedGateway(SimulatedBucket(store), 1, tmp_path, settings=LogSettings(segment_size=size))
+    version = pb.Vector(counters=[pb.Counter(id=number, value=1) for number in range(1, 100)]).SerializeToString()
+    removals = [Removal(key(number), "0" * 32, encrypted_name(number), version) for number in range(100)]
+    assert await gateway.log.renew(fixed(removals)) > 3
+    assert max(len(store.body(name)) for name in store.keys(KEYS.segments)) < 2 * size
+    assert gateway.state.missing_count == 100
     gateway.close()
 
 

@@ -48,11 +48,22 @@ __all__ = [
 
 @contextlib.contextmanager
 def fetched_folder(
-    binary: Path, home: Path, gateway: Gateway, folder: str, path: Path, files: int, timeout: float = 120
+    binary: Path,
+    home: Path,
+    gateway: Gateway,
+    folder: str,
+    path: Path,
+    files: int,
+    timeout: float = 120,
+    *,
+    dialed: bool = False,
 ) -> Iterator[Syncthing]:
-    """Provide a fresh trusted device that has all `files` regular files of a folder from the gateway alone."""
+    """Provide a fresh trusted device that has all `files` regular files of a folder from the gateway alone.
+
+    With `dialed`, the gateway dials it.
+    """
     with Syncthing(binary, home, home.name) as device:
-        share_folder(device, gateway, folder, path)
+        share_folder(device, gateway, folder, path, dialed=dialed)
         device.wait_connected(gateway.device_id)
         device.wait_in_sync(folder, files, timeout)
         yield device

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.file_infos import directory, file
-from tests.simulated import Call, Fault, SimulatedBucket
+from tests.simulated import Call, Fault, Phase, SimulatedBucket
 from tests.sync.fakes import DEFAULTS, has, new_folder
 from tests.sync.scripted_device import KEYS, RECORD, Device
 from tests.virtual_time import virtual_time
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, SegmentsMissing, StateDamaged
+from untrusted_s3.index.local_files import STATE_FILE
+from untrusted_s3.settings import LogSettings, Settings
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.healing import is_unfinished
 
 pytestmark = virtual_time
 
@@ -38,13 +42,22 @@ async def working(folder: Folder) -> AsyncIterator[Folder]:
 
 
 @contextlib.asynccontextmanager
-async def opened(bucket: SimulatedBucket, home: Path, one: Device | None = None) -> AsyncIterator[Folder]:
-    folder = new_folder(RECORD, bucket, home)
+async def opened(
+    bucket: SimulatedBucket, home: Path, one: Device | None = None, settings: LogSettings = LOG
+) -> AsyncIterator[Folder]:
+    folder = new_folder(RECORD, bucket, home, settings=Settings(log=settings))
     await folder.open()
     async with working(folder):
         if one is not None:
             await give(folder, one)
         yield folder
+
+
+def _edit_state(home: Path, statement: str) -> None:
+    """Damage a row of the only local state below `home`."""
+    (path,) = home.rglob(STATE_FILE)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute(statement).rowcount == 1
 
 
 async def give(folder: Folder, one: Device, infos: Iterable[FileInfo] = ()) -> None:
@@ -156,6 +169,60 @@ async def test_healing_that_was_interrupted_is_done_again(bucket: SimulatedBucke
     folder.close()
 
 
+async def test_healing_leaves_out_what_cannot_be_read_of_the_local_state(
+    bucket: SimulatedBucket, tmp_path: Path
+) -> None:
+    async with opened(bucket, tmp_path, device_with(file("a"), directory("b"))):
+        pass
+    for key in bucket.store.keys(KEYS.segments):
+        del bucket.store.objects[key]
+    _edit_state(tmp_path, "UPDATE files SET file_info = x'ff' WHERE sequence = 1")
+    folder = new_folder(RECORD, bucket, tmp_path)
+    assert (await folder.heal()).restored == 1
+    await folder.open()
+    assert folder.totals.files + folder.totals.directories == 1
+    folder.close()
+
+
+async def test_healing_without_a_local_state_that_can_be_read(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    one = device_with(file("a"))
+    async with opened(bucket, tmp_path, one) as folder:
+        await give(folder, one)
+        (key,) = bucket.store.keys(KEYS.objects)
+        del bucket.store.objects[key]
+        folder.read_failed(key, 0, 1)
+        await asyncio.sleep(A_MOMENT)
+        index = folder.own_index
+    for key in bucket.store.keys(KEYS.segments)[1:]:
+        del bucket.store.objects[key]
+    _edit_state(tmp_path, "UPDATE missing SET version = x'ff'")
+    folder = new_folder(RECORD, bucket, tmp_path)
+    await folder.heal()
+    await folder.open()
+    assert folder.own_index.index_id != index.index_id
+    assert not is_unfinished(next(tmp_path.rglob("*.sqlite")).parent)
+    folder.close()
+
+
+async def test_healing_with_a_local_state_that_cannot_be_copied(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    async with opened(bucket, tmp_path, device_with(file("a"))):
+        pass
+    bucket.store.objects.pop(KEYS.segment(1))
+    (path,) = tmp_path.rglob(STATE_FILE)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        ((page, size),) = connection.execute(
+            "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = 'files'"
+        )
+    with path.open("r+b") as state:
+        state.seek((page - 1) * size)
+        state.write(b"\xff" * size)
+    folder = new_folder(RECORD, bucket, tmp_path)
+    assert (await folder.heal()).restored == 0
+    await folder.open()
+    assert folder.own_index.index_id != RECORD.index_id
+    folder.close()
+
+
 async def test_a_device_that_knows_more_of_our_index_than_there_is(bucket: SimulatedBucket, tmp_path: Path) -> None:
     async with opened(bucket, tmp_path, device_with(file("a"))) as folder:
         own = folder.own_index
@@ -261,3 +328,64 @@ async def test_cursors_of_before_a_renewal_are_not_written_after_it(bucket: Simu
         folder.read_failed(key, 0, 1)
         await asyncio.sleep(2 * LOG.cursor_interval)
         assert folder.handled(one.device_id) == IndexState()
+
+
+async def test_cursors_computed_before_another_gateways_renewal_are_not_written_after_it(tmp_path: Path) -> None:
+    """The renewal is known here, and the end of the log is still looked for, when a segment is to be written."""
+    store = SimulatedBucket().store
+    go_on = asyncio.Event()
+    held = ""
+
+    async def gate(call: Call, phase: Phase) -> None:
+        if call.key == held:
+            await go_on.wait()
+
+    one = device_with(file("a"))
+    async with (
+        opened(SimulatedBucket(store), tmp_path / "1") as first,
+        opened(SimulatedBucket(store, gate=gate), tmp_path / "2", one) as second,
+    ):
+        await asyncio.sleep(LOG.poll_interval + 1)
+        assert second.handled(one.device_id) == IndexState(one.index_id, 1)
+        held = KEYS.segment(second.position + 2)
+        (key,) = store.keys(KEYS.objects)
+        del store.objects[key]
+        first.read_failed(key, 0, 1)
+        await asyncio.sleep(LOG.poll_interval + 1)
+        assert not has(second, file("a"))
+        one.take(directory("b"))
+        await one.announce(second, 1)
+        await asyncio.sleep(A_MOMENT)
+        go_on.set()
+        await asyncio.sleep(A_MOMENT)
+        assert has(second, directory("b"))
+        assert second.handled(one.device_id) == IndexState(), "or the device would not send the file again"
+
+
+async def test_an_entry_whose_object_is_found_damaged_before_it_is_written(tmp_path: Path) -> None:
+    """It is not handled: what the device announces of the file after the renewal stays pending."""
+    store = SimulatedBucket().store
+    bucket = SimulatedBucket(
+        store,
+        fault=lambda call: Fault.UNREACHABLE if (call.operation, call.key) == ("put", KEYS.segment(1)) else None,
+    )
+    retried = LogSettings(segment_interval=100.0, max_append_delay=100.0)
+    one, two = device_with(file("a")), Device(2)
+    two.take(file("a"))
+    async with (
+        opened(SimulatedBucket(store), tmp_path / "1") as first,
+        opened(bucket, tmp_path / "2", two, retried) as second,
+    ):
+        assert "cannot be written" in str(second.error)
+        await give(first, one)
+        (key,) = store.keys(KEYS.objects)
+        store.put(key, store.body(key)[:10])
+        first.read_failed(key, 0, 100)
+        await asyncio.sleep(LOG.poll_interval + 1)
+        assert first.missing_files == second.missing_files == 1
+        second.remove_source(two.device_id, two)
+        await give(second, two)
+        assert second.missing_files == 1
+        await asyncio.sleep(2 * retried.max_append_delay)
+        assert has(second, file("a"))
+        assert second.missing_files == 0

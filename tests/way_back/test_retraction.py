@@ -11,7 +11,7 @@ from tests.file_infos import encrypted_name
 from tests.simulated import Call, Fault, SimulatedBucket
 from tests.way_back.attacked import ATTACKER, HONEST, OTHER, Attacked, by, forged, of_version, version_of
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import StoreUnreachable
+from untrusted_s3.errors import DataError, StoreUnreachable
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import object_names
@@ -73,6 +73,17 @@ async def test_an_attack_is_taken_back(tmp_path: Path, rule: str) -> None:
     again, _ = await folder.retract(suspects, with_password=rule == "undecryptable")
     assert again == {} and await folder.contents() == contents
     assert len(folder.store.keys(f"{folder.stored.keys.base}log/")) == position
+
+
+async def test_a_store_that_loses_the_end_of_the_log_meanwhile(tmp_path: Path) -> None:
+    folder = await attacked(tmp_path)
+
+    def suspects(state: FolderState) -> Suspects:
+        del folder.store.objects[folder.stored.keys.segment(state.position)]
+        return from_attacker(state)
+
+    with pytest.raises(DataError, match="the store has lost its end"):
+        await folder.retract(suspects)
 
 
 async def test_names_are_not_taken_back_twice(tmp_path: Path) -> None:

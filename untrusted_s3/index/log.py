@@ -28,7 +28,7 @@ These rules keep the log whole when several gateways write to one bucket. The na
    every few seconds. Ordinary appends and looks need no further request. Readers that meet the first missing segment
    list what follows it when they begin. Once a minute, a gateway checks all segments since the last check.
 7. Each segment names the one before it, so nobody goes on in another history than the one that was read. A log that
-   lost segments is healed by a renewal behind all that is left (`salvage`, sync/healing.py). If a gap was passed, the
+   lost segments is healed by a renewal behind all that is left (`salvage`, sync/healing.py). If it left a gap behind,
    the renewal names no real segment as the one before it, and a checkpoint follows.
 """
 
@@ -164,14 +164,20 @@ class FolderLog:
             self._last_look, self._in_doubt = looked, False
             return losses
 
-    async def append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor] = ()) -> bool:
+    async def append(
+        self, entries: Sequence[Entry], cursors: Sequence[PeerCursor] = (), *, index_id: int | None = None
+    ) -> bool:
         """Extend the log by those entries that are newer than what it has, and by cursors.
+
+        `index_id` is that of the folder's index to which the cursors belong, by default the present one. Cursors of
+        another index are left out: after a renewal all devices send their whole indexes again.
 
         Return whether there was something to write. The state then reflects every entry, or a newer one of the same
         name, except for entries whose objects were found missing or damaged meanwhile: a renewal has begun the index
         again then. Where this raises, the segment may be written nevertheless; appending again is harmless.
         """
-        index_id = self.state.index_id
+        if index_id is None:
+            index_id = self.state.index_id
         async with self._working():
             return await self._append(entries, cursors, index_id)
 
@@ -198,12 +204,13 @@ class FolderLog:
     async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor], index_id: int) -> bool:
         while True:
             await self._catch_up()
-            entries = [entry for entry in entries if self._may_append(entry)]
+            # Of all entries each time: another gateway's renewal may have removed what the log had.
+            wanted = [entry for entry in entries if self._may_append(entry)]
             if self.state.index_id != index_id:
-                cursors = ()  # renewed meanwhile: all devices send their whole indexes again
-            if not entries and not cursors:
+                cursors = ()
+            if not wanted and not cursors:
                 return False
-            if await self._write(tuple(entries), tuple(cursors)):
+            if await self._write(tuple(wanted), tuple(cursors)):
                 return True
 
     def _may_append(self, entry: Entry) -> bool:

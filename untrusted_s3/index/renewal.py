@@ -10,7 +10,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.layout import name_key
 
-# Says what the folder should no longer hold, and the entries that take the place of what it has, be they newer or not.
+# Says what the folder should no longer hold, and the entries that replace what it has, newer or not.
 # It must not read the state after it has returned: an iterator over its rows would meet its own changes.
 Plan = Callable[[FolderState], tuple[Iterable[Removal], Iterable[Entry]]]
 Part = tuple[tuple[Removal, ...], tuple[Entry, ...]]
@@ -38,7 +38,7 @@ def parts(
         if not _changes(state, removal):
             continue
         taken[removal.name_hash] = removal
-        size += _REMOVAL_SIZE + len(removal.missing_object)
+        size += _REMOVAL_SIZE + len(removal.missing_object) + len(removal.name) + len(removal.version)
         if len(taken) >= _REMOVALS_AN_ENTRY * settings.segment_entries or size >= settings.segment_size:
             yield tuple(taken.values()), ()
             taken, size = {}, 0

@@ -194,7 +194,7 @@ class FolderState:
     def apply(self, position: int, segment: Segment, *, follows: bool = True) -> None:
         """Apply the segment at the next position: first its renewal, then its entries.
 
-        An entry replaces what the folder has under its name, be it newer or not. Without `follows`, segments before it
+        An entry replaces what the folder has under its name, newer or not. Without `follows`, segments before it
         may be missing. Raises LogWentBack where the segment is of another history than the last one applied, and
         DataError where position or sequence numbers do not follow, or a renewal does not change the index id.
         """

@@ -1,9 +1,9 @@
 """Healing a folder whose log has lost segments: the store was put back to an earlier time, or has lost data.
 
 The state is loaded again from what the store has. A renewal on top begins the folder's index again, so every peer sends
-its whole index and gets all of ours: what a device has, comes back. What the local state knew and the log has lost is
-written into the same renewal. Of all entries, those whose objects are missing are taken back by it; the folder lists
-them as missing until they come again.
+its whole index and gets all of ours: what a device still has comes back. The same renewal holds what the local state
+knew and the log has lost, and takes back all entries whose objects are missing. The folder lists these as missing until
+they come again.
 
 While this goes on the folder is shared with nobody. The local state from before is kept in a file of its own until the
 renewal is written, so a crash loses nothing of it.
@@ -11,7 +11,8 @@ renewal is written, so a crash loses nothing of it.
 
 from __future__ import annotations
 
-import asyncio
+import os
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.missing import find_missing
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, name_key
+from untrusted_s3.threads import in_thread_to_the_end
 
 _logger = structlog.get_logger()
 
@@ -36,7 +38,7 @@ class Healed:
     """What healing has found and done.
 
     Attributes:
-        losses: What the store has lost of the log and nobody here knows, as texts.
+        losses: What the log has lost and this gateway does not know, as texts.
         restored: How many entries the local state knew that the log had lost.
         missing: How many entries name objects that are not in the store.
         forgotten: How many entries the local state knew that are not in the log, because others have renewed it since.
@@ -65,7 +67,13 @@ async def heal(bucket: Bucket, keys: FolderKeys, log: FolderLog, state: FolderSt
     path = state.path.with_name(BEFORE_FILE)
     before = await _before(state, path)
     try:
-        healed = await _Healing(bucket, keys, log, state, before).run()
+        try:
+            healed = await _Healing(bucket, keys, log, state, before).run()
+        except StateDamaged as error:
+            if before is None or not before.is_damaged:
+                raise
+            _logger.error("healing without the local state", error=str(error))
+            healed = await _Healing(bucket, keys, log, state, None).run()
     finally:
         if before is not None:
             before.close()
@@ -73,20 +81,62 @@ async def heal(bucket: Bucket, keys: FolderKeys, log: FolderLog, state: FolderSt
     return healed
 
 
-async def _before(state: FolderState, path: Path) -> FolderState | None:
+class _Before(FolderState):
+    """The local state before the healing began.
+
+    Attributes:
+        is_damaged: Whether the file turned out to be damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file. Raises StateFolderUnusable."""
+        self.is_damaged = False
+        super().__init__(path, self._note_damage)
+
+    def _note_damage(self) -> None:
+        self.is_damaged = True
+
+
+async def _before(state: FolderState, path: Path) -> _Before | None:
     """Return the local state before the healing began, or None if there is none that can be read."""
     if state.position > 0 and not path.exists():
-        copy = path.with_name(COPY_FILE)
-        remove_database(copy)
-        await asyncio.to_thread(state.write_copy, copy)
-        copy.rename(path)
+        try:
+            await in_thread_to_the_end(_copy, state, path)
+        except sqlite3.OperationalError:
+            raise  # for example a full disk: the next attempt may succeed
+        except sqlite3.DatabaseError as error:
+            _logger.error("healing without the local state", error=str(error))
+            return None
     if not path.exists():
         return None
     try:
-        return FolderState(path)
+        before = _Before(path)
     except StateDamaged:
         remove_database(path)
         return None
+    if before.position == 0:  # the file could not be read, and an empty one took its place
+        before.close()
+        remove_database(path)
+        return None
+    return before
+
+
+def _copy(state: FolderState, path: Path) -> None:
+    """Copy a state to a file that is whole, after a power cut too, as soon as it is there."""
+    copy = path.with_name(COPY_FILE)
+    remove_database(copy)
+    state.write_copy(copy)
+    _sync(copy)
+    copy.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class _Healing:
@@ -186,7 +236,12 @@ class _Healing:
     def _differing(self, before: FolderState, state: FolderState) -> Iterator[Entry]:
         """Yield the entries of `before` that the log has not, or in another version."""
         for sequence in state.differing(before.path):
-            yield before.entry_at(sequence)
+            try:
+                entry = before.entry_at(sequence)
+            except StateDamaged as error:
+                _logger.error("entry of the local state left out", sequence=sequence, error=str(error))
+                continue
+            yield entry
 
     def _newer_before(self, state: FolderState) -> Iterator[Entry]:
         """Yield the entries of `before` that are newer than what the log has."""

@@ -24,6 +24,7 @@ from untrusted_s3.index.renewal import Plan
 from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
+from untrusted_s3.store.layout import name_key
 
 _logger = structlog.get_logger()
 
@@ -226,9 +227,11 @@ class LogWriter:
         batch = self._take_batch()
         self._appending = True
         try:
-            handled = self._handled_by(batch)
+            # What has a condemned object does not get into the log and stays pending, to be pulled again.
+            handled = self._handled_by([one for one in batch if not self._is_condemned(one[1])])
             with self._minding_the_log():
-                appended = await self._log.append([entry for _, entry in batch], self._moved_cursors(handled))
+                entries = [entry for _, entry in batch]
+                appended = await self._append(entries, self._moved_cursors(handled))
             if appended:
                 self._counters.segments_appended.inc()
                 self._pace.appended(full=self._is_full(batch))
@@ -287,9 +290,18 @@ class LogWriter:
         if not cursors:
             return
         with self._minding_the_log():
-            appended = await self._log.append([], cursors)
+            appended = await self._append([], cursors)
         if appended:
             self._counters.segments_appended.inc()
+
+    async def _append(self, entries: list[Entry], cursors: list[PeerCursor]) -> bool:
+        # The log may know of a renewal already while its end is still looked for.
+        return await self._log.append(entries, cursors, index_id=self._pending.folder_index_id)
+
+    def _is_condemned(self, entry: Entry) -> bool:
+        if entry.stored is None:
+            return False
+        return entry.stored.object_name in self._state.condemned(name_key(entry.file_info.name))
 
     async def _notify(self) -> None:
         async with self._changed:

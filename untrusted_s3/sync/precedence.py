@@ -2,7 +2,7 @@
 
 The newest one does, for the others are out of date. But a version that may never come must not keep another one out:
 
-- What untrusted devices announce, nobody can check. A version of a connected trusted device comes before theirs, unless
+- Nobody can check what untrusted devices announce. A version of a connected trusted device comes before theirs, unless
   it has failed some times.
 - A version that could not be pulled keeps no older one waiting: one of an untrusted device from its first failure on,
   one of a trusted device after some failures.

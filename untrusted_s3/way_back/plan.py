@@ -12,7 +12,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.layout import name_key
 from untrusted_s3.way_back.change import Change, renewal_of
 
-# Of these many names, entries are in memory at once.
+# The most names whose entries are in memory at once.
 _AT_ONCE = 10_000
 
 
@@ -36,7 +36,7 @@ class Plan(Protocol):
 
 
 async def carry_out(log: FolderLog, plan: Plan, tell: Callable[[Change], object]) -> None:
-    """Make the changes of a plan, of which `tell` hears one after the other.
+    """Make the changes of a plan, and call `tell` for each that is made.
 
     Gateways may write meanwhile: whatever they write, the changes are planned again before they are made. After an
     error or an interruption some of the changes may be made; carrying out the plan again makes the others.

@@ -86,6 +86,7 @@ class Replay:
                 self._play(position, segment)
                 if position >= until:
                     return
+        raise DataError(f"the log ends after segment {self.position}, and it had {until}: the store has lost its end")
 
     def _play(self, position: int, segment: Segment) -> None:
         if segment is not EMPTY_SEGMENT:
