@@ -130,6 +130,8 @@ def run(store: EmbeddedStore, binary: Path, home: Path, files: Path, plan: Plan)
         outcome.memory_before = gateway.peak_memory()
         device = stack.enter_context(Syncthing(binary, home / "device", "honest"))
         share_folder(device, gateway, FOLDER, tree)
+        # After a kill the gateway dials at once; Syncthing would do so after a minute.
+        gateway.add_peer(device.device_id, [device.listen_address])
         device.wait_completion(gateway.device_id, FOLDER)
         attack = stack.enter_context(hostile_devices(gateway, home, plan)) if plan.peers else None
         watch = stack.enter_context(Watch(gateway, outcome))
