@@ -68,6 +68,22 @@ def test_json_lines_where_there_is_no_terminal() -> None:
     assert event == {"event": "hello", "level": "info", "folder": "a", "size": 3}
 
 
+@pytest.mark.parametrize(
+    ("variables", "colored"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_colors_only_where_they_are_wanted(
+    variables: dict[str, str], colored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in ({"TERM": "xterm"} | variables).items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal()
+    configure_logging("info", "auto", stream)
+    structlog.get_logger().info("hello", folder="a")
+    assert ("\x1b" in stream.getvalue()) is colored and "hello" in stream.getvalue()
+
+
 def test_readable_on_a_terminal_and_both_can_be_forced() -> None:
     for output_format, stream, is_json in (
         ("auto", Terminal(), False),

@@ -7,6 +7,7 @@ parameters of presigned URLs, and the user and password of a URL, anywhere in a 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -73,6 +74,11 @@ def _redact_line(logger: WrappedLogger, method: str, line: Any) -> Any:
     return redact_text(line)
 
 
+def _shows_colors(stream: TextIO) -> bool:
+    """Return whether lines may be coloured: on a terminal that can, unless NO_COLOR (no-color.org) is set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def configure_logging(level: str = "info", output_format: Format = "auto", stream: TextIO | None = None) -> None:
     """Send structlog and the standard library's logging to `stream`, by default standard error.
 
@@ -92,7 +98,7 @@ def configure_logging(level: str = "info", output_format: Format = "auto", strea
     render: list[Processor]
     if console:
         renderer = structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=_shows_colors(stream), exception_formatter=structlog.dev.plain_traceback
         )
         render = [_escape_control_characters, renderer, _redact_line]
     else:

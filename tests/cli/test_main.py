@@ -15,8 +15,8 @@ from tests.cli.conftest import RunCLI
 from tests.waiting import PATIENCE
 from untrusted_s3 import __version__
 from untrusted_s3.cli.commands.folders import list_folders
-from untrusted_s3.cli.main import cli
-from untrusted_s3.errors import BROKEN_PIPE, EXIT_CODES, FAILED, INTERRUPTED
+from untrusted_s3.cli.main import COMPLETION_VARIABLE, cli
+from untrusted_s3.errors import BROKEN_PIPE, EXIT_CODES, FAILED, INTERRUPTED, USAGE
 
 HEAVY = ("OpenSSL", "aiohttp", "asyncio", "boto3", "botocore", "cryptography", "google.protobuf", "structlog", "uvloop")
 SECRET = (
@@ -152,3 +152,29 @@ def test_an_encoding_that_lacks_characters() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=True)
     assert json.loads(done.stdout) == ["é漢\udcff"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_shell_completion_prints_a_script(run_cli: RunCLI, shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMPLETION_VARIABLE, f"{shell}_source")
+    outcome = run_cli()
+    assert outcome.exit_code == 0 and f"{shell}_complete" in outcome.stdout and "untrusted-s3" in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("untrusted-s3 pe", "peers"), ("untrusted-s3 peers a", "add"), ("untrusted-s3 serve --single", "--single-writer")],
+)
+def test_shell_completion_of_commands_and_options(
+    run_cli: RunCLI, words: str, completed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(COMPLETION_VARIABLE, "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    assert run_cli().stdout.splitlines() == [f"plain,{completed}"]
+
+
+def test_shell_completion_for_an_unknown_shell(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMPLETION_VARIABLE, "csh_source")
+    outcome = run_cli()
+    assert outcome.exit_code == USAGE and "bash_source" in outcome.stderr

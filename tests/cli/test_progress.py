@@ -45,7 +45,8 @@ async def test_without_a_terminal_a_plain_line_comes_now_and_then() -> None:
     assert set(stream.getvalue().splitlines()) == {"verified 3 of 4 files, 5 B of 10 B"}
 
 
-async def test_on_a_terminal_the_line_goes_away_at_the_end() -> None:
+async def test_on_a_terminal_the_line_goes_away_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Any
+
+import pytest
 
 from untrusted_s3.cli.terminal import LiveLine
 
@@ -35,7 +38,8 @@ class Terminal:
         raise OSError("no file")
 
 
-def test_the_live_line_stays_last() -> None:
+def test_the_live_line_stays_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     terminal: Any = Terminal()
     live_line = LiveLine(terminal)
     live_line.write("before\n")
@@ -47,3 +51,17 @@ def test_the_live_line_stays_last() -> None:
     live_line.show("")
     live_line.write("after\n")
     assert terminal.lines == ["before", "log", "after", ""]
+
+
+def test_a_dumb_terminal_gets_whole_lines_and_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    live_line = LiveLine(stream)
+    assert not live_line.rewrites
+    live_line.show("a line that changes")
+    live_line.write("log\n")
+    live_line.ask("Accept? ")
+    live_line.leave()
+    live_line.show("")
+    assert stream.getvalue() == "log\nAccept? "

@@ -101,6 +101,21 @@ async def test_both_planes_use_the_proxy_of_the_environment(monkeypatch: pytest.
         assert len(asked) == 2
 
 
+async def test_a_proxy_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://user:hidden@127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "elsewhere.example")
+    connection = connect("http://store.example:1", CREDENTIALS, ONE_TRY)
+    bucket = S3Bucket(StoreLocation("bucket", ""), connection, ONE_TRY)
+    try:
+        for work in (bucket.get("key"), bucket.size("key")):
+            with pytest.raises(StoreUnreachable, match=r"the proxy that HTTPS_PROXY or HTTP_PROXY names: ") as raised:
+                await work
+            assert "hidden" not in str(raised.value)
+    finally:
+        await bucket.close()
+
+
 def server_certificate(directory: Path) -> tuple[ssl.SSLContext, Path]:
     """Make a certificate for 127.0.0.1, and return a server's context and the file for those who trust it."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -151,6 +166,13 @@ async def test_both_planes_trust_the_bundle_of_the_environment(monkeypatch: pyte
                             await work
             finally:
                 await bucket.close()
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_bundle_is_named(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", path)
+    with pytest.raises(UsageError, match="AWS_CA_BUNDLE"):
+        connect("https://store.example", CREDENTIALS, ONE_TRY)
 
 
 def test_a_bundle_that_cannot_be_read(tmp_path: Path) -> None:

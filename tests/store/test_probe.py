@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -12,6 +13,7 @@ from tests.peers.s3_server import on_each_s3_server
 from tests.store.http_server import Answer, Request, http_server
 from tests.store.memory_bucket import MemoryBucket
 from untrusted_s3.errors import ConditionalWritesUnsupported, StoreRefused, StoreUnreachable
+from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store import probe
 from untrusted_s3.store.connection import S3Credentials, connect
 from untrusted_s3.store.layout import StoreLocation
@@ -125,3 +127,23 @@ async def test_the_clock_is_compared(hours: int, direction: str) -> None:
             await bucket.close()
     assert (unit, " ".join(rest)) == ("s", f"{direction} the store's")
     assert 3540 < int(seconds) < 3660
+
+
+async def test_a_completion_refused_for_its_condition_is_named_so() -> None:
+    """Backblaze B2 answers 501 to conditions. A completion without one works."""
+
+    def answer(request: Request) -> Answer:
+        if "If-None-Match" in request.headers:
+            return Answer(501, b"<Error><Code>NotImplemented</Code></Error>")
+        return Answer(body=b"<CompleteMultipartUploadResult><ETag>tag</ETag></CompleteMultipartUploadResult>")
+
+    with http_server(answer) as url:
+        for conditional in (True, False):
+            settings = StoreSettings(tries=1, conditional_writes=conditional)
+            connection = connect(url, S3Credentials("a", "s"), settings)
+            bucket = S3Bucket(StoreLocation("bucket", ""), connection, settings)
+            try:
+                with pytest.raises(ConditionalWritesUnsupported) if conditional else contextlib.nullcontext():
+                    await bucket.complete_multipart_upload("key", "upload", ["tag"])
+            finally:
+                await bucket.close()

@@ -84,7 +84,7 @@ class Console:
             return
         self._live_line.write(introduction(device_id, device["name"]))
         forget_typed()
-        self._live_line.show(_QUESTION)
+        self._live_line.ask(_QUESTION)
         answer = await read_answer()
         self._live_line.leave()
         if (answer or "").lower() not in ("y", "yes"):

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -23,8 +23,13 @@ from untrusted_s3.errors import (
     USAGE,
     OutputFailed,
     UntrustedS3Error,
+    UsageError,
 )
 from untrusted_s3.settings import Settings
+
+_NAME: Final = "untrusted-s3"
+# Shells set it, by click's rule of names, to get their script or the words that may follow (README.md, "Commands").
+COMPLETION_VARIABLE: Final = "_UNTRUSTED_S3_COMPLETE"
 
 
 def _command(module: str, name: str, help_text: str) -> LazyCommand:
@@ -82,7 +87,7 @@ def main(arguments: Sequence[str] | None = None, settings: Settings | None = Non
         click.echo(error.format_message(), err=True)
         return USAGE
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "untrusted-s3"
+        command = error.ctx.command_path if error.ctx else _NAME
         return _report(f"{error.format_message()} (see {command} --help)", USAGE, invocation)
     except click.ClickException as error:
         return _report(error.format_message(), USAGE, invocation)
@@ -129,9 +134,16 @@ def _drop_output() -> None:
 
 
 def _run(arguments: list[str], invocation: Invocation) -> int:
+    instruction = os.environ.get(COMPLETION_VARIABLE)
+    if instruction:
+        from click.shell_completion import shell_complete
+
+        if shell_complete(cli, {"obj": invocation}, _NAME, COMPLETION_VARIABLE, instruction) == SUCCESS:
+            return SUCCESS
+        raise UsageError(f"{COMPLETION_VARIABLE} must be bash_source, zsh_source or fish_source")
     # click's own `main` would hide which errors came up.
     try:
-        with cli.make_context("untrusted-s3", arguments, obj=invocation) as context:
+        with cli.make_context(_NAME, arguments, obj=invocation) as context:
             cli.invoke(context)
         return SUCCESS
     except click.exceptions.Exit as end:

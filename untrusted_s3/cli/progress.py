@@ -62,7 +62,7 @@ async def shown_progress(
     The intervals are those of a terminal and of any other stream, in seconds.
     """
     line = ProgressLine(progress, verb)
-    show = _rewrite(line, live_line, live_interval) if live_line.isatty() else _append(line, live_line, plain_interval)
+    show = _rewrite(line, live_line, live_interval) if live_line.rewrites else _append(line, live_line, plain_interval)
     shower = asyncio.create_task(show)
     try:
         yield

@@ -28,9 +28,14 @@ def qr_code(text: str, encoding: str) -> str:
 
 
 class LiveLine:
-    """A terminal's last line, rewritten in place. Whole lines that are written to this stream appear above it."""
+    """A terminal's last line, rewritten in place. Whole lines that are written to this stream appear above it.
+
+    Attributes:
+        rewrites: Whether the stream is a terminal that can rewrite a line. Without, no live line is shown.
+    """
 
     def __init__(self, terminal: TextIO) -> None:
+        self.rewrites = terminal.isatty() and os.environ.get("TERM") != "dumb"
         self._terminal = terminal
         self._text = ""
 
@@ -51,6 +56,8 @@ class LiveLine:
 
     def show(self, text: str) -> None:
         """Replace the live line; an empty text removes it."""
+        if not self.rewrites:
+            return
         try:
             width = os.get_terminal_size(self._terminal.fileno()).columns or _DEFAULT_WIDTH
         except OSError:
@@ -60,6 +67,14 @@ class LiveLine:
             self._terminal.write(_ERASE_LINE + text)
             self._terminal.flush()
             self._text = text
+
+    def ask(self, question: str) -> None:
+        """Show a question, whose answer the operator types behind it; `leave` follows."""
+        if self.rewrites:
+            self.show(question)
+        else:
+            self._terminal.write(question)
+            self._terminal.flush()
 
     def leave(self) -> None:
         """Keep the live line on the screen, after the terminal has moved on to the next line."""

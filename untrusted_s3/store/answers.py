@@ -40,13 +40,15 @@ _PHRASES: Final[Mapping[str, str]] = {
     "ConnectionClosedError": "the connection was closed",
     "ClientPayloadError": "the answer broke off",
     "ProtocolError": "the answer broke off",
-    "ProxyConnectionError": "no connection to the proxy",
-    "ClientProxyConnectionError": "no connection to the proxy",
-    "ClientHttpProxyError": "the proxy refuses",
+    "ProxyConnectionError": "no connection",
+    "ClientProxyConnectionError": "no connection",
+    "ClientHttpProxyError": "it refuses",
     "ClientConnectorCertificateError": "its certificate is not trusted",
     "ClientConnectorSSLError": "TLS failed",
     "SSLError": "TLS failed",
 }
+
+_PROXY_ERRORS: Final = frozenset({"ProxyConnectionError", "ClientProxyConnectionError", "ClientHttpProxyError"})
 
 
 def check_head(status: int, headers: Mapping[str, str], what: str, *, has_body: bool = True) -> None:
@@ -91,7 +93,9 @@ def plain_code(code: object) -> str:
 
 def unreachable(what: str, error: BaseException) -> StoreUnreachable:
     """Return our error for one of an HTTP client. Its own text is left out: it may contain a signed URL."""
-    return StoreUnreachable(f"the store cannot be reached ({what}): {_phrase(error)}")
+    failed = any(type(cause).__name__ in _PROXY_ERRORS for cause in _chain(error))
+    where = "the proxy that HTTPS_PROXY or HTTP_PROXY names: " if failed else ""
+    return StoreUnreachable(f"the store cannot be reached ({what}): {where}{_phrase(error)}")
 
 
 def _phrase(error: BaseException) -> str:

@@ -104,11 +104,16 @@ def connect(
             botocore_session=core,
         )
         region = region or session.region_name or DEFAULT_REGION
+        ca_bundle = core.get_config_variable("ca_bundle")
+        if ca_bundle is not None and not ca_bundle.strip():
+            raise UsageError(
+                "AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the profile's ca_bundle is empty: unset it, or name a file"
+            )
         client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
         found = session.get_credentials()
         if found is None:
             raise NoCredentialsError
-        network = Network(core.get_config_variable("ca_bundle"))
+        network = Network(ca_bundle)
         options: dict[str, Any] = {
             "verify": network.ca_bundle or True,
             "proxies": proxies_for(client.meta.endpoint_url),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -60,6 +60,17 @@ _DEFAULTS = StoreSettings()
 _CONDITION: Final = "*"
 _CONDITION_HEADERS: Final = {"If-None-Match": _CONDITION}
 _CONDITION_PARAMETERS: Final = {"IfNoneMatch": _CONDITION}
+
+
+@contextlib.contextmanager
+def _naming_the_condition(conditional: bool) -> Iterator[None]:
+    """Say of a conditional write that the store does not implement that it is the condition."""
+    try:
+        yield
+    except OperationUnsupported as error:
+        if not conditional:
+            raise
+        raise ConditionalWritesUnsupported("the store does not take conditional writes (If-None-Match)") from error
 
 
 class S3Bucket:
@@ -224,12 +235,8 @@ class S3Bucket:
                 url = self.presigner.put(self._key(key), max(int(deadline - time.monotonic()), 1), headers)
             await self._data.send("PUT", url, f"PUT {key}", body, headers)
 
-        try:
+        with _naming_the_condition(if_none_match):
             await self._repeat(attempt)
-        except OperationUnsupported as error:
-            if not if_none_match:
-                raise
-            raise ConditionalWritesUnsupported("the store does not take conditional writes (If-None-Match)") from error
 
     async def put_once(self, url: URL, key: str, body: Sequence[Buffer]) -> None:
         """Send one PUT to a URL of the presigner. Raises StoreError."""
@@ -372,13 +379,15 @@ class S3Bucket:
 
     async def complete_multipart_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-        await self.call(
-            "complete_multipart_upload",
-            Key=self._key(key),
-            UploadId=upload_id,
-            MultipartUpload={"Parts": parts},
-            **(_CONDITION_PARAMETERS if self._settings.conditional_writes else {}),
-        )
+        conditional = self._settings.conditional_writes
+        with _naming_the_condition(conditional):
+            await self.call(
+                "complete_multipart_upload",
+                Key=self._key(key),
+                UploadId=upload_id,
+                MultipartUpload={"Parts": parts},
+                **(_CONDITION_PARAMETERS if conditional else {}),
+            )
 
     async def abort_multipart_upload(self, key: str, upload_id: str) -> None:
         try:
