@@ -81,12 +81,13 @@ def test_what_the_store_has_lost_comes_back(
             wait_whole(gateway, first, FILES + 1)
             first.pause_device(gateway.device_id)
 
-        # Its end and the local state are lost: the device sends again what it had.
+        # Its end and the local state are lost: only the device knows that there was more.
         delete_last_segments(gateway, 1)
         shutil.rmtree(gateway.home / "state")
         with gateway:
             assert gateway.folder(FOLDER)["files"] == FILES
             first.resume_device(gateway.device_id)
+            gateway.wait_for("the third healing", lambda: len(gateway.logged("log healed")) == 3)
             wait_whole(gateway, first, FILES + 1)
 
             # An object is lost, and another device asks for it.

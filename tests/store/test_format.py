@@ -1,4 +1,4 @@
-"""The constants of format version 1: none may change without a new version."""
+"""The constants of format version 2: none may change without a new version."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from untrusted_s3.store import format as bucket_format
 from untrusted_s3.store.format import PartGrid
 
 
-def test_constants_of_version_1() -> None:
+def test_constants_of_version_2() -> None:
     constants = {name: value for name, value in vars(bucket_format).items() if name.isupper() and name not in UNITS}
     assert constants == {
         "FORMAT": "untrusted_s3",
-        "VERSION": 1,
+        "VERSION": 2,
+        "READ_VERSIONS": (1, 2),
         "MAX_OBJECT_KEYS": 8,
         "PART_GRID": PartGrid(single_put_size=8 * 1024 * 1024, min_part_size=8 * 1024 * 1024, max_parts=9000),
         "MAX_FILE_SIZE": 9000 * 4 * 1024 * 1024 * 1024,

@@ -233,6 +233,31 @@ async def test_a_device_that_knows_more_of_our_index_than_there_is(bucket: Simul
         assert isinstance(await loss(folder), IndexClaimed)
 
 
+async def test_what_is_written_meanwhile_does_not_hide_that_the_end_is_lost(
+    bucket: SimulatedBucket, tmp_path: Path
+) -> None:
+    """The device sends again what is lost, so the log is soon as long as the device knows it."""
+    async with opened(bucket, tmp_path, device_with(file("a"))) as folder:
+        own = folder.own_index
+        await asyncio.sleep(2 * LOG.poll_interval)
+        folder.note_known(IndexState(own.index_id, own.max_sequence + 2))
+        await give(folder, Device(2), [file("b"), file("c"), file("d")])
+        assert folder.own_index.max_sequence > own.max_sequence + 2
+        assert isinstance(await loss(folder), IndexClaimed)
+
+
+async def test_what_other_gateways_have_written_is_no_loss(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    async with opened(bucket, tmp_path / "1", device_with(file("a"))) as folder:
+        await asyncio.sleep(2 * LOG.poll_interval)
+        async with opened(bucket, tmp_path / "2") as other:
+            await give(other, Device(2), [file("b"), file("c")])
+            folder.note_known(other.own_index)
+            await give(folder, Device(3), [file("d")])
+            with pytest.raises(TimeoutError):
+                await loss(folder)
+            assert folder.own_index == other.own_index
+
+
 async def test_a_device_that_is_not_believed(bucket: SimulatedBucket, tmp_path: Path) -> None:
     async with opened(bucket, tmp_path, device_with(file("a"))) as folder:
         folder.heeds_claims = lambda: False

@@ -67,6 +67,10 @@ class FolderLog:
     """The log of one folder, and the local state that follows it.
 
     Several tasks may call its methods; one at a time reads or writes.
+
+    Attributes:
+        state: The local state.
+        entries_written: How many entries this object has written to the log.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class FolderLog:
         `check_entries` says whether all entries of a checkpoint are compared with their file infos when it is loaded.
         """
         self.state = state
+        self.entries_written = 0
         self._bucket = bucket
         self._keys = keys
         self._writer = writer
@@ -276,12 +281,14 @@ class FolderLog:
                 # Perhaps our own one: then the answer to the PUT was lost.
                 is_own = found.segment.append_id == segment.append_id
                 self._apply(found, follows=not (is_own and apart))
+                self.entries_written += len(entries) if is_own else 0
                 return is_own
             if self._looked_within(self._rules.retention / 2):
                 raise
             return False  # it may be deleted: the caller looks again
         self._last_look = signed
         self.state.apply(position, segment, follows=not apart)
+        self.entries_written += len(entries)
         self._bytes_since_checkpoint += len(body)
         return True
 

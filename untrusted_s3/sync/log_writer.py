@@ -8,7 +8,7 @@ import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -27,6 +27,19 @@ from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.layout import name_key
 
 _logger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a device says that it knows of our index.
+
+    Attributes:
+        sequence: The last sequence number that it knows.
+        without_ours: The same, less the entries that had been written to the log here.
+    """
+
+    sequence: int
+    without_ours: int
 
 
 class LogWriter:
@@ -74,7 +87,7 @@ class LogWriter:
         self._on_renewed = on_renewed
         self._on_went_back = on_went_back
         self._index_id = state.index_id
-        self._claimed = IndexState()
+        self._claim: _Claim | None = None
         self._pace = SegmentPace(settings, _loop_time)
         self._ready: deque[tuple[Pending, Entry]] = deque()
         self._appending = False
@@ -107,12 +120,14 @@ class LogWriter:
         self._index_id = self._state.index_id
 
     def claim(self, known: IndexState) -> None:
-        """Note that a device says that it knows so much of our index.
+        """Note that a device says that it knows more of our index than the state has.
 
-        If the log has less of it at the next look, the store has lost its end.
+        Other gateways must have written the rest. If the log does not have it at the next look, beside what is written
+        here meanwhile, the store has lost its end.
         """
-        if known.index_id != self._claimed.index_id or known.max_sequence > self._claimed.max_sequence:
-            self._claimed = known
+        claim = _Claim(known.max_sequence, known.max_sequence - self._log.entries_written)
+        if self._claim is None or claim.without_ours > self._claim.without_ours:
+            self._claim = claim
 
     async def renew(self, plan: Plan) -> None:
         """Renew the log. Raises StoreError or DataError."""
@@ -192,16 +207,16 @@ class LogWriter:
         finally:
             if self._state.index_id != self._index_id:
                 self._index_id = self._state.index_id
-                self._claimed = IndexState()
+                self._claim = None
                 self._on_renewed()
 
     def _check_claim(self) -> None:
-        claimed, self._claimed = self._claimed, IndexState()
-        if claimed.index_id and claimed.max_sequence > self._state.sequence:
+        claim, self._claim = self._claim, None
+        if claim is not None and claim.without_ours > self._state.sequence - self._log.entries_written:
             self._on_went_back(
                 IndexClaimed(
-                    f"a device knows the folder's index up to sequence {claimed.max_sequence}, and the log ends at"
-                    f" {self._state.sequence}: the store has lost its end"
+                    f"a device knows the folder's index up to sequence {claim.sequence}, and the log lacks a part of"
+                    " that: the store has lost its end"
                 )
             )
 
