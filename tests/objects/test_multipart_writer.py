@@ -28,6 +28,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.errors import (
     BlockUnavailable,
+    ObjectArchived,
     StoreError,
     StoreRefused,
     StoreUnreachable,
@@ -351,6 +352,23 @@ async def test_an_old_object_that_vanishes_during_the_copy_does_not_matter() -> 
     check_object(writing.bucket.store, changed, await writing(changed, before))
     assert writing.counter("parts_copied") >= 1
     assert not writing.bucket.store.uploads
+    writing.check_all_is_released()
+
+
+async def test_an_old_object_in_an_archive_does_not_matter() -> None:
+    writing = EncryptingWriting()
+    before = await written(writing, version([0] * 10))
+
+    async def refuse(call: Call, phase: Phase) -> None:
+        if call.operation in ("get", "upload_part_copy"):
+            raise ObjectArchived("the object is in an archive storage class")
+
+    opened, writing.bucket.gate = writing.bucket.gate, refuse
+    changed = version([1] + [0] * 9, number=2)
+    stored = await writing(changed, before)
+    assert writing.counter("parts_copied") == 0
+    writing.bucket.gate = opened
+    check_object(writing.bucket.store, changed, stored)
     writing.check_all_is_released()
 
 

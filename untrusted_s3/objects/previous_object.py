@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.errors import AnswerTooShort, NoSuchKey, PreviousObjectGone
+from untrusted_s3.errors import AnswerTooShort, NoSuchKey, PreviousObjectGone, RequestRefused
 from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.store.bucket import Bucket
+
+# Errors of one object: it is gone or damaged, or the store does not read it, such as one in an archive storage class.
+_UNUSABLE = (NoSuchKey, AnswerTooShort, RequestRefused)
 
 
 class PreviousObject:
@@ -41,7 +44,7 @@ class PreviousObject:
         """Return bytes of the object. Raises PreviousObjectGone or another StoreError."""
         try:
             return memoryview(await self._bucket.get(self.key, start, end - start))
-        except (NoSuchKey, AnswerTooShort) as error:
+        except _UNUSABLE as error:
             raise PreviousObjectGone(str(error)) from error
 
     async def copy_part(self, key: str, upload_id: str, number: int, start: int, end: int) -> str:
@@ -51,7 +54,7 @@ class PreviousObject:
         """
         try:
             return await self._bucket.upload_part_copy(key, upload_id, number, self.key, start, end)
-        except (NoSuchKey, AnswerTooShort) as error:
+        except _UNUSABLE as error:
             raise PreviousObjectGone(str(error)) from error
 
 
