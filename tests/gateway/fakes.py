@@ -21,6 +21,7 @@ class FakeFolder:
 
     Attributes:
         open_error: What `open` raises.
+        may_open: What `open` waits for.
         flush_error: What `flush` raises.
         task_error: What the task "fail" raises once it is set.
         healed: What `heal` returns or raises.
@@ -35,6 +36,7 @@ class FakeFolder:
     def __init__(self, record: FolderRecord, open_error: Exception | None = None) -> None:
         self.record = record
         self.open_error = open_error
+        self.may_open: asyncio.Event | None = None
         self.flush_error: Exception | None = None
         self.task_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: str | None = None
@@ -82,6 +84,8 @@ class FakeFolder:
         return key.startswith(f"folders/{self.record.folder_id}/")
 
     async def open(self) -> None:
+        if self.may_open is not None:
+            await self.may_open.wait()
         self.heard.append("open")
         if self.open_error is not None:
             raise self.open_error

@@ -56,6 +56,8 @@ class Store:
         self.pauses: list[float] = []
         self.hold = asyncio.Event()
         self.hold.set()
+        self.may_open = asyncio.Event()
+        self.may_open.set()
         self.folders = Folders(
             self.bucket,
             self._new_folder,
@@ -79,6 +81,7 @@ class Store:
             raise self.bad[record.folder_id]
         folder = FakeFolder(record, self.errors.pop(0) if self.errors else None)
         folder.healed = self.healed
+        folder.may_open = self.may_open
         self.opened.append(folder)
         return folder.as_folder
 
@@ -251,6 +254,21 @@ async def test_damage_while_running_renews_the_folder(store: Store) -> None:
     await until(lambda: renewed.running == {"wait", "fail"})
     assert other.heard == ["open"]
     assert store.folders.failures() == {}
+
+
+async def test_who_offers_a_folder_that_is_just_renewed_comes_again(store: Store) -> None:
+    session = FakeSession()
+    await store.folders.for_offer(offer(), THEIRS)
+    (damaged,) = store.opened
+    store.may_open.clear()
+    damaged.damage()
+    await until(lambda: len(store.opened) == 2)
+    store.sessions.add(session.as_session)
+    with pytest.raises(FolderRefused, match="cannot open the folder now"):
+        await store.folders.for_offer(offer(), THEIRS)
+    store.may_open.set()
+    await until(lambda: store.tasks == names("f"))
+    assert "end: a folder is opened again" in session.heard
 
 
 async def test_a_task_that_fails_because_of_the_damage_is_no_failure(store: Store) -> None:

@@ -66,7 +66,7 @@ def test_devices_folders_and_passwords(
         one.add_folder("mine", tmp_path / "mine", {gateway.device_id: "new password"})
         error = gateway.wait_for("the refusal", lambda: gateway.peer(one.device_id)["error"])
         assert "another password" in error
-        assert "remove the folder from the store" in error
+        assert "correct it there" in error
         random_file(tmp_path / "ours" / "beside", 2000, seed=3)
         rescan(one, gateway, "ours")
         assert (gateway.folder("mine"), stored_keys(gateway, "folders/mine/")) == (before, keys)

@@ -319,13 +319,10 @@ class Folders:
                     closed.error = message.format(_text(error))
                     _logger.error("folder cannot be opened", folder=folder_id, error=_text(error))
                     continue
-            if closed.offered:
-                # Peers offer it again with their next connection.
-                self._sessions.end(_OPENED_AGAIN)
             return
 
     async def _open(self, record: FolderRecord) -> Folder:
-        """Open a folder and start its tasks. Raises what is wrong with it."""
+        """Open a folder and start its tasks. Peers that offered it before come again. Raises what is wrong with it."""
         try:
             folder = await self._load(record)
         except StateDamaged as error:
@@ -333,10 +330,13 @@ class Folders:
             folder = await self._load(record)
         self._folders[record.folder_id] = folder
         self._records.was_there(record.folder_id, folder.position)
+        closed = self._closed.get(record.folder_id)
         self._closed.discard(record.folder_id)
         for name, work in folder.tasks().items():
             self._supervisor.start(_task_name(record.folder_id, name), partial(self._run, folder, work))
         self._supervisor.start(_task_name(record.folder_id, _LOCAL_STATE), partial(self._watch_local_state, folder))
+        if closed is not None and closed.offered:
+            self._sessions.end(_OPENED_AGAIN)
         self._sessions.folder_opened()
         return folder
 
