@@ -80,6 +80,7 @@ def test_a_state_that_is_damaged_in_its_middle_is_rebuilt(
         peer = FetchingPeer(gateway, identity, store, 0)
         assert "local state is damaged" in peer.closing_reason()
         gateway.wait_for("a new state", lambda: len(gateway.logged("checkpoint loaded")) > loaded)
+        gateway.wait_for("the folder", lambda: gateway.folder(FOLDER)["error"] is None)
         peer = FetchingPeer(gateway, identity, store, 0)
         assert len(peer.receive_index(FILES)) == FILES
         assert peer.fetch_blocks(store) == store.content
