@@ -56,7 +56,7 @@ from untrusted_s3.index.segment_reader import SegmentRead, SegmentReader
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.layout import FolderKeys, name_key
+from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
 
 _logger = structlog.get_logger()
@@ -219,11 +219,7 @@ class FolderLog:
                 return True
 
     def _may_append(self, entry: Entry) -> bool:
-        if not self.state.wants(entry.file_info):
-            return False
-        return entry.stored is None or entry.stored.object_name not in self.state.condemned(
-            name_key(entry.file_info.name)
-        )
+        return self.state.wants(entry.file_info) and not self.state.is_condemned(entry)
 
     async def _renew(self, plan: Plan, force: bool, apart: bool) -> int:
         written = 0

@@ -443,6 +443,10 @@ class FolderState:
         rows = self._connection.execute("SELECT object_name FROM condemned WHERE name_hash = ?", (key,)).fetchall()
         return frozenset(row[0] for row in rows)
 
+    def is_condemned(self, entry: Entry) -> bool:
+        """Return whether the object of an entry is one of those."""
+        return entry.stored is not None and entry.stored.object_name in self.condemned(name_key(entry.file_info.name))
+
     def objects(self) -> Iterator[NamedObject]:
         """Yield the objects of all entries."""
         for row in self._connection.execute(

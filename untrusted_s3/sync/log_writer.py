@@ -24,7 +24,6 @@ from untrusted_s3.index.renewal import Plan
 from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
-from untrusted_s3.store.layout import name_key
 
 _logger = structlog.get_logger()
 
@@ -243,7 +242,7 @@ class LogWriter:
         self._appending = True
         try:
             # What has a condemned object does not get into the log and stays pending, to be pulled again.
-            handled = self._handled_by([one for one in batch if not self._is_condemned(one[1])])
+            handled = self._handled_by([one for one in batch if not self._state.is_condemned(one[1])])
             with self._minding_the_log():
                 entries = [entry for _, entry in batch]
                 appended = await self._append(entries, self._moved_cursors(handled))
@@ -312,11 +311,6 @@ class LogWriter:
     async def _append(self, entries: list[Entry], cursors: list[PeerCursor]) -> bool:
         # The log may know of a renewal already while its end is still looked for.
         return await self._log.append(entries, cursors, index_id=self._pending.folder_index_id)
-
-    def _is_condemned(self, entry: Entry) -> bool:
-        if entry.stored is None:
-            return False
-        return entry.stored.object_name in self._state.condemned(name_key(entry.file_info.name))
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.layout import FolderKeys, name_key
+from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.way_back.change import Change
 from untrusted_s3.way_back.plan import PlanOutdated
 from untrusted_s3.way_back.present import PresentObjects
@@ -53,9 +53,7 @@ class Rewinding:
         there = self._present.has(earlier)
         if there is None:
             raise PlanOutdated
-        if not there or earlier.stored is None:
-            return there
-        return earlier.stored.object_name not in state.condemned(name_key(earlier.file_info.name))
+        return there and not state.is_condemned(earlier)
 
     def _differences(self, state: FolderState) -> Iterator[tuple[Entry | None, Entry | None]]:
         """Yield what each name has in `state` and what it has in `then`, where these differ."""
