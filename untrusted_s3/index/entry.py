@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.store.layout import is_object_name
+from untrusted_s3.store.layout import is_object_name, name_key
 
 # 10,000 parts of 5 GiB, the most that S3 allows, are less.
 MAX_OBJECT_SIZE = 2**56
@@ -63,6 +63,13 @@ class NamedObject:
     name_hash: bytes
     object_name: str
     size: int
+
+    @classmethod
+    def of(cls, entry: Entry) -> NamedObject | None:
+        """Return the object of an entry, or None if the entry has no data."""
+        if entry.stored is None:
+            return None
+        return cls(name_key(entry.file_info.name), entry.stored.object_name, entry.stored.size)
 
 
 @dataclass(frozen=True, slots=True)

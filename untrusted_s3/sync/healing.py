@@ -204,7 +204,7 @@ class _Healing:
         for entry in known:
             key = name_key(entry.file_info.name)
             self._restored += 1
-            if entry.stored is None or _named(key, entry) not in self._gone:
+            if entry.stored is None or NamedObject.of(entry) not in self._gone:
                 entries[key] = entry
                 if key in removals and removals[key].missing_object:
                     del removals[key]  # the entry takes the place of the other one
@@ -249,8 +249,3 @@ class _Healing:
         for entry in self._differing(self._before, state):
             if state.wants(entry.file_info):
                 yield entry
-
-
-def _named(key: bytes, entry: Entry) -> NamedObject:
-    assert entry.stored is not None
-    return NamedObject(key, entry.stored.object_name, entry.stored.size)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
-from untrusted_s3.index.entry import Entry
-from untrusted_s3.objects.listing import ObjectSizes
+from untrusted_s3.index.entry import Entry, NamedObject
+from untrusted_s3.objects.missing import find_missing, still_missing
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 
-_CONCURRENT_REQUESTS = 32
 # A page of a listing has 1000 keys, and needs about as long as a request for one.
 _LIST_FROM = 1000
 
@@ -21,31 +19,19 @@ class PresentObjects:
     def __init__(self, bucket: Bucket, keys: FolderKeys) -> None:
         self._bucket = bucket
         self._keys = keys
-        self._sizes: dict[str, int | None] = {}
+        self._asked: set[NamedObject] = set()
+        self._missing: set[NamedObject] = set()
 
     def has(self, entry: Entry) -> bool | None:
         """Return whether an entry's object is there with its size; None if `look` must be called first."""
-        if entry.stored is None:
+        named = NamedObject.of(entry)
+        if named is None:
             return True
-        key = self._keys.object(entry.file_info.name, entry.stored.object_name)
-        return self._sizes[key] == entry.stored.size if key in self._sizes else None
+        return named not in self._missing if named in self._asked else None
 
     async def look(self, entries: Iterable[Entry]) -> None:
         """Ask for the objects of some entries. Raises StoreError."""
-        keys = {
-            self._keys.object(entry.file_info.name, entry.stored.object_name)
-            for entry in entries
-            if entry.stored is not None
-        }
-        if len(keys) < _LIST_FROM:
-            unasked = list(keys)
-            for start in range(0, len(unasked), _CONCURRENT_REQUESTS):
-                some = unasked[start : start + _CONCURRENT_REQUESTS]
-                self._sizes |= zip(some, await asyncio.gather(*map(self._bucket.size, some)), strict=True)
-            return
-        listed = ObjectSizes(self._keys)
-        try:
-            await listed.load(self._bucket)
-            self._sizes |= {key: listed.get(key) for key in keys}
-        finally:
-            listed.close()
+        objects = {named for entry in entries if (named := NamedObject.of(entry)) is not None}
+        find = still_missing if len(objects) < _LIST_FROM else find_missing
+        self._missing |= await find(self._bucket, self._keys, objects)
+        self._asked |= objects
