@@ -99,7 +99,7 @@ class Mutator:
 
 
 def read_fields(data: bytes) -> list[tuple[int, int, int | bytes]]:
-    """Return tag, wire type and value of each field of a protobuf message; nothing if it is none."""
+    """Return tag, wire type and value of each field of a protobuf message; nothing if the bytes are not a message."""
     fields: list[tuple[int, int, int | bytes]] = []
     at = 0
     try:

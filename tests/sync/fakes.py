@@ -89,6 +89,17 @@ async def run(folder: Folder) -> None:
             group.create_task(work())
 
 
+@contextlib.asynccontextmanager
+async def working(folder: Folder) -> AsyncIterator[Folder]:
+    """Let a folder that is open work until the block ends."""
+    tasks = [asyncio.create_task(work()) for work in folder.tasks().values()]
+    yield folder
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    folder.close()
+
+
 def has(folder: Folder, info: FileInfo) -> bool:
     """Return whether the log has this file info or a newer one."""
     found = folder.entry(info.name)

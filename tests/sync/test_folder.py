@@ -12,7 +12,7 @@ import pytest
 
 from tests.file_infos import device, directory
 from tests.simulated import Fault, SimulatedBucket, fail_once
-from tests.sync.fakes import DEFAULTS, new_folder
+from tests.sync.fakes import DEFAULTS, new_folder, working
 from tests.virtual_time import settled, virtual_time
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.events import IndexReceived
@@ -43,12 +43,8 @@ async def opened(
     """A folder whose tasks run until the block ends."""
     folder = new_folder(RECORD, bucket, directory, settings=Settings(log=settings), counters=counters)
     await folder.open()
-    tasks = [asyncio.create_task(work()) for work in folder.tasks().values()]
-    yield folder
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    folder.close()
+    async with working(folder):
+        yield folder
 
 
 @pytest.fixture

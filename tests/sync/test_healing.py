@@ -13,7 +13,7 @@ import pytest
 
 from tests.file_infos import directory, file
 from tests.simulated import Call, Fault, Phase, SimulatedBucket
-from tests.sync.fakes import DEFAULTS, has, new_folder
+from tests.sync.fakes import DEFAULTS, has, new_folder, working
 from tests.sync.scripted_device import KEYS, RECORD, Device
 from tests.virtual_time import virtual_time
 from untrusted_s3.bep.cluster_config import IndexState
@@ -28,17 +28,6 @@ pytestmark = virtual_time
 
 LOG, SYNC = DEFAULTS.log, DEFAULTS.sync
 A_MOMENT = 1.0
-
-
-@contextlib.asynccontextmanager
-async def working(folder: Folder) -> AsyncIterator[Folder]:
-    """Let a folder that is open work until the block ends."""
-    tasks = [asyncio.create_task(work()) for work in folder.tasks().values()]
-    yield folder
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    folder.close()
 
 
 @contextlib.asynccontextmanager

@@ -96,7 +96,7 @@ async def test_what_a_connected_trusted_device_does_not_give_comes_from_the_untr
     assert folder.versions("a") == [1]
     assert has_untrusted_blocks(names_of(folder)[0])
     assert (len(alice.asked), len(equal.asked)) == (1, 1)
-    assert folder.committed[0].source == EQUAL, "whoever announced it, the data are those of the untrusted device"
+    assert folder.committed[0].source == EQUAL, "the data are the untrusted device's, not the announcer's"
 
 
 async def test_each_untrusted_device_is_asked_by_itself(folder: Pulling) -> None:

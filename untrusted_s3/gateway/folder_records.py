@@ -74,7 +74,7 @@ class FolderRecords:
     ) -> FolderRecord:
         """Return the record of an offered folder, which may say that it is being removed. `others` are of open folders.
 
-        Raises FolderRefused if there is none and it may not be created. Raises DataError or StoreError.
+        Raises FolderRefused if the record is missing and may not be created. Raises DataError or StoreError.
         """
         if len(others) >= self._max_folders:
             raise FolderRefused(f"this store already has {len(others)} folders and takes no more")

@@ -400,12 +400,12 @@ class FolderState:
             yield sequence, key, DeviceID(source) if source is not None else None
 
     def sequence_of(self, key: bytes) -> int | None:
-        """Return the sequence number of the entry of the name with this hash, or None where there is none."""
+        """Return the sequence number of the entry of the name with this hash, or None if the folder lacks it."""
         row = self._connection.execute("SELECT sequence FROM files WHERE name_hash = ?", (key,)).fetchone()
         return row[0] if row is not None else None
 
     def file_info_of(self, key: bytes) -> bytes | None:
-        """Return the serialized file info of the name with this hash, or None where there is none."""
+        """Return the serialized file info of the name with this hash, or None if the folder lacks it."""
         row = self._connection.execute("SELECT file_info FROM files WHERE name_hash = ?", (key,)).fetchone()
         return row[0] if row is not None else None
 
@@ -455,7 +455,7 @@ class FolderState:
             yield NamedObject(*row)
 
     def object_of(self, key: bytes) -> NamedObject | None:
-        """Return the object of the entry of the name with this hash, or None where there is none."""
+        """Return the object of the entry of the name with this hash, or None if the folder lacks it."""
         row = self._connection.execute(
             "SELECT content_hash, object_size FROM files WHERE name_hash = ? AND content_hash IS NOT NULL", (key,)
         ).fetchone()

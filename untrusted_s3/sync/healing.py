@@ -98,7 +98,7 @@ class _Before(FolderState):
 
 
 async def _before(state: FolderState, path: Path) -> _Before | None:
-    """Return the local state before the healing began, or None if there is none that can be read."""
+    """Return the local state before the healing began, or None if it is missing or cannot be read."""
     if state.position > 0 and not path.exists():
         try:
             await in_thread_to_the_end(_copy, state, path)

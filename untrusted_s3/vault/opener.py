@@ -22,7 +22,7 @@ class Opener:
         return not isinstance(open_entry(entry, self._key, self._keys), DamagedEntry)
 
     def path(self, encrypted_name: str) -> str | None:
-        """Return the plain name, or None if there is none that is harmless."""
+        """Return the plain name, or None if it does not decrypt or would lead out of the folder."""
         return harmless_path(self._key, encrypted_name)
 
     def encrypt_name(self, path: str) -> str:

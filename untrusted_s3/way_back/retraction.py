@@ -30,7 +30,7 @@ class Opener(Protocol):
         ...
 
     def path(self, encrypted_name: str) -> str | None:
-        """Return the plain name, or None if there is none that is harmless."""
+        """Return the plain name, or None if it does not decrypt or would lead out of the folder."""
         ...
 
 
