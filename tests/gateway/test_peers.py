@@ -28,8 +28,9 @@ from untrusted_s3.identity.certificate import Identity, generate
 from untrusted_s3.settings import Settings, SyncSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.records import PeerRecord, write_record
+from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.refused_index import RefusedIndex, Suspect
-from untrusted_s3.sync.session import CLIENT_NAME, Refusal, Session
+from untrusted_s3.sync.session import CLIENT_NAME, Session
 
 
 class Host(FakeHost):

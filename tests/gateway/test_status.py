@@ -28,10 +28,11 @@ from untrusted_s3.gateway.status import (
 from untrusted_s3.index.refused import Refused, RefusedFiles
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.supervisor import TaskState, TaskStatus
+from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.failures import Failure
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.refused_index import RefusedIndex, Suspect
-from untrusted_s3.sync.session import Refusal, Session
+from untrusted_s3.sync.session import Session
 
 DEVICE = DeviceID(bytes(range(32)))
 NUMBERS = ("files", "directories", "deleted", "bytes", "sequence", "pending_files", "pending_bytes")

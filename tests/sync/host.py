@@ -17,10 +17,11 @@ from untrusted_s3.errors import FolderNotAllowed
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.settings import LogSettings, Settings
 from untrusted_s3.store.records import FolderRecord, PeerRecord
+from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.refused_index import RefusedIndex
 from untrusted_s3.sync.requests_in import Responder
-from untrusted_s3.sync.session import Refusal, Session
+from untrusted_s3.sync.session import Session
 
 TOKEN = bytes(range(40))
 THEIR_INDEX = 0xFEDC_BA98_7654_3210

@@ -48,11 +48,12 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.records import FolderRecord, PeerRecord, StoreRecord, open_store, read_record
 from untrusted_s3.supervisor import Supervisor, TaskStatus
+from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.refused_index import RefusedIndex
 from untrusted_s3.sync.requests_in import Responder
-from untrusted_s3.sync.session import Refusal, Session
+from untrusted_s3.sync.session import Session
 
 _logger = structlog.get_logger()
 

@@ -18,8 +18,9 @@ from untrusted_s3.settings import Settings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.records import PeerRecord, create_or_read, read_peers, read_record
+from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.refused_index import RefusedIndex
-from untrusted_s3.sync.session import CLIENT_NAME, Refusal, Session
+from untrusted_s3.sync.session import CLIENT_NAME, Session
 
 # A peer that cannot decrypt an index closes the connection as soon as it has read it.
 _INDEX_TAKEN_AFTER = 120.0

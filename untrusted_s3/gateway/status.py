@@ -12,10 +12,10 @@ from untrusted_s3.gateway.peers import Peer, UnknownDevice
 from untrusted_s3.store.records import PeerRecord
 from untrusted_s3.structured_logging import redact_text
 from untrusted_s3.supervisor import TaskStatus
+from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.failures import Failure
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.refused_index import RefusedIndex
-from untrusted_s3.sync.session import Refusal
 
 _REFUSALS_SHOWN = 20
 _TEXT_SHOWN = 200  # characters of what a device chooses, such as its name

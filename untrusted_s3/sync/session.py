@@ -17,9 +17,8 @@ import structlog
 from untrusted_s3 import __version__
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
-from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, folder_message, index_start, read_offer
+from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, index_start, read_offer
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.counters import Counters
 from untrusted_s3.errors import (
     DataError,
     FolderNotAllowed,
@@ -29,18 +28,16 @@ from untrusted_s3.errors import (
     StateDamaged,
     StoreError,
 )
-from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.records import PeerRecord
 from untrusted_s3.structured_logging import printable
 from untrusted_s3.supervisor import TaskSet
+from untrusted_s3.sync.channels import Channels, Resources
+from untrusted_s3.sync.cluster_configs_out import ClusterConfigsOut, Refusal
 from untrusted_s3.sync.connection import PeerConnection
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.index_out import send_index
-from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.message_queue import MessageQueue
 from untrusted_s3.sync.refused_index import RefusedIndex, is_refusal
-from untrusted_s3.sync.requests_in import RequestsIn, Responder
-from untrusted_s3.sync.requests_out import RequestsOut
 
 CLIENT_NAME = "untrusted-s3"
 _LONGEST_REASON = 200
@@ -51,24 +48,16 @@ _MEANINGLESS = (
 _logger = structlog.get_logger()
 
 
-class Host(Protocol):
+class Host(Resources, Protocol):
     """What a session needs of the gateway.
 
     Attributes:
         device_id: Our device ID.
         device_name: Our name, which peers see.
-        counters: The gateway's counters.
-        responder: Reads the blocks that peers request.
-        memory: Accounts of what peers make us keep in memory.
-        sync_settings: How folders are synchronized.
     """
 
     device_id: DeviceID
     device_name: str
-    counters: Counters
-    responder: Responder
-    memory: SyncMemory
-    sync_settings: SyncSettings
 
     async def admit(self, session: Session) -> PeerRecord | None:
         """Return the record of the session's device, or None when the device is not accepted; the session then ends."""
@@ -103,21 +92,6 @@ class Host(Protocol):
     def ended(self, session: Session, error: Exception | None) -> None:
         """Note the end of the session."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a folder of a peer is refused.
-
-    Attributes:
-        label: The peer's label for the folder.
-        reason: What is wrong.
-        kind: The kind of the FolderRefused.
-    """
-
-    label: str
-    reason: str
-    kind: str = FolderRefused.kind
 
 
 @dataclass(slots=True)
@@ -155,7 +129,7 @@ class Session:
         self.hello: events.HelloReceived | None = None
         self.peer: PeerRecord | None = None
         self._host = host
-        self._channels: _Channels | None = None
+        self._channels: Channels | None = None
         self._shares: dict[str, _Share] = {}
         self._refusals: dict[str, Refusal] = {}
         self._received_before = 0  # the bytes that had come with the index message before
@@ -163,8 +137,7 @@ class Session:
         self._held_back: set[str] = set()
         self._confirmed = False
         self._ended = False
-        # By folder ID, the index id of each folder in the cluster config that was sent last.
-        self._announced: dict[str, int] | None = None
+        self._cluster_configs = ClusterConfigsOut(host.device_id, transport)
         self._conversation: asyncio.Task[None] | None = None
         self._tasks = TaskSet()
 
@@ -185,7 +158,7 @@ class Session:
         self.device_id = self.transport.peer_device_id
         if self.device_id == self._host.device_id:
             raise RemoteProtocolError("the peer is ourselves")
-        self._channels = _Channels.of(self._host, self.device_id, self.transport)
+        self._channels = Channels.of(self._host, self.device_id, self.transport)
         hello = self.transport.bep.hello(
             self._host.device_name, CLIENT_NAME, f"v{__version__}", time.time_ns(), asyncio.get_running_loop().time()
         )
@@ -382,7 +355,9 @@ class Session:
             return
         for offer, folder in offers.values():
             self._share(offer, folder)
-        self._offer_again({message.id for message in folders})
+        assert self.hello is not None and self.peer is not None
+        if set(self.peer.share) - {message.id for message in folders} and self.hello.client_name != CLIENT_NAME:
+            self._cluster_configs.forget()
         self._send_cluster_config()
 
     async def _consider(self, message: pb.Folder) -> tuple[FolderOffer, Folder] | None:
@@ -417,44 +392,14 @@ class Session:
         share.sender.cancel()
         share.folder.remove_source(self._device_id, self)
 
-    def _offer_again(self, listed: set[str]) -> None:
-        """Forget what was announced to a peer that does not list all folders that we offer.
-
-        Its user may have added such a folder only now. A peer that is to receive encrypted data cannot say so, for it
-        learns the token from our offer. A gateway takes an offer at once or never, and might offer something to us.
-        """
-        assert self.hello is not None and self.peer is not None
-        if set(self.peer.share) - listed and self.hello.client_name != CLIENT_NAME:
-            self._announced = None
-
     def _send_cluster_config(self) -> None:
-        """Send the peer the shared folders and, once it has sent a cluster config, the folders to offer to it.
-
-        A folder that we refuse is not among them: the peer would close the connection for the same reason. A config
-        that says nothing new is not sent: two gateways would answer each other without end.
-        """
         assert self.peer is not None
         offered = set(filter(self.peer.may_share, self.peer.share)) if self._confirmed else set()
         offered -= self._refusals.keys()
         folders = [self._host.folder(folder_id) for folder_id in sorted(offered | self._shares.keys())]
-        peer_indexes = [(folder, self._peer_index(folder)) for folder in folders if folder is not None]
-        content = {folder.record.folder_id: peer_index.index_id for folder, peer_index in peer_indexes}
-        if content == self._announced:
-            return
-        self._announced = content
-        messages = [
-            folder_message(
-                folder.record.folder_id,
-                folder.record.label,
-                folder.record.token,
-                self._host.device_id,
-                folder.own_index,
-                self._device_id,
-                peer_index,
-            )
-            for folder, peer_index in peer_indexes
-        ]
-        self.transport.write(self.transport.bep.cluster_config(messages, asyncio.get_running_loop().time()))
+        self._cluster_configs.send(
+            [(folder, self._peer_index(folder)) for folder in folders if folder is not None], self._device_id
+        )
 
     def _peer_index(self, folder: Folder) -> IndexState:
         """Return how much of its index the peer need not send."""
@@ -473,38 +418,3 @@ class Session:
     def _device_id(self) -> DeviceID:
         assert self.device_id is not None
         return self.device_id
-
-
-@dataclass(frozen=True, slots=True)
-class _Channels:
-    """What flows over the connection beside the conversation."""
-
-    messages: MessageQueue
-    requests_in: RequestsIn
-    requests_out: RequestsOut
-
-    @classmethod
-    def of(cls, host: Host, device_id: DeviceID, transport: PeerConnection) -> _Channels:
-        settings, memory = host.sync_settings, host.memory
-        messages = MessageQueue(memory.messages, device_id, transport, settings.queued_message_memory)
-        return cls(
-            messages=messages,
-            requests_in=RequestsIn(
-                transport,
-                memory.blocks_out.share(device_id, settings.request_window),
-                host.responder,
-                host.counters,
-            ),
-            requests_out=RequestsOut(
-                transport,
-                memory.requested.share(device_id, settings.request_window),
-                host.counters,
-                settings,
-                paused_seconds=lambda: messages.paused_seconds,
-            ),
-        )
-
-    def stop(self) -> None:
-        self.messages.close()
-        self.requests_in.stop()
-        self.requests_out.stop()
