@@ -24,6 +24,7 @@ from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError, EntryMisplaced, LogWentBack
 from untrusted_s3.index.database import open_database, remove_database
 from untrusted_s3.index.entry import Entry, NamedObject, Removal, Renewal, read_entry
+from untrusted_s3.index.missing_files import MissingFile, MissingFiles
 from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.store.layout import name_key
@@ -61,23 +62,6 @@ class FolderTotals:
     directories: int
     deleted: int
     bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class MissingFile:
-    """A file that was taken back because its object is missing or damaged, and that has not come again.
-
-    Attributes:
-        name_hash: The hash of its encrypted name.
-        name: Its encrypted name.
-        version: The version that the folder had.
-        object_name: The name of the object.
-    """
-
-    name_hash: bytes
-    name: str
-    version: pb.Vector
-    object_name: str
 
 
 # Large parsed entries of all open states: by an object that each has for its file, and the sequence number.
@@ -118,6 +102,7 @@ class FolderState:
         if meta.keys() != META or not all(type(value) is int and value >= 0 for value in meta.values()):
             raise self._connection.damaged("the table meta")
         self._meta: dict[str, int] = meta
+        self._missing = MissingFiles(self._connection)
         self._devices: dict[bytes, int] = {}  # the numbers of some devices
         self._parsed.clear()
         self._opened = object()  # what was kept of another file is not found any more
@@ -250,35 +235,26 @@ class FolderState:
             self._remove(removal.name_hash, meta)
 
     def _note_missing(self, removal: Removal, meta: dict[str, int]) -> None:
-        key, object_name = removal.name_hash, removal.missing_object
-        self._connection.execute("INSERT OR IGNORE INTO condemned VALUES (?, ?)", (key, object_name))
-        if removal.name:
-            self._forget_missing(key, meta)
-            row = (key, removal.name, removal.version, object_name)
-            self._connection.execute("INSERT INTO missing VALUES (?, ?, ?, ?)", row)
-            meta["missing"] += 1
-            return
+        has: tuple[str, bytes] | None = None
+        if not removal.name:
+            has = self._name_and_version(removal.name_hash)
+        meta["missing"] += self._missing.add(removal, has)
+
+    def _name_and_version(self, key: bytes) -> tuple[str, bytes] | None:
         row = self._connection.execute("SELECT version, file_info FROM files WHERE name_hash = ?", (key,)).fetchone()
         if row is None:
-            return
+            return None
         try:
             name = pb.FileInfo.FromString(row[1]).name
         except (DecodeError, TypeError) as error:
             raise self._connection.damaged(f"the file info of {key.hex()} cannot be read") from error
         if name_key(name) != key:
             raise self._misplaced(name)
-        self._forget_missing(key, meta)
-        self._connection.execute("INSERT INTO missing VALUES (?, ?, ?, ?)", (key, name, row[0], object_name))
-        meta["missing"] += 1
+        return name, row[0]
 
     def _forget_missing(self, key: bytes, meta: dict[str, int]) -> None:
         if meta["missing"]:
-            meta["missing"] -= self._connection.execute("DELETE FROM missing WHERE name_hash = ?", (key,)).rowcount
-
-    def _misses_newer(self, key: bytes, version: pb.Vector) -> bool:
-        """Return whether a newer version than `version` is missing."""
-        row = self._connection.execute("SELECT version FROM missing WHERE name_hash = ?", (key,)).fetchone()
-        return row is not None and is_newer(pb.Vector.FromString(row[0]), version)
+            meta["missing"] -= self._missing.forget(key)
 
     def _remove(self, key: bytes, meta: dict[str, int]) -> None:
         row = self._connection.execute("SELECT sequence, kind, size FROM files WHERE name_hash = ?", (key,)).fetchone()
@@ -291,7 +267,7 @@ class FolderState:
         message = entry.file_info.message
         key = name_key(message.name)
         self._remove(key, meta)
-        if meta["missing"] and not self._misses_newer(key, message.version):
+        if meta["missing"] and not self._missing.has_newer(key, message.version):
             self._forget_missing(key, meta)
         kind = _kind(message)
         size = message.size if kind == _KIND_FILE else 0
@@ -422,26 +398,18 @@ class FolderState:
 
     def missing(self, limit: int = -1) -> Iterator[MissingFile]:
         """Yield the files that were taken back because their objects are missing or damaged; at most `limit`."""
-        rows = self._connection.execute("SELECT name_hash, name, version, object_name FROM missing LIMIT ?", (limit,))
-        for key, name, version, object_name in rows:
-            try:
-                yield MissingFile(key, name, pb.Vector.FromString(version), object_name)
-            except (DecodeError, TypeError) as error:
-                raise self._connection.damaged(f"the version of {key.hex()} cannot be read") from error
+        return self._missing.files(limit)
 
     def is_missing(self, key: bytes) -> bool:
         """Return whether the name with this hash is in `missing`."""
-        if not self._meta["missing"]:
-            return False
-        return self._connection.execute("SELECT 1 FROM missing WHERE name_hash = ?", (key,)).fetchone() is not None
+        return bool(self._meta["missing"]) and key in self._missing
 
     def condemned(self, key: bytes) -> frozenset[str]:
         """Return the names of the objects of the name with this hash that were found missing or damaged at any time.
 
         Nobody may take one of them for a complete object: it may lie there, damaged.
         """
-        rows = self._connection.execute("SELECT object_name FROM condemned WHERE name_hash = ?", (key,)).fetchall()
-        return frozenset(row[0] for row in rows)
+        return self._missing.condemned(key)
 
     def is_condemned(self, entry: Entry) -> bool:
         """Return whether the object of an entry is one of those."""

@@ -7,7 +7,6 @@ advances. Deletions and directories have no data and go straight to the log.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -36,14 +35,13 @@ from untrusted_s3.settings import SyncSettings
 from untrusted_s3.supervisor import TaskSet
 from untrusted_s3.sync.failures import Failure, Failures
 from untrusted_s3.sync.memory import SyncMemory
+from untrusted_s3.sync.pending_queues import PendingQueues
 from untrusted_s3.sync.precedence import Precedence
 from untrusted_s3.sync.pull_slots import DeviceSlots, PullSlots
 from untrusted_s3.sync.sources import Source, Sources
+from untrusted_s3.sync.store_trouble import StoreTrouble
 
 _logger = structlog.get_logger()
-_SCAN_BATCH = 200
-# Before all entries: sequence number and name hash.
-_START = (-(2**63), b"")
 _LOGGED_NAME_LENGTH = 40
 
 
@@ -90,25 +88,15 @@ class Puller:
         self._in_work: dict[bytes, _InWork] = {}  # by name hash
         self._failures = Failures(settings)
         self._precedence = Precedence(state, pending, self.sources, self._failures, settings)
-        # By name hash, the versions that failed because of the store. They wait for the next try of the store.
-        self._store_failed: dict[bytes, bytes] = {}
+        self._store_trouble = StoreTrouble(settings, self._try_store_again)
         self._pulls = TaskSet()
         # By name hash: pulls of versions that untrusted devices announce.
         self._untrusted_pulls: dict[bytes, asyncio.Task[None]] = {}
         self._memory_waits = TaskSet()
-        # By source: entries read from the pending index, and how far it has been read.
-        self._queues: dict[DeviceID, deque[Pending]] = {}
-        self._scanned: dict[DeviceID, tuple[int, bytes]] = {}
+        self._queues = PendingQueues(pending)
         self._wake = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
-        self._store_retry: asyncio.TimerHandle | None = None
         self._last_logged = float("-inf")
-        # How often in a row the store has failed. While it is in trouble, nothing begins before the next try.
-        self._store_failures = 0
-        self._store_in_trouble = False
-        # By name hash, for what failed because of the store: how many pulls had succeeded by then.
-        self._succeeded_before: dict[bytes, int] = {}
-        self._pulls_succeeded = 0
         self._draining = False
 
     @property
@@ -150,16 +138,12 @@ class Puller:
 
     def rescan(self) -> None:
         """Look at all pending entries again."""
-        self._queues.clear()
-        self._scanned.clear()
+        self._queues.read_again()
         self._wake.set()
 
     def rescan_from(self, device_id: DeviceID, sequence: int) -> None:
         """Look at a device's pending entries again from a sequence number on: one came later than higher ones."""
-        queue = self._queues.pop(device_id, None)
-        first = min(queue[0].sequence, sequence) if queue else sequence
-        scanned = self._scanned.get(device_id, _START)
-        self._scanned[device_id] = min(scanned, (first, b""))
+        self._queues.read_again_from(device_id, sequence)
         self._wake.set()
 
     def committed(self, key: bytes, more: bool) -> None:
@@ -199,20 +183,18 @@ class Puller:
         finally:
             await self._memory_waits.cancel()
             await self._pulls.cancel()
-            for timer in (self._retry, self._store_retry):
-                if timer is not None:
-                    timer.cancel()
-            self._retry = self._store_retry = None
+            if self._retry is not None:
+                self._retry.cancel()
+                self._retry = None
             self._failures.clear()
-            self._store_failed.clear()
-            self._store_in_trouble = False
+            self._store_trouble.forget()
 
     def _start_some(self) -> None:
         """Take some of each source's pending entries into work. Wake up again where there may be more at once."""
         if self._draining:
             return
         for slots in self._slots:
-            while slots.waiting and slots.large.fits(1) and not self._store_in_trouble:
+            while slots.waiting and slots.large.fits(1) and not self._store_trouble.present:
                 entry = slots.waiting.popleft()
                 self._start(entry, slots.large, self._pull_large(entry, self._in_work[entry.name_hash]))
         for device_id in list(self.sources.connected):
@@ -224,17 +206,12 @@ class Puller:
     @property
     def _something_failed_here(self) -> bool:
         """Whether anything waits for its next try that failed because of the store, not of the peers."""
-        if self._store_retry is not None:
+        if self._store_trouble.awaits_retry:
             return True
         return any(isinstance(failure.error, StoreError | DataError) for failure in self._failures)
 
     def _start_some_of(self, device_id: DeviceID) -> bool:
-        queue = self._queues.setdefault(device_id, deque())
-        if not queue:
-            sequence, key = self._scanned.get(device_id, _START)
-            queue.extend(self._pending.after(device_id, sequence, _SCAN_BATCH, key))
-            if queue:
-                self._scanned[device_id] = queue[-1].sequence, queue[-1].name_hash
+        queue = self._queues.of(device_id)
         slots = self._slots.of(device_id)
         handled = []
         taken = 0
@@ -254,7 +231,7 @@ class Puller:
         return taken > 0 and self._has_room(slots)
 
     def _has_room(self, slots: DeviceSlots) -> bool:
-        return not self._store_in_trouble and slots.has_room
+        return not self._store_trouble.present and slots.has_room
 
     def _is_large(self, entry: Pending) -> bool:
         return entry.has_data and self._writer.is_large(entry.size)
@@ -279,7 +256,7 @@ class Puller:
         work = self._in_work.get(entry.name_hash)
         if work is not None and (work.trusted or not self.sources.is_trusted(entry.device_id)):
             return True
-        if self._store_failed.get(entry.name_hash) == entry.version or self._failures.waits(entry, _loop_time()):
+        if self._store_trouble.keeps(entry) or self._failures.waits(entry, _loop_time()):
             return True
         if self._precedence.comes_later(entry):
             return True
@@ -418,11 +395,7 @@ class Puller:
 
     def _succeeded(self, entry: Pending) -> None:
         self.error = None
-        self._pulls_succeeded += 1
-        self._succeeded_before.pop(entry.name_hash, None)
-        self._store_failures = 0
-        if self._store_in_trouble:
-            self._store_in_trouble = False
+        if self._store_trouble.succeeded(entry):
             self._wake.set()
 
     def _failed(self, entry: Pending, name: str, error: Exception) -> None:
@@ -434,17 +407,11 @@ class Puller:
             # The file changed while it was under way: the newer version is due, not this one.
             self.rescan()
             return
-        store_failed = isinstance(error, StoreUnreachable | StoreRefused) and not self._fails_alone(entry)
+        store_failed = isinstance(error, StoreUnreachable | StoreRefused)
+        store_failed = store_failed and not self._store_trouble.concerns_only(entry)
         self._log_failure(name, error, store_failed=store_failed)
         if store_failed:
-            # Other files would fail as well, and peers would send their blocks in vain.
-            self._store_failed[entry.name_hash] = entry.version
-            self._store_in_trouble = True
-            if self._store_retry is None:
-                delay = self._settings.pull_retry_interval * 2 ** min(self._store_failures, 30)
-                self._store_failures += 1
-                delay = min(delay, self._settings.max_pull_retry_interval)
-                self._store_retry = asyncio.get_running_loop().call_later(delay, self._try_store_again)
+            self._store_trouble.begin(entry)
         else:
             others = self._pending.of_name(entry.name_hash)
             devices = {other.device_id for other in others if other.version == entry.version}
@@ -454,22 +421,11 @@ class Puller:
             if any(other.version != entry.version for other in others):
                 self.rescan()  # another version no longer has to wait
 
-    def _fails_alone(self, entry: Pending) -> bool:
-        """Note a failure of the store, and return whether it has taken others since this file failed before.
-
-        Then it is no trouble of the store: the file has pauses of its own, and stops nothing else.
-        """
-        before = self._succeeded_before.pop(entry.name_hash, self._pulls_succeeded)
-        if len(self._succeeded_before) >= self._settings.kept_failures:
-            self._succeeded_before.clear()
-        self._succeeded_before[entry.name_hash] = self._pulls_succeeded
-        return self._pulls_succeeded > before
-
     def _log_failure(self, name: str, error: Exception, *, store_failed: bool) -> None:
         """Log one of many failures that come together, as when a directory was deleted at the peer."""
         now = _loop_time()
         due = now >= self._last_logged + self._settings.pull_retry_interval
-        if self.sources.connected and (due or store_failed) and not self._store_in_trouble:
+        if self.sources.connected and (due or store_failed) and not self._store_trouble.present:
             self._last_logged = now
             _logger.warning("pull failed", folder=self._folder_id, name=name[:_LOGGED_NAME_LENGTH], error=str(error))
 
@@ -495,12 +451,9 @@ class Puller:
         if released:
             self.rescan()
 
-    def _try_store_again(self) -> None:
-        self._store_retry = None
-        self._store_in_trouble = False
-        if self.sources.connected and self._store_failed:
-            _logger.info("retrying failed pulls", folder=self._folder_id, files=len(self._store_failed))
-        self._store_failed.clear()
+    def _try_store_again(self, files: int) -> None:
+        if self.sources.connected and files:
+            _logger.info("retrying failed pulls", folder=self._folder_id, files=files)
         self.rescan()
 
 
