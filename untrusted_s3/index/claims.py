@@ -1,0 +1,144 @@
+"""Which version of a name a folder offers to which device (ADR 7).
+
+A device *claims* the version that it announces. A trusted device hides its version vector: what an untrusted device
+sees is one number, the sum of the vector's counters (`v2.1.3 lib/protocol/encryption.go`). The number does not tell
+which of two versions wins, but devices do: one that moves from a version to another one judges that the other one wins.
+
+Of each name there is a *current* version, which all devices are shown. A version that a device claims and that is not
+the current one is a *dissent*. A device is shown each version that it does not claim, one after the other, until it
+takes it over or *declines* it: it had time to take it over, and stays with what it has. Then it is shown its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Generic, Protocol, TypeVar
+
+
+class Numbered(Protocol):
+    """A version, as far as the rules look at it."""
+
+    @property
+    def number(self) -> int:
+        """The sum of the counters of the version vector."""
+
+
+Device = TypeVar("Device", bound=Hashable)
+Version = TypeVar("Version", bound=Numbered)
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """A device was shown a version and stayed with its own.
+
+    Attributes:
+        time: When that was noted, in seconds.
+        times: How often.
+        shown_again: Whether it is shown the version once more: perhaps it could not take it over.
+    """
+
+    time: float
+    times: int = 1
+    shown_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claims(Generic[Device, Version]):
+    """The claims to one name.
+
+    Attributes:
+        current: The version that is offered first.
+        claimed: The version that each device claims: the current one or a dissent.
+        dissents: The other versions, the oldest dissent first. Each is claimed.
+        declined: By device, the versions that it declined while it claimed what it claims now.
+    """
+
+    current: Version
+    claimed: Mapping[Device, Version] = field(default_factory=lambda: MappingProxyType({}))
+    dissents: tuple[Version, ...] = ()
+    declined: Mapping[Device, Mapping[Version, Declined]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def versions(self) -> tuple[Version, ...]:
+        """The current version and the dissents."""
+        return self.current, *self.dissents
+
+    def shown(self, device: Device) -> Version:
+        """Return the version that a device is shown."""
+        own = self.claimed.get(device)
+        for version in self.versions:
+            if version == own or self._stays_declined(device, version):
+                continue
+            if version == self.current or self._is_offered(version):
+                return version
+        return own if own is not None else self.current
+
+    def _is_offered(self, dissent: Version) -> bool:
+        """Return whether a device that claims the dissent has declined the current version, so that others judge."""
+        return any(
+            version == dissent and self.current in self.declined_by(device) for device, version in self.claimed.items()
+        )
+
+    def _stays_declined(self, device: Device, version: Version) -> bool:
+        declined = self.declined_by(device).get(version)
+        return declined is not None and not declined.shown_again
+
+    def declined_by(self, device: Device) -> Mapping[Version, Declined]:
+        """Return the versions that a device has declined."""
+        return self.declined.get(device, {})
+
+    def claim(self, device: Device, version: Version, *, judges: bool = True) -> Claims[Device, Version]:
+        """Return the claims after a device announces a version.
+
+        A device that does not judge moves by the number alone: its claim is not counted.
+        """
+        before = self.claimed.get(device)
+        if before == version:
+            return self
+        current, claimed = self.current, dict(self.claimed)
+        if version.number > current.number or before == current:
+            current = version
+        if before == self.current and version.number > before.number:
+            # The new version includes the one before or beats it: other devices that have that one will follow.
+            claimed = {other: one for other, one in claimed.items() if one != before}
+        if judges:
+            claimed[device] = version
+        changed = self._with(current, claimed, *self.versions, version)
+        return replace(changed, declined={key: one for key, one in changed.declined.items() if key != device})
+
+    def withdraw(self, device: Device) -> Claims[Device, Version]:
+        """Return the claims when a device no longer announces the name."""
+        claimed = {other: version for other, version in self.claimed.items() if other != device}
+        changed = self._with(self.current, claimed, *self.versions)
+        return replace(changed, declined={key: one for key, one in changed.declined.items() if key != device})
+
+    def decline(self, device: Device, version: Version, time: float) -> Claims[Device, Version]:
+        """Return the claims when a device was shown a version for long enough and has not taken it over."""
+        before = self.declined_by(device).get(version)
+        noted = Declined(time, before.times + 1 if before is not None else 1)
+        declined = {**self.declined, device: {**self.declined_by(device), version: noted}}
+        current = self.current
+        own = self.claimed.get(device)
+        if version == current and own is not None and own != current and current not in self.claimed.values():
+            current = own  # nobody claims the current version any more
+        return replace(self._with(current, self.claimed, *self.versions), declined=declined)
+
+    def show_again(self, device: Device, version: Version) -> Claims[Device, Version]:
+        """Return the claims when a device is to be shown a version again that it declined."""
+        noted = replace(self.declined_by(device)[version], shown_again=True)
+        return replace(self, declined={**self.declined, device: {**self.declined_by(device), version: noted}})
+
+    def _with(
+        self, current: Version, claimed: Mapping[Device, Version], *versions: Version
+    ) -> Claims[Device, Version]:
+        left = set(claimed.values()) - {current}
+        dissents = tuple(version for version in dict.fromkeys(versions) if version in left)
+        kept = {current, *dissents}
+        declined = {
+            device: some
+            for device, all_declined in self.declined.items()
+            if (some := {version: one for version, one in all_declined.items() if version in kept})
+        }
+        return Claims(current, claimed, dissents, declined)
