@@ -18,8 +18,8 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.errors import DataError, FileInfoRefused, FolderRefused, RemoteProtocolError
 from untrusted_s3.index import segment_pb2 as pb
-from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal, StoredObject
-from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, MAX_TIME_MS, Segment, decode_segment, encode_segment
+from untrusted_s3.index.entry import MAX_TIME_MS, Entry, PeerCursor, Removal, Renewal, StoredObject
+from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, Segment, decode_segment, encode_segment
 
 SOUND: dict[str, Any] = {"writer": bytes(32), "append_id": bytes(16), "first_sequence": 1}
 KEY = "folders/f/log/00000000000000000007"

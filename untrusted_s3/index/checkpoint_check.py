@@ -22,9 +22,8 @@ from google.protobuf.message import DecodeError
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError
-from untrusted_s3.index.entry import MAX_OBJECT_SIZE, check_blocks, is_clean_path
+from untrusted_s3.index.entry import MAX_OBJECT_SIZE, MAX_SEQUENCE, MAX_TIME_MS, check_blocks, is_clean_path
 from untrusted_s3.index.schema import COUNTERS, SCHEMAS, STATE_VERSION, STATE_VERSION_1
-from untrusted_s3.index.segment import MAX_SEQUENCE, MAX_TIME_MS
 from untrusted_s3.store.layout import NAME_HASH_SIZE, is_object_name, name_key
 
 _MAGIC: Final = b"SQLite format 3\0"

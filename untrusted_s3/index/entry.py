@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -13,7 +14,9 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.store.layout import is_object_name, name_key
 
 # 10,000 parts of 5 GiB, the most that S3 allows, are less.
-MAX_OBJECT_SIZE = 2**56
+MAX_OBJECT_SIZE: Final = 2**56
+MAX_SEQUENCE: Final = 2**63 - 1
+MAX_TIME_MS: Final = 253_402_300_799_999  # the end of the year 9999
 _UNCLEAN = frozenset(("", ".", ".."))
 
 
@@ -43,11 +46,94 @@ class Entry:
         stored: The object with its data, or None where it has no data.
         source: The device whose data this is: the one that announced it, or, if blocks came from an untrusted device,
             that one. None where it is not known.
+        claims: Which devices claim which version of the name. None: the source claims this one, and there is no other.
     """
 
     file_info: FileInfo
     stored: StoredObject | None
     source: DeviceID | None = None
+    claims: EntryClaims | None = None
+
+    @property
+    def dissents(self) -> tuple[Dissent, ...]:
+        """The other versions of the name."""
+        return self.claims.dissents if self.claims is not None else ()
+
+    @property
+    def raw_size(self) -> int:
+        """The bytes of its file infos, which are about those that it takes in a segment."""
+        return len(self.file_info.raw) + sum(len(dissent.entry.file_info.raw) for dissent in self.dissents)
+
+
+@dataclass(frozen=True, slots=True)
+class Dissent:
+    """A version of a name that is claimed and is not the current one.
+
+    Attributes:
+        entry: The version: an entry of the same name, without claims.
+        claimed_by: The devices that claim it, at least one.
+    """
+
+    entry: Entry
+    claimed_by: tuple[DeviceID, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeclinedVersion:
+    """A device was shown a version and stayed with its own (`claims.Declined`).
+
+    Attributes:
+        device_id: The device.
+        version: 0 for the entry's own version, n for its n-th dissent.
+        time_ms: When that was noted, in milliseconds since 1970 UTC.
+        times: How often.
+        shown_again: Whether the device is shown the version once more.
+    """
+
+    device_id: DeviceID
+    version: int
+    time_ms: int
+    times: int = 1
+    shown_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EntryClaims:
+    """The claims to the name of an entry, as the log has them.
+
+    Attributes:
+        claimed_by: The devices that claim the entry's own version.
+        dissents: The other versions, the oldest dissent first. No device claims two versions.
+        declined: What devices have declined, each version once.
+    """
+
+    claimed_by: tuple[DeviceID, ...] = ()
+    dissents: tuple[Dissent, ...] = ()
+    declined: tuple[DeclinedVersion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """A device announces exactly what the folder has.
+
+    Attributes:
+        device_id: The device.
+        sequences: Sequence numbers of the folder, in rising order. Those that are no longer in use are passed over.
+    """
+
+    device_id: DeviceID
+    sequences: tuple[range, ...]
+
+    @classmethod
+    def of(cls, device_id: DeviceID, sequences: Iterable[int]) -> Confirmation:
+        """Return the confirmation of some sequence numbers, at least one, in rising order."""
+        ranges: list[range] = []
+        for sequence in sequences:
+            if ranges and ranges[-1].stop == sequence:
+                ranges[-1] = range(ranges[-1].start, sequence + 1)
+            else:
+                ranges.append(range(sequence, sequence + 1))
+        return cls(device_id, tuple(ranges))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES
     ('position', 0), ('sequence', 0), ('time_ms', 0), ('append_id', 0), ('index_id', 0),
-    ('files', 0), ('directories', 0), ('deleted', 0), ('bytes', 0), ('missing', 0);
+    ('files', 0), ('directories', 0), ('deleted', 0), ('bytes', 0), ('missing', 0), ('disputed', 0);
 CREATE TABLE devices (
     number INTEGER PRIMARY KEY,
-    device_id BLOB NOT NULL UNIQUE
+    device_id BLOB NOT NULL UNIQUE,
+    index_id TEXT,
+    void_until INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE files (
     sequence INTEGER PRIMARY KEY,
@@ -29,6 +31,32 @@ CREATE TABLE files (
     part_crc32c BLOB,
     file_info BLOB NOT NULL
 );
+CREATE TABLE claims (
+    sequence INTEGER PRIMARY KEY,
+    devices INTEGER NOT NULL
+);
+CREATE TABLE dissents (
+    sequence INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    claimed BLOB NOT NULL,
+    source INTEGER,
+    version BLOB NOT NULL,
+    content_hash TEXT,
+    object_size INTEGER,
+    part_size INTEGER,
+    part_crc32c BLOB,
+    file_info BLOB NOT NULL,
+    PRIMARY KEY (sequence, number)
+);
+CREATE TABLE declined (
+    sequence INTEGER NOT NULL,
+    device INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL,
+    times INTEGER NOT NULL,
+    shown_again INTEGER NOT NULL,
+    PRIMARY KEY (sequence, device, number)
+) WITHOUT ROWID;
 CREATE TABLE cursors (
     device_id BLOB PRIMARY KEY,
     index_id TEXT NOT NULL,
@@ -49,7 +77,7 @@ CREATE TABLE condemned (
 # In the order of FolderTotals; `bytes` is the sum of sizes.
 COUNTERS: Final = ("files", "directories", "deleted")
 META: Final = frozenset(
-    ("position", "sequence", "time_ms", "append_id", "index_id", *COUNTERS, "bytes", "missing"),
+    ("position", "sequence", "time_ms", "append_id", "index_id", *COUNTERS, "bytes", "missing", "disputed"),
 )
 
 # Checkpoints of format version 1.
@@ -97,6 +125,7 @@ def upgrade(old: Path, new: Path) -> None:
             PRAGMA user_version = {STATE_VERSION:d};
             INSERT OR REPLACE INTO meta SELECT key, value FROM old.meta;
             INSERT INTO files ({_COLUMNS_1}) SELECT {_COLUMNS_1} FROM old.files ORDER BY sequence;
+            INSERT INTO devices (device_id, index_id) SELECT device_id, index_id FROM old.cursors ORDER BY device_id;
             INSERT INTO cursors SELECT device_id, index_id, sequence FROM old.cursors;
             COMMIT;
             """  # noqa: S608

@@ -2,7 +2,7 @@
 
 magic (8 bytes, "US3SEG" 0x00 0x02)  Segment (protobuf, segment.proto)  CRC-32C of both (4 bytes, big endian)
 
-Segments of format version 1 have another magic, no renewals, and no sources of entries.
+Segments of format version 1 have another magic, no renewals, no confirmations, and entries without sources and claims.
 """
 
 from __future__ import annotations
@@ -18,15 +18,23 @@ from untrusted_s3.bep.bep_pb2 import Vector
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, UnknownFormat
 from untrusted_s3.index import segment_pb2 as pb
-from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal, is_clean_path, read_entry
+from untrusted_s3.index.entry import (
+    MAX_SEQUENCE,
+    MAX_TIME_MS,
+    Confirmation,
+    Entry,
+    PeerCursor,
+    Removal,
+    Renewal,
+    is_clean_path,
+)
+from untrusted_s3.index.segment_entries import encode_confirmation, encode_entry, read_confirmation, read_message
 from untrusted_s3.store.layout import NAME_HASH_SIZE, is_object_name, name_key
 
 MAGIC = b"US3SEG\x00\x02"
 MAGIC_1 = b"US3SEG\x00\x01"
 APPEND_ID_SIZE: Final = 16
-MAX_SEQUENCE: Final = 2**63 - 1
 MAX_INDEX_ID: Final = 2**63 - 1  # of a folder, so that SQLite can keep it
-MAX_TIME_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class Segment:
         entries: The changes.
         cursors: How far peers' indexes are reflected in the log, once the entries are.
         renewal: What is taken back before the entries are applied, or None.
+        confirmations: Which devices announce exactly what the folder has, once the entries are applied.
         previous: `short_append_id` of the segment before, as its writer knew it; 0 where it is not known. A reader that
             has applied another one is in another history.
     """
@@ -53,6 +62,7 @@ class Segment:
     cursors: tuple[PeerCursor, ...]
     renewal: Renewal | None = None
     previous: int = 0
+    confirmations: tuple[Confirmation, ...] = ()
 
     @property
     def last_sequence(self) -> int:
@@ -72,13 +82,14 @@ def encode_segment(segment: Segment) -> bytes:
         append_id=segment.append_id,
         time_ms=segment.time_ms,
         first_sequence=segment.first_sequence,
-        entries=map(_encode_entry, segment.entries),
+        entries=map(encode_entry, segment.entries),
         cursors=[
             pb.PeerCursor(device_id=cursor.device_id.raw, index_id=cursor.index_id, sequence=cursor.sequence)
             for cursor in segment.cursors
         ],
         renewal=_encode_renewal(segment.renewal) if segment.renewal else None,
         previous=segment.previous,
+        confirmations=map(encode_confirmation, segment.confirmations),
     )
     body = MAGIC + message.SerializeToString()
     return body + struct.pack(">I", crc32c.crc32c(body))
@@ -117,37 +128,19 @@ def _read_segment(message: pb.Segment) -> Segment:
         append_id=message.append_id,
         time_ms=message.time_ms,
         first_sequence=message.first_sequence,
-        entries=tuple(map(_read_entry, message.entries)),
+        entries=tuple(map(read_message, message.entries)),
         cursors=tuple(map(_read_cursor, message.cursors)),
         renewal=_read_renewal(message.renewal) if message.HasField("renewal") else None,
         previous=message.previous,
+        confirmations=tuple(map(read_confirmation, message.confirmations)),
     )
 
 
 def _check_version_1(message: pb.Segment) -> None:
     """Raises ValueError for what readers of format version 1 would pass over."""
-    if message.HasField("renewal") or message.previous or any(entry.source for entry in message.entries):
+    later = any(entry.source or entry.HasField("claims") for entry in message.entries)
+    if later or message.HasField("renewal") or message.previous or message.confirmations:
         raise ValueError("it has fields of a later format version")
-
-
-def _encode_entry(entry: Entry) -> pb.Entry:
-    source = entry.source.raw if entry.source else b""
-    if entry.stored is None:
-        return pb.Entry(file_info=entry.file_info.raw, source=source)
-    return pb.Entry(
-        file_info=entry.file_info.raw,
-        source=source,
-        content_hash=entry.stored.object_name,
-        object_size=entry.stored.size,
-        part_size=entry.stored.part_size,
-        part_crc32c=entry.stored.part_crc32c,
-    )
-
-
-def _read_entry(entry: pb.Entry) -> Entry:
-    return read_entry(
-        entry.file_info, entry.content_hash, entry.object_size, entry.part_size, entry.part_crc32c, entry.source
-    )
 
 
 def _encode_renewal(renewal: Renewal) -> pb.Renewal:

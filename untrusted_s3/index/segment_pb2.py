@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n untrusted_s3/index/segment.proto\x12\x12untrusted_s3.index\"\xf2\x01\n\x07Segment\x12\x0e\n\x06writer\x18\x01 \x01(\x0c\x12\x11\n\tappend_id\x18\x02 \x01(\x0c\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x04\x12*\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x19.untrusted_s3.index.Entry\x12/\n\x07\x63ursors\x18\x06 \x03(\x0b\x32\x1e.untrusted_s3.index.PeerCursor\x12,\n\x07renewal\x18\x07 \x01(\x0b\x32\x1b.untrusted_s3.index.Renewal\x12\x10\n\x08previous\x18\x08 \x01(\x06\"}\n\x05\x45ntry\x12\x11\n\tfile_info\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\x13\n\x0bobject_size\x18\x03 \x01(\x04\x12\x11\n\tpart_size\x18\x04 \x01(\x04\x12\x13\n\x0bpart_crc32c\x18\x05 \x03(\x07\x12\x0e\n\x06source\x18\x06 \x01(\x0c\"C\n\nPeerCursor\x12\x11\n\tdevice_id\x18\x01 \x01(\x0c\x12\x10\n\x08index_id\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"J\n\x07Renewal\x12\x10\n\x08index_id\x18\x01 \x01(\x06\x12-\n\x08removals\x18\x02 \x03(\x0b\x32\x1b.untrusted_s3.index.Removal\"S\n\x07Removal\x12\x11\n\tname_hash\x18\x01 \x01(\x0c\x12\x16\n\x0emissing_object\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n untrusted_s3/index/segment.proto\x12\x12untrusted_s3.index\"\xab\x02\n\x07Segment\x12\x0e\n\x06writer\x18\x01 \x01(\x0c\x12\x11\n\tappend_id\x18\x02 \x01(\x0c\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x04\x12*\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x19.untrusted_s3.index.Entry\x12/\n\x07\x63ursors\x18\x06 \x03(\x0b\x32\x1e.untrusted_s3.index.PeerCursor\x12,\n\x07renewal\x18\x07 \x01(\x0b\x32\x1b.untrusted_s3.index.Renewal\x12\x10\n\x08previous\x18\x08 \x01(\x06\x12\x37\n\rconfirmations\x18\t \x03(\x0b\x32 .untrusted_s3.index.Confirmation\"\xa9\x01\n\x05\x45ntry\x12\x11\n\tfile_info\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\x13\n\x0bobject_size\x18\x03 \x01(\x04\x12\x11\n\tpart_size\x18\x04 \x01(\x04\x12\x13\n\x0bpart_crc32c\x18\x05 \x03(\x07\x12\x0e\n\x06source\x18\x06 \x01(\x0c\x12*\n\x06\x63laims\x18\x07 \x01(\x0b\x32\x1a.untrusted_s3.index.Claims\"{\n\x06\x43laims\x12\x12\n\nclaimed_by\x18\x01 \x03(\x0c\x12-\n\x08\x64issents\x18\x02 \x03(\x0b\x32\x1b.untrusted_s3.index.Dissent\x12.\n\x08\x64\x65\x63lined\x18\x03 \x03(\x0b\x32\x1c.untrusted_s3.index.Declined\"I\n\x07\x44issent\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.untrusted_s3.index.Entry\x12\x12\n\nclaimed_by\x18\x02 \x03(\x0c\"c\n\x08\x44\x65\x63lined\x12\x11\n\tdevice_id\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\x12\r\n\x05times\x18\x04 \x01(\r\x12\x13\n\x0bshown_again\x18\x05 \x01(\x08\"1\n\x0c\x43onfirmation\x12\x11\n\tdevice_id\x18\x01 \x01(\x0c\x12\x0e\n\x06ranges\x18\x02 \x03(\x04\"C\n\nPeerCursor\x12\x11\n\tdevice_id\x18\x01 \x01(\x0c\x12\x10\n\x08index_id\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"J\n\x07Renewal\x12\x10\n\x08index_id\x18\x01 \x01(\x06\x12-\n\x08removals\x18\x02 \x03(\x0b\x32\x1b.untrusted_s3.index.Removal\"S\n\x07Removal\x12\x11\n\tname_hash\x18\x01 \x01(\x0c\x12\x16\n\x0emissing_object\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,13 +32,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'untrusted_s3.index.segment_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEGMENT']._serialized_start=57
-  _globals['_SEGMENT']._serialized_end=299
-  _globals['_ENTRY']._serialized_start=301
-  _globals['_ENTRY']._serialized_end=426
-  _globals['_PEERCURSOR']._serialized_start=428
-  _globals['_PEERCURSOR']._serialized_end=495
-  _globals['_RENEWAL']._serialized_start=497
-  _globals['_RENEWAL']._serialized_end=571
-  _globals['_REMOVAL']._serialized_start=573
-  _globals['_REMOVAL']._serialized_end=656
+  _globals['_SEGMENT']._serialized_end=356
+  _globals['_ENTRY']._serialized_start=359
+  _globals['_ENTRY']._serialized_end=528
+  _globals['_CLAIMS']._serialized_start=530
+  _globals['_CLAIMS']._serialized_end=653
+  _globals['_DISSENT']._serialized_start=655
+  _globals['_DISSENT']._serialized_end=728
+  _globals['_DECLINED']._serialized_start=730
+  _globals['_DECLINED']._serialized_end=829
+  _globals['_CONFIRMATION']._serialized_start=831
+  _globals['_CONFIRMATION']._serialized_end=880
+  _globals['_PEERCURSOR']._serialized_start=882
+  _globals['_PEERCURSOR']._serialized_end=949
+  _globals['_RENEWAL']._serialized_start=951
+  _globals['_RENEWAL']._serialized_end=1025
+  _globals['_REMOVAL']._serialized_start=1027
+  _globals['_REMOVAL']._serialized_end=1110
 # @@protoc_insertion_point(module_scope)

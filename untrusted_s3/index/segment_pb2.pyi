@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Segment(_message.Message):
-    __slots__ = ("writer", "append_id", "time_ms", "first_sequence", "entries", "cursors", "renewal", "previous")
+    __slots__ = ("writer", "append_id", "time_ms", "first_sequence", "entries", "cursors", "renewal", "previous", "confirmations")
     WRITER_FIELD_NUMBER: _ClassVar[int]
     APPEND_ID_FIELD_NUMBER: _ClassVar[int]
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class Segment(_message.Message):
     CURSORS_FIELD_NUMBER: _ClassVar[int]
     RENEWAL_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMATIONS_FIELD_NUMBER: _ClassVar[int]
     writer: bytes
     append_id: bytes
     time_ms: int
@@ -24,23 +25,66 @@ class Segment(_message.Message):
     cursors: _containers.RepeatedCompositeFieldContainer[PeerCursor]
     renewal: Renewal
     previous: int
-    def __init__(self, writer: _Optional[bytes] = ..., append_id: _Optional[bytes] = ..., time_ms: _Optional[int] = ..., first_sequence: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., cursors: _Optional[_Iterable[_Union[PeerCursor, _Mapping]]] = ..., renewal: _Optional[_Union[Renewal, _Mapping]] = ..., previous: _Optional[int] = ...) -> None: ...
+    confirmations: _containers.RepeatedCompositeFieldContainer[Confirmation]
+    def __init__(self, writer: _Optional[bytes] = ..., append_id: _Optional[bytes] = ..., time_ms: _Optional[int] = ..., first_sequence: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., cursors: _Optional[_Iterable[_Union[PeerCursor, _Mapping]]] = ..., renewal: _Optional[_Union[Renewal, _Mapping]] = ..., previous: _Optional[int] = ..., confirmations: _Optional[_Iterable[_Union[Confirmation, _Mapping]]] = ...) -> None: ...
 
 class Entry(_message.Message):
-    __slots__ = ("file_info", "content_hash", "object_size", "part_size", "part_crc32c", "source")
+    __slots__ = ("file_info", "content_hash", "object_size", "part_size", "part_crc32c", "source", "claims")
     FILE_INFO_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     OBJECT_SIZE_FIELD_NUMBER: _ClassVar[int]
     PART_SIZE_FIELD_NUMBER: _ClassVar[int]
     PART_CRC32C_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
     file_info: bytes
     content_hash: str
     object_size: int
     part_size: int
     part_crc32c: _containers.RepeatedScalarFieldContainer[int]
     source: bytes
-    def __init__(self, file_info: _Optional[bytes] = ..., content_hash: _Optional[str] = ..., object_size: _Optional[int] = ..., part_size: _Optional[int] = ..., part_crc32c: _Optional[_Iterable[int]] = ..., source: _Optional[bytes] = ...) -> None: ...
+    claims: Claims
+    def __init__(self, file_info: _Optional[bytes] = ..., content_hash: _Optional[str] = ..., object_size: _Optional[int] = ..., part_size: _Optional[int] = ..., part_crc32c: _Optional[_Iterable[int]] = ..., source: _Optional[bytes] = ..., claims: _Optional[_Union[Claims, _Mapping]] = ...) -> None: ...
+
+class Claims(_message.Message):
+    __slots__ = ("claimed_by", "dissents", "declined")
+    CLAIMED_BY_FIELD_NUMBER: _ClassVar[int]
+    DISSENTS_FIELD_NUMBER: _ClassVar[int]
+    DECLINED_FIELD_NUMBER: _ClassVar[int]
+    claimed_by: _containers.RepeatedScalarFieldContainer[bytes]
+    dissents: _containers.RepeatedCompositeFieldContainer[Dissent]
+    declined: _containers.RepeatedCompositeFieldContainer[Declined]
+    def __init__(self, claimed_by: _Optional[_Iterable[bytes]] = ..., dissents: _Optional[_Iterable[_Union[Dissent, _Mapping]]] = ..., declined: _Optional[_Iterable[_Union[Declined, _Mapping]]] = ...) -> None: ...
+
+class Dissent(_message.Message):
+    __slots__ = ("version", "claimed_by")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLAIMED_BY_FIELD_NUMBER: _ClassVar[int]
+    version: Entry
+    claimed_by: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, version: _Optional[_Union[Entry, _Mapping]] = ..., claimed_by: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Declined(_message.Message):
+    __slots__ = ("device_id", "version", "time_ms", "times", "shown_again")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_AGAIN_FIELD_NUMBER: _ClassVar[int]
+    device_id: bytes
+    version: int
+    time_ms: int
+    times: int
+    shown_again: bool
+    def __init__(self, device_id: _Optional[bytes] = ..., version: _Optional[int] = ..., time_ms: _Optional[int] = ..., times: _Optional[int] = ..., shown_again: _Optional[bool] = ...) -> None: ...
+
+class Confirmation(_message.Message):
+    __slots__ = ("device_id", "ranges")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    device_id: bytes
+    ranges: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, device_id: _Optional[bytes] = ..., ranges: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PeerCursor(_message.Message):
     __slots__ = ("device_id", "index_id", "sequence")

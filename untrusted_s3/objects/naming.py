@@ -9,29 +9,15 @@ has is never taken to be stored already because an untrusted one has given somet
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Iterator
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.index.content import content_hash as content_hash
 from untrusted_s3.store.format import MAX_OBJECT_KEYS
 
 _UNTRUSTED = "-u"
 _GIVER_SIZE = 8  # bytes of the device ID
-
-
-def content_hash(file_info: FileInfo) -> str:
-    """Return 32 hex digits that are equal for equal block lists.
-
-    They are the beginning of the SHA-256 over each block's size (8 bytes, big endian), the length of its token
-    (2 bytes, big endian) and its token, in order.
-    """
-    digest = hashlib.sha256()
-    for block in file_info.message.blocks:
-        digest.update(struct.pack(">QH", block.size, len(block.hash)))
-        digest.update(block.hash)
-    return digest.hexdigest()[:32]
 
 
 def object_names(file_info: FileInfo, giver: DeviceID | None = None) -> Iterator[str]:

@@ -1,0 +1,218 @@
+"""Claims, dissents and what devices have declined, in a folder's state (docs/format.md, "Checkpoints").
+
+Most names have no row in any of these tables: they have one version, and its source claims it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.index.claims import Claims, Declined
+from untrusted_s3.index.database import Database
+from untrusted_s3.index.devices import Devices
+from untrusted_s3.index.entry import Entry, read_entry
+from untrusted_s3.index.row import Row, VersionKey
+
+# Claims to the current version are kept of devices up to this number: a bit each of an integer of SQLite.
+MAX_CLAIMING: Final = 62
+# The devices that claim the current version of a row of `files` where the table has no row of it.
+_BY_SOURCE = (
+    "iif(source BETWEEN 1 AND 62 AND files.sequence > (SELECT void_until FROM devices WHERE devices.number = source),"
+    " 1 << (source - 1), 0)"
+)
+_CONFIRM = f"""
+INSERT INTO claims SELECT sequence, {_BY_SOURCE} | ?3 FROM files WHERE sequence BETWEEN ?1 AND ?2
+ON CONFLICT (sequence) DO UPDATE SET devices = devices | ?3
+"""  # noqa: S608
+
+
+class ClaimTables:
+    """The tables `claims`, `dissents` and `declined` of a state."""
+
+    def __init__(self, connection: Database, devices: Devices) -> None:
+        self._connection = connection
+        self._devices = devices
+
+    def put(self, sequence: int, entry: Entry) -> int:
+        """Note the claims of an entry that has any. Return by how many the disputed names grow."""
+        claims = entry.claims
+        assert claims is not None
+        number = self._devices.number
+        bits = sum(_bit(number(device_id)) for device_id in claims.claimed_by)
+        self._connection.execute("INSERT INTO claims VALUES (?, ?)", (sequence, bits))
+        for place, dissent in enumerate(claims.dissents, 1):
+            other, stored = dissent.entry, dissent.entry.stored
+            self._connection.execute(
+                "INSERT INTO dissents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    sequence,
+                    place,
+                    _pack([number(device_id) for device_id in dissent.claimed_by]),
+                    number(other.source) if other.source is not None else None,
+                    other.file_info.message.version.SerializeToString(),
+                    stored.object_name if stored else None,
+                    stored.size if stored else None,
+                    stored.part_size if stored else None,
+                    _pack(stored.part_crc32c) if stored else None,
+                    other.file_info.raw,
+                ),
+            )
+        self._connection.executemany(
+            "INSERT INTO declined VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (sequence, number(one.device_id), one.version, one.time_ms, one.times, one.shown_again)
+                for one in claims.declined
+            ),
+        )
+        return 1 if claims.dissents else 0
+
+    def remove(self, sequence: int) -> int:
+        """Remove all of a row of `files` that is gone. Return by how many the disputed names shrink."""
+        self._connection.execute("DELETE FROM claims WHERE sequence = ?", (sequence,))
+        self._connection.execute("DELETE FROM declined WHERE sequence = ?", (sequence,))
+        dissents = self._connection.execute("DELETE FROM dissents WHERE sequence = ?", (sequence,))
+        return 1 if dissents.rowcount else 0
+
+    def confirm(self, number: int, sequences: range, *, disputed: bool) -> int:
+        """Note that a device claims the current versions of a range of sequence numbers, those that are in use.
+
+        `disputed` says whether any name has dissents. Return by how many the disputed names shrink.
+        """
+        first, last = sequences.start, sequences.stop - 1
+        if number <= MAX_CLAIMING:
+            self._connection.execute(_CONFIRM, (first, last, _bit(number)))
+        self._connection.execute(
+            "DELETE FROM declined WHERE device = ?1 AND sequence BETWEEN ?2 AND ?3", (number, first, last)
+        )
+        return self._end_dissents(number, first, last) if disputed else 0
+
+    def void(self, number: int, last: int, *, disputed: bool) -> int:
+        """Note that a device claims nothing of what it claimed, and has declined nothing.
+
+        `last` is the highest sequence number in use. Return by how many the disputed names shrink.
+        """
+        if number <= MAX_CLAIMING:
+            bit = _bit(number)
+            self._connection.execute("UPDATE claims SET devices = devices & ~?1 WHERE devices & ?1", (bit,))
+        self._connection.execute("DELETE FROM declined WHERE device = ?", (number,))
+        return self._end_dissents(number, 1, last) if disputed else 0
+
+    def _end_dissents(self, number: int, first: int, last: int) -> int:
+        """End a device's claims to dissents; a dissent that nobody claims is gone."""
+        shrink = 0
+        rows = self._connection.execute(
+            "SELECT sequence, number, claimed FROM dissents WHERE sequence BETWEEN ? AND ?", (first, last)
+        ).fetchall()
+        for sequence, place, claimed in rows:
+            before = self._unpack(claimed)
+            left = [one for one in before if one != number]
+            if len(left) == len(before):
+                continue
+            if left:
+                self._connection.execute(
+                    "UPDATE dissents SET claimed = ?3 WHERE sequence = ?1 AND number = ?2",
+                    (sequence, place, _pack(left)),
+                )
+                continue
+            self._connection.execute("DELETE FROM dissents WHERE sequence = ? AND number = ?", (sequence, place))
+            self._connection.execute("DELETE FROM declined WHERE sequence = ? AND number = ?", (sequence, place))
+            shrink += not self.is_disputed(sequence)
+        return shrink
+
+    def is_disputed(self, sequence: int) -> bool:
+        """Return whether the name with a sequence number has dissents."""
+        row = self._connection.execute("SELECT 1 FROM dissents WHERE sequence = ? LIMIT 1", (sequence,)).fetchone()
+        return row is not None
+
+    def disputed(self, after: int, last: int, limit: int = -1) -> list[int]:
+        """Return the sequence numbers above `after` and up to `last` of names with dissents, in order."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT sequence FROM dissents WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?",
+            (after, last, limit),
+        ).fetchall()
+        return [row[0] for row in rows]
+
+    def claiming(self, sequence: int) -> Iterator[int]:
+        """Yield the numbers of the devices that claim the current version with a sequence number."""
+        row = self._connection.execute(
+            "SELECT source, devices, void_until FROM files LEFT JOIN claims USING (sequence)"
+            " LEFT JOIN devices ON number = source WHERE sequence = ?",
+            (sequence,),
+        ).fetchone()
+        if row is None:
+            return
+        source, bits, void_until = row
+        if bits is not None:
+            yield from (number for number in range(1, MAX_CLAIMING + 1) if bits & _bit(number))
+        elif source is not None and sequence > void_until:
+            yield source
+
+    def claims_current(self, number: int, sequence: int) -> bool:
+        """Return whether a device claims the current version with a sequence number."""
+        return number in self.claiming(sequence)
+
+    def dissents(self, sequence: int) -> list[tuple[int, Entry, list[int]]]:
+        """Return number, entry and the numbers of the claiming devices of each dissent, in order."""
+        rows = self._connection.execute(
+            "SELECT number, claimed, file_info, content_hash, object_size, part_size, part_crc32c, source"
+            " FROM dissents WHERE sequence = ? ORDER BY number",
+            (sequence,),
+        ).fetchall()
+        return [(row[0], self._entry(sequence, *row[2:]), self._unpack(row[1])) for row in rows]
+
+    def _entry(self, sequence: int, *columns: Any) -> Entry:
+        raw, content_hash, object_size, part_size, crcs, source = columns
+        try:
+            checksums = _unpack(crcs or b"")
+            entry = read_entry(raw, content_hash or "", object_size or 0, part_size or 0, checksums)
+        except (ValueError, TypeError, struct.error) as error:
+            raise self._connection.damaged(f"a dissent at sequence {sequence} cannot be read") from error
+        if source is None:
+            return entry
+        return Entry(entry.file_info, entry.stored, self._devices.device_id(source))
+
+    def row(self, sequence: int, entry: Entry) -> Row:
+        """Return the whole row with a sequence number, of which `entry` is the current version."""
+        device_id = self._devices.device_id
+        current = VersionKey.of(entry.file_info)
+        entries = {current: entry}
+        claimed = {device_id(number): current for number in self.claiming(sequence)}
+        places = {0: current}
+        for place, other, claiming in self.dissents(sequence):
+            version = places[place] = VersionKey.of(other.file_info)
+            if version in entries:
+                raise self._connection.damaged(f"a dissent at sequence {sequence} is there twice")
+            entries[version] = other
+            claimed |= {device_id(number): version for number in claiming}
+        declined: dict[DeviceID, dict[VersionKey, Declined]] = {}
+        for device, place, time_ms, times, shown_again in self._connection.execute(
+            "SELECT device, number, time_ms, times, shown_again FROM declined WHERE sequence = ?", (sequence,)
+        ).fetchall():
+            if place not in places:
+                raise self._connection.damaged(f"a dissent at sequence {sequence} is missing")
+            noted = Declined(time_ms / 1000, times, bool(shown_again))
+            declined.setdefault(device_id(device), {})[places[place]] = noted
+        dissents = tuple(version for version in entries if version != current)
+        return Row(sequence, entry, Claims(current, claimed, dissents, declined), entries)
+
+    def _unpack(self, claimed: bytes) -> list[int]:
+        try:
+            return list(_unpack(claimed))
+        except (TypeError, struct.error) as error:
+            raise self._connection.damaged("the devices that claim a dissent cannot be read") from error
+
+
+def _bit(number: int) -> int:
+    return 1 << (number - 1) if number <= MAX_CLAIMING else 0
+
+
+def _pack(numbers: Iterable[int]) -> bytes:
+    some = list(numbers)
+    return struct.pack(f">{len(some)}I", *some)
+
+
+def _unpack(raw: bytes) -> tuple[int, ...]:
+    return struct.unpack(f">{len(raw) // 4}I", raw)
