@@ -25,7 +25,17 @@ from untrusted_s3.bep import bep_pb2 as bep
 from untrusted_s3.errors import DataError, StateDamaged
 from untrusted_s3.index.checkpoint import read_checkpoint
 from untrusted_s3.index.checkpoint_check import check_copy
-from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal, StoredObject
+from untrusted_s3.index.entry import (
+    Confirmation,
+    DeclinedVersion,
+    Dissent,
+    Entry,
+    EntryClaims,
+    PeerCursor,
+    Removal,
+    Renewal,
+    StoredObject,
+)
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import Segment, encode_segment
 from untrusted_s3.index.state import FolderState
@@ -55,9 +65,25 @@ SEGMENTS = (
         bytes(16),
         1_700_000_001_000,
         6,
-        (Entry(file("f", sizes=(9000, 9000)), LARGE, device(2)),),
+        (
+            Entry(file("f", sizes=(9000, 9000)), LARGE, device(2)),
+            replace(
+                entry(file("g", 4)),
+                source=device(2),
+                claims=EntryClaims(
+                    (device(2), device(4)),
+                    (
+                        Dissent(replace(entry(file("g", 3)), source=device(3)), (device(3), device(5))),
+                        Dissent(entry(deleted("g", 2)), (device(6),)),
+                    ),
+                    (DeclinedVersion(device(3), 0, 1_700_000_000_000), DeclinedVersion(device(2), 2, 5, 3)),
+                ),
+            ),
+        ),
         (PeerCursor(device(2), 2**64 - 1, 5), PeerCursor(device(3), 1, 2)),
         Renewal(77, (Removal(name_key(encrypted_name("lost")), "d" * 32), Removal(bytes(16), "e" * 32))),
+        0,
+        (Confirmation.of(device(3), [1, 2]),),
     ),
 )
 
@@ -109,6 +135,11 @@ def check(folder: Path, body: bytes) -> bool:
         assert totals.files + totals.directories + totals.deleted == len(found)
         assert totals.bytes == sum(one.file_info.message.size for one in found if one.file_info.has_data)
         state.cursor(device(2))
+        disputed = list(state.disputed())
+        assert state.disputed_count == len(disputed)
+        for row in disputed:
+            assert state.has(row.whole_entry)
+            assert all(state.row(name_key(one.file_info.name)) == row for one in state.versions_at(row.sequence))
         assert len(list(state.sources())) == len(found)
         missing = list(state.missing())
         assert state.missing_count == len(missing)
@@ -200,10 +231,62 @@ WRONG = [
     ["UPDATE devices SET device_id = x'00' WHERE number = 1"],
     ["UPDATE devices SET number = 9 WHERE number = 2"],
     ["DELETE FROM devices WHERE number = 2"],
-    ["UPDATE files SET source = 3 WHERE sequence = 1"],
+    ["UPDATE files SET source = 6 WHERE sequence = 1"],
     ["UPDATE files SET source = 0 WHERE sequence = 1"],
     ["UPDATE files SET source = 'x' WHERE sequence = 1"],
     ["CREATE INDEX one ON missing (name)"],
+    ["UPDATE devices SET index_id = 'x' WHERE number = 1"],
+    ["UPDATE devices SET index_id = x'35' WHERE number = 1"],
+    ["UPDATE devices SET index_id = '18446744073709551616' WHERE number = 1"],
+    ["UPDATE devices SET void_until = 99"],
+    ["UPDATE devices SET void_until = -1"],
+    ["UPDATE devices SET void_until = 'x'"],
+    ["UPDATE claims SET devices = 32"],
+    ["UPDATE claims SET devices = -1"],
+    ["UPDATE claims SET devices = 'x'"],
+    ["UPDATE claims SET sequence = 55 WHERE sequence = 1"],
+    ["UPDATE claims SET devices = devices | 2 WHERE sequence = 7"],
+    ["UPDATE meta SET value = 2 WHERE key = 'disputed'"],
+    ["UPDATE meta SET value = 0 WHERE key = 'disputed'"],
+    ["DELETE FROM dissents"],
+    ["DELETE FROM dissents WHERE number = 2"],
+    ["UPDATE dissents SET sequence = 6"],
+    ["UPDATE dissents SET sequence = 66"],
+    ["UPDATE dissents SET sequence = 6 WHERE number = 1"],
+    ["UPDATE dissents SET number = 0 WHERE number = 1"],
+    ["UPDATE dissents SET number = 5 WHERE number = 2"],
+    ["UPDATE dissents SET claimed = x''"],
+    ["UPDATE dissents SET claimed = x'000000'"],
+    ["UPDATE dissents SET claimed = x'00000000' WHERE number = 1"],
+    ["UPDATE dissents SET claimed = x'00000009' WHERE number = 1"],
+    ["UPDATE dissents SET claimed = x'00000001' WHERE number = 1"],
+    ["UPDATE dissents SET claimed = x'00000005'"],
+    ["UPDATE dissents SET claimed = x'0000000200000002' WHERE number = 1"],
+    ["UPDATE dissents SET claimed = 'abcd' WHERE number = 1"],
+    ["UPDATE dissents SET source = 9"],
+    ["UPDATE dissents SET source = 'x'"],
+    ["UPDATE dissents SET version = x'0a040801100f'"],
+    ["UPDATE dissents SET version = x'ff'"],
+    ["UPDATE dissents SET version = 5"],
+    ["UPDATE dissents SET content_hash = 'x' WHERE number = 1"],
+    ["UPDATE dissents SET content_hash = NULL WHERE number = 1"],
+    ["UPDATE dissents SET object_size = 5 WHERE number = 1"],
+    ["UPDATE dissents SET object_size = 9e300 WHERE number = 1"],
+    ["UPDATE dissents SET part_size = 1 WHERE number = 1"],
+    ["UPDATE dissents SET part_crc32c = x'00' WHERE number = 1"],
+    ["UPDATE dissents SET file_info = x'ff'"],
+    ["UPDATE dissents SET file_info = (SELECT file_info FROM files WHERE sequence = 1) WHERE number = 1"],
+    ["UPDATE dissents SET (file_info, version) = (SELECT file_info, version FROM files WHERE sequence = 7)"],
+    ["UPDATE declined SET sequence = 55"],
+    ["UPDATE declined SET device = 9"],
+    ["UPDATE declined SET device = 0"],
+    ["UPDATE declined SET number = 3"],
+    ["UPDATE declined SET number = -1"],
+    ["UPDATE declined SET time_ms = -1"],
+    ["UPDATE declined SET time_ms = 9e17"],
+    ["UPDATE declined SET times = 0"],
+    ["UPDATE declined SET times = 4294967296"],
+    ["UPDATE declined SET shown_again = 2"],
 ]
 
 
@@ -280,7 +363,13 @@ COLUMNS = {
     ),
     "meta": ("key", "value"),
     "cursors": ("device_id", "index_id", "sequence"),
-    "devices": ("number", "device_id"),
+    "devices": ("number", "device_id", "index_id", "void_until"),
+    "claims": ("sequence", "devices"),
+    "dissents": (
+        "sequence", "number", "claimed", "source", "version", "content_hash", "object_size", "part_size",
+        "part_crc32c", "file_info",
+    ),
+    "declined": ("sequence", "device", "number", "time_ms", "times", "shown_again"),
     "missing": ("name_hash", "name", "version", "object_name"),
     "condemned": ("name_hash", "object_name"),
 }  # fmt: skip

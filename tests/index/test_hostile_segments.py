@@ -21,14 +21,27 @@ from tests.simulated import fast_directory
 from untrusted_s3.bep import bep_pb2 as bep
 from untrusted_s3.errors import DataError
 from untrusted_s3.index import segment_pb2 as pb
-from untrusted_s3.index.entry import PeerCursor, Removal, Renewal
+from untrusted_s3.index.entry import Confirmation, DeclinedVersion, Dissent, EntryClaims, PeerCursor, Removal, Renewal
 from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, Segment, decode_segment, encode_segment
 from untrusted_s3.index.state import MAX_BYTES, FolderState
 
 EXAMPLES = int(os.environ.get("UNTRUSTED_S3_EXAMPLES", "150"))
 KEY = "folders/f/log/00000000000000000001"
 ENTRIES = (entry(file("a")), entry(directory("b")), entry(deleted("c")), entry(file("d", sizes=(2000, 3000))))
+CLAIMED = replace(
+    entry(file("a", 2)),
+    claims=EntryClaims(
+        (device(2),),
+        (Dissent(ENTRIES[0], (device(3),)), Dissent(entry(deleted("a", 3)), (device(4), device(5)))),
+        (DeclinedVersion(device(3), 0, 1_700_000_000_000, 2), DeclinedVersion(device(2), 1, 5, shown_again=True)),
+    ),
+)
 SOUND = [
+    encode_segment(
+        Segment(device(1), bytes(16), 5, 1, (CLAIMED,), (), None, 0, (Confirmation.of(device(3), [1, 2, 7]),))
+    ),
+    encode_segment(Segment(device(1), bytes(16), 5, 1, (CLAIMED, *ENTRIES), (PeerCursor(device(3), 1, 0),))),
+] + [
     encode_segment(Segment(device(1), bytes(16), 1_700_000_000_000, 1, entries, cursors, renewal))
     for entries, cursors, renewal in (
         (ENTRIES[:1], (), None),
@@ -60,6 +73,30 @@ REMOVALS = st.builds(
     name_hash=st.sampled_from([bytes(16), b"1" * 16, bytes(15), b""]),
     missing_object=st.sampled_from(["", "0" * 32, "../" * 11]),
 )
+DEVICE_IDS = st.sampled_from([device(number).raw for number in range(3)]) | st.sampled_from([b"", bytes(31)])
+FIELDS: dict[str, Any] = {
+    "file_info": FILE_INFOS,
+    "content_hash": st.sampled_from(["", "0" * 32, "0" * 32 + "-1", "../" * 11, "0" * 33, "é" * 32]),
+    "object_size": UNSIGNED,
+    "part_size": st.just(0) | UNSIGNED,
+    "part_crc32c": st.lists(st.integers(0, 2**32 - 1), max_size=3),
+    "source": st.sampled_from([b"", bytes(32), bytes(31)]),
+}
+UINT32 = st.integers(0, 3) | st.integers(0, 2**32 - 1)
+CLAIMS = st.builds(
+    pb.Claims,
+    claimed_by=st.lists(DEVICE_IDS, max_size=2),
+    dissents=st.lists(
+        st.builds(pb.Dissent, version=st.builds(pb.Entry, **FIELDS), claimed_by=st.lists(DEVICE_IDS, max_size=2)),
+        max_size=2,
+    ),
+    declined=st.lists(
+        st.builds(
+            pb.Declined, device_id=DEVICE_IDS, version=UINT32, time_ms=SIGNED, times=UINT32, shown_again=st.booleans()
+        ),
+        max_size=2,
+    ),
+)
 MADE_UP = st.builds(
     pb.Segment,
     writer=st.sampled_from([bytes(32), bytes(31), b""]),
@@ -67,16 +104,12 @@ MADE_UP = st.builds(
     time_ms=SIGNED,
     first_sequence=st.just(1) | UNSIGNED,
     entries=st.lists(
-        st.builds(
-            pb.Entry,
-            file_info=FILE_INFOS,
-            content_hash=st.sampled_from(["", "0" * 32, "0" * 32 + "-1", "../" * 11, "0" * 33, "é" * 32]),
-            object_size=UNSIGNED,
-            part_size=st.just(0) | UNSIGNED,
-            part_crc32c=st.lists(st.integers(0, 2**32 - 1), max_size=3),
-            source=st.sampled_from([b"", bytes(32), bytes(31)]),
-        ),
+        st.builds(pb.Entry, **FIELDS, claims=st.none() | CLAIMS),
         max_size=3,
+    ),
+    confirmations=st.lists(
+        st.builds(pb.Confirmation, device_id=DEVICE_IDS, ranges=st.lists(st.just(1) | UNSIGNED, max_size=4)),
+        max_size=2,
     ),
     cursors=st.lists(
         st.builds(
@@ -113,7 +146,11 @@ def check(body: bytes) -> None:
             sizes = sum(found.file_info.message.size for found in segment.entries)
             assert segment.first_sequence != 1 or sizes > MAX_BYTES
         else:
-            newest = {found.file_info.name: found for found in segment.entries}
+            newest = {found.file_info.name: replace(found, claims=None) for found in segment.entries}
+            disputed = {found.file_info.name: found for found in segment.entries}.values()
+            assert state.disputed_count == len(list(state.disputed())) <= sum(bool(one.dissents) for one in disputed)
+            if not segment.confirmations:
+                assert all(state.has(found) for found in disputed)
             assert all(state.entry(name) == found for name, found in newest.items())
             assert len(list(state.file_infos_after(0, -1))) == len(newest)
             assert state.totals.bytes >= 0

@@ -18,7 +18,18 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.errors import DataError, FileInfoRefused, FolderRefused, RemoteProtocolError
 from untrusted_s3.index import segment_pb2 as pb
-from untrusted_s3.index.entry import MAX_TIME_MS, Entry, PeerCursor, Removal, Renewal, StoredObject
+from untrusted_s3.index.entry import (
+    MAX_TIME_MS,
+    Confirmation,
+    DeclinedVersion,
+    Dissent,
+    Entry,
+    EntryClaims,
+    PeerCursor,
+    Removal,
+    Renewal,
+    StoredObject,
+)
 from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, Segment, decode_segment, encode_segment
 
 SOUND: dict[str, Any] = {"writer": bytes(32), "append_id": bytes(16), "first_sequence": 1}
@@ -49,6 +60,39 @@ ENTRIES = (
     | st.builds(lambda name, version: entry(directory(name, version)), NUMBERS, NUMBERS)
     | st.builds(lambda name, version: entry(deleted(name, version)), NUMBERS, NUMBERS)
 )
+CLAIMS = st.builds(
+    EntryClaims,
+    st.lists(st.integers(0, 9).map(device), max_size=2, unique=True).map(tuple),
+    st.lists(st.integers(100, 102), max_size=2, unique=True).map(
+        lambda versions: tuple(Dissent(entry(file("a", one)), (device(one), device(one + 9))) for one in versions)
+    ),
+)
+CLAIMED = st.builds(
+    lambda claims, declined: dataclasses.replace(
+        entry(file("a", 7)),
+        claims=dataclasses.replace(
+            claims, declined=tuple(one for one in declined if one.version <= len(claims.dissents))
+        ),
+    ),
+    CLAIMS,
+    st.lists(
+        st.builds(
+            DeclinedVersion,
+            st.builds(device, NUMBERS),
+            st.integers(0, 2),
+            st.integers(0, MAX_TIME_MS),
+            st.integers(1, 2**32 - 1),
+            st.booleans(),
+        ),
+        max_size=3,
+        unique_by=lambda one: (one.device_id, one.version),
+    ),
+)
+CONFIRMATIONS = st.builds(
+    Confirmation.of,
+    st.builds(device, NUMBERS),
+    st.sets(st.integers(1, 50) | st.integers(1, 2**63 - 2), min_size=1).map(sorted),
+)
 REMOVALS = st.builds(Removal, st.binary(min_size=16, max_size=16), st.just("") | HASHES)
 SEGMENTS = st.builds(
     Segment,
@@ -56,7 +100,7 @@ SEGMENTS = st.builds(
     append_id=st.binary(min_size=16, max_size=16),
     time_ms=st.integers(0, MAX_TIME_MS),
     first_sequence=st.integers(1, 2**62),
-    entries=st.lists(ENTRIES, max_size=4).map(tuple),
+    entries=st.lists(ENTRIES | CLAIMED, max_size=4).map(tuple),
     cursors=st.lists(
         st.builds(PeerCursor, st.builds(device, NUMBERS), index_id=UINT64, sequence=st.integers(0, 2**63 - 1)),
         max_size=3,
@@ -67,6 +111,7 @@ SEGMENTS = st.builds(
         st.integers(1, 2**63 - 1),
         st.lists(REMOVALS, max_size=3, unique_by=lambda removal: removal.name_hash).map(tuple),
     ),
+    confirmations=st.lists(CONFIRMATIONS, max_size=2).map(tuple),
 )
 SEGMENT = Segment(
     device(1),
@@ -143,6 +188,8 @@ def test_a_segment_of_version_1_is_read() -> None:
     [
         dataclasses.replace(SEGMENT, renewal=Renewal(1)),
         dataclasses.replace(SEGMENT, entries=(Entry(file("a"), None, device(1)),)),
+        dataclasses.replace(SEGMENT, entries=(Entry(file("a"), None, None, EntryClaims()),)),
+        dataclasses.replace(SEGMENT, confirmations=(Confirmation.of(device(2), [1, 2, 5]),)),
     ],
 )
 def test_a_segment_of_version_1_has_nothing_that_its_readers_pass_over(segment: Segment) -> None:
@@ -168,6 +215,71 @@ def test_a_segment_of_version_1_has_nothing_that_its_readers_pass_over(segment: 
 def test_a_renewal_that_no_gateway_writes_is_refused(renewal: pb.Renewal) -> None:
     with pytest.raises(DataError, match=KEY):
         decode_segment(sealed(pb.Segment(**SOUND, renewal=renewal).SerializeToString()), KEY)
+
+
+OTHER = pb.Entry(file_info=file("a", 2).raw)
+CLAIMANT, SECOND = (device(number).raw for number in (2, 3))
+DECLINED: dict[str, Any] = {"device_id": CLAIMANT, "times": 1}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"claimed_by": [b"short"]},
+        {"claimed_by": [CLAIMANT, CLAIMANT]},
+        {"claimed_by": [CLAIMANT], "dissents": [pb.Dissent(version=OTHER, claimed_by=[CLAIMANT])]},
+        {"dissents": [pb.Dissent(version=OTHER)]},
+        {"dissents": [pb.Dissent(claimed_by=[CLAIMANT])]},
+        {"dissents": [pb.Dissent(version=pb.Entry(file_info=file("b", 2).raw), claimed_by=[CLAIMANT])]},
+        {"dissents": [pb.Dissent(version=pb.Entry(file_info=file("a").raw), claimed_by=[CLAIMANT])]},
+        {"dissents": [pb.Dissent(version=OTHER, claimed_by=[one]) for one in (CLAIMANT, SECOND)]},
+        {
+            "dissents": [
+                pb.Dissent(version=pb.Entry(file_info=OTHER.file_info, claims=pb.Claims()), claimed_by=[CLAIMANT])
+            ]
+        },
+        {"declined": [pb.Declined(**DECLINED, version=1)]},
+        {"declined": [pb.Declined(**DECLINED)] * 2},
+        {"declined": [pb.Declined(device_id=CLAIMANT)]},
+        {"declined": [pb.Declined(times=1)]},
+        {"declined": [pb.Declined(**DECLINED, time_ms=-1)]},
+        {"declined": [pb.Declined(**DECLINED, time_ms=MAX_TIME_MS + 1)]},
+    ],
+    ids=lambda claims: " ".join(str(claims).split()),
+)
+def test_claims_that_no_gateway_writes_are_refused(claims: dict[str, Any]) -> None:
+    sound = pb.Claims(
+        claimed_by=[SECOND],
+        dissents=[pb.Dissent(version=OTHER, claimed_by=[CLAIMANT])],
+        declined=[pb.Declined(**DECLINED), pb.Declined(**DECLINED, version=1)],
+    )
+    for message in (sound, pb.Claims(**claims)):
+        body = pb.Segment(**SOUND, entries=[pb.Entry(file_info=file("a").raw, claims=message)]).SerializeToString()
+        if message is sound:
+            decode_segment(sealed(body), KEY)
+            continue
+        with pytest.raises(DataError, match=KEY):
+            decode_segment(sealed(body), KEY)
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [[], [1], [0, 1], [1, 0], [1, 1, 0, 1], [1, 1, 1], [1, 2**63 - 1], [2**63, 1], [2**64 - 1, 2**64 - 1]],
+    ids=str,
+)
+def test_a_confirmation_that_no_gateway_writes_is_refused(ranges: list[int]) -> None:
+    for device_id, some in ((bytes(32), ranges), (bytes(31), [1, 1])):
+        message = pb.Segment(**SOUND, confirmations=[pb.Confirmation(device_id=device_id, ranges=some)])
+        with pytest.raises(DataError, match=KEY):
+            decode_segment(sealed(message.SerializeToString()), KEY)
+
+
+def test_the_ranges_of_a_confirmation() -> None:
+    confirmation = Confirmation.of(device(2), [3, 4, 5, 9, 10, 2**63 - 2])
+    assert confirmation.sequences == (range(3, 6), range(9, 11), range(2**63 - 2, 2**63 - 1))
+    segment = dataclasses.replace(SEGMENT, confirmations=(confirmation,))
+    (message,) = pb.Segment.FromString(encode_segment(segment)[8:-4]).confirmations
+    assert message.ranges == [3, 3, 3, 2, 2**63 - 2 - 11, 1]
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ async def test_objects_of_the_attacker_are_never_used_again(tmp_path: Path) -> N
     await stored.append(*by(ATTACKER, new, touched))
     changes, _ = await folder.retract(from_attacker)
     assert new.stored is not None
-    assert (changes["new"].distrusted, changes["a"].distrusted) == (new.stored.object_name, "")
+    assert (changes["new"].distrusted, changes["a"].distrusted) == ((new.stored.object_name,), ())
     async with folder.loaded() as state:
         assert state.condemned(name_key(folder.name("new"))) == {new.stored.object_name}
         assert [missing.name for missing in state.missing()] == [folder.name("new")]
@@ -182,7 +182,7 @@ async def test_objects_with_blocks_of_untrusted_devices_have_names_of_their_own(
     name = next(object_names(new.file_info, ATTACKER))
     await folder.stored.append(Entry(new.file_info, replace(new.stored, object_name=name), ATTACKER))
     changes, _ = await folder.retract(from_attacker)
-    assert changes["new"].after is None and changes["new"].distrusted == ""
+    assert changes["new"].after is None and changes["new"].distrusted == ()
     async with folder.loaded() as state:
         assert state.missing_count == 0
 

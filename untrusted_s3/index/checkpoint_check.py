@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError
+from untrusted_s3.index.checkpoint_claims import WrongCheckpoint, check_claims
 from untrusted_s3.index.entry import MAX_OBJECT_SIZE, MAX_SEQUENCE, MAX_TIME_MS, check_blocks, is_clean_path
 from untrusted_s3.index.schema import COUNTERS, SCHEMAS, STATE_VERSION, STATE_VERSION_1
 from untrusted_s3.store.layout import NAME_HASH_SIZE, is_object_name, name_key
@@ -62,10 +63,6 @@ _MAX_NUMBER: Final = 2**62
 _META = frozenset(("position", "sequence", "time_ms", *COUNTERS, "bytes"))
 
 
-class _Wrong(Exception):
-    """What is wrong, for a message."""
-
-
 def check_copy(path: Path, position: int, key: str, *, entries: bool = True) -> int:
     """Check that the file at `path`, whose checksum is right, is a sound state of this position. Return its version.
 
@@ -84,7 +81,7 @@ def check_copy(path: Path, position: int, key: str, *, entries: bool = True) -> 
                     _check_contents(connection, version, position, entries)
             finally:
                 soundness.result()
-    except _Wrong as error:
+    except WrongCheckpoint as error:
         raise DataError(f"{key} {error}") from error
     except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{key} is not a checkpoint: {error}") from error
@@ -96,18 +93,18 @@ def _check_header(path: Path) -> None:
     with path.open("rb") as file:
         header = file.read(_HEADER_SIZE)
     if len(header) < _HEADER_SIZE or not header.startswith(_MAGIC):
-        raise _Wrong("is not a checkpoint: it is no SQLite file")
+        raise WrongCheckpoint("is not a checkpoint: it is no SQLite file")
     page_size = int.from_bytes(header[16:18], "big")
     page_size = 65536 if page_size == 1 else page_size
     pages = int.from_bytes(header[28:32], "big")
     if page_size < _MIN_PAGE_SIZE or page_size & (page_size - 1) or pages * page_size != path.stat().st_size:
-        raise _Wrong(f"is not a checkpoint: it does not consist of {pages} pages of {page_size} bytes")
+        raise WrongCheckpoint(f"is not a checkpoint: it does not consist of {pages} pages of {page_size} bytes")
     # Format versions that SQLite also writes, and no table for moving pages.
     if header[18:20] not in (b"\1\1", b"\2\2") or any(header[52:56]):
-        raise _Wrong("is not a checkpoint: it has another file format")
+        raise WrongCheckpoint("is not a checkpoint: it has another file format")
     # So the schema has no page but the first.
     if header[100] != _LEAF or int.from_bytes(header[103:105], "big") > _MAX_SCHEMA_CELLS:
-        raise _Wrong("is not a checkpoint: it has another schema")
+        raise WrongCheckpoint("is not a checkpoint: it has another schema")
 
 
 @contextlib.contextmanager
@@ -124,7 +121,7 @@ def _check_soundness(path: Path, pragma: str) -> None:
     with _opened(path) as connection:
         faults = connection.execute(f"PRAGMA {pragma}(1)").fetchone()[0]
     if faults != "ok":
-        raise _Wrong(f"is not a checkpoint: {str(faults)[:200]}")
+        raise WrongCheckpoint(f"is not a checkpoint: {str(faults)[:200]}")
 
 
 def _bound(connection: sqlite3.Connection, size: int) -> None:
@@ -144,9 +141,9 @@ def _bound(connection: sqlite3.Connection, size: int) -> None:
 def _check_schema(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version not in _OWN_SCHEMAS:
-        raise _Wrong(f"has state version {version}, this program reads up to {STATE_VERSION}")
+        raise WrongCheckpoint(f"has state version {version}, this program reads up to {STATE_VERSION}")
     if _schema(connection) != _OWN_SCHEMAS[version] or connection.execute("PRAGMA encoding").fetchone() != ("UTF-8",):
-        raise _Wrong("is not a checkpoint: it has another schema")
+        raise WrongCheckpoint("is not a checkpoint: it has another schema")
     return version
 
 
@@ -171,20 +168,21 @@ def _check_contents(connection: sqlite3.Connection, version: int, position: int,
     meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
     _, names = SCHEMAS[version]
     if meta.keys() != names or not all(type(value) is int and 0 <= value <= MAX_SEQUENCE for value in meta.values()):
-        raise _Wrong("is not a checkpoint: its totals are not complete")
+        raise WrongCheckpoint("is not a checkpoint: its totals are not complete")
     if meta["position"] != position:
-        raise _Wrong("holds the state of another position")
+        raise WrongCheckpoint("holds the state of another position")
     if max(meta["position"], meta["sequence"]) > _MAX_NUMBER:
-        raise _Wrong("has numbers out of range, which leave none for what follows")
+        raise WrongCheckpoint("has numbers out of range, which leave none for what follows")
     if meta["time_ms"] > MAX_TIME_MS:
-        raise _Wrong(f"has a time out of range: {meta['time_ms']} ms")
+        raise WrongCheckpoint(f"has a time out of range: {meta['time_ms']} ms")
     _check_columns(connection, meta["sequence"])
     if entries:
         _check_file_infos(connection)
     if _totals(connection) != [meta[name] for name in (*COUNTERS, "bytes")]:
-        raise _Wrong("has totals that its entries do not add up to")
+        raise WrongCheckpoint("has totals that its entries do not add up to")
     _check_cursors(connection)
     if version != STATE_VERSION_1:
+        check_claims(connection, meta["sequence"], meta["disputed"], entries=entries)
         _check_sources(connection)
         _check_missing(connection, meta["missing"])
 
@@ -193,10 +191,10 @@ def _check_columns(connection: sqlite3.Connection, last: int) -> None:
     """Check types and ranges of all rows' values, in SQLite alone."""
     first, highest = connection.execute("SELECT min(sequence), max(sequence) FROM files").fetchone()
     if first is not None and not 1 <= first <= highest <= last:
-        raise _Wrong(f"has the sequence numbers {first} to {highest}, where 1 to {last} are possible")
+        raise WrongCheckpoint(f"has the sequence numbers {first} to {highest}, where 1 to {last} are possible")
     wrong = connection.execute(_WRONG_ROWS).fetchone()
     if wrong is not None:
-        raise _Wrong(f"has values out of range at sequence {wrong[0]}")
+        raise WrongCheckpoint(f"has values out of range at sequence {wrong[0]}")
 
 
 def _totals(connection: sqlite3.Connection) -> list[int]:
@@ -217,41 +215,36 @@ def _check_file_infos(connection: sqlite3.Connection) -> None:
             message = parse(raw)
             name = message.name
             if sha256(name.encode()).digest()[:16] != key:
-                raise _Wrong(f"has {name!r} under the hash of another name")
+                raise WrongCheckpoint(f"has {name!r} under the hash of another name")
             if not message.encrypted or not is_clean_path(name):
-                raise _Wrong(f"has a file info of {name!r} that no gateway takes")
+                raise WrongCheckpoint(f"has a file info of {name!r} that no gateway takes")
             expected = 2 if message.deleted else 0 if message.type == pb.FILE else 1
             if kind == 0 and message.blocks and not message.invalid:
                 check_blocks(message)
             if kind != expected or size != (0 if kind else message.size):
-                raise _Wrong(f"has another kind or size for {name!r} than its file info")
+                raise WrongCheckpoint(f"has another kind or size for {name!r} than its file info")
             if version != message.version.SerializeToString() and pb.Vector.FromString(version) != message.version:
-                raise _Wrong(f"has another version of {name!r} than its file info")
+                raise WrongCheckpoint(f"has another version of {name!r} than its file info")
             if content_hash is not None and not is_object_name(content_hash):
-                raise _Wrong(f"has an object for {name!r} with a name that no object has")
+                raise WrongCheckpoint(f"has an object for {name!r} with a name that no object has")
     except DecodeError as error:
-        raise _Wrong(f"has a file info that cannot be parsed: {error}") from error
+        raise WrongCheckpoint(f"has a file info that cannot be parsed: {error}") from error
 
 
 def _check_cursors(connection: sqlite3.Connection) -> None:
     for device_id, index_id, sequence in connection.execute("SELECT device_id, index_id, sequence FROM cursors"):
         if type(device_id) is not bytes or len(device_id) != 32:
-            raise _Wrong("has a cursor of something that is no device")
+            raise WrongCheckpoint("has a cursor of something that is no device")
         if type(index_id) is not str or str(int(index_id)) != index_id or not 0 <= int(index_id) < 2**64:
-            raise _Wrong("has a cursor with an index id out of range")
+            raise WrongCheckpoint("has a cursor with an index id out of range")
         if type(sequence) is not int or not 0 <= sequence <= MAX_SEQUENCE:
-            raise _Wrong("has a cursor with a sequence number out of range")
+            raise WrongCheckpoint("has a cursor with a sequence number out of range")
 
 
 def _check_sources(connection: sqlite3.Connection) -> None:
-    for number, (found, device_id) in enumerate(
-        connection.execute("SELECT number, device_id FROM devices ORDER BY number"), 1
-    ):
-        if found != number or type(device_id) is not bytes or len(device_id) != 32:
-            raise _Wrong("has a device that no gateway writes")
     wrong = connection.execute(_WRONG_SOURCES).fetchone()
     if wrong is not None:
-        raise _Wrong(f"has a source that is no device at sequence {wrong[0]}")
+        raise WrongCheckpoint(f"has a source that is no device at sequence {wrong[0]}")
 
 
 def _check_missing(connection: sqlite3.Connection, count: int) -> None:
@@ -261,17 +254,17 @@ def _check_missing(connection: sqlite3.Connection, count: int) -> None:
     ):
         found += 1
         if type(name) is not str or not is_clean_path(name) or name_key(name) != key:
-            raise _Wrong("has a missing file under the hash of another name")
+            raise WrongCheckpoint("has a missing file under the hash of another name")
         if type(version) is not bytes:
-            raise _Wrong(f"has no version of the missing {name!r}")
+            raise WrongCheckpoint(f"has no version of the missing {name!r}")
         try:
             pb.Vector.FromString(version)
         except DecodeError as error:
-            raise _Wrong(f"has no version of the missing {name!r}") from error
+            raise WrongCheckpoint(f"has no version of the missing {name!r}") from error
         if type(object_name) is not str or not is_object_name(object_name):
-            raise _Wrong(f"has an object for the missing {name!r} with a name that no object has")
+            raise WrongCheckpoint(f"has an object for the missing {name!r} with a name that no object has")
     if found != count:
-        raise _Wrong("has a total of missing files that its entries do not add up to")
+        raise WrongCheckpoint("has a total of missing files that its entries do not add up to")
     for missing, current in connection.execute(
         "SELECT missing.version, files.version FROM missing JOIN files USING (name_hash)"
     ):
@@ -280,9 +273,9 @@ def _check_missing(connection: sqlite3.Connection, count: int) -> None:
         except DecodeError:
             older = False
         if not older:
-            raise _Wrong("has a file and lists it as missing")
+            raise WrongCheckpoint("has a file and lists it as missing")
     for key, object_name in connection.execute("SELECT name_hash, object_name FROM condemned"):
         if type(key) is not bytes or len(key) != NAME_HASH_SIZE:
-            raise _Wrong("has a damaged object of something that is no name")
+            raise WrongCheckpoint("has a damaged object of something that is no name")
         if type(object_name) is not str or not is_object_name(object_name):
-            raise _Wrong("has a damaged object with a name that no object has")
+            raise WrongCheckpoint("has a damaged object with a name that no object has")

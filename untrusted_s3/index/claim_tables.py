@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from untrusted_s3.bep.device_id import DeviceID
@@ -14,7 +15,7 @@ from untrusted_s3.index.claims import Claims, Declined
 from untrusted_s3.index.database import Database
 from untrusted_s3.index.devices import Devices
 from untrusted_s3.index.entry import Entry, read_entry
-from untrusted_s3.index.row import Row, VersionKey
+from untrusted_s3.index.row import Row, RowClaims, VersionKey, read_claims
 
 # Claims to the current version are kept of devices up to this number: a bit each of an integer of SQLite.
 MAX_CLAIMING: Final = 62
@@ -45,13 +46,14 @@ class ClaimTables:
         self._connection.execute("INSERT INTO claims VALUES (?, ?)", (sequence, bits))
         for place, dissent in enumerate(claims.dissents, 1):
             other, stored = dissent.entry, dissent.entry.stored
+            source = number(other.source) if other.source is not None else None
             self._connection.execute(
                 "INSERT INTO dissents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     sequence,
                     place,
                     _pack([number(device_id) for device_id in dissent.claimed_by]),
-                    number(other.source) if other.source is not None else None,
+                    source,
                     other.file_info.message.version.SerializeToString(),
                     stored.object_name if stored else None,
                     stored.size if stored else None,
@@ -150,39 +152,61 @@ class ClaimTables:
         elif source is not None and sequence > void_until:
             yield source
 
-    def claims_current(self, number: int, sequence: int) -> bool:
-        """Return whether a device claims the current version with a sequence number."""
-        return number in self.claiming(sequence)
+    def dissents(self, sequence: int, name: str) -> list[tuple[int, Entry, list[int]]]:
+        """Return number, entry and the numbers of the claiming devices of each dissent of an encrypted name, in order.
 
-    def dissents(self, sequence: int) -> list[tuple[int, Entry, list[int]]]:
-        """Return number, entry and the numbers of the claiming devices of each dissent, in order."""
+        `sequence` is the sequence number of the name.
+        """
         rows = self._connection.execute(
             "SELECT number, claimed, file_info, content_hash, object_size, part_size, part_crc32c, source"
             " FROM dissents WHERE sequence = ? ORDER BY number",
             (sequence,),
         ).fetchall()
-        return [(row[0], self._entry(sequence, *row[2:]), self._unpack(row[1])) for row in rows]
+        return [(row[0], self._entry(sequence, name, *row[2:]), self._unpack(row[1])) for row in rows]
 
-    def _entry(self, sequence: int, *columns: Any) -> Entry:
+    def _entry(self, sequence: int, name: str, *columns: Any) -> Entry:
         raw, content_hash, object_size, part_size, crcs, source = columns
         try:
             checksums = _unpack(crcs or b"")
             entry = read_entry(raw, content_hash or "", object_size or 0, part_size or 0, checksums)
         except (ValueError, TypeError, struct.error) as error:
             raise self._connection.damaged(f"a dissent at sequence {sequence} cannot be read") from error
+        if entry.file_info.name != name:
+            raise self._connection.damaged(f"a dissent at sequence {sequence} has another name")
         if source is None:
             return entry
         return Entry(entry.file_info, entry.stored, self._devices.device_id(source))
 
+    def has(self, sequence: int, entry: Entry) -> bool:
+        """Return whether the name with a sequence number has the claims of an entry, as far as they are kept."""
+        wanted, entries = read_claims(entry)
+        row = self.row(sequence, replace(entry, claims=None))
+        if row.claims.dissents != wanted.dissents or row.claims.declined != wanted.declined:
+            return False
+        if any(entries[version] != row.entries[version] for version in wanted.dissents):
+            return False
+        return self._kept(row.claims) == self._kept(wanted)
+
+    def _kept(self, claims: RowClaims) -> dict[DeviceID, VersionKey]:
+        return {
+            device_id: version
+            for device_id, version in claims.claimed.items()
+            if version != claims.current or self._is_kept(device_id)
+        }
+
+    def _is_kept(self, device_id: DeviceID) -> bool:
+        number = self._devices.find(device_id)
+        return (number if number is not None else self._devices.count() + 1) <= MAX_CLAIMING
+
     def row(self, sequence: int, entry: Entry) -> Row:
         """Return the whole row with a sequence number, of which `entry` is the current version."""
         device_id = self._devices.device_id
-        current = VersionKey.of(entry.file_info)
+        current = VersionKey.of_entry(entry)
         entries = {current: entry}
         claimed = {device_id(number): current for number in self.claiming(sequence)}
         places = {0: current}
-        for place, other, claiming in self.dissents(sequence):
-            version = places[place] = VersionKey.of(other.file_info)
+        for place, other, claiming in self.dissents(sequence, entry.file_info.name):
+            version = places[place] = VersionKey.of_entry(other)
             if version in entries:
                 raise self._connection.damaged(f"a dissent at sequence {sequence} is there twice")
             entries[version] = other

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from typing import Final
 
 from untrusted_s3.bep.file_info import FileInfo
+
+CONTENT_HASH_SIZE: Final = 32  # digits
 
 
 def content_hash(file_info: FileInfo) -> str:
@@ -18,4 +21,4 @@ def content_hash(file_info: FileInfo) -> str:
     for block in file_info.message.blocks:
         digest.update(struct.pack(">QH", block.size, len(block.hash)))
         digest.update(block.hash)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:CONTENT_HASH_SIZE]

@@ -46,6 +46,10 @@ class Devices:
                 self._keep(number, device_id)
         return number
 
+    def count(self) -> int:
+        """Return how many devices have a number."""
+        return int(self._connection.execute("SELECT count(*) FROM devices").fetchone()[0])
+
     def device_id(self, number: int) -> DeviceID:
         """Return the device with a number."""
         device_id = self._ids.get(number)

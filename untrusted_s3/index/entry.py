@@ -60,9 +60,14 @@ class Entry:
         return self.claims.dissents if self.claims is not None else ()
 
     @property
+    def versions(self) -> tuple[Entry, ...]:
+        """The entry itself and the entries of its dissents."""
+        return self, *(dissent.entry for dissent in self.dissents)
+
+    @property
     def raw_size(self) -> int:
         """The bytes of its file infos, which are about those that it takes in a segment."""
-        return len(self.file_info.raw) + sum(len(dissent.entry.file_info.raw) for dissent in self.dissents)
+        return sum(len(version.file_info.raw) for version in self.versions)
 
 
 @dataclass(frozen=True, slots=True)

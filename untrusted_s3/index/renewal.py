@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
-from untrusted_s3.index.entry import Entry, Removal, Renewal
+from untrusted_s3.index.entry import Entry, NamedObject, Removal, Renewal
+from untrusted_s3.index.row import Row
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.layout import name_key
@@ -30,11 +31,15 @@ def parts(
 ) -> Iterator[Part]:
     """Yield removals and entries a segment at a time, removals first.
 
-    Those that would change nothing are left out; each is compared with the state when its turn comes.
+    Those that would change nothing are left out; each is compared with the state when its turn comes. A renewal removes
+    a name once, so of two removals of a name the second one is in a later segment.
     """
     taken: dict[bytes, Removal] = {}
     size = 0
     for removal in removals:
+        if removal.name_hash in taken:
+            yield tuple(taken.values()), ()
+            taken, size = {}, 0
         if not _changes(state, removal):
             continue
         taken[removal.name_hash] = removal
@@ -47,12 +52,34 @@ def parts(
         if name_key(entry.file_info.name) not in taken and state.has(entry):
             continue
         batch.append(entry)
-        size += len(entry.file_info.raw)
+        size += entry.raw_size
         if len(batch) >= settings.segment_entries or size >= settings.segment_size:
             yield tuple(taken.values()), tuple(batch)
             taken, batch, size = {}, [], 0
     if taken or batch:
         yield tuple(taken.values()), tuple(batch)
+
+
+def without_objects(rows: Iterable[Row], gone: Container[NamedObject]) -> tuple[list[Removal], list[Entry]]:
+    """Return what takes the versions back whose objects are missing or damaged, and condemns these objects.
+
+    Names that have other versions keep these.
+    """
+    removals: list[Removal] = []
+    more: list[Removal] = []
+    entries: list[Entry] = []
+    for row in rows:
+        found = [NamedObject.of(entry) for entry in row.entries.values()]
+        lost = dict.fromkeys(named for named in found if named is not None and named in gone)
+        if not lost:
+            continue
+        first, *others = [Removal(named.name_hash, named.object_name) for named in lost]
+        removals.append(first)
+        more += others
+        left = row.without_objects(lost)
+        if left is not None:
+            entries.append(left)
+    return [*removals, *more], entries
 
 
 def _changes(state: FolderState, removal: Removal) -> bool:

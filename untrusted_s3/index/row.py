@@ -6,14 +6,14 @@ This module has the way from one to the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.index.claims import Claims, Declined
-from untrusted_s3.index.content import content_hash
-from untrusted_s3.index.entry import DeclinedVersion, Dissent, Entry, EntryClaims
+from untrusted_s3.index.content import CONTENT_HASH_SIZE, content_hash
+from untrusted_s3.index.entry import DeclinedVersion, Dissent, Entry, EntryClaims, NamedObject, StoredObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,23 @@ class VersionKey:
     content: str
 
     @classmethod
-    def of(cls, file_info: FileInfo) -> VersionKey:
-        """Return the key of an announced version."""
+    def of(cls, file_info: FileInfo, stored: StoredObject | None = None) -> VersionKey:
+        """Return the key of a version. Of a stored one, the name of the object tells the content."""
         message = file_info.message
         number = sum(counter.value for counter in message.version.counters)
-        content = content_hash(file_info) if file_info.has_data else ""
+        content = ""
+        if file_info.has_data:
+            content = stored.object_name[:CONTENT_HASH_SIZE] if stored is not None else content_hash(file_info)
         return cls(number, message.type, message.deleted, content)
+
+    @classmethod
+    def of_entry(cls, entry: Entry) -> VersionKey:
+        """Return the key of the version of an entry."""
+        return cls.of(entry.file_info, entry.stored)
 
 
 RowClaims = Claims[DeviceID, VersionKey]
+_NOBODY = DeviceID(bytes(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +90,54 @@ class Row:
         """Return the version that a device is shown."""
         return self.entries[self.claims.shown(device_id)]
 
+    def without_objects(self, gone: Container[NamedObject]) -> Entry | None:
+        """Return the entry for the log that takes the versions with certain objects from this name.
+
+        None if no version is left.
+        """
+        return self.without(lambda entry: NamedObject.of(entry) in gone)
+
+    def without(self, is_gone: Callable[[Entry], bool]) -> Entry | None:
+        """Return the entry for the log that takes versions from this name, or None if no version is left.
+
+        The oldest dissent takes the place of a current version that is gone.
+        """
+        kept = [version for version in self.claims.versions if not is_gone(self.entries[version])]
+        if not kept:
+            return None
+        claims = Claims(
+            kept[0],
+            {device_id: version for device_id, version in self.claims.claimed.items() if version in kept},
+            tuple(kept[1:]),
+            {
+                device_id: {version: one for version, one in some.items() if version in kept}
+                for device_id, some in self.claims.declined.items()
+            },
+        )
+        return self.entry_with(claims)
+
+    def with_lost(self, lost: Row) -> Entry:
+        """Return the entry for the log that also has what another state of the folder knows and this one has lost.
+
+        Those are a current version with a larger number, and dissents. A device that claims another version here keeps
+        that one, unless the number of the lost one is larger: nobody can tell more, and devices that still come
+        announce what they have.
+        """
+        claims = self.claims
+        brought = set(lost.claims.dissents)
+        if lost.claims.current.number > claims.current.number:
+            brought.add(lost.claims.current)
+            claims = claims.claim(_NOBODY, lost.claims.current, judges=False)
+        for device_id, version in lost.claims.claimed.items():
+            own = claims.claimed.get(device_id)
+            if version in brought and (own is None or version.number > own.number):
+                claims = claims.claim(device_id, version)
+        return entry_with(claims, [*lost.entries.values(), *self.entries.values()])
+
 
 def entry_with(claims: RowClaims, entries: Iterable[Entry]) -> Entry:
     """Return the entry for the log that gives a name these claims. `entries` are those of its versions, at least."""
-    by_version = {VersionKey.of(entry.file_info): replace(entry, claims=None) for entry in entries}
+    by_version = {VersionKey.of_entry(entry): replace(entry, claims=None) for entry in entries}
     current = by_version[claims.current]
     claimed_by = _claiming(claims, claims.current)
     if not claims.dissents and not any(claims.declined.values()):
@@ -111,14 +163,14 @@ def _claiming(claims: RowClaims, version: VersionKey) -> tuple[DeviceID, ...]:
 
 def read_claims(entry: Entry) -> tuple[RowClaims, dict[VersionKey, Entry]]:
     """Return the claims that an entry of the log makes, and the entries of its versions by their keys."""
-    current = VersionKey.of(entry.file_info)
+    current = VersionKey.of_entry(entry)
     entries = {current: replace(entry, claims=None)}
     if entry.claims is None:
         return Claims(current, {entry.source: current} if entry.source is not None else {}), entries
     claimed = dict.fromkeys(entry.claims.claimed_by, current)
     versions = [current]
     for dissent in entry.claims.dissents:
-        version = VersionKey.of(dissent.entry.file_info)
+        version = VersionKey.of_entry(dissent.entry)
         entries[version] = dissent.entry
         versions.append(version)
         claimed |= dict.fromkeys(dissent.claimed_by, version)

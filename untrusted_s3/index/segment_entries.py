@@ -71,7 +71,7 @@ def _with_claims(entry: Entry, message: pb.Claims) -> Entry:
     claiming = [*claimed_by, *(device_id for dissent in dissents for device_id in dissent.claimed_by)]
     if len(set(claiming)) != len(claiming):
         raise ValueError(f"a device claims two versions of {name!r}")
-    versions = {VersionKey.of(one.file_info) for one in (entry, *(dissent.entry for dissent in dissents))}
+    versions = {VersionKey.of_entry(one) for one in (entry, *(dissent.entry for dissent in dissents))}
     if len(versions) != 1 + len(dissents):
         raise ValueError(f"a version of {name!r} is there twice")
     declined = tuple(_read_declined(len(dissents), one) for one in message.declined)

@@ -241,7 +241,7 @@ class StateFile:
             return
         for number, raw in rows:
             if self._claims.is_disputed(number):
-                yield number, self._row(number).shown(device_id).file_info.raw
+                yield number, self.row_at(number).shown(device_id).file_info.raw
             else:
                 yield number, raw
 
@@ -270,16 +270,21 @@ class StateFile:
     def row(self, key: bytes) -> Row | None:
         """Return all that the folder has under the name with this hash, or None if it lacks the name."""
         sequence = self.sequence_of(key)
-        return self._row(sequence) if sequence is not None else None
+        return self.row_at(sequence) if sequence is not None else None
 
-    def _row(self, sequence: int) -> Row:
+    def row_at(self, sequence: int) -> Row:
+        """Return all that the folder has under a sequence number, which must be in use."""
         return self._claims.row(sequence, self.entry_at(sequence))
+
+    def is_disputed(self, sequence: int) -> bool:
+        """Return whether the name with a sequence number has dissents."""
+        return self.disputed_count > 0 and self._claims.is_disputed(sequence)
 
     def disputed(self, after: int = 0, limit: int = -1) -> Iterator[Row]:
         """Yield the rows of the names with dissents whose sequence numbers are above `after`, in order."""
         if self.disputed_count:
             for sequence in self._claims.disputed(after, self.sequence, limit):
-                yield self._row(sequence)
+                yield self.row_at(sequence)
 
     def versions(self, name: str) -> tuple[Entry, ...]:
         """Return the current version of an encrypted name and its dissents; nothing if the folder lacks the name."""
@@ -288,7 +293,14 @@ class StateFile:
             return (current,) if current is not None else ()
         sequence = self.sequence_of(name_key(name))
         assert sequence is not None
-        return current, *(entry for _, entry, _ in self._claims.dissents(sequence))
+        return current, *(entry for _, entry, _ in self._claims.dissents(sequence, name))
+
+    def versions_at(self, sequence: int) -> tuple[Entry, ...]:
+        """Return the current version and the dissents under a sequence number, which must be in use."""
+        current = self.entry_at(sequence)
+        if not self.disputed_count:
+            return (current,)
+        return current, *(entry for _, entry, _ in self._claims.dissents(sequence, current.file_info.name))
 
     def claimed_by(self, sequence: int) -> frozenset[DeviceID]:
         """Return the devices that claim the current version with a sequence number."""
@@ -305,15 +317,17 @@ class StateFile:
         return row[0] if row is not None else None
 
     def has(self, entry: Entry) -> bool:
-        """Return whether the folder has this file info, with this object and source, under its name."""
+        """Return whether the folder has this file info, with this object, source and claims, under its name."""
         row = self._connection.execute(
-            "SELECT content_hash, device_id, file_info FROM files LEFT JOIN devices ON number = source"
+            "SELECT sequence, content_hash, device_id, file_info FROM files LEFT JOIN devices ON number = source"
             " WHERE name_hash = ?",
             (name_key(entry.file_info.name),),
         ).fetchone()
         stored = entry.stored.object_name if entry.stored else None
         source = entry.source.raw if entry.source else None
-        return row is not None and tuple(row) == (stored, source, entry.file_info.raw)
+        if row is None or tuple(row[1:]) != (stored, source, entry.file_info.raw):
+            return False
+        return self._claims.has(row[0], entry)
 
     def missing(self, limit: int = -1) -> Iterator[MissingFile]:
         """Yield the files that were taken back because their objects are missing or damaged; at most `limit`."""
@@ -331,8 +345,9 @@ class StateFile:
         return self._missing.condemned(key)
 
     def is_condemned(self, entry: Entry) -> bool:
-        """Return whether the object of an entry is one of those."""
-        return entry.stored is not None and entry.stored.object_name in self.condemned(name_key(entry.file_info.name))
+        """Return whether the object of an entry, or of a dissent of it, is one of those."""
+        names = [version.stored.object_name for version in entry.versions if version.stored is not None]
+        return bool(names) and not self.condemned(name_key(entry.file_info.name)).isdisjoint(names)
 
     def objects(self) -> Iterator[NamedObject]:
         """Yield the objects of all versions. One that two versions of a name share comes twice."""
@@ -343,19 +358,28 @@ class StateFile:
         ):
             yield NamedObject(*row)
 
-    def object_of(self, key: bytes) -> NamedObject | None:
-        """Return the object of the entry of the name with this hash, or None if the folder lacks it."""
-        row = self._connection.execute(
-            "SELECT content_hash, object_size FROM files WHERE name_hash = ? AND content_hash IS NOT NULL", (key,)
-        ).fetchone()
-        return NamedObject(key, *row) if row is not None else None
+    def objects_of(self, key: bytes) -> list[NamedObject]:
+        """Return the objects of the versions of the name with this hash, that of the current version first."""
+        rows = self._connection.execute(
+            "SELECT content_hash, object_size, 0 AS number FROM files WHERE name_hash = ?1 AND content_hash IS NOT NULL"
+            " UNION ALL SELECT dissents.content_hash, dissents.object_size, number"
+            " FROM dissents JOIN files USING (sequence) WHERE name_hash = ?1 AND dissents.content_hash IS NOT NULL"
+            " ORDER BY number",
+            (key,),
+        ).fetchall()
+        return list(dict.fromkeys(NamedObject(key, name, size) for name, size, _ in rows))
 
     def differing(self, other: Path) -> list[int]:
-        """Return the sequence numbers in another state's file of those entries that are not here in that version."""
+        """Return the sequence numbers in another state's file of the entries that are not here in that version.
+
+        Those of names with dissents there are among them.
+        """
         return self._compare(
             other,
             "SELECT theirs.sequence FROM other.files AS theirs LEFT JOIN files AS ours USING (name_hash)"
-            " WHERE ours.version IS NULL OR ours.version != theirs.version ORDER BY theirs.sequence",
+            " WHERE ours.version IS NULL OR ours.version != theirs.version"
+            " OR EXISTS (SELECT 1 FROM other.dissents WHERE dissents.sequence = theirs.sequence)"
+            " ORDER BY theirs.sequence",
         )
 
     def names_without(self, other: Path) -> list[bytes]:

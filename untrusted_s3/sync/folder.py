@@ -262,7 +262,7 @@ class Folder:
 
     def missing_examples(self, limit: int) -> Iterator[tuple[str, str]]:
         """Yield the encrypted names and the keys of objects of some of them, at most `limit`."""
-        for named in list(self._missing.noticed.values())[:limit]:
+        for named in list(self._missing.noticed)[:limit]:
             sequence = self._state.sequence_of(named.name_hash)
             if sequence is not None:
                 name = self._state.entry_at(sequence).file_info.name

@@ -24,6 +24,8 @@ from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.entry import Entry, NamedObject, Removal
 from untrusted_s3.index.local_files import BEFORE_FILE, COPY_FILE
 from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.renewal import without_objects
+from untrusted_s3.index.row import Row
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.missing import find_missing
 from untrusted_s3.store.bucket import Bucket
@@ -183,35 +185,47 @@ class _Healing:
         return Healed(tuple(losses), self._restored, self._missing, forgotten)
 
     def _plan(self, state: FolderState) -> tuple[list[Removal], list[Entry]]:
-        removals = {
-            named.name_hash: Removal(named.name_hash, named.object_name)
-            for named in state.objects()
-            if named in self._gone
-        }
-        entries: dict[bytes, Entry] = {}
+        damaged = dict.fromkeys(named.name_hash for named in state.objects() if named in self._gone)
+        found, left = without_objects(filter(None, map(state.row, damaged)), self._gone)
+        removals: dict[bytes, list[Removal]] = {}
+        for removal in found:
+            removals.setdefault(removal.name_hash, []).append(removal)
+        entries = {name_key(entry.file_info.name): entry for entry in left}
         self._restored = 0
         if self._before is not None and self._merges:
             self._restore(self._before, state, removals, entries)
-        self._missing = sum(1 for removal in removals.values() if removal.missing_object)
+        self._missing = sum(
+            1
+            for key, some in removals.items()
+            if some[0].missing_object and (key not in entries or entries[key].file_info.raw != state.file_info_of(key))
+        )
         if not removals and not entries and state.index_id != self._index_id:
             raise _AlreadyRenewedError
-        return list(removals.values()), list(entries.values())
+        # Of a name that is removed twice, the second time comes in a later segment, and so after all others.
+        in_order = [
+            *(every[0] for every in removals.values()),
+            *(one for every in removals.values() for one in every[1:]),
+        ]
+        return in_order, list(entries.values())
 
     def _restore(
-        self, before: FolderState, state: FolderState, removals: dict[bytes, Removal], entries: dict[bytes, Entry]
+        self, before: FolderState, state: FolderState, removals: dict[bytes, list[Removal]], entries: dict[bytes, Entry]
     ) -> None:
-        known = self._differing(before, state) if self._is_ahead else self._newer_before(state)
-        for entry in known:
-            key = name_key(entry.file_info.name)
+        for row in self._lost_rows(before, state):
+            name = row.entry.file_info.name
+            key = name_key(name)
             self._restored += 1
-            if entry.stored is None or NamedObject.of(entry) not in self._gone:
-                entries[key] = entry
-                if key in removals and removals[key].missing_object:
+            left = row.without_objects(self._gone)
+            if not self._is_gone(row.entry):
+                assert left is not None
+                entries[key] = left
+                if key in removals and removals[key][0].missing_object:
                     del removals[key]  # the entry takes the place of the other one
                 continue
-            version = entry.file_info.message.version.SerializeToString()
-            older = self._kept(state, entry.file_info.name, removals)
-            removals[key] = Removal(key, entry.stored.object_name, entry.file_info.name, version)
+            assert row.entry.stored is not None
+            older = left or entries.get(key) or self._kept(state, key, removals)
+            version = row.entry.file_info.message.version.SerializeToString()
+            removals[key] = [Removal(key, row.entry.stored.object_name, name, version)]
             if older is not None:
                 entries[key] = older  # better than nothing
         for missing in before.missing():
@@ -220,32 +234,44 @@ class _Healing:
             current = state.entry(missing.name)
             if current is not None and (current.stored is None or current.stored.object_name != missing.object_name):
                 continue
-            removals[missing.name_hash] = Removal(
-                missing.name_hash, missing.object_name, missing.name, missing.version.SerializeToString()
-            )
+            version = missing.version.SerializeToString()
+            removals[missing.name_hash] = [Removal(missing.name_hash, missing.object_name, missing.name, version)]
         if self._is_ahead and state.index_id == self._index_id != before.index_id:
             # The log has lost a renewal, and with it what that had taken back.
             for key in state.names_without(before.path):
-                removals.setdefault(key, Removal(key))
+                removals.setdefault(key, [Removal(key)])
 
-    def _kept(self, state: FolderState, name: str, removals: dict[bytes, Removal]) -> Entry | None:
-        """Return what the log has under a name, unless its object is gone too."""
-        current = state.entry(name)
-        return current if current is not None and name_key(name) not in removals else None
+    def _is_gone(self, entry: Entry) -> bool:
+        return entry.stored is not None and NamedObject.of(entry) in self._gone
 
-    def _differing(self, before: FolderState, state: FolderState) -> Iterator[Entry]:
-        """Yield the entries of `before` that the log has not, or in another version."""
+    def _kept(self, state: FolderState, key: bytes, removals: dict[bytes, list[Removal]]) -> Entry | None:
+        """Return what the log has under a name, unless an object of it is gone too."""
+        row = state.row(key)
+        return row.whole_entry if row is not None and key not in removals else None
+
+    def _lost_rows(self, before: FolderState, state: FolderState) -> Iterator[Row]:
+        """Yield what the folder should have of the names of which `before` knows more than the log."""
+        for row in self._differing(before, state):
+            here = state.row(name_key(row.entry.file_info.name))
+            found = row
+            if here is not None and not self._is_ahead:
+                found = Row.of(row.sequence, here.with_lost(row))
+            if not state.has(found.whole_entry):
+                yield found
+
+    def _differing(self, before: FolderState, state: FolderState) -> Iterator[Row]:
+        """Yield the rows of `before` that the log has not, or with another version, and those with dissents."""
         for sequence in state.differing(before.path):
             try:
-                entry = before.entry_at(sequence)
+                row = before.row_at(sequence)
             except StateDamaged as error:
                 _logger.error("entry of the local state left out", sequence=sequence, error=str(error))
                 continue
-            yield entry
+            yield row
 
-    def _newer_before(self, state: FolderState) -> Iterator[Entry]:
-        """Yield the entries of `before` that are newer than what the log has."""
+    def _newer_before(self, state: FolderState) -> Iterator[Row]:
+        """Yield the rows of `before` whose current versions are newer than what the log has."""
         assert self._before is not None
-        for entry in self._differing(self._before, state):
-            if state.wants(entry.file_info):
-                yield entry
+        for row in self._differing(self._before, state):
+            if state.wants(row.entry.file_info):
+                yield row

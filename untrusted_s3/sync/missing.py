@@ -15,7 +15,7 @@ import structlog
 
 from untrusted_s3.errors import AnswerTooShort, DataError, NoSuchKey, StoreError
 from untrusted_s3.index.entry import Entry, NamedObject, Removal
-from untrusted_s3.index.renewal import Plan
+from untrusted_s3.index.renewal import Plan, without_objects
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.missing import find_missing
 from untrusted_s3.settings import SyncSettings
@@ -39,7 +39,7 @@ class MissingObjects:
     """Notices what is missing in one folder, and takes it back.
 
     Attributes:
-        noticed: By name hash, the objects that are missing and whose entries are still in the log.
+        noticed: The objects that are missing and that the folder still names.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class MissingObjects:
         settings: SyncSettings,
     ) -> None:
         """`renew` renews the log by a plan. Raises StoreError or DataError."""
-        self.noticed: dict[bytes, NamedObject] = {}
+        self.noticed: dict[NamedObject, None] = {}
         self._folder_id = folder_id
         self._bucket = bucket
         self._keys = keys
@@ -90,18 +90,18 @@ class MissingObjects:
         while self._suspects:
             suspect = self._suspects.pop(next(iter(self._suspects)))
             named = self._named(suspect.key)
-            if named is None or self.noticed.get(named.name_hash) == named:
+            if named is None or named in self.noticed:
                 continue
             if await self._is_missing(suspect, named.size):
                 self._note(named)
 
     def _named(self, key: str) -> NamedObject | None:
-        """Return the object with this key if an entry names it."""
+        """Return the object with this key if the folder names it."""
         parsed = self._keys.parse_object(key)
         if parsed is None:
             return None
-        named = self._state.object_of(parsed[0])
-        return named if named is not None and named.object_name == parsed[1] else None
+        objects = self._state.objects_of(parsed[0])
+        return next((named for named in objects if named.object_name == parsed[1]), None)
 
     async def _is_missing(self, suspect: FailedRead, size: int) -> bool:
         try:
@@ -124,8 +124,8 @@ class MissingObjects:
             self._note(named)
 
     def _note(self, named: NamedObject) -> None:
-        if self.noticed.get(named.name_hash) != named:
-            self.noticed[named.name_hash] = named
+        if named not in self.noticed:
+            self.noticed[named] = None
             key = self._keys.object_of(named.name_hash, named.object_name)
             if len(self.noticed) <= self._settings.missing_logged:
                 _logger.error("object missing or damaged", folder=self._folder_id, key=key)
@@ -147,9 +147,5 @@ class MissingObjects:
         _logger.error("files taken back, for their objects are missing", folder=self._folder_id, files=count)
 
     def _plan(self, state: FolderState) -> tuple[list[Removal], list[Entry]]:
-        removals = [
-            Removal(named.name_hash, named.object_name)
-            for named in self.noticed.values()
-            if state.object_of(named.name_hash) == named
-        ]
-        return removals, []
+        keys = dict.fromkeys(named.name_hash for named in self.noticed)
+        return without_objects(filter(None, map(state.row, keys)), self.noticed)

@@ -23,15 +23,23 @@ class PresentObjects:
         self._missing: set[NamedObject] = set()
 
     def has(self, entry: Entry) -> bool | None:
-        """Return whether an entry's object is there with its size; None if `look` must be called first."""
+        """Return whether the object of an entry, apart from its dissents, is there with its size.
+
+        None if `look` must be called first.
+        """
         named = NamedObject.of(entry)
         if named is None:
             return True
         return named not in self._missing if named in self._asked else None
 
+    def knows(self, entry: Entry) -> bool:
+        """Return whether `look` was called for an entry, or need not be."""
+        return all(self.has(version) is not None for version in entry.versions)
+
     async def look(self, entries: Iterable[Entry]) -> None:
-        """Ask for the objects of some entries. Raises StoreError."""
-        objects = {named for entry in entries if (named := NamedObject.of(entry)) is not None}
+        """Ask for the objects of some entries and of their dissents. Raises StoreError."""
+        versions = [version for entry in entries for version in entry.versions]
+        objects = {named for version in versions if (named := NamedObject.of(version)) is not None}
         find = still_missing if len(objects) < _LIST_FROM else find_missing
         self._missing |= await find(self._bucket, self._keys, objects)
         self._asked |= objects

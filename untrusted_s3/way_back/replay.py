@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -11,8 +11,9 @@ import structlog
 
 from untrusted_s3.errors import DataError, NoSuchKey
 from untrusted_s3.index.checkpoint import read_checkpoint
-from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.entry import Confirmation, Entry
 from untrusted_s3.index.history import segments_after
+from untrusted_s3.index.row import Row
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
@@ -48,6 +49,7 @@ class Replay:
         # First and last sequence numbers of the entries that renewals have written, in order
         self._first_renewed: list[int] = []
         self._last_renewed: list[int] = []
+        self._left_out: list[int] = []  # sequence numbers of entries of which nothing was played, in order
         self._good_objects: set[tuple[bytes, str]] = set()
 
     @property
@@ -93,34 +95,58 @@ class Replay:
             if segment.renewal is not None and segment.entries:
                 self._first_renewed.append(segment.first_sequence)
                 self._last_renewed.append(segment.last_sequence)
-            kept = tuple(entry for entry in segment.entries if not self._is_left_out(entry))
-            segment = replace(segment, entries=kept, cursors=(), first_sequence=self._state.sequence + 1)
+            kept = []
+            for sequence, entry in enumerate(segment.entries, segment.first_sequence):
+                good = self._good_part(entry)
+                if good is None:
+                    self._left_out.append(sequence)
+                else:
+                    kept.append(good)
+            confirmations = tuple(map(self._renumbered, segment.confirmations))
+            segment = replace(
+                segment,
+                entries=tuple(kept),
+                confirmations=tuple(one for one in confirmations if one.sequences),
+                first_sequence=self._state.sequence + 1,
+            )
         self._state.apply(position, segment)
 
-    def _is_left_out(self, entry: Entry) -> bool:
+    def _good_part(self, entry: Entry) -> Entry | None:
+        """Return what is good of an entry and its dissents, or None if nothing is."""
         key = name_key(entry.file_info.name)
         if self._suspects is not None and key not in self._suspects:
-            return False
-        if self._is_bad(entry):
-            return True
-        if entry.stored is not None:
-            self._good_objects.add((key, entry.stored.object_name))
-        return False
+            return entry
+        good = Row.of(0, entry).without(self._is_bad) if entry.dissents or self._is_bad(entry) else entry
+        for version in good.versions if good is not None else ():
+            if version.stored is not None:
+                self._good_objects.add((key, version.stored.object_name))
+        return good
+
+    def _renumbered(self, confirmation: Confirmation) -> Confirmation:
+        """Return a confirmation with the numbers that its entries have here."""
+        found = []
+        for sequences in confirmation.sequences:
+            place = bisect_left(self._left_out, sequences.start)
+            start = sequences.start
+            while place < len(self._left_out) and self._left_out[place] < sequences.stop:
+                found.append(range(start - place, self._left_out[place] - place))
+                start = self._left_out[place] + 1
+                place += 1
+            found.append(range(start - place, sequences.stop - place))
+        return Confirmation(confirmation.device_id, tuple(some for some in found if some))
 
     def entry(self, key: bytes) -> Entry | None:
         """Return what the name with this hash would be, or None where nothing good is known of it."""
-        sequence = self._state.sequence_of(key)
-        if sequence is None:
-            return None
-        entry = self._state.entry_at(sequence)
-        return None if self._is_bad(entry) else entry  # the oldest checkpoint may have bad ones
+        row = self._state.row(key)
+        return row.without(self._is_bad) if row is not None else None  # the oldest checkpoint may have bad ones
 
     def is_good_object(self, key: bytes, object_name: str) -> bool:
         """Return whether an entry that is not bad has named this object of the name with this hash."""
         if (key, object_name) in self._good_objects:
             return True
         entry = self.entry(key)
-        return entry is not None and entry.stored is not None and entry.stored.object_name == object_name
+        versions = entry.versions if entry is not None else ()
+        return any(one.stored is not None and one.stored.object_name == object_name for one in versions)
 
     def is_renewed(self, sequence: int) -> bool:
         """Return whether a renewal has written the entry with this sequence number."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.row import Row
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import has_untrusted_blocks
 from untrusted_s3.settings import LogSettings
@@ -76,7 +77,7 @@ class Retraction:
         unasked = (
             earlier
             for change in self._changes(state, check_objects=False)
-            if (earlier := change.after) is not None and self._present.has(earlier) is None
+            if (earlier := change.after) is not None and not self._present.knows(earlier)
         )
         while some := list(itertools.islice(unasked, _AT_ONCE)):
             await self._present.look(some)
@@ -89,30 +90,34 @@ class Retraction:
         for sequence in self._suspects.bad_ones(state):
             if not self._begun or self._replay.position != state.position:
                 raise PlanOutdated
-            entry = state.entry_at(sequence)
-            if self._is_spared(sequence, entry):
+            row = state.row_at(sequence)
+            if self._is_spared(sequence, row):
                 self.spared += 1
                 continue
-            earlier = self._replay.entry(name_key(entry.file_info.name))
-            gone = False
+            if not self._is_bad(row.entry):  # but a dissent is
+                yield self._change(row, row.without(self._is_bad), gone=False)
+                continue
+            earlier = self._replay.entry(name_key(row.entry.file_info.name))
+            left = earlier
             if earlier is not None and check_objects:
-                there = self._present.has(earlier)
-                if there is None:
+                if not self._present.knows(earlier):
                     raise PlanOutdated
-                gone = not there
-            yield self._change(entry, None if gone else earlier, gone)
+                left = Row.of(sequence, earlier).without(lambda version: not self._present.has(version))
+            yield self._change(row, left, gone=left is None and earlier is not None)
         for name in self._suspects.missing:
             if state.is_missing(name_key(name)):
                 yield Change(name, None, None)
 
-    def _is_spared(self, sequence: int, entry: Entry) -> bool:
+    def _is_spared(self, sequence: int, row: Row) -> bool:
         if not self._suspects.spares_renewed or not self._replay.is_renewed(sequence):
             return False
-        return self._opener is None or self._opener.decrypts(entry)
+        return self._opener is None or all(map(self._opener.decrypts, row.entries.values()))
 
-    def _change(self, entry: Entry, earlier: Entry | None, gone: bool) -> Change:
-        name = entry.file_info.name
-        return Change(name, entry, earlier, gone, self._distrusted(name, entry, earlier))
+    def _change(self, row: Row, earlier: Entry | None, *, gone: bool) -> Change:
+        name = row.entry.file_info.name
+        bad = [entry for entry in row.entries.values() if self._is_bad(entry)]
+        distrusted = (self._distrusted(name, entry, earlier) for entry in bad)
+        return Change(name, row.entry, earlier, gone, tuple(dict.fromkeys(filter(None, distrusted))))
 
     def _distrusted(self, name: str, entry: Entry, earlier: Entry | None) -> str:
         """Return the object of a bad entry, unless a good one has named it as well.

@@ -27,7 +27,7 @@ class Suspects(Protocol):
     missing: Sequence[str]
 
     def bad_ones(self, state: FolderState) -> Iterator[int]:
-        """Yield the sequence numbers of the bad entries that a folder has now."""
+        """Yield the sequence numbers of the names that have a bad version now: the current one or a dissent."""
         ...
 
     def is_bad(self, entry: Entry) -> bool:
@@ -45,8 +45,13 @@ class FromDevices:
         self._devices = frozenset(devices)
 
     def bad_ones(self, state: FolderState) -> Iterator[int]:
+        found = set()
+        for row in state.disputed():
+            if any(map(self.is_bad, row.entries.values())):
+                found.add(row.sequence)
+                yield row.sequence
         for sequence, _, source in state.sources():
-            if source in self._devices:
+            if source in self._devices and sequence not in found:
                 yield sequence
 
     def is_bad(self, entry: Entry) -> bool:
@@ -86,7 +91,7 @@ class Named:
     def bad_ones(self, state: FolderState) -> Iterator[int]:
         for key in self._targets:
             sequence = state.sequence_of(key)
-            if sequence is not None and self.is_bad(state.entry_at(sequence)):
+            if sequence is not None and any(map(self.is_bad, state.versions_at(sequence))):
                 yield sequence
 
     def is_bad(self, entry: Entry) -> bool:
@@ -112,9 +117,9 @@ class Undecryptable:
     def bad_ones(self, state: FolderState) -> Iterator[int]:
         while rows := list(state.file_infos_after(self._checked, _READ_AT_ONCE)):
             for sequence, _ in rows:
-                entry = state.entry_at(sequence)
-                if self.is_bad(entry):
-                    self._bad[sequence] = name_key(entry.file_info.name)
+                versions = state.versions_at(sequence)
+                if any(map(self.is_bad, versions)):
+                    self._bad[sequence] = name_key(versions[0].file_info.name)
             self._checked = rows[-1][0]
         for sequence, key in self._bad.items():
             if state.sequence_of(key) == sequence:

@@ -1,0 +1,273 @@
+"""What a folder's state says of claims, dissents and confirmations, and what a segment may say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.file_infos import deleted, device, directory, encrypted_name, entry, file
+from tests.index.claim_model import Model
+from tests.simulated import fast_directory
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.index.checkpoint_check import check_copy
+from untrusted_s3.index.entry import (
+    Confirmation,
+    DeclinedVersion,
+    Dissent,
+    Entry,
+    EntryClaims,
+    PeerCursor,
+    Removal,
+    Renewal,
+)
+from untrusted_s3.index.row import Row, VersionKey
+from untrusted_s3.index.segment import Segment, decode_segment, encode_segment
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.store.layout import name_key
+
+A, B, C = map(device, (1, 2, 3))
+NAME = encrypted_name("a")
+KEY = name_key(NAME)
+
+
+class Folder:
+    """A state that follows a log, and the model of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.state = FolderState(path)
+        self.model = Model()
+
+    def apply(
+        self,
+        *entries: Entry,
+        cursors: tuple[PeerCursor, ...] = (),
+        confirmations: tuple[Confirmation, ...] = (),
+        renewal: Renewal | None = None,
+    ) -> None:
+        """Apply a segment, as it comes out of its bytes, and compare with the model."""
+        position, first = self.state.position + 1, self.state.sequence + 1
+        segment = Segment(device(0), bytes(16), position, first, entries, cursors, renewal, 0, confirmations)
+        assert decode_segment(encode_segment(segment), "the key") == segment
+        self.state.apply(position, segment)
+        self.model.apply(segment)
+        self.model.check(self.state)
+
+    @property
+    def row(self) -> Row:
+        """The row of the name `a`."""
+        row = self.state.row(KEY)
+        assert row is not None
+        return row
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    made = Folder(tmp_path / "state.sqlite")
+    yield made
+    made.state.close()
+
+
+def version(number: int, source: DeviceID | None = A, name: str | int = "a") -> Entry:
+    """Return a version of a file, each with other data."""
+    return replace(entry(file(name, number, content=number)), source=source)
+
+
+def disputed(name: str | int = "a") -> Entry:
+    """Return an entry with two dissents: A claims 5, B claims 3, and C claims 4 and has declined 5 and 3."""
+    dissents = (Dissent(version(3, B, name), (B,)), Dissent(version(4, C, name), (C,)))
+    declined = (DeclinedVersion(C, 0, 1000), DeclinedVersion(C, 1, 2000, 3, shown_again=True))
+    return replace(version(5, A, name), claims=EntryClaims((A,), dissents, declined))
+
+
+def test_the_source_claims_an_entry_without_claims(folder: Folder) -> None:
+    folder.apply(version(1), version(1, None, "b"))
+    assert folder.state.claimed_by(1) == {A}
+    assert folder.state.claimed_by(2) == frozenset()
+    assert folder.state.is_claimed(A, 1)
+    assert not folder.state.is_claimed(B, 1)
+    assert folder.state.claimed_by(77) == frozenset()
+    assert folder.state.row(name_key(encrypted_name("c"))) is None
+
+
+def test_an_entry_has_claims_dissents_and_what_was_declined(folder: Folder) -> None:
+    folder.apply(disputed())
+    assert folder.row.whole_entry == disputed()
+    assert folder.state.versions(NAME) == (version(5), version(3, B), version(4, C))
+    assert folder.state.versions(encrypted_name("b")) == ()
+    assert folder.state.disputed_count == 1
+
+
+def test_an_entry_replaces_the_whole_row(folder: Folder) -> None:
+    folder.apply(disputed(), disputed("b"))
+    folder.apply(version(6, B))
+    assert folder.row.whole_entry == version(6, B)
+    assert folder.state.disputed_count == 1
+    folder.apply(replace(version(7), claims=EntryClaims((B, C), (Dissent(version(5), (A,)),))))
+    assert folder.state.disputed_count == 2
+
+
+def test_a_removal_takes_the_whole_row(folder: Folder) -> None:
+    folder.apply(disputed(), disputed("b"))
+    folder.apply(renewal=Renewal(1, (Removal(KEY),)))
+    assert folder.state.row(KEY) is None
+    assert folder.state.disputed_count == 1
+
+
+def test_a_renewal_removes_a_row_and_puts_another_one_in_its_place(folder: Folder) -> None:
+    folder.apply(disputed())
+    stored = disputed().dissents[0].entry.stored
+    assert stored is not None
+    without = folder.row.entry_with(folder.row.claims.withdraw(B))
+    folder.apply(without, renewal=Renewal(1, (Removal(KEY, stored.object_name),)))
+    assert folder.row.whole_entry == without
+    assert folder.state.missing_count == 0
+    assert folder.state.condemned(KEY) == {stored.object_name}
+
+
+def test_a_range_is_confirmed(folder: Folder) -> None:
+    folder.apply(*(version(1, A, name) for name in range(6)))
+    folder.apply(version(2, A, 2), confirmations=(Confirmation(B, (range(2, 5), range(6, 100))),))
+    assert [sequence for sequence in range(1, 8) if folder.state.is_claimed(B, sequence)] == [2, 4, 6, 7]
+    assert all(folder.state.is_claimed(A, sequence) for sequence in (1, 2, 4, 5, 6, 7))
+    folder.apply(confirmations=(Confirmation.of(C, [1, 2]), Confirmation.of(A, [1, 2])))
+    assert [len(folder.state.claimed_by(sequence)) for sequence in range(1, 8)] == [2, 3, 0, 2, 1, 2, 2]
+
+
+def test_what_a_device_confirms_ends_its_dissent(folder: Folder) -> None:
+    both = EntryClaims((A,), (Dissent(version(3, B), (B, C)),), (DeclinedVersion(B, 0, 7), DeclinedVersion(A, 1, 7)))
+    folder.apply(replace(version(5), claims=both))
+    folder.apply(confirmations=(Confirmation.of(B, [1]),))
+    assert list(folder.row.claims.dissents) == [VersionKey.of_entry(version(3))], "for C claims it"
+    assert folder.row.claims.declined.keys() == {A}
+    folder.apply(confirmations=(Confirmation.of(C, [1]),))
+    assert not folder.row.claims.dissents
+    assert folder.row.claims.declined == {}, "a version that is gone is no longer declined"
+    assert folder.state.claimed_by(1) == {A, B, C}
+    assert folder.state.disputed_count == 0
+
+
+def test_a_device_with_another_index_has_forgotten_what_it_claimed(folder: Folder) -> None:
+    folder.apply(disputed(), version(1, B, "b"), cursors=(PeerCursor(B, 7, 0), PeerCursor(C, 1, 9)))
+    assert folder.state.claimed_by(2) == {B}, "its first cursor makes nothing void"
+    folder.apply(version(1, B, "c"), cursors=(PeerCursor(B, 7, 3),), confirmations=(Confirmation.of(B, [1]),))
+    folder.apply(version(1, B, "d"), cursors=(PeerCursor(B, 8, 1),))
+    assert [sorted(folder.state.claimed_by(sequence)) for sequence in range(1, 5)] == [[A], [], [], [B]]
+    folder.apply(cursors=(PeerCursor(C, 2, 0),))
+    assert not folder.row.claims.dissents
+    assert folder.row.claims.declined == {}
+
+
+def test_a_renewal_leaves_claims_and_which_index_a_device_had(folder: Folder) -> None:
+    folder.apply(disputed(), cursors=(PeerCursor(B, 7, 5),))
+    folder.apply(renewal=Renewal(1))
+    folder.apply(cursors=(PeerCursor(B, 7, 0),))
+    assert folder.row.claims.claimed.keys() == {A, B, C}
+    folder.apply(renewal=Renewal(2))
+    folder.apply(cursors=(PeerCursor(B, 9, 0),))
+    assert folder.row.claims.claimed.keys() == {A, C}
+
+
+def test_devices_with_high_numbers_claim_dissents_only(folder: Folder) -> None:
+    many = [device(number) for number in range(100, 164)]
+    folder.apply(*(version(1, one, number) for number, one in enumerate(many)))
+    low, high = many[61], many[62]
+    assert folder.state.claimed_by(63) == {high}, "as the source"
+    folder.apply(confirmations=(Confirmation(high, (range(1, 64),)), Confirmation(low, (range(63, 65),))))
+    assert [folder.state.claimed_by(sequence) for sequence in (61, 62, 63, 64)] == [{many[60]}, {low}, {low}, {low}]
+    folder.apply(replace(version(5), claims=EntryClaims((A, low), (Dissent(version(3, high), (high, B)),))))
+    assert folder.row.claims.claimed.keys() == {low, high, B}
+    folder.apply(confirmations=(Confirmation.of(high, [folder.row.sequence]),))
+    assert folder.row.claims.claimed.keys() == {low, B}
+    assert folder.state.has(folder.row.whole_entry)
+
+
+def test_the_versions_that_devices_are_shown(folder: Folder) -> None:
+    """C has declined the current version, so that others are shown what C claims."""
+    folder.apply(version(1, A, "b"), disputed())
+    shown = {one: dict(folder.state.file_infos_after(0, 10, one))[2] for one in (A, B, C, device(9))}
+    assert shown == {
+        A: version(4).file_info.raw,
+        B: version(5).file_info.raw,
+        C: version(4).file_info.raw,
+        device(9): version(5).file_info.raw,
+    }
+
+
+def test_entries_differ_by_their_claims(folder: Folder) -> None:
+    folder.apply(disputed())
+    assert folder.state.has(disputed())
+    assert not folder.state.has(version(5))
+    assert not folder.state.has(folder.row.entry_with(folder.row.claims.withdraw(C)))
+    folder.apply(version(5))
+    assert folder.state.has(replace(version(5), claims=EntryClaims((A,))))
+    assert not folder.state.has(replace(version(5), claims=EntryClaims((A, B))))
+    assert not folder.state.has(replace(version(5), claims=EntryClaims(())))
+
+
+DEVICES = [device(number) for number in range(70)]
+SOME = st.sampled_from(DEVICES[:4]) | st.sampled_from(DEVICES)
+KINDS = st.sampled_from([lambda name, number: file(name, number, content=number % 2), directory, deleted])
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> Entry:
+    """Draw an entry, with claims or without."""
+    name = draw(st.integers(0, 3))
+    keys = {}
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
+        info = draw(KINDS)(name, draw(st.integers(1, 4)))
+        keys[VersionKey.of(info)] = replace(entry(info), source=draw(st.none() | SOME))
+    current, *others = keys.values()
+    if not others and draw(st.booleans()):
+        return current
+    claimed = draw(st.dictionaries(SOME, st.integers(0, len(others)), max_size=5))
+    claiming = [tuple(one for one, place in claimed.items() if place == n) for n in range(len(keys))]
+    dissents = [Dissent(other, some) for other, some in zip(others, claiming[1:], strict=True) if some]
+    declined = draw(st.dictionaries(st.tuples(SOME, st.integers(0, len(dissents))), st.integers(1, 3), max_size=3))
+    noted = (DeclinedVersion(one, place, 1000 * n, n, n > 2) for (one, place), n in declined.items())
+    return replace(current, claims=EntryClaims(claiming[0], tuple(dissents), tuple(noted)))
+
+
+CONFIRMATIONS = st.builds(Confirmation.of, SOME, st.sets(st.integers(1, 12), min_size=1).map(sorted))
+CURSORS = st.builds(PeerCursor, st.sampled_from(DEVICES[:4]), st.sampled_from([1, 1, 1, 2]), st.integers(0, 3))
+REMOVALS = st.sets(st.integers(0, 3), max_size=2).map(
+    lambda names: tuple(Removal(name_key(encrypted_name(name))) for name in names)
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    first=st.integers(0, 69),
+    steps=st.lists(
+        st.tuples(
+            st.lists(entries(), max_size=3),
+            st.lists(CURSORS, max_size=2),
+            st.lists(CONFIRMATIONS, max_size=2),
+            st.none() | st.none() | REMOVALS,
+        ),
+        max_size=5,
+    ),
+)
+def test_a_state_says_what_a_model_of_the_rules_says(
+    first: int, steps: list[tuple[list[Entry], list[PeerCursor], list[Confirmation], tuple[Removal, ...] | None]]
+) -> None:
+    """Also after a round trip through a checkpoint."""
+    with fast_directory() as path:
+        folder = Folder(path / "state.sqlite")
+        # So many devices have numbers, so that those of the others are low or high.
+        folder.apply(cursors=tuple(PeerCursor(one, 1, 1) for one in DEVICES[70 - first :]))
+        for number, (some, cursors, confirmations, removals) in enumerate(steps):
+            renewal = Renewal(number + 1, removals) if removals is not None else None
+            folder.apply(*some, cursors=tuple(cursors), confirmations=tuple(confirmations), renewal=renewal)
+        folder.state.write_copy(path / "copy")
+        check_copy(path / "copy", folder.state.position, "the key")
+        folder.state.close()
+        other = FolderState(path / "other.sqlite")
+        other.replace(path / "copy")
+        folder.model.check(other)
+        other.close()
