@@ -406,7 +406,7 @@ async def test_a_record_that_is_mended_is_noticed(store: Store) -> None:
     store.add(record("bad"))
     await store.folders.look()
     assert store.folders.ids == ["bad"] and store.folders.closed == []
-    assert session.heard == ["folder opened", "end: a folder is opened again"]
+    assert session.heard == ["end: a folder is opened again", "folder opened"]
 
 
 async def test_a_folder_that_has_lost_its_record_alone_is_a_problem_until_that_is_back() -> None:
