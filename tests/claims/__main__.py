@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Final
 
-from tests.claims.checks import ALL, Broken, run
+from tests.claims.checks import ALL, SAME, Broken, run
 from tests.claims.middles import MIDDLES, several
 from tests.claims.schedules import from_seed
 from tests.claims.stories import shrink, story
@@ -20,29 +20,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.claims", description=__doc__)
     parser.add_argument("--middle", choices=sorted(MIDDLES), default="native")
     parser.add_argument("--middles", type=int, default=1, help="how many of them")
+    parser.add_argument(
+        "--chain", action="store_true", help="each device reaches one of them, and they meet each other"
+    )
+    parser.add_argument("--compare", action="store_true", help="also with devices that are connected directly instead")
     parser.add_argument("--schedules", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1, help="of the first schedule")
     parser.add_argument("--tell", action="store_true", help="tell the story of the first that fails, shrunk, and end")
-    parser.add_argument("--of", choices=[name.split(":")[0] for name in ALL], help="only failures of this kind")
+    parser.add_argument(
+        "--of", choices=[name.split(":")[0] for name in (*ALL, SAME)], help="only failures of this kind"
+    )
     options = parser.parse_args()
-    middles = several(MIDDLES[options.middle], options.middles)
+    middles = several(options.middle, options.middles)
     counted: Counter[str] = Counter()
     firsts: dict[str, int] = {}
     began = reported = time.monotonic()
 
     def concerned(broken: Broken) -> bool:
-        return any(options.of is None or name.startswith(options.of) for name in broken)
+        return any(name in ALL if options.of is None else name.startswith(options.of) for name in broken)
 
     for number in range(options.schedules):
         seed = options.seed + number
-        schedule = from_seed(seed, middles=options.middles)
-        broken = run(schedule, middles)
+        schedule = from_seed(seed, middles=options.middles, chain=options.chain)
+        broken = run(schedule, middles, compare=options.compare)
         counted.update(list(broken))
-        counted["any"] += bool(broken)
+        counted["any"] += any(invariant in broken for invariant in ALL)
         for invariant in broken:
             firsts.setdefault(invariant, seed)
         if options.tell and concerned(broken):
-            short = shrink(schedule, lambda candidate: concerned(run(candidate, middles)))
+            short = shrink(schedule, lambda candidate: concerned(run(candidate, middles, compare=options.compare)))
             print(f"seed {seed}", story(short, middles), sep="\n")
             return
         if time.monotonic() - reported > _REPORT_INTERVAL:
@@ -52,7 +58,7 @@ def main() -> None:
     print(
         f"{options.schedules} schedules in {spent:.0f} s, {options.schedules / spent:.0f}/s, middle: {options.middle}"
     )
-    for invariant in (*ALL, "any"):
+    for invariant in (*ALL, "any", *((SAME,) if options.compare else ())):
         share = counted[invariant] / options.schedules
         print(f"{counted[invariant]:8} {share:8.3%}  {invariant}; first seed {firsts.get(invariant, '-')}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.claims.device import Clock
@@ -11,12 +11,19 @@ from tests.claims.today import TodaysGateway
 from tests.claims.untrusted import UntrustedDevice
 from tests.claims.world import MIDDLE, MiddleFactory
 
-# Makes an untrusted device with a number.
-Make = Callable[[int, Clock], UntrustedDevice]
-
-MIDDLES: Final[dict[str, Make]] = {"native": NativeDevice, "today": TodaysGateway}
+# Makes so many untrusted devices, numbered from MIDDLE. They may share something.
+MakeAll = Callable[[Clock, int], Sequence[UntrustedDevice]]
 
 
-def several(make: Make, count: int = 1) -> MiddleFactory:
+def apart(make: Callable[[int, Clock], UntrustedDevice]) -> MakeAll:
+    """Return what makes untrusted devices that share nothing, of one kind."""
+    return lambda clock, count: [make(MIDDLE + number, clock) for number in range(count)]
+
+
+MIDDLES: Final[dict[str, MakeAll]] = {"native": apart(NativeDevice), "today": apart(TodaysGateway)}
+
+
+def several(kind: str, count: int = 1) -> MiddleFactory:
     """Return what makes so many untrusted devices of a kind."""
-    return lambda clock: [make(MIDDLE + number, clock) for number in range(count)]
+    make = MIDDLES[kind]
+    return lambda clock: make(clock, count)

@@ -38,6 +38,9 @@ class NativeDevice:
         self._tried: set[str] = set()
         self._until_maintenance = _MAINTENANCE_INTERVAL
 
+    def greeting(self, device: int) -> Greeting:
+        return Greeting(self._database.index_id, *self._database.known.get(device, (0, 0)))
+
     def connect(self, peer: Peer, greeting: Greeting) -> Greeting:
         database = self._database
         database.greet(peer.number, greeting.index_id)

@@ -31,7 +31,8 @@ class Action(NamedTuple):
         other: Another device, or one of the untrusted devices.
         number: A content, or how many steps a meeting has at most.
         age: How much older than now a modification time is, or which transfers fail (bits).
-        scanned: Whether the change is scanned at once; whether the copy is an old one; whether the state is lost.
+        scanned: Whether the change is scanned at once; whether the copy is an old one; whether the state is lost;
+            whether a meeting ends well, not with a crash.
     """
 
     after: int
@@ -53,11 +54,16 @@ class Action(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Devices (kind and generation), how many untrusted devices there are, and what happens."""
+    """Devices (kind and generation), how many untrusted devices there are, and what happens.
+
+    Attributes:
+        chain: Whether each device reaches only one of the untrusted devices, which meet each other.
+    """
 
     devices: tuple[tuple[str, int], ...]
     middles: int
     actions: tuple[Action, ...]
+    chain: bool = False
 
     def but(self, **changes: Any) -> Schedule:
         """Return it with other fields."""
@@ -85,23 +91,26 @@ _OPS: Final = (
     *("meet_both",) * 2,
     *("long",) * 1,
 )
-_AFTER: Final = (0, 0, 1, 1, 7, MINUTE, HOUR, DAY)
+_AFTER: Final = (1, 1, 1, 1, 7, MINUTE, HOUR, DAY)
 _AGES: Final = (0, 0, 0, 0, 1, HOUR, DAY, 30 * DAY, 2 * YEAR)
 # Few steps cut a meeting early; 0 means that it is not cut.
 _STEPS: Final = (0, 0, 0, 0, 0, 1, 2, 3, 4, 6, 9)
 _FAILURES: Final = (0, 0, 0, 0, 1, 2, 5, 0xFF)
 _KINDS: Final = (*(SEND_RECEIVE,) * 10, SEND_ONLY, RECEIVE_ONLY_FOLDER)
+# Devices of different generations may disagree on deletions, so that no untrusted device can help.
+_GENERATIONS: Final = ((1,), (1,), (2,), (2,), (2,), (2,), (2,), (1, 2))
 _DEVICES: Final = (2, 2, 2, 3, 3, 4)
 _CONTENTS: Final = 3
 
 
-def draw(choose: Choose, *, middles: int = 1, longest: int = 24) -> Schedule:
+def draw(choose: Choose, *, middles: int = 1, chain: bool = False, longest: int = 24) -> Schedule:
     """Return a schedule."""
 
     def one(of: tuple[T, ...]) -> T:
         return of[choose(len(of))]
 
-    devices = tuple((one(_KINDS), 2 if choose(3) else 1) for _ in range(one(_DEVICES)))
+    generations = one(_GENERATIONS)
+    devices = tuple((one(_KINDS), one(generations)) for _ in range(one(_DEVICES)))
     count = len(devices)
     names = one(NAMES)
     actions: list[Action] = []
@@ -114,6 +123,8 @@ def draw(choose: Choose, *, middles: int = 1, longest: int = 24) -> Schedule:
         actions.extend(Action(MINUTE, "meet", device) for device in (*range(count), 0))
     for _ in range(2 + choose(longest)):
         op = one(_OPS)
+        if chain and choose(8) == 0:
+            op = "chain"
         after = one(_AFTER)
         device = choose(count)
         if op == "write":
@@ -126,13 +137,16 @@ def draw(choose: Choose, *, middles: int = 1, longest: int = 24) -> Schedule:
             action = Action(after, op, device, one(names), other=choose(len(names)), scanned=choose(5) > 0)
         elif op in ("meet", "meet_both"):
             other = choose(count) if op == "meet_both" else choose(middles)
-            action = Action(after, op, device, other=other, number=one(_STEPS), age=one(_FAILURES))
+            scanned = choose(20) > 0
+            action = Action(after, op, device, other=other, number=one(_STEPS), age=one(_FAILURES), scanned=scanned)
         elif op == "direct":
             action = Action(after, op, device, other=choose(count), number=one(_STEPS), age=one(_FAILURES))
         elif op == "bring":
             action = Action(after, op, device, other=choose(count), scanned=choose(2) == 0)
         elif op == "crash":
             action = Action(after, op, 0, other=choose(middles), scanned=choose(2) == 0)
+        elif op == "chain":
+            action = Action(after, op, 0, number=one(_STEPS), age=one(_FAILURES))
         elif op == "pass":
             action = Action(one((HOUR, DAY, 30 * DAY)), "pass", 0)
         elif op == "long":
@@ -147,10 +161,10 @@ def draw(choose: Choose, *, middles: int = 1, longest: int = 24) -> Schedule:
             action.but(name=action.name + ">" + names[action.other]) if action.op == "rename" else action
             for action in actions
         ]
-    return Schedule(devices, middles, tuple(actions))
+    return Schedule(devices, middles, tuple(actions), chain)
 
 
-def from_seed(seed: int, *, middles: int = 1) -> Schedule:
+def from_seed(seed: int, *, middles: int = 1, chain: bool = False) -> Schedule:
     """Return the schedule of a seed."""
     generator = random.Random(seed)
     below = generator.random
@@ -158,7 +172,7 @@ def from_seed(seed: int, *, middles: int = 1) -> Schedule:
     def choose(count: int) -> int:
         return int(below() * count)
 
-    return draw(choose, middles=middles)
+    return draw(choose, middles=middles, chain=chain)
 
 
 @st.composite
@@ -168,13 +182,19 @@ def schedules(draw_: st.DrawFn, middles: int = 1) -> Schedule:
 
 
 def play(world: World, action: Action) -> None:
-    """Let one thing happen."""
-    if action.after:
-        world.pass_time(action.after)
+    """Let one thing happen.
+
+    Time passes before it, so that no two devices make changes in the same second: two first versions of a directory or
+    of equal content would look the same to an untrusted device, and yet be different to the devices.
+    """
+    world.pass_time(max(1, action.after))
     device = world.devices[action.device]
     op = action.op
     if op == "crash":
         world.middles[action.other].crash(action.scanned)
+        return
+    if op == "chain":
+        world.meet_chain(action.number or 10_000, action.age)
         return
     if op == "pass" or device.number in world.gone:
         return
@@ -191,7 +211,10 @@ def play(world: World, action: Action) -> None:
         if action.scanned:
             device.scan()
     elif op == "meet":
-        world.meet([device], world.middles[action.other], steps=steps, idle=action.age % 5, failures=action.age)
+        reached = world.reaches(device)
+        middle = reached[action.other % len(reached)]
+        crash = not action.scanned
+        world.meet([device], middle, steps=steps, idle=action.age % 5, failures=action.age, crash=crash)
     elif op in ("meet_both", "direct"):
         other = world.devices[action.other]
         if other is device or other.number in world.gone:
@@ -228,17 +251,16 @@ _LONGEST_PAUSE: Final = 5 * DAY
 
 def end(world: World) -> bool:
     """Let nobody change anything, while each device meets the middle in turn. Return whether it came to rest."""
-    for device in world.present:
-        device.paused = False
-        device.scan()
     calm = 0
     pause = HOUR
     before: object = None
     for _ in range(_ROUNDS):
         for device in world.present:
-            for middle in world.middles:
+            for middle in world.reaches(device):
                 world.meet([device], middle)
             world.pass_time(pause)
+        if world.chain:
+            world.meet_chain()
         pause = min(2 * pause, _LONGEST_PAUSE)
         after = [(device.database.sequence, dict(device.database.known)) for device in world.present]
         calm = calm + 1 if after == before else 0

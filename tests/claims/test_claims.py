@@ -68,7 +68,7 @@ class Pair:
     """Devices A and B that never meet each other, and an untrusted device."""
 
     def __init__(self, middle: str, generation: int = 2) -> None:
-        self.world = World([(SEND_RECEIVE, generation)] * 2, several(MIDDLES[middle]))
+        self.world = World([(SEND_RECEIVE, generation)] * 2, several(middle))
         self.a, self.b = self.world.devices
 
     def write(self, device: TrustedDevice, name: str, content: int) -> None:
@@ -195,7 +195,7 @@ def test_directly_connected_devices_end_equal() -> None:
         generator = random.Random(seed)
         # More devices of version 1 may stay apart: a deletion follows one version and loses against an older one.
         generation, count = generator.choice(((1, 2), (2, 2), (2, 3), (2, 4)))
-        world = World([(SEND_RECEIVE, generation)] * count, several(MIDDLES["today"]))
+        world = World([(SEND_RECEIVE, generation)] * count, several("today"))
         for _ in range(20):
             world.pass_time(generator.choice((0, 1, 60)))
             device = generator.choice(world.devices)
@@ -214,10 +214,11 @@ def test_directly_connected_devices_end_equal() -> None:
 
 @pytest.mark.parametrize("kind", [SEND_ONLY, RECEIVE_ONLY_FOLDER])
 def test_a_special_device_is_left_as_a_direct_connection_leaves_it(kind: str) -> None:
-    world = World([(SEND_RECEIVE, 2), (kind, 2)], several(MIDDLES["today"]))
+    world = World([(SEND_RECEIVE, 2), (kind, 2)], several("today"))
     for device in world.devices:
         world.pass_time(60)
         device.write(f"of {device.number}", device.number, world.clock.now)
+        device.scan()
     assert not check(world, end(world))
     of_both = {"of 1": (0, 1), "of 2": (0, 2)}
     of_first, of_second = ({"of 1": (0, 1)}, of_both) if kind == RECEIVE_ONLY_FOLDER else (of_both, {"of 2": (0, 2)})
@@ -227,12 +228,23 @@ def test_a_special_device_is_left_as_a_direct_connection_leaves_it(kind: str) ->
 @settings(max_examples=50, deadline=None)
 @given(schedule=schedules())
 def test_all_comes_to_rest(schedule: Schedule) -> None:
-    for make in MIDDLES.values():
-        assert CALM not in run(schedule, several(make))
+    for kind in KINDS:
+        assert CALM not in run(schedule, several(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_changes_pass_through_a_chain(kind: str) -> None:
+    world = World([(SEND_RECEIVE, 2)] * 2, several(kind, 2), chain=True)
+    for number, device in enumerate(world.devices * 2, 1):
+        world.pass_time(60)
+        device.write("f", number, world.clock.now)
+        device.scan()
+        assert not check(world, end(world))
+        assert [device.tree() for device in world.devices] == [{"f": (0, number)}] * 2
 
 
 def test_a_schedule_that_fails_is_shrunk() -> None:
-    middles = several(MIDDLES["today"])
+    middles = several("today")
 
     def fails(schedule: Schedule) -> bool:
         return I2 in run(schedule, middles)

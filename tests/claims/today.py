@@ -23,6 +23,9 @@ class TodaysGateway:
         self._sent: dict[int, int] = {}
         self._tried: set[tuple[int, str]] = set()
 
+    def greeting(self, device: int) -> Greeting:
+        return Greeting(self._index_id, *self._known.get(device, (0, 0)))
+
     def connect(self, peer: Peer, greeting: Greeting) -> Greeting:
         number = peer.number
         if self._known.get(number, (0, 0))[0] != greeting.index_id:

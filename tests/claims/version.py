@@ -113,6 +113,11 @@ def parent(name: str) -> str | None:
     return directory if slash else None
 
 
+def original(name: str) -> str:
+    """Return the name of which this is a conflict copy, or the name itself."""
+    return name.partition(".conflict-")[0]
+
+
 def is_conflict(name: str) -> bool:
     """Return whether a name is that of a conflict copy."""
     return ".conflict-" in name

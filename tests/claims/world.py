@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations
-from typing import Final
+from itertools import combinations, pairwise
+from typing import Final, Protocol, cast
 
 from tests.claims.device import Clock, TrustedDevice
 from tests.claims.untrusted import Greeting, Peer, UntrustedDevice
@@ -140,20 +140,35 @@ class _Direct:
 MiddleFactory = Callable[[Clock], Sequence[UntrustedDevice]]
 
 
+class Chained(UntrustedDevice, Protocol):
+    """An untrusted device that meets others of its kind."""
+
+    def greeting(self, device: int) -> Greeting:
+        """Return what to say to a device that connects, before it is known what it says."""
+
+
 class World:
     """The state of everything."""
 
-    def __init__(self, kinds: Iterable[tuple[str, int]], middles: MiddleFactory) -> None:
+    def __init__(self, kinds: Iterable[tuple[str, int]], middles: MiddleFactory, *, chain: bool = False) -> None:
+        """In a chain each device reaches only one of the untrusted devices, which meet each other."""
         self.clock = Clock()
         self.devices = [TrustedDevice(number, *kind, self.clock) for number, kind in enumerate(kinds, 1)]
         self.middles = middles(self.clock)
         # Devices that never come back.
         self.gone: set[int] = set()
+        self.chain = chain
 
     @property
     def present(self) -> list[TrustedDevice]:
         """The devices that are still there."""
         return [device for device in self.devices if device.number not in self.gone]
+
+    def reaches(self, device: TrustedDevice) -> Sequence[UntrustedDevice]:
+        """Return the untrusted devices that a device meets."""
+        if not self.chain:
+            return self.middles
+        return self.middles[device.number % len(self.middles) :][:1]
 
     def pass_time(self, seconds: int) -> None:
         """Let time pass, with maintenance."""
@@ -172,8 +187,12 @@ class World:
         steps: int = _ENDLESS,
         idle: int = len(IDLE),
         failures: int = 0,
+        crash: bool = False,
     ) -> None:
-        """Connect devices to an untrusted one, until the steps are used up or nothing has moved for a while."""
+        """Connect devices to an untrusted one, until the steps are used up or nothing has moved for a while.
+
+        It may end with a crash of the untrusted device. What is on its local disk stays.
+        """
         luck = Luck(failures)
         links = [_ToMiddle(device, middle, luck) for device in devices]
         idled = 0
@@ -199,19 +218,25 @@ class World:
                 break
             self.pass_time(IDLE[idled])
             idled += 1
+        if crash:
+            middle.crash(False)
+            return
         for device in devices:
             middle.disconnect(device.number)
 
-    def join_middles(self, a: UntrustedDevice, b: UntrustedDevice, *, steps: int = _ENDLESS, failures: int = 0) -> None:
+    def meet_chain(self, steps: int = _ENDLESS, failures: int = 0) -> None:
+        """Connect each untrusted device with the next one."""
+        for a, b in pairwise(cast(Sequence[Chained], self.middles)):
+            self.join_middles(a, b, steps=steps, failures=failures)
+
+    def join_middles(self, a: Chained, b: Chained, *, steps: int = _ENDLESS, failures: int = 0) -> None:
         """Connect two untrusted devices."""
         luck = Luck(failures)
         to_a: Peer = _UntrustedPeer(a, luck)
         to_b: Peer = _UntrustedPeer(b, luck)
-        # Each learns what the other knows of it from the other's greeting. Native devices send all to a stranger.
-        first = a.connect(to_b, Greeting(0, 0, 0))
-        greeting = b.connect(to_a, first)
-        a.disconnect(b.number)
-        a.connect(to_b, greeting)
+        of_a, of_b = a.greeting(b.number), b.greeting(a.number)
+        a.connect(to_b, of_b)
+        b.connect(to_a, of_a)
         while steps > 0:
             moved = 0
             for one, other in ((a, b), (b, a)):
