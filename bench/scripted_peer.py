@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from bench.patience import PATIENCE
 from untrusted_s3.bep import events
 from untrusted_s3.bep.connection import Connection
 from untrusted_s3.connections.tls import TLSConnection, TLSRole, make_context
 from untrusted_s3.errors import TLSFailed
 from untrusted_s3.identity.certificate import Identity
-
-_TIMEOUT = 20.0
 
 
 class Listener(Protocol):
@@ -55,6 +55,19 @@ class RawPeer:
         assert reasons, "the gateway gave no reason"
         return reasons[0]
 
+    def receive_for(self, seconds: float) -> bool:
+        """Receive once, if anything comes within so many seconds. Return whether anything came.
+
+        What is sent has all the time that it needs: a part of a TLS record would break the connection.
+        """
+        readable = select.poll()
+        readable.register(self._socket, select.POLLIN)
+        if not readable.poll(seconds * 1000):
+            return False
+        with contextlib.suppress(ConnectionError, TLSFailed):
+            self._exchange()
+        return True
+
     def vanish(self) -> None:
         """Break the connection."""
         self._socket.close()
@@ -70,4 +83,4 @@ class RawPeer:
 def open_socket(device: Listener) -> socket.socket:
     """Return a TCP connection to the device."""
     address = urlsplit(device.listen_address)
-    return socket.create_connection((address.hostname, address.port), timeout=_TIMEOUT)
+    return socket.create_connection((address.hostname, address.port), timeout=PATIENCE)

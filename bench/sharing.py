@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.patience import PATIENCE
 from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.compat.syncthing import Syncthing
 from untrusted_s3.compat.trees import differences, manifest
@@ -43,7 +44,7 @@ def share_folder(
     device.scan(folder)
 
 
-def rescan(device: Syncthing, gateway: GatewayProcess, folder: str, timeout: float = 120) -> None:
+def rescan(device: Syncthing, gateway: GatewayProcess, folder: str, timeout: float | None = None) -> None:
     """Scan changes, and wait until the gateway has them."""
     device.scan(folder)
     device.wait_completion(gateway.device_id, folder, timeout)
@@ -97,7 +98,7 @@ def decrypt(binary: Path, folder: str, encrypted: Path, to: Path, password: str 
         env={**os.environ, "HOME": str(to.parent)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -30,7 +30,9 @@ from tests.peers.debian import SYNCTHING_VERSIONS, PeerUnavailable, SyncthingVer
 from tests.peers.debian import syncthing_binary as fetch_syncthing
 from tests.peers.s3_server import S3Server
 from tests.virtual_time import CONTROLLED_LOOPS
+from tests.waiting import PATIENCE
 from untrusted_s3.errors import UsageError
+from untrusted_s3.settings import EmbeddedSettings
 from untrusted_s3.store.embedded.process import find_weed
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
@@ -112,7 +114,7 @@ def weed() -> Path:
 @pytest.fixture(scope="session")
 def seaweedfs(weed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
     """Run a SeaweedFS for all tests of the session."""
-    with EmbeddedStore.start(tmp_path_factory.mktemp("seaweedfs")) as store:
+    with EmbeddedStore.start(tmp_path_factory.mktemp("seaweedfs"), EmbeddedSettings(start_timeout=PATIENCE)) as store:
         yield store
 
 

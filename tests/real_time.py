@@ -53,8 +53,24 @@ EXCEPTIONS = {
     "sync/test_session.py::test_an_index_for_which_there_is_no_room_is_asked_for_again": _OFTEN,
     "test_threads.py::test_nobody_waits_for_a_call_that_hangs": _NEVER,
 }
-# Drivers of real programs, and the tests that use them: their times are in docs/testing.md.
+# Drivers of real programs, and the tests that use them: for these, `short_deadline` is the rule.
 REAL_PROGRAMS = ("hostile/", "interop/", "peers/", "soak/")
+ALSO_WITH_REAL_PROGRAMS = ("tests/vectors", "bench/filled_store.py", "bench/scripted_peer.py", "bench/sharing.py")
+# Positional arguments that are deadlines in these.
+REAL_DEADLINES = {
+    "communicate": 1,
+    "create_connection": 1,
+    "settimeout": 0,
+    "wait_completion": 2,
+    "wait_connected": 1,
+    "wait_folder": 1,
+    "wait_for": 2,
+    "wait_in_sync": 2,
+}
+DEADLINE_EXCEPTIONS = {
+    "tests/hostile/devices.py::module": "a hostile device gives up when it likes, and the end waits for none",
+    "tests/interop/test_killed.py::Walk": "it only looks in between",
+}
 
 
 def real_time(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -105,6 +121,56 @@ def is_short(value: ast.expr) -> bool:
     if not isinstance(value, ast.Constant) or not isinstance(value.value, int | float):
         return False
     return 0 < value.value < LEAST_DEADLINE
+
+
+def short_deadline(node: ast.AST) -> bool:
+    """Whether something in a test with real programs fails or gives up after less than a minute.
+
+    What a gateway is told to do quickly, by its settings, is not meant.
+    """
+    match node:
+        case ast.Call(func=function, args=arguments, keywords=keywords):
+            name = str(getattr(function, "attr", "") or getattr(function, "id", ""))
+            if name.endswith("Settings"):
+                return False
+            place = REAL_DEADLINES.get(name, len(arguments))
+            named = [keyword.value for keyword in keywords if (keyword.arg or "").endswith(("timeout", "deadline"))]
+            return any(map(is_short, [*arguments[place : place + 1], *named]))
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return reads_the_clock(left) and is_short(right)
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            return "TIMEOUT" in name and is_short(value)
+        case ast.Assert(test=ast.Compare(left=ast.BinOp(left=left), ops=[ast.Lt() | ast.LtE()], comparators=[most])):
+            # That something took less than some time
+            return reads_the_clock(left) and ast.unparse(most) != "PATIENCE"
+        case ast.arguments():
+            positional = [*node.posonlyargs, *node.args]
+            defaults = [None] * (len(positional) - len(node.defaults)) + [*node.defaults, *node.kw_defaults]
+            pairs = zip([*positional, *node.kwonlyargs], defaults, strict=True)
+            return any("timeout" in name.arg and value is not None and is_short(value) for name, value in pairs)
+    return False
+
+
+def reads_the_clock(node: ast.expr) -> bool:
+    return ast.unparse(node) in ("time.monotonic()", "time.time()", "time.perf_counter()")
+
+
+def short_deadlines(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Find them. Yields the outermost function or class, and the source."""
+    for statement in tree.body:
+        name = getattr(statement, "name", "module")
+        yield from ((name, ast.unparse(node)) for node in ast.walk(statement) if short_deadline(node))
+
+
+def of_real_programs() -> dict[str, list[str]]:
+    """Return the short deadlines of all tests with real programs, by `path::name`."""
+    root = TESTS.parent
+    paths = [TESTS / folder for folder in REAL_PROGRAMS] + [root / path for path in ALSO_WITH_REAL_PROGRAMS]
+    places: dict[str, list[str]] = {}
+    for path in sorted(file for place in paths for file in ([place] if place.is_file() else place.rglob("*.py"))):
+        for name, source in short_deadlines(ast.parse(path.read_text(encoding="utf-8"))):
+            places.setdefault(f"{path.relative_to(root)}::{name}", []).append(source)
+    return places
 
 
 @functools.cache

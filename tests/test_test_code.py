@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.real_time import EXCEPTIONS, in_all_tests, real_time
+from bench.patience import PATIENCE
+from tests.real_time import (
+    DEADLINE_EXCEPTIONS,
+    EXCEPTIONS,
+    in_all_tests,
+    of_real_programs,
+    real_time,
+    short_deadlines,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -138,3 +146,31 @@ def test_the_rule_finds_what_it_should() -> None:
         )
     )
     assert found.keys() == {"a", "b", "c"}
+
+
+def test_a_test_with_real_programs_fails_on_no_machine_for_being_slow() -> None:
+    assert PATIENCE >= 300
+    assert {place: source for place, source in of_real_programs().items() if place not in DEADLINE_EXCEPTIONS} == {}
+    assert DEADLINE_EXCEPTIONS.keys() <= of_real_programs().keys()
+
+
+def test_the_rule_about_deadlines_finds_what_it_should() -> None:
+    found = dict(
+        short_deadlines(
+            ast.parse(
+                "_TIMEOUT = 20.0\n"
+                "def a(): connection.settimeout(20)\n"
+                "def b(): process.communicate(timeout=30)\n"
+                "def c(): deadline = time.monotonic() + 30\n"
+                "def d(): gateway.wait_for('it', check, 5)\n"
+                "def e(): assert time.monotonic() - began < 30\n"
+                "def f(timeout: float = 30): pass\n"
+                "def g(): socket.create_connection(address, 10)\n"
+                "def h(): device.wait_completion(other, folder, timeout=0.2)\n"
+                "def fine(): StoreSettings(timeout=3.0)\n"
+                "def fine_too(): process.communicate(timeout=PATIENCE)\n"
+                "def and_fine(): assert time.monotonic() - began > 5\n"
+            )
+        )
+    )
+    assert found.keys() == {"module", *"abcdefgh"}

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from bench.patience import PATIENCE
 from tests.virtual_time import PausedTimeLoop, VirtualTimeLoop
 
-# Seconds after which what a test waits for counts as never happening. It bounds failures only.
-PATIENCE = 120.0
+__all__ = ["PATIENCE", "give_a_chance", "until", "wait_until"]
+
 _POLL_SECONDS = 0.001
 _CHANCE_SECONDS = 0.03
 

@@ -222,6 +222,10 @@ class UnknownFormat(DataError):
     """Something of a format version that this program does not read."""
 
 
+class SegmentDamaged(DataError):
+    """A segment of a folder's log is not what was written there: altered, cut short, or something else."""
+
+
 class SegmentsMissing(DataError):
     """Segments of a folder's log are missing, though later ones exist."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tests.fuzz import answer_targets, index_targets, inputs, store_targets, targets
+from tests.fuzz import answer_targets, checkpoint_targets, index_targets, inputs, store_targets, targets
 from tests.fuzz.engine import Target
 from tests.fuzz.mutations import Mutator
 from untrusted_s3.bep import bep_pb2 as pb
@@ -89,5 +89,10 @@ TARGETS: Mapping[str, Target] = {
         answer_targets.answers, answer_targets.answer_seeds, answer_targets.damage_answer, answer_targets.ANSWER_TOKENS
     ),
     "segments": Target(index_targets.segments, index_targets.segment_seeds, damage_message),
-    "checkpoints": Target(index_targets.checkpoints, index_targets.checkpoint_seeds, index_targets.damage_checkpoint),
+    "checkpoints": Target(
+        checkpoint_targets.checkpoints,
+        checkpoint_targets.checkpoint_seeds,
+        checkpoint_targets.damage_checkpoint,
+        max_size=4000,
+    ),
 }

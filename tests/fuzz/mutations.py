@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 # Tried in place of numbers of any width and encoding.
 _NUMBERS: Final = [0, 1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
@@ -15,6 +16,7 @@ _TOKENS: Final = [
 ]
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH: Final = 4
+_SMALL: Final = [bytes([number]) for number in range(128)]
 
 
 class Mutator:
@@ -69,24 +71,26 @@ class Mutator:
 
     def protobuf(self, data: bytes, others: Sequence[bytes] = (), depth: int = 0) -> bytes:
         """Return a message of which one or two fields, at any depth, are changed, lost, doubled or moved."""
-        fields = read_fields(data)
-        if not fields:
+        found = read_fields(data)
+        if not found:
             return self.damaged(data, others)
+        fields = [field.encoded for field in found]
         for _ in range(1 + self.below(2)):
             if not fields:
                 break
             at = self.below(len(fields))
-            tag, wire, value = fields[at]
             match self.below(8):
                 case 0:
                     del fields[at]
                 case 1:
                     fields.insert(self.below(len(fields) + 1), fields[at])
                 case 2:
-                    fields[at] = (1 + self.below(20), wire, value)
+                    ((_, wire, value, _),) = read_fields(fields[at])
+                    fields[at] = _field(1 + self.below(20), wire, value)
                 case _:
-                    fields[at] = (tag, wire, self._value(wire, value, others, depth))
-        return write_fields(fields)
+                    ((tag, wire, value, _),) = read_fields(fields[at])
+                    fields[at] = _field(tag, wire, self._value(wire, value, others, depth))
+        return b"".join(fields)
 
     def _value(self, wire: int, value: int | bytes, others: Sequence[bytes], depth: int) -> int | bytes:
         if isinstance(value, int):
@@ -98,12 +102,24 @@ class Mutator:
         return self.damaged(value, others)
 
 
-def read_fields(data: bytes) -> list[tuple[int, int, int | bytes]]:
-    """Return tag, wire type and value of each field of a protobuf message; nothing if the bytes are not a message."""
-    fields: list[tuple[int, int, int | bytes]] = []
+class Field(NamedTuple):
+    """A field of a protobuf message, and its bytes."""
+
+    tag: int
+    wire: int
+    value: int | bytes
+    encoded: bytes
+
+
+# Most messages that are damaged, and most of their fields, are damaged again and again.
+@functools.lru_cache(20_000)
+def read_fields(data: bytes) -> tuple[Field, ...]:
+    """Return the fields of a protobuf message; nothing if the bytes are not a message."""
+    fields: list[Field] = []
     at = 0
     try:
         while at < len(data):
+            began = at
             key, at = _read_varint(data, at)
             tag, wire = key >> 3, key & 7
             value: int | bytes
@@ -118,13 +134,13 @@ def read_fields(data: bytes) -> list[tuple[int, int, int | bytes]]:
                 value = int.from_bytes(data[at : at + size], "little")
                 at += size
             else:
-                return []
+                return ()
             if tag == 0:
-                return []
-            fields.append((tag, wire, value))
+                return ()
+            fields.append(Field(tag, wire, value, data[began:at]))
     except IndexError:
-        return []
-    return fields if at == len(data) else []
+        return ()
+    return tuple(fields) if at == len(data) else ()
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
@@ -140,21 +156,18 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
             raise IndexError
 
 
-def write_fields(fields: Sequence[tuple[int, int, int | bytes]]) -> bytes:
-    """Return the message with these fields."""
-    parts = []
-    for tag, wire, value in fields:
-        parts.append(_varint(tag << 3 | wire))
-        if isinstance(value, bytes):
-            parts += [_varint(len(value)), value]
-        elif wire == _VARINT:
-            parts.append(_varint(value))
-        else:
-            parts.append(value.to_bytes(4 if wire == _FIXED32 else 8, "little"))
-    return b"".join(parts)
+def _field(tag: int, wire: int, value: int | bytes) -> bytes:
+    key = _varint(tag << 3 | wire)
+    if isinstance(value, bytes):
+        return key + _varint(len(value)) + value
+    if wire == _VARINT:
+        return key + _varint(value)
+    return key + value.to_bytes(4 if wire == _FIXED32 else 8, "little")
 
 
 def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return _SMALL[value]
     result = bytearray()
     while value >= 0x80:
         result.append(value & 0x7F | 0x80)

@@ -30,8 +30,8 @@ OWN, PEER = DeviceID(b"\x01" * 32), DeviceID(b"\x02" * 32)
 OPENING = encode_hello(pb.Hello(timestamp=1)) + encode_frame(pb.CLUSTER_CONFIG, b"")
 
 
-_DETAILS = re.compile(r"'.*'|[0-9-]+|\\\\x..")
-_CUT_SHARE = 64
+_DETAILS = re.compile(r"""'.*'|".*"|[0-9-]+|\\\\x..""")
+_CUT_SHARE = 1024
 
 
 def short(error: Exception | str) -> str:
@@ -50,7 +50,7 @@ def messages(data: bytes) -> str:
 
 
 def messages_fast(data: bytes) -> str:
-    """Read a stream after Hello and the first cluster config. One in 64 is read in pieces as well."""
+    """Read a stream after Hello and the first cluster config. One in 1024 is read in pieces as well."""
     if zlib.crc32(data) % _CUT_SHARE == 0:
         return messages(data)
     return _outcome(_heard([OPENING, data]))

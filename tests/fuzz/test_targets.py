@@ -17,7 +17,7 @@ from tests.fuzz.targets import connection, messages
 from untrusted_s3.bep.framing import encode_frame, frame_head
 
 CORPUS = sorted(Path(__file__).parent.glob("corpus/*/*"))
-EXECUTIONS = {"connection": 200, "checkpoints": 15}
+EXECUTIONS = {"connection": 200}
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ from untrusted_s3.errors import (
     IndexClaimed,
     LogWentBack,
     OtherPassword,
+    SegmentDamaged,
     SegmentsMissing,
     StateDamaged,
     StateFolderUnusable,
@@ -406,7 +407,7 @@ async def test_a_record_that_is_mended_is_noticed(store: Store) -> None:
     store.add(record("bad"))
     await store.folders.look()
     assert store.folders.ids == ["bad"] and store.folders.closed == []
-    assert session.heard == ["folder opened", "end: a folder is opened again"]
+    assert session.heard == ["end: a folder is opened again", "folder opened"]
 
 
 async def test_a_folder_that_has_lost_its_record_alone_is_a_problem_until_that_is_back() -> None:
@@ -514,9 +515,10 @@ async def test_a_folder_that_cannot_be_flushed_holds_up_no_other(store: Store) -
     assert store.opened[1].heard == ["open", "flush"]
 
 
-async def test_a_folder_whose_log_went_back_is_healed_before_it_is_opened(store: Store) -> None:
+@pytest.mark.parametrize("kind", [LogWentBack, SegmentDamaged, SegmentsMissing])
+async def test_a_folder_whose_log_went_back_is_healed_before_it_is_opened(store: Store, kind: type[DataError]) -> None:
     store.add(record("a"))
-    store.errors = [LogWentBack("the end is gone")]
+    store.errors = [kind("the end is gone")]
     with capture_logs() as lines:
         await store.folders.open_all()
     assert store.folders.ids == ["a"]
@@ -548,12 +550,13 @@ async def test_what_a_log_has_lost_for_good_is_said(store: Store) -> None:
     store.opened[0].lose(LogWentBack("the end is gone"))
     await until(lambda: bool(store.pauses))
     assert "being healed" in store.folders.closed[0].error
-    healed = Healed(("segments 2 to 3 with 5 entries",), 1, 2, 7)
+    healed = Healed(("segments 2 to 3 with 5 entries",), 1, 2, 7, ("folders/a/damaged/2",))
     store.healed = healed
     store.hold.set()
     await until(lambda: store.folders.ids == ["a"])
     assert "segments 2 to 3 with 5 entries" in store.folders.lost("a")[0]
-    assert "7 entries" in store.folders.lost("a")[1]
+    assert "damaged: it is kept as folders/a/damaged/2" in store.folders.lost("a")[1]
+    assert "7 entries" in store.folders.lost("a")[2]
 
 
 async def test_a_store_that_keeps_losing_is_healed_ever_more_rarely(store: Store) -> None:

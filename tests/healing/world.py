@@ -24,7 +24,7 @@ from tests.sync.scripted_device import Device, data_of
 from tests.virtual_time import run_in_virtual_time
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, index_start
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
-from untrusted_s3.errors import FolderRefused, SegmentsMissing, StoreError
+from untrusted_s3.errors import FolderRefused, LogWentBack, SegmentDamaged, SegmentsMissing, StoreError
 from untrusted_s3.gateway.folders import Folders
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.sessions import Sessions
@@ -223,6 +223,7 @@ class World:
         self.said_lost = False
         self.states_lost = False
         self.looked_removed = False
+        self.found_damage = False
         self.record_index_id = RECORD.index_id
         self.final: tuple[IndexState, list[bytes]] = IndexState(), []
 
@@ -351,6 +352,8 @@ class World:
             what += self.random.sample(objects, self.random.randint(0, len(objects)))
         if self.random.random() < 0.05:
             what.append(KEYS.record)
+        if self.random.random() < 0.15 and segments:
+            self._garble(self.random.choice(segments))
         for key in dict.fromkeys(what):
             if key in self.store.objects:
                 if key.startswith(KEYS.objects) and self.random.random() < 0.2:
@@ -362,6 +365,14 @@ class World:
         # What is left is what is left of a folder that was removed: then local states are deleted.
         log = [*self.store.keys(KEYS.segments), *self.store.keys(KEYS.checkpoints)]
         self.looked_removed = self.looked_removed or (KEYS.record not in self.store.objects and not log)
+
+    def _garble(self, key: str) -> None:
+        body = self.store.body(key)
+        place = self.random.randrange(len(body)) if body else 0
+        damaged = [body[:place], body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]] if body else []
+        others = [self.store.body(other) for other in self.store.keys(KEYS.segments)]
+        self.store.put(key, self.random.choice([*damaged, b"something else", self.random.choice(others)]))
+        self._say(f"damaged: {key}")
 
     # The end
 
@@ -392,7 +403,16 @@ class World:
                 self._read_all(gateway)
             if self._is_settled() and not self._read_anything_wrong() and await self._is_readable():
                 break
+            if self.found_damage:
+                await self._lose_a_state()
         self._check()
+
+    async def _lose_a_state(self) -> None:
+        """Gateways do not read again what they have applied. One without a state does, and heals what is damaged."""
+        number = self.random.choice(list(self.gateways))
+        await self._crash(number)
+        shutil.rmtree(self.home(number), ignore_errors=True)
+        self.states_lost, self.found_damage = True, False
 
     def _is_record_missed(self) -> bool:
         problems = [problem for gateway in self.gateways.values() for problem in gateway.folders.problems().values()]
@@ -410,6 +430,9 @@ class World:
         try:
             await load_newest(SimulatedBucket(self.store), KEYS, read)
         except SegmentsMissing:
+            return False
+        except (LogWentBack, SegmentDamaged):
+            self.found_damage = True
             return False
         finally:
             read.close()

@@ -28,6 +28,7 @@ from untrusted_s3.identity.files import load_or_create
 _HEARD = 2000
 _STRANGERS = 20
 _NEWS_TIMEOUT = 10.0
+_END_TIMEOUT = 15.0
 _OPENINGS = (b"", b"\x16\x03\x01\x40\x00", b"GET / HTTP/1.1\r\n\r\n")
 
 
@@ -58,15 +59,11 @@ class HostilePeer(RawPeer):
                 return
 
     def _listen(self) -> bool:
-        self._socket.settimeout(0.01)
-        try:
-            for _ in range(20):
-                if not self._exchange():
-                    return False
-        except TimeoutError:
-            pass
-        finally:
-            self._socket.settimeout(_NEWS_TIMEOUT)
+        for _ in range(20):
+            if not self.receive_for(0.01):
+                break
+            if self._tls.closed:
+                return False
         for event in self._events:
             if isinstance(event, events.RequestReceived):
                 self._world.asked.append((event.id, event.size))
@@ -85,9 +82,16 @@ class Target:
         self.listen_address = listen_address
 
 
-def attack(target: Target, folder: Path, world: World, seed: int, rate: float, ended: threading.Event) -> Counter[str]:
-    """Be a hostile device until the end. Return what it did."""
-    counts: Counter[str] = Counter()
+def attack(
+    target: Target,
+    folder: Path,
+    world: World,
+    seed: int,
+    rate: float,
+    ended: threading.Event,
+    counts: Counter[str],
+) -> None:
+    """Be a hostile device until the end, and count what it does."""
     for number in range(sys.maxsize):
         if ended.is_set():
             break
@@ -100,12 +104,10 @@ def attack(target: Target, folder: Path, world: World, seed: int, rate: float, e
             finally:
                 peer.vanish()
         ended.wait(0.2)
-    return counts
 
 
-def annoy(target: Target, seed: int, ended: threading.Event) -> Counter[str]:
-    """Be strangers who connect, send some bytes that are no Hello, and stay."""
-    counts: Counter[str] = Counter()
+def annoy(target: Target, seed: int, ended: threading.Event, counts: Counter[str]) -> None:
+    """Be strangers who connect, send some bytes that are no Hello, and stay. Count them."""
     numbers = random.Random(seed)
     held: list[socket.socket] = []
     while not ended.is_set():
@@ -121,7 +123,6 @@ def annoy(target: Target, seed: int, ended: threading.Event) -> Counter[str]:
         ended.wait(numbers.uniform(0, 0.2))
     for stranger in held:
         stranger.close()
-    return counts
 
 
 def main() -> None:
@@ -138,26 +139,24 @@ def main() -> None:
     options = parser.parse_args()
     os.nice(19)
     target, ended = Target(options.address), threading.Event()
-    total: Counter[str] = Counter()
-    threads = [threading.Thread(target=lambda: total.update(annoy(target, options.seed, ended)), daemon=True)]
+    counters = [Counter[str]()]  # a counter a thread: one may still wait for the gateway at the end
+    threads = [threading.Thread(target=annoy, args=(target, options.seed, ended, counters[0]), daemon=True)]
     for number, folder in enumerate([*options.identity, *options.equal]):
         token = options.token if folder in options.equal else b""
         own = [f"hostile-{number}-{k}" for k in range(4)]
         world = World(options.gateway, load_or_create(folder).device_id, own, options.guarded, token)
         seed = options.seed * 1000 + number
-
-        def work(folder: Path = folder, world: World = world, seed: int = seed) -> None:
-            total.update(attack(target, folder, world, seed, options.rate, ended))
-
-        threads.append(threading.Thread(target=work, daemon=True))
+        counters.append(Counter())
+        arguments = target, folder, world, seed, options.rate, ended, counters[-1]
+        threads.append(threading.Thread(target=attack, args=arguments, daemon=True))
     for thread in threads:
         thread.start()
     sys.stdin.read()
     ended.set()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + _END_TIMEOUT
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0.1))
-    print(json.dumps(total), flush=True)
+    print(json.dumps(sum((counter.copy() for counter in counters), Counter())), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from tests.interop.sharing import s3_client, share_folder
 from tests.peers.fault_proxy import FaultProxy, no_fault
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
+from tests.waiting import PATIENCE
 from untrusted_s3.errors import GatewayUnreachable
 from untrusted_s3.identity.files import load_or_create
 from untrusted_s3.settings import Settings
@@ -58,7 +59,7 @@ class Plan:
     store_faults: float = 0.0
     kills: int = 0
     seed: int = 1
-    timeout: float = 900.0
+    timeout: float = 3 * PATIENCE
 
 
 @dataclass
@@ -166,9 +167,9 @@ def run(store: EmbeddedStore, binary: Path, home: Path, files: Path, plan: Plan)
 def _check(gateway: Gateway, device: Syncthing, plan: Plan, outcome: Outcome) -> None:
     """Check that the folder is complete and right, and that the gateway had no internal error."""
     try:
-        device.wait_completion(gateway.device_id, FOLDER, 120)
+        device.wait_completion(gateway.device_id, FOLDER)
         with key_holder(gateway, FOLDER) as key:
-            key.run("verify", timeout=600)
+            key.run("verify")
     except Exception as error:
         outcome.errors.append(f"the folder: {str(error)[:1500]}")
     found = gateway.folder(FOLDER)
@@ -250,7 +251,7 @@ class Attack:
             return {}
         self._ended = True
         try:
-            output, _ = self._process.communicate("", timeout=60)
+            output, _ = self._process.communicate("", timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return {}

@@ -452,3 +452,24 @@ def test_a_gateway_leaves_the_comparison_with_file_infos_to_the_reading(
         with pytest.raises((StateDamaged, DataError)):
             state.entry(file("a").name)
         state.close()
+
+
+def test_a_large_one_is_checked_in_a_thread(tmp_path: Path) -> None:
+    state = FolderState(tmp_path / "state.sqlite")
+    for position, segment in enumerate(SEGMENTS, 1):
+        state.apply(position, segment)
+    sizes = (2000,) * 6000
+    state.apply(3, Segment(device(1), bytes(16), 0, state.sequence + 1, (entry(file("big", sizes=sizes)),), ()))
+    state.write_copy(tmp_path / "copy.sqlite")
+    state.close()
+    path = tmp_path / "copy.sqlite"
+    assert path.stat().st_size > 1 << 18
+    check_copy(path, 3, KEY)
+    with pytest.raises(DataError, match="another position"):
+        check_copy(path, 2, KEY)
+    body = bytearray(path.read_bytes())
+    at = body.index(name_key(file("big").name), 4096)
+    body[at] ^= 1
+    path.write_bytes(body)
+    with pytest.raises(DataError, match=KEY):
+        check_copy(path, 3, KEY)

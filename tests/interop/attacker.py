@@ -7,22 +7,20 @@ announces what it likes. It does not have the password.
 from __future__ import annotations
 
 import base64
-import contextlib
 import random
 import time
 from dataclasses import dataclass
 
 from bench.scripted_peer import RawPeer
 from tests.peers.gateway import Gateway
+from tests.waiting import PATIENCE
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.constants import TOKEN_SIZE
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.framing import encode_frame
-from untrusted_s3.errors import TLSFailed
 from untrusted_s3.identity.certificate import Identity, generate
 
-_TIMEOUT = 30.0
 _LARGEST_VERSION = 2**63 - 1
 
 
@@ -65,7 +63,7 @@ class Attacker(RawPeer):
 
     def wait_index(self, entries: int) -> None:
         """Wait until the gateway's index has come, with this number of names."""
-        deadline = time.monotonic() + _TIMEOUT
+        deadline = time.monotonic() + PATIENCE
         while len(self.known) < entries:
             assert time.monotonic() < deadline, f"{len(self.known)} of {entries} names have come"
             self.pump()
@@ -95,10 +93,7 @@ class Attacker(RawPeer):
 
     def pump(self) -> None:
         """Receive for a moment."""
-        self._socket.settimeout(0.05)
-        with contextlib.suppress(TimeoutError, ConnectionError, TLSFailed):
-            self._exchange()
-        self._socket.settimeout(_TIMEOUT)
+        self.receive_for(0.05)
         for event in self._events[self._taken :]:
             if isinstance(event, events.IndexReceived):
                 for raw in event.files:
@@ -107,7 +102,7 @@ class Attacker(RawPeer):
         self._taken = len(self._events)
 
     def _wait_token(self) -> bytes:
-        deadline = time.monotonic() + _TIMEOUT
+        deadline = time.monotonic() + PATIENCE
         while True:
             for event in self._events:
                 for folder in event.folders if isinstance(event, events.ClusterConfigReceived) else ():

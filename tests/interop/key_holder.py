@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.interop.sharing import PASSWORD
 from tests.peers.fault_proxy import FaultProxy
 from tests.peers.gateway import Gateway
+from tests.waiting import PATIENCE
 from untrusted_s3.store.embedded.process import die_with_parent
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -46,12 +47,10 @@ class KeyHolder:
             preexec_fn=die_with_parent(),
         )
 
-    def run(
-        self, command: str, *arguments: object, exit_code: int = 0, timeout: float = 120
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, *arguments: object, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command, which must end with that exit code."""
         with self.start(command, *arguments) as process:
-            stdout, stderr = process.communicate(timeout=timeout)
+            stdout, stderr = process.communicate(timeout=PATIENCE)
         assert process.returncode == exit_code, f"{process.returncode}: {stdout}{stderr}"
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 

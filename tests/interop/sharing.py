@@ -54,7 +54,6 @@ def fetched_folder(
     folder: str,
     path: Path,
     files: int,
-    timeout: float = 120,
     *,
     dialed: bool = False,
 ) -> Iterator[Syncthing]:
@@ -65,7 +64,7 @@ def fetched_folder(
     with Syncthing(binary, home, home.name) as device:
         share_folder(device, gateway, folder, path, dialed=dialed)
         device.wait_connected(gateway.device_id)
-        device.wait_in_sync(folder, files, timeout)
+        device.wait_in_sync(folder, files)
         yield device
 
 
@@ -98,7 +97,7 @@ def wait_same_tree(gateway: Gateway, original: Path, copy: Path) -> None:
     def equal() -> bool:
         try:
             return manifest(original) == manifest(copy)
-        except FileNotFoundError:  # it changed meanwhile
+        except OSError:  # a name went away meanwhile, or became that of something else
             return False
 
     try:

@@ -9,6 +9,7 @@ import pytest
 
 from bench.scripted_peer import RawPeer
 from tests.peers.gateway import Gateway
+from tests.waiting import PATIENCE
 from untrusted_s3.identity.certificate import generate
 from untrusted_s3.settings import Settings, UpkeepSettings
 from untrusted_s3.store.embedded.server import EmbeddedStore
@@ -29,11 +30,11 @@ def test_a_running_gateway_follows_its_accepted_devices(
 
         gateway.command("peers", "remove", str(device.device_id))
         assert accepted.closing_reason() == "not accepted any more"
-        assert not gateway.status()["peers"]
+        gateway.wait_for("the removal", lambda: not gateway.status()["peers"])
         RawPeer(gateway, device).vanish()
         gateway.wait_for("the removed device to be unknown", lambda: bool(gateway.status()["unknown_devices"]))
 
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            listening.settimeout(20)
+            listening.settimeout(PATIENCE)
             gateway.add_peer(str(generate().device_id), [f"tcp://127.0.0.1:{listening.getsockname()[1]}"])
             listening.accept()[0].close()

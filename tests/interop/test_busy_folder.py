@@ -106,7 +106,7 @@ def test_changes_while_the_version_before_is_on_its_way(
         random_file(original / "small" / f"{number}", MIB, seed=number)
     with Syncthing(syncthing_binary, tmp_path / "first", "first") as first:
         first.rest("PATCH", "config/options", {"limitBandwidthInLan": True})
-        share_folder(first, gateway, FOLDER, original, maxSendKbps=6000)
+        share_folder(first, gateway, FOLDER, original, maxSendKbps=2500)
 
         def some_more() -> None:
             """Wait until more blocks have arrived while the rest is under way."""

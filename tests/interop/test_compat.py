@@ -35,7 +35,6 @@ CHECKS = [
     "syncthing decrypt",
     "restore",
 ]
-SECONDS = 150
 
 
 @contextlib.contextmanager
@@ -94,11 +93,12 @@ class Run:
 
 
 def finish(process: subprocess.Popen[str], temporary: Path) -> Run:
-    stdout, stderr = process.communicate(timeout=SECONDS)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     return Run(process.returncode, stdout, stderr, temporary)
 
 
 LIMITED, LAME = "limited", "lame"  # for runs that are expected to fail
+TIME = ["--time-limit", str(PATIENCE)]
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ exec {newer} "$@"
 """)
     lame.chmod(0o755)
     plan: dict[str, tuple[Path, list[str]]] = {
-        SYNCTHING_VERSIONS[0]: (older, ["--json"]),
-        SYNCTHING_VERSIONS[1]: (newer, ["--json", "--keep"]),
+        SYNCTHING_VERSIONS[0]: (older, ["--json", *TIME]),
+        SYNCTHING_VERSIONS[1]: (newer, ["--json", "--keep", *TIME]),
         LIMITED: (newer, ["--json", "--time-limit", "1"]),
         LAME: (lame, []),
     }
@@ -176,7 +176,7 @@ def test_a_syncthing_that_does_not_run(runs: dict[str, Run]) -> None:
 def test_an_interrupt_leaves_nothing(syncthing_binaries: dict[SyncthingVersion, Path], tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     with started(syncthing_binaries["1.29.5"], temporary) as process:
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + PATIENCE
         while len([command for command in processes_below(temporary) if " serve " in command]) < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)

@@ -54,7 +54,6 @@ def test_a_peer_that_has_vanished_and_comes_again(gateway: Gateway) -> None:
     second = gateway.wait_for(
         "the newer connection",
         lambda: (address := gateway.peer(str(identity.device_id))["address"]) != first and address,
-        5,
     )
     silent = RawPeer(gateway, identity)
     silent.wait_accepted()

@@ -15,6 +15,7 @@ from tests.peers.debian import SYNCTHING_VERSIONS
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import random_file
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -53,7 +54,7 @@ def _run_the_readme(gateway: Gateway, syncthing: Path, directory: Path) -> Path:
             },
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -20,10 +20,10 @@ def test_an_honest_device_beside_hostile_ones(
     seaweedfs: EmbeddedStore, syncthing_binaries: dict[SyncthingVersion, Path], tmp_path: Path, bucket_prefix: str
 ) -> None:
     make_files(tmp_path / "files", 300, seed=1)
-    plan = Plan(files=300, peers=True, store_faults=0.02, kills=1, seed=1, timeout=240)
+    plan = Plan(files=300, peers=True, store_faults=0.02, kills=1, seed=1)
     outcome = run(seaweedfs, syncthing_binaries["1.29.5"], tmp_path / bucket_prefix, tmp_path / "files", plan)
     print(outcome.to_json())
     assert not outcome.errors
-    assert outcome.attacks["connections"] > 5
+    assert outcome.attacks["connections"] > 0 and outcome.attacks["bytes"] > 0
     assert outcome.faults > 0
     assert outcome.memory_peak - outcome.memory_before < 1.5 * outcome.budgets

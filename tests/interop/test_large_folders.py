@@ -53,11 +53,11 @@ def _go_in_and_out(binary: Path, home: Path, gateway: Gateway, folder: str, orig
     before, disk = gateway.store_requests(), _written_to_disk(gateway)
     with Syncthing(binary, home / f"{folder} first", "first") as first:
         share_folder(first, gateway, folder, original)
-        first.wait_completion(gateway.device_id, folder, 300)
+        first.wait_completion(gateway.device_id, folder)
         gateway.wait_folder(folder, files=files)
     after, disk = gateway.store_requests(), _written_to_disk(gateway) - disk
     requests = {name: count - before.get(name, 0) for name, count in after.items()}
-    with fetched_folder(binary, home / f"{folder} second", gateway, folder, home / f"{folder} copy", files, 300):
+    with fetched_folder(binary, home / f"{folder} second", gateway, folder, home / f"{folder} copy", files):
         pass
     return Stored(gateway, folder, original, home / f"{folder} copy", binary, requests, disk)
 
@@ -189,5 +189,5 @@ def test_memory_is_bounded_by_the_setting(
         Syncthing(large_files.binary, tmp_path / "first", "first") as first,
     ):
         share_folder(first, lean, "large", original)
-        first.wait_completion(lean.device_id, "large", 300)
+        first.wait_completion(lean.device_id, "large")
         assert lean.peak_memory() < (64 + 110) * MIB

@@ -15,7 +15,7 @@ from tests.peers.trees import assert_same_tree, random_file
 pytestmark = pytest.mark.interop
 
 FOLDER = "going"
-SIZE = 48 << 20
+SIZE = 24 << 20
 
 
 def test_another_peer_that_has_the_file_is_asked(
@@ -26,7 +26,7 @@ def test_another_peer_that_has_the_file_is_asked(
     one = Syncthing(syncthing_binaries["1.19.2"], tmp_path / "one home", "one")
     other = Syncthing(syncthing_binaries["1.29.5"], tmp_path / "other home", "other")
     with one, other:
-        # Both have the file before the gateway learns of it, and send it slowly.
+        # Both have the file before the gateway learns of it, and send it so slowly that a busy machine sees that.
         one.add_device(other.device_id, "other")
         other.add_device(one.device_id, "one", [one.listen_address])
         one.add_folder(FOLDER, original, {other.device_id: ""})
@@ -37,7 +37,7 @@ def test_another_peer_that_has_the_file_is_asked(
             device.rest("PATCH", "config/options", {"limitBandwidthInLan": True})
             gateway.add_peer(device.device_id)
             device.add_device(gateway.device_id, "gateway", [gateway.listen_address], untrusted=True)
-            device.set_device(gateway.device_id, maxSendKbps=4000)
+            device.set_device(gateway.device_id, maxSendKbps=800)
             gateways = {"deviceID": gateway.device_id, "encryptionPassword": PASSWORD}
             device.set_folder(FOLDER, devices=[{"deviceID": friend.device_id}, gateways])
             device.wait_connected(gateway.device_id)

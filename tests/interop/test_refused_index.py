@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep import events
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.framing import encode_frame
-from untrusted_s3.errors import TLSFailed
 from untrusted_s3.identity.certificate import generate
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
@@ -33,10 +31,7 @@ class Equal(RawPeer):
 
     def pump(self) -> None:
         """Receive for a moment."""
-        self._socket.settimeout(0.05)
-        with contextlib.suppress(TimeoutError, ConnectionError, TLSFailed):
-            self._exchange()
-        self._socket.settimeout(20)
+        self.receive_for(0.05)
 
     def token(self) -> bytes:
         """Return the token of the folder that the gateway offers, or nothing."""

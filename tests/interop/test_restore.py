@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -150,12 +151,13 @@ def test_ownership_and_attributes_come_back_where_asked_for(filled: Filled, hold
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_restore_goes_on(filled: Filled, holder: KeyHolder, tmp_path: Path, number: int) -> None:
     target = tmp_path / "target"
-    holder.proxy.bandwidth = 16 * MIB
+    holder.proxy.bandwidth = 4 * MIB  # so the large file is under way for long
     with holder.start("restore", target, "--buffer-memory", 64) as process:
         while process.poll() is None:
             temporary = list(target.glob("large/.untrusted-s3-*"))
             if temporary and (target / "sizes/1 bytes").exists():
                 break
+            time.sleep(0.01)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr

@@ -92,7 +92,7 @@ def test_devices_folders_and_passwords(
         # The operator removes a device.
         gateway.command("peers", "remove", one.device_id)
         one.wait_connected(gateway.device_id, connected=False)
-        assert gateway.peer(one.device_id) == {}
+        gateway.wait_for("the end of it", lambda: gateway.peer(one.device_id) == {})
         one.pause_device(gateway.device_id)
         one.resume_device(gateway.device_id)
         unknown = gateway.wait_for("the removed device", lambda: gateway.status()["unknown_devices"])
@@ -111,6 +111,8 @@ def test_devices_folders_and_passwords(
         shared = [{"deviceID": gateway.device_id, "encryptionPassword": "new password"}]
         other.set_folder("theirs", devices=shared)
         gateway.start()
+        other.pause_device(gateway.device_id)
+        other.resume_device(gateway.device_id)
         other.wait_connected(gateway.device_id)
         gateway.wait_folder("theirs", files=2)
         other.wait_completion(gateway.device_id, "theirs")

@@ -82,6 +82,10 @@ def is_ready(gateway: Gateway) -> bool:
     return gateway.http_status("/readyz") == 200
 
 
+def wait_ready(gateway: Gateway, *, ready: bool = True) -> None:
+    gateway.wait_for("readiness" if ready else "its end", lambda: is_ready(gateway) is ready)
+
+
 def test_every_kind_of_request_fails_at_random(
     seaweedfs: EmbeddedStore,
     bucket_prefix: str,
@@ -164,7 +168,7 @@ def test_one_weather_after_the_other(
                 assert name[:4] != "full" or name.endswith("SeaweedFS says it") or "full" in shown["error"], shown
                 assert shown["files"] >= before["files"] - 1
                 assert first.completion(gateway.device_id, FOLDER)["completion"] < 100
-                assert is_ready(gateway) is not (name == "hanging")
+                wait_ready(gateway, ready=name != "hanging")
                 proxy.script = no_fault
                 if name == "hanging":
                     proxy.drop_connections()
@@ -173,7 +177,7 @@ def test_one_weather_after_the_other(
             proxy.script = no_fault
             wait_same_tree(gateway, original, copy)
             gateway.wait_folder(FOLDER, files=count_files(original), error=None)
-            assert is_ready(gateway)
+            wait_ready(gateway)
             for device in (first, second):
                 assert gateway.peer(device.device_id)["connected"]
 
@@ -205,7 +209,7 @@ def test_the_store_is_away_for_long(
         share_impatiently(first, gateway, original)
         first.wait_completion(gateway.device_id, FOLDER)
         acknowledged = gateway.wait_folder(FOLDER, files=count_files(original))
-        assert is_ready(gateway)
+        wait_ready(gateway)
 
         proxy.go_away()
         left = time.monotonic()
@@ -235,7 +239,7 @@ def test_the_store_is_away_for_long(
         proxy.come_back()
 
         back = time.monotonic()
-        gateway.wait_for("readiness", lambda: is_ready(gateway))
+        wait_ready(gateway)
         first.wait_completion(gateway.device_id, FOLDER)
         took = time.monotonic() - back
         second.wait_in_sync(FOLDER, count_files(original))

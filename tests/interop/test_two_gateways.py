@@ -49,7 +49,11 @@ def test_two_gateways_on_one_store(
         assert len(stored_objects(one, FOLDER)) == files
         assert files <= one.counter("objects_written") + other.counter("objects_written") <= files + 1
         same = ("files", "directories", "bytes", "sequence", "deleted")
-        assert [one.folder(FOLDER)[field] for field in same] == [other.folder(FOLDER)[field] for field in same]
+
+        def are_equal() -> bool:
+            return [one.folder(FOLDER)[field] for field in same] == [other.folder(FOLDER)[field] for field in same]
+
+        one.wait_for("the other to have the same", are_equal)
 
         # A change that reaches one of them reaches the other by the log alone.
         first.pause_device(one.device_id)

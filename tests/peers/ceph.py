@@ -25,14 +25,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.peers.debian import PeerUnavailable, cache_directory
 from tests.peers.syncthing import free_port
+from tests.waiting import PATIENCE
 from untrusted_s3.store.connection import S3Credentials, connect
 
 _SUITE = "sid"
 _MONITOR_PORT = 3300
-_INSTALL_SECONDS = 300
-_TURN_SECONDS = 900
-_READY_SECONDS = 60
-_STOP_SECONDS = 60
+# Other tests may have it for as long as they all take.
+_TURN_SECONDS = 3 * PATIENCE
 _POLL_SECONDS = 0.1
 
 # Starts the daemons, prints a line, and ends them at the end of its input: when this process closes it or dies.
@@ -93,7 +92,7 @@ def _wait_for_turn(lock: int) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise PeerUnavailable(f"other tests have had the Ceph RGW for {_TURN_SECONDS} s") from None
+                raise PeerUnavailable(f"other tests have had the Ceph RGW for {_TURN_SECONDS:.0f} s") from None
         time.sleep(_POLL_SECONDS)
 
 
@@ -108,12 +107,12 @@ def _installed(script: Path, parent: Path) -> Path:
                     command,
                     capture_output=True,
                     text=True,
-                    timeout=_INSTALL_SECONDS,
+                    timeout=PATIENCE,
                     stdin=subprocess.DEVNULL,
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
-                raise PeerUnavailable(f"installing the Ceph RGW took more than {_INSTALL_SECONDS} s") from error
+                raise PeerUnavailable(f"installing the Ceph RGW took more than {PATIENCE:.0f} s") from error
             if done.returncode != 0:
                 raise PeerUnavailable(f"the Ceph RGW cannot be installed: {(done.stderr or done.stdout).strip()}")
             unpacked.rename(root)
@@ -126,7 +125,7 @@ def _daemons(script: Path, root: Path, data: Path, lock: int) -> Iterator[CephRG
     port = free_port()
     access_key, secret_key = secrets.token_hex(10), secrets.token_hex(20)
     keeper = subprocess.Popen(
-        ["sh", "-c", _KEEPER, "keeper", script, root, data, str(port), str(_READY_SECONDS)],
+        ["sh", "-c", _KEEPER, "keeper", script, root, data, str(port), str(PATIENCE)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -143,13 +142,13 @@ def _daemons(script: Path, root: Path, data: Path, lock: int) -> Iterator[CephRG
         yield server
     finally:
         keeper.stdin.close()
-        keeper.wait(_STOP_SECONDS)
+        keeper.wait(PATIENCE)
         keeper.stdout.close()
 
 
 def _create_bucket(server: CephRGW, data: Path) -> None:
     client = connect(server.endpoint_url, S3Credentials(server.access_key, server.secret_key)).client
-    deadline = time.monotonic() + _READY_SECONDS
+    deadline = time.monotonic() + PATIENCE
     try:
         while True:
             try:

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from tests.waiting import PATIENCE
+
 SyncthingVersion = Literal["1.19.2", "1.29.5"]
 SYNCTHING_VERSIONS: tuple[SyncthingVersion, ...] = get_args(SyncthingVersion)
 
 _SUITES: dict[SyncthingVersion, str] = {"1.19.2": "bookworm", "1.29.5": "trixie"}
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_APT_SECONDS = 300
 _DEBIAN_SUITE = re.compile(
     r"(buster|bullseye|bookworm|trixie|forky|duke|sid|oldoldstable|oldstable|stable|testing|unstable)(-updates)?"
 )
@@ -47,9 +48,10 @@ def syncthing_binary(version: SyncthingVersion) -> Path:
     """Return the Syncthing of that version. Raises PeerUnavailable."""
     binary = debian_package("syncthing", _SUITES[version]) / "usr/bin/syncthing"
     try:
-        answer = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+        done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise PeerUnavailable(f"{binary} does not run: {error}") from error
+    answer = done.stdout
     if not answer.startswith(f"syncthing v{version}"):
         raise PeerUnavailable(f"Debian {_SUITES[version]} no longer has Syncthing {version}, but: {answer.strip()}")
     return binary
@@ -122,13 +124,13 @@ def _run(command: list[str], folder: Path) -> None:
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=_APT_SECONDS,
+            timeout=PATIENCE,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise PeerUnavailable(f"{' '.join(command)} took more than {_APT_SECONDS} s") from error
+        raise PeerUnavailable(f"{' '.join(command)} took more than {PATIENCE:.0f} s") from error
     if done.returncode != 0:
         raise PeerUnavailable(f"{' '.join(command)} failed: {(done.stderr or done.stdout).strip()}")
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from tests.peers.gateway_main import encode
 from tests.peers.s3_server import S3Server
+from tests.waiting import PATIENCE
 from untrusted_s3.compat.commands import PROGRAM, command_environment
-from untrusted_s3.compat.gateway_process import START_TIMEOUT, STOP_TIMEOUT, GatewayProcess
+from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.format import PART_GRID
 
@@ -24,8 +25,10 @@ from untrusted_s3.store.format import PART_GRID
 class Gateway(GatewayProcess):
     """One gateway on a prefix of `store`, or, with None, on an embedded store below `home`.
 
-    `settings` are what no option sets.
+    `settings` are what no option sets. Waits fail after `tests.waiting.PATIENCE`.
     """
+
+    patience = PATIENCE
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class Gateway(GatewayProcess):
         """Return the exit code of the gateway, which must end by itself in time."""
         assert self.process is not None
         try:
-            return self.process.wait(STOP_TIMEOUT)
+            return self.process.wait(PATIENCE)
         finally:
             self.kill()
 
@@ -64,7 +67,7 @@ class Gateway(GatewayProcess):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=START_TIMEOUT,
+            timeout=PATIENCE,
             check=False,
         )
         return done.returncode, done.stdout + done.stderr

@@ -7,7 +7,9 @@ killed or stopped now and then, sometimes with its state lost. At the end all mu
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
+import operator
 import os
 import random
 import shutil
@@ -43,7 +45,6 @@ SETTINGS = Settings(
 )
 _START_TRIES = 20
 _YOUNG = 15.0  # seconds that a gateway's memory may still grow
-_SETTLE_SECONDS = 240.0
 
 
 @dataclass
@@ -70,6 +71,15 @@ class Outcome:
         return [statistics.median(size for _, size in part) for part in parts if part]
 
 
+@dataclass(frozen=True)
+class Least:
+    """How many changes, ends of the gateway and faults of the store a soak has at least."""
+
+    changes: int = 0
+    restarts: int = 0
+    faults: int = 0
+
+
 class Soak:
     """One soak below `home`, with a gateway on the prefix of the store."""
 
@@ -92,8 +102,13 @@ class Soak:
         ]
         self._began = self._started = time.monotonic()
 
-    def run(self, seconds: float, restart_interval: float, say: Callable[[str], None] = print) -> Outcome:
-        """Run the test. `restart_interval` is the mean time between two ends of the gateway, in seconds."""
+    def run(
+        self, seconds: float, restart_interval: float, say: Callable[[str], None] = print, *, least: Least = Least()
+    ) -> Outcome:
+        """Run the test. `restart_interval` is the mean time between two ends of the gateway, in seconds.
+
+        It goes on after `seconds` until there was `least` of everything, which takes long on a busy machine.
+        """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._proxy)
             for device in self._devices:
@@ -103,7 +118,8 @@ class Soak:
             self._began = time.monotonic()
             weather_until = restart_at = 0.0
             told_at = 60.0
-            while (now := time.monotonic() - self._began) < seconds:
+            while (now := time.monotonic() - self._began) < seconds or not self._has_had(least):
+                assert now < seconds + PATIENCE, f"not even {least}"
                 if now > weather_until:
                     weather_until = now + self._random.uniform(3, 12)
                     self._change_weather()
@@ -142,6 +158,10 @@ class Soak:
         # Files may change or vanish while they are scanned, and pulls may have failed. Both are expected.
         with contextlib.suppress(SyncthingFailed):
             self._devices[number].rest("POST", "db/scan", folder=FOLDER)
+
+    def _has_had(self, least: Least) -> bool:
+        had = self._changes_made().total(), self.outcome.restarts.total(), self._proxy.faults.total()
+        return all(map(operator.ge, had, dataclasses.astuple(least)))
 
     # The weather
 
@@ -204,14 +224,14 @@ class Soak:
         began = time.monotonic()
         for number in range(2):
             self._scan(number)
-        deadline = time.monotonic() + _SETTLE_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while not self._is_settled() and time.monotonic() < deadline:
             time.sleep(0.5)
             if self._is_stuck():
                 self._save_again()
         for device in self._devices:
-            device.wait_in_sync(FOLDER, timeout=PATIENCE)
-            device.wait_completion(self._gateway.device_id, FOLDER, timeout=PATIENCE)
+            device.wait_in_sync(FOLDER)
+            device.wait_completion(self._gateway.device_id, FOLDER)
         assert_same_tree(*self._trees)
         outcome = self.outcome
         outcome.settled_after = time.monotonic() - began
@@ -235,7 +255,7 @@ class Soak:
     def _is_equal(self) -> bool:
         try:
             left, right = (manifest(tree, contents=False) for tree in self._trees)
-        except FileNotFoundError:  # it changed meanwhile
+        except OSError:  # it changed meanwhile
             return False
         return left == right
 

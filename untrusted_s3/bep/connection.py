@@ -47,6 +47,7 @@ class OurState(enum.Enum):
     CLOSED = enum.auto()
 
 
+_KINDS = frozenset(pb.MessageType.values())
 _BEFORE_CLUSTER_CONFIG = {pb.CLUSTER_CONFIG, pb.PING, pb.CLOSE}
 _MAX_REQUEST_ID = 2**31 - 1
 # A request has eight fields.
@@ -150,7 +151,7 @@ class Connection:
 
     def _event(self, frame: Frame) -> events.Event:
         kind = frame.type
-        if kind not in pb.MessageType.values():
+        if kind not in _KINDS:
             return events.UnknownMessageSkipped(kind)
         if self.their_state is TheirState.EXPECT_CLUSTER_CONFIG and kind not in _BEFORE_CLUSTER_CONFIG:
             raise RemoteProtocolError(f"{pb.MessageType.Name(kind)} before the first cluster config")

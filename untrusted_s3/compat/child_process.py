@@ -22,7 +22,11 @@ class ChildProcess:
     Attributes:
         log_file: What the program prints, of all starts.
         process: The running process; None while it does not run.
+        patience: The least time, in seconds, after which a wait for the program fails, unless the wait has a timeout of
+            its own. Subclasses for busy machines raise it.
     """
+
+    patience = 0.0
 
     def __init__(self, log_file: Path, stop_timeout: float) -> None:
         """The program is killed if it has not ended `stop_timeout` seconds after it was asked to."""

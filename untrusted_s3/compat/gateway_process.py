@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 # These bound failures only; on a busy machine everything takes long.
 START_TIMEOUT = 120.0
+WAIT_TIMEOUT = 180.0
 STOP_TIMEOUT = UpkeepSettings().stop_timeout + 60.0
 HTTP_TIMEOUT = 60.0
 
 _POLL_INTERVAL = 0.05
-_WAIT_TIMEOUT = 180.0
 
 
 class GatewayProcess(ChildProcess):
@@ -49,7 +49,7 @@ class GatewayProcess(ChildProcess):
         environment: Mapping[str, str] | None = None,
         program: Sequence[str] = PROGRAM,
     ) -> None:
-        super().__init__(home / "gateway.log", STOP_TIMEOUT)
+        super().__init__(home / "gateway.log", max(STOP_TIMEOUT, self.patience))
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
         self.store = store
@@ -73,7 +73,7 @@ class GatewayProcess(ChildProcess):
         """Start the gateway and wait until it is ready. Raises GatewayUnreachable."""
         self.launch(self.serve_command(), command_environment(self.store, self._environment))
         try:
-            self.wait_for("readiness", lambda: self.http_get("/readyz")[0] == http.HTTPStatus.OK, START_TIMEOUT)
+            self.wait_for("readiness", self._is_ready, self._bound(START_TIMEOUT))
         except BaseException:
             self.kill()
             raise
@@ -108,7 +108,7 @@ class GatewayProcess(ChildProcess):
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command of this program on the gateway's store. Raises GatewayUnreachable if it fails."""
         environment = command_environment(self.store, self._environment)
-        done = run_command([*arguments, *self._store_arguments()], environment, START_TIMEOUT)
+        done = run_command([*arguments, *self._store_arguments()], environment, self._bound(START_TIMEOUT))
         if done.returncode != 0:
             raise GatewayUnreachable(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
         return done
@@ -127,7 +127,7 @@ class GatewayProcess(ChildProcess):
 
     def http_get(self, path: str) -> tuple[int, bytes]:
         """Return status code and body of an HTTP GET. Raises OSError or http.client.HTTPException."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=HTTP_TIMEOUT)
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=self._bound(HTTP_TIMEOUT))
         with contextlib.closing(connection):
             connection.request("GET", path)
             response = connection.getresponse()
@@ -171,10 +171,21 @@ class GatewayProcess(ChildProcess):
             raise GatewayUnreachable(f"GET {path}: {status} {body.decode(errors='replace')}\n{self.log_tail()}")
         return body
 
+    def _is_ready(self) -> bool:
+        return self.http_get("/readyz")[0] == http.HTTPStatus.OK
+
     # Waiting
 
-    def wait_for(self, what: str, check: Callable[[], T | None], timeout: float = _WAIT_TIMEOUT) -> T:
-        """Return what `check` returns as soon as it is true. Raises GatewayUnreachable after `timeout` seconds."""
+    def _bound(self, seconds: float) -> float:
+        return max(seconds, self.patience)
+
+    def wait_for(self, what: str, check: Callable[[], T | None], timeout: float | None = None) -> T:
+        """Return what `check` returns as soon as it is true. Raises GatewayUnreachable after `timeout` seconds.
+
+        Without `timeout`, this and the other waits take WAIT_TIMEOUT seconds at most, or `patience` if that is more.
+        """
+        if timeout is None:
+            timeout = self._bound(WAIT_TIMEOUT)
         deadline = time.monotonic() + timeout
         while True:
             answer = None
@@ -188,7 +199,7 @@ class GatewayProcess(ChildProcess):
                 raise GatewayUnreachable(f"our gateway {problem}, waiting for {what}; its log ends:\n{self.log_tail()}")
             time.sleep(_POLL_INTERVAL)
 
-    def wait_connected(self, device_id: str, timeout: float = _WAIT_TIMEOUT, connected: bool = True) -> dict[str, Any]:
+    def wait_connected(self, device_id: str, timeout: float | None = None, connected: bool = True) -> dict[str, Any]:
         """Wait until the status shows a device as connected, or with `connected=False` as not; return its status."""
 
         def is_so() -> dict[str, Any] | None:
@@ -197,7 +208,7 @@ class GatewayProcess(ChildProcess):
 
         return self.wait_for(f"{'a' if connected else 'no'} connection with {device_id}", is_so, timeout)
 
-    def wait_folder(self, folder_id: str, timeout: float = _WAIT_TIMEOUT, **expected: object) -> dict[str, Any]:
+    def wait_folder(self, folder_id: str, timeout: float | None = None, **expected: object) -> dict[str, Any]:
         """Wait until a folder is idle with nothing pending, and its status has `expected` values; return its status."""
         expected = {"state": "idle", "pending_files": 0, **expected}
 

@@ -37,6 +37,7 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
 _COMMAND_SECONDS = 120.0
 _REST_SECONDS = 120.0
+_WAIT_SECONDS = 180.0
 _LEAST_SECONDS = 1.0  # for ending it after the deadline
 _VERSION = re.compile(r"syncthing (v\d+\.\d+\.\d+\S*)")
 
@@ -109,7 +110,7 @@ class Syncthing(ChildProcess):
         return done.stdout
 
     def _seconds(self, most: float) -> float:
-        return max(_LEAST_SECONDS, min(most, self.deadline - time.monotonic()))
+        return max(_LEAST_SECONDS, min(max(most, self.patience), self.deadline - time.monotonic()))
 
     # The process
 
@@ -128,7 +129,7 @@ class Syncthing(ChildProcess):
             return False
 
         try:
-            self._wait_for("its REST API", _START_SECONDS, answers)
+            self._wait_for("its REST API", max(_START_SECONDS, self.patience), answers)
         except BaseException:
             self.stop()
             raise
@@ -235,9 +236,9 @@ class Syncthing(ChildProcess):
         completion: dict[str, Any] = self.rest("GET", "db/completion", device=device_id, folder=folder)
         return completion
 
-    # Waiting
+    # Waiting: without a timeout, for three minutes, or for `patience` if that is more
 
-    def wait_connected(self, device_id: str, timeout: float = 180, connected: bool = True) -> None:
+    def wait_connected(self, device_id: str, timeout: float | None = None, connected: bool = True) -> None:
         """Wait until a device is connected, or with `connected=False` until it is not."""
 
         def is_so() -> bool:
@@ -246,7 +247,7 @@ class Syncthing(ChildProcess):
 
         self._wait_for(f"{'a' if connected else 'no'} connection to {device_id}", timeout, is_so)
 
-    def wait_completion(self, device_id: str, folder: str, timeout: float = 180) -> dict[str, Any]:
+    def wait_completion(self, device_id: str, folder: str, timeout: float | None = None) -> dict[str, Any]:
         """Wait until this device believes that another one has all of a folder; return its completion.
 
         An empty folder is complete at once, so `scan` first.
@@ -269,7 +270,9 @@ class Syncthing(ChildProcess):
 
         return self._wait_for(f"completion of {folder!r} at {device_id}", timeout, complete, lambda: last)
 
-    def wait_in_sync(self, folder: str, expected_files: int | None = None, timeout: float = 180) -> dict[str, Any]:
+    def wait_in_sync(
+        self, folder: str, expected_files: int | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
         """Wait until a folder is idle, needs nothing, and holds `expected_files` regular files; return its status.
 
         Without `expected_files` a folder that has not yet heard of any file counts as in sync.
@@ -299,11 +302,13 @@ class Syncthing(ChildProcess):
     def _wait_for(
         self,
         what: str,
-        timeout: float,
+        timeout: float | None,
         check: Callable[[], T | None],
         details: Callable[[], object] = lambda: "",
     ) -> T:
         started = time.monotonic()
+        if timeout is None:
+            timeout = max(_WAIT_SECONDS, self.patience)
         deadline = min(started + timeout, self.deadline)
         while True:
             if self.process is None or self.process.poll() is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -40,24 +40,32 @@ class ClosedFolder:
 class ClosedFolders:
     """The folders that are not open. Iterating gives those whose IDs are known, then those whose records are not
     readable.
-
-    Attributes:
-        unreadable: Those whose records are not readable, by the keys of the records.
     """
 
     def __init__(self) -> None:
         self._folders: dict[str, ClosedFolder] = {}
-        self.unreadable: dict[str, ClosedFolder] = {}
+        self._unreadable: dict[str, ClosedFolder] = {}  # by the keys of the records
 
     def __iter__(self) -> Iterator[ClosedFolder]:
-        return iter([closed for folders in (self._folders, self.unreadable) for _, closed in sorted(folders.items())])
+        return iter([closed for folders in (self._folders, self._unreadable) for _, closed in sorted(folders.items())])
+
+    @property
+    def has_unreadable(self) -> bool:
+        """Whether the record of any folder is not readable."""
+        return bool(self._unreadable)
+
+    def is_unreadable(self, folder_id: str) -> bool:
+        """Return whether the record of this folder was not readable at the last look."""
+        return _record_key(folder_id) in self._unreadable
 
     def get(self, folder_id: str) -> ClosedFolder | None:
         """Return a folder whose ID is known."""
         return self._folders.get(folder_id)
 
     def add(self, record: FolderRecord, error: str, *, damaged: bool = True, offered: bool = False) -> ClosedFolder:
-        """Note that a folder is not open. Return what is noted."""
+        """Note that a folder is not open, whose record is readable. Return what is noted."""
+        unreadable = self._unreadable.pop(_record_key(record.folder_id), None)
+        offered = offered or (unreadable is not None and unreadable.offered)
         closed = ClosedFolder(record.folder_id, record.label, error, damaged, offered)
         self._folders[record.folder_id] = closed
         return closed
@@ -71,17 +79,25 @@ class ClosedFolders:
     def add_unreadable(self, problem: Problem, *, offered: bool = False) -> None:
         """Note that the record of a folder is not readable."""
         key, reason = problem.path, problem.reason
+        if key in self._unreadable:
+            self._unreadable[key].offered |= offered
+            return
         _logger.error("folder not readable", key=key, reason=reason)
         error = f"the record of the folder cannot be read: {reason}"
-        self.unreadable[key] = ClosedFolder(key, "", error, offered=offered)
+        self._unreadable[key] = ClosedFolder(key, "", error, offered=offered)
 
-    def discard(self, folder_id: str) -> None:
-        """Forget a folder: it is open, or the store does not have it."""
-        self._folders.pop(folder_id, None)
+    def keep_unreadable(self, keys: Collection[str]) -> None:
+        """Forget those whose records are not among these, which the store has."""
+        self._unreadable = {key: closed for key, closed in self._unreadable.items() if key in keys}
+
+    def discard(self, folder_id: str) -> bool:
+        """Forget a folder: it is open, or the store does not have it. Return whether a peer was refused meanwhile."""
+        found = (self._folders.pop(folder_id, None), self._unreadable.pop(_record_key(folder_id), None))
+        return any(closed is not None and closed.offered for closed in found)
 
     def refuse(self, offer: FolderOffer) -> None:
         """Raise FolderRefused if the folder that a peer offers should be open and is not."""
-        for closed in (self._folders.get(offer.folder_id), self.unreadable.get(FolderKeys.of(offer.folder_id).record)):
+        for closed in (self._folders.get(offer.folder_id), self._unreadable.get(_record_key(offer.folder_id))):
             if closed is not None and closed.damaged:
                 closed.offered = True
                 raise FolderRefused(NOT_OPEN)
@@ -89,3 +105,7 @@ class ClosedFolders:
     def problems(self) -> dict[str, str]:
         """Return why folders that should be open are not, by their names for /readyz."""
         return {f"folder {closed.folder_id}: not open": closed.error for closed in self if closed.damaged}
+
+
+def _record_key(folder_id: str) -> str:
+    return FolderKeys.of(folder_id).record

@@ -164,7 +164,7 @@ class Folders:
         if errors:
             raise errors[0]
         now = asyncio.get_running_loop().time()
-        if self._closed.unreadable and now >= self._look_again:
+        if self._closed.has_unreadable and now >= self._look_again:
             self._look_pause = min(2 * self._look_pause, self._max_retry_delay)
             self._look_again = now + self._look_pause
             await self._look_at_unreadable()
@@ -172,15 +172,12 @@ class Folders:
     async def _look_at_unreadable(self) -> None:
         """Open the folders whose records were not readable and are now."""
         found = await read_folders(self._bucket)
-        before, self._closed.unreadable = self._closed.unreadable, {}
+        unreadable = {problem.path for problem in found.unreadable}
+        self._closed.keep_unreadable(unreadable | {_record_key(record.folder_id) for record in found})
         for problem in found.unreadable:
-            if problem.path in before:
-                self._closed.unreadable[problem.path] = before[problem.path]
-            else:
-                self._closed.add_unreadable(problem)
+            self._closed.add_unreadable(problem)
         for record in found:
-            closed = before.get(_record_key(record.folder_id))
-            if closed is None or record.folder_id in self._folders:
+            if not self._closed.is_unreadable(record.folder_id):
                 continue
             if record.removed:
                 self._closed.add_removed(record)
@@ -189,10 +186,7 @@ class Folders:
                 try:
                     await self._open(record)
                 except Exception as error:
-                    self._try_again(record, error, offered=closed.offered)
-                    continue
-            if closed.offered:
-                self._sessions.end(_OPENED_AGAIN)
+                    self._try_again(record, error)
 
     async def _drop(self, folder: Folder, found: FolderRecord | None) -> None:
         """Stop the work on a folder that is removed, and close its files. Peers that share it have to come again."""
@@ -330,12 +324,11 @@ class Folders:
             folder = await self._load(record)
         self._folders[record.folder_id] = folder
         self._records.was_there(record.folder_id, folder.position)
-        closed = self._closed.get(record.folder_id)
-        self._closed.discard(record.folder_id)
+        was_refused = self._closed.discard(record.folder_id)
         for name, work in folder.tasks().items():
             self._supervisor.start(_task_name(record.folder_id, name), partial(self._run, folder, work))
         self._supervisor.start(_task_name(record.folder_id, _LOCAL_STATE), partial(self._watch_local_state, folder))
-        if closed is not None and closed.offered:
+        if was_refused:
             self._sessions.end(_OPENED_AGAIN)
         self._sessions.folder_opened()
         return folder

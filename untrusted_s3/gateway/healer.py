@@ -1,4 +1,5 @@
-"""Opens folders, and heals those whose log the store has lost a part of (sync/healing.py), but not too often."""
+"""Opens folders, and heals those whose log the store has lost or damaged a part of (sync/healing.py), but not too
+often."""
 
 from __future__ import annotations
 
@@ -6,7 +7,14 @@ from collections.abc import Sequence
 
 import structlog
 
-from untrusted_s3.errors import DataError, HealingDelayed, IndexClaimed, LogWentBack, SegmentsMissing
+from untrusted_s3.errors import (
+    DataError,
+    HealingDelayed,
+    IndexClaimed,
+    LogWentBack,
+    SegmentDamaged,
+    SegmentsMissing,
+)
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.sync.folder import Folder
 
@@ -48,7 +56,7 @@ class Healer:
         if folder_id not in self._wanted:
             try:
                 await folder.open()
-            except (LogWentBack, SegmentsMissing) as error:
+            except (LogWentBack, SegmentDamaged, SegmentsMissing) as error:
                 self._wanted[folder_id] = error
         if folder_id in self._wanted:
             await self._heal(folder, self._wanted[folder_id])
@@ -66,6 +74,7 @@ class Healer:
         if isinstance(reason, IndexClaimed):
             self._claim_pauses.note(folder_id)
         lost = [f"the log has lost {loss}: what was in it and no device has is lost" for loss in healed.losses]
+        lost += [f"a segment of the log was damaged: it is kept as {key}" for key in healed.kept]
         if healed.forgotten:
             lost.append(f"{healed.forgotten} entries that this gateway knew are not in the log any more")
         if not lost and isinstance(reason, IndexClaimed):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -28,8 +28,10 @@ from untrusted_s3.index.schema import COUNTERS, SCHEMAS, STATE_VERSION, STATE_VE
 from untrusted_s3.store.layout import NAME_HASH_SIZE, is_object_name, name_key
 
 _MAGIC: Final = b"SQLite format 3\0"
-_HEADER_SIZE: Final = 108
+HEADER_SIZE: Final = 108
 _MIN_PAGE_SIZE: Final = 4096
+# In bytes. What is not larger is checked in a moment, without a thread.
+_SMALL: Final = 1 << 18
 _LEAF: Final = 0x0D
 _MAX_SCHEMA_CELLS: Final = 16
 _UTF8: Final = 1
@@ -69,35 +71,70 @@ def check_copy(path: Path, position: int, key: str, *, entries: bool = True) -> 
     Without `entries`, rows and indexes are not compared with each other, nor rows with their file infos. Raises
     DataError, which names `key`.
     """
-    try:
-        _check_header(path)
-        with _opened(path) as connection:
+    with path.open("rb") as file:
+        header = file.read(HEADER_SIZE)
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    return check_database(
+        header, path.stat().st_size, lambda: sqlite3.connect(uri, uri=True), position, key, entries=entries
+    )
+
+
+def check_database(
+    header: bytes,
+    size: int,
+    connect: Callable[[], sqlite3.Connection],
+    position: int,
+    key: str,
+    *,
+    entries: bool = True,
+) -> int:
+    """Do what `check_copy` does with a database of `size` bytes that begins with `header` and that `connect` opens."""
+    with _naming(key):
+        _check_header(header, size)
+        pragma = "integrity_check" if entries else "quick_check"
+        if size <= _SMALL:
+            with _opened(connect, size) as connection:
+                version = _check_schema(connection)
+                _check_soundness(connection, pragma)
+                _check_contents(connection, version, position, entries)
+            return version
+        with _opened(connect, size) as connection:
             version = _check_schema(connection)
         # SQLite's own check takes about as long as ours, and no lock of the interpreter.
         with ThreadPoolExecutor(1) as other:
-            soundness = other.submit(_check_soundness, path, "integrity_check" if entries else "quick_check")
+            soundness = other.submit(_check_soundness_apart, connect, size, pragma)
             try:
-                with _opened(path) as connection:
+                with _opened(connect, size) as connection:
                     _check_contents(connection, version, position, entries)
             finally:
                 soundness.result()
+        return version
+
+
+def check_rows(connection: sqlite3.Connection, position: int, key: str) -> None:
+    """Check the rows of a sound database that has the present schema, as `check_copy` does. Raises DataError."""
+    with _naming(key):
+        _check_contents(connection, STATE_VERSION, position, entries=True)
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    try:
+        yield
     except WrongCheckpoint as error:
         raise DataError(f"{key} {error}") from error
     except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{key} is not a checkpoint: {error}") from error
-    return version
 
 
-def _check_header(path: Path) -> None:
+def _check_header(header: bytes, size: int) -> None:
     """Check page 1 ("Database File Format", sqlite.org/fileformat2.html) before SQLite reads it."""
-    with path.open("rb") as file:
-        header = file.read(_HEADER_SIZE)
-    if len(header) < _HEADER_SIZE or not header.startswith(_MAGIC):
+    if len(header) < HEADER_SIZE or not header.startswith(_MAGIC):
         raise WrongCheckpoint("is not a checkpoint: it is no SQLite file")
     page_size = int.from_bytes(header[16:18], "big")
     page_size = 65536 if page_size == 1 else page_size
     pages = int.from_bytes(header[28:32], "big")
-    if page_size < _MIN_PAGE_SIZE or page_size & (page_size - 1) or pages * page_size != path.stat().st_size:
+    if page_size < _MIN_PAGE_SIZE or page_size & (page_size - 1) or pages * page_size != size:
         raise WrongCheckpoint(f"is not a checkpoint: it does not consist of {pages} pages of {page_size} bytes")
     # Format versions that SQLite also writes, and no table for moving pages.
     if header[18:20] not in (b"\1\1", b"\2\2") or any(header[52:56]):
@@ -108,18 +145,22 @@ def _check_header(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+def _opened(connect: Callable[[], sqlite3.Connection], size: int) -> Iterator[sqlite3.Connection]:
+    connection = connect()
     try:
-        _bound(connection, path.stat().st_size)
+        _bound(connection, size)
         yield connection
     finally:
         connection.close()
 
 
-def _check_soundness(path: Path, pragma: str) -> None:
-    with _opened(path) as connection:
-        faults = connection.execute(f"PRAGMA {pragma}(1)").fetchone()[0]
+def _check_soundness_apart(connect: Callable[[], sqlite3.Connection], size: int, pragma: str) -> None:
+    with _opened(connect, size) as connection:
+        _check_soundness(connection, pragma)
+
+
+def _check_soundness(connection: sqlite3.Connection, pragma: str) -> None:
+    faults = connection.execute(f"PRAGMA {pragma}(1)").fetchone()[0]
     if faults != "ok":
         raise WrongCheckpoint(f"is not a checkpoint: {str(faults)[:200]}")
 

@@ -39,18 +39,26 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import structlog
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed, SegmentsMissing, StoreError
+from untrusted_s3.errors import (
+    DataError,
+    LogWentBack,
+    NoSuchKey,
+    PreconditionFailed,
+    SegmentDamaged,
+    SegmentsMissing,
+    StoreError,
+)
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
 from untrusted_s3.index.entry import Entry, PeerCursor, Renewal
 from untrusted_s3.index.log_end import LastSegment, check_last, is_end, missing_between, ranges
 from untrusted_s3.index.renewal import Plan, new_renewal, parts
 from untrusted_s3.index.rules import LOG_RULES, LogRules
-from untrusted_s3.index.salvage import salvage
+from untrusted_s3.index.salvage import Salvaged, remove_kept, salvage
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, encode_segment
 from untrusted_s3.index.segment_reader import SegmentRead, SegmentReader
 from untrusted_s3.index.state import FolderState
@@ -116,7 +124,7 @@ class FolderLog:
         """Bring the state up to the end of the log, starting from the newest checkpoint where that is ahead of it.
 
         Raises LogWentBack where the store has lost segments that the state reflects, SegmentsMissing where it has lost
-        others, another DataError where a segment or a checkpoint is damaged, and StoreError.
+        others, SegmentDamaged, UnknownFormat where a newer program has written to the log, and StoreError.
         """
         async with self._working():
             await self._look()
@@ -153,21 +161,25 @@ class FolderLog:
         found = [*await list_segments(self._bucket, self._keys), *await list_checkpoints(self._bucket, self._keys)]
         return any(one <= position for one in found)
 
-    async def salvage(self) -> list[str]:
-        """Replace the state by what the store has (index/salvage.py). Return what is lost, as texts.
+    async def salvage(self) -> Salvaged:
+        """Replace the state by what the store has (index/salvage.py). Return what is lost.
 
         The next segment is then written after all that the store has.
         """
         async with self._working():
             looked = self._clock()
-            losses = await salvage(
+            salvaged = await salvage(
                 self._bucket, self._keys, self._reader, self.state, check_entries=self._check_entries
             )
             self._unreadable.clear()
             self._loaded_checkpoint = self._checkpoint_position = self._bytes_since_checkpoint = 0
             self._checked_position = self.state.position
             self._last_look, self._in_doubt = looked, False
-            return losses
+            return salvaged
+
+    async def remove_kept(self, kept: Mapping[int, str]) -> None:
+        """Delete damaged segments that `salvage` has copied. A checkpoint must cover them. Raises StoreError."""
+        await remove_kept(self._bucket, self._keys, kept)
 
     async def append(
         self, entries: Sequence[Entry], cursors: Sequence[PeerCursor] = (), *, index_id: int | None = None
@@ -335,7 +347,12 @@ class FolderLog:
         assert found.segment is not None
         if found.segment is EMPTY_SEGMENT:
             _logger.warning("empty log segment skipped", position=found.position)
-        self.state.apply(found.position, found.segment, follows=follows)
+        try:
+            self.state.apply(found.position, found.segment, follows=follows)
+        except LogWentBack:
+            raise
+        except DataError as error:
+            raise SegmentDamaged(f"{self._keys.segment(found.position)} does not belong there: {error}") from error
         self._bytes_since_checkpoint += found.size
 
     async def _load_checkpoint(self, *, replace: bool = False) -> None:

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep.bep_pb2 import Vector
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, UnknownFormat
+from untrusted_s3.errors import SegmentDamaged, UnknownFormat
 from untrusted_s3.index import segment_pb2 as pb
 from untrusted_s3.index.entry import (
     MAX_SEQUENCE,
@@ -96,22 +96,40 @@ def encode_segment(segment: Segment) -> bytes:
 
 
 def decode_segment(data: bytes, key: str) -> Segment:
-    """Decode the bytes of a segment's object. Raises DataError, which names the object's `key`."""
+    """Decode the bytes of a segment's object. The errors name the object's `key`.
+
+    Raises SegmentDamaged, or UnknownFormat for what a newer program may have written.
+    """
     if not data:
         return EMPTY_SEGMENT
     magic = data[: len(MAGIC)]
     if magic not in (MAGIC, MAGIC_1):
         text = f"{key} is not a log segment of a format version that this program reads"
-        raise UnknownFormat(text) if magic[:-1] == MAGIC[:-1] else DataError(text)
-    if len(data) < len(MAGIC) + 4 or crc32c.crc32c(data[:-4]) != struct.unpack(">I", data[-4:])[0]:
-        raise DataError(f"{key} is damaged: its checksum does not match")
+        raise UnknownFormat(text) if _may_be_newer(data) else SegmentDamaged(text)
+    if not _has_checksum(data):
+        raise SegmentDamaged(f"{key} is damaged: its checksum does not match")
     try:
         message = pb.Segment.FromString(data[len(MAGIC) : -4])
         if magic == MAGIC_1:
             _check_version_1(message)
         return _read_segment(message)
     except (DecodeError, ValueError) as error:
-        raise DataError(f"{key} cannot be read: {error}") from error
+        raise SegmentDamaged(f"{key} cannot be read: {error}") from error
+
+
+def _may_be_newer(data: bytes) -> bool:
+    """Return whether a newer program may have written what has an unknown magic.
+
+    Not if only the byte with the version was altered: then the checksum matches with the right one.
+    """
+    version, rest = data[len(MAGIC) - 1 : len(MAGIC)], data[len(MAGIC) :]
+    if data[: len(MAGIC) - 1] != MAGIC[:-1] or not version:
+        return False
+    return not any(_has_checksum(magic + rest) for magic in (MAGIC, MAGIC_1))
+
+
+def _has_checksum(data: bytes) -> bool:
+    return len(data) >= len(MAGIC) + 4 and crc32c.crc32c(data[:-4]) == struct.unpack(">I", data[-4:])[0]
 
 
 def _read_segment(message: pb.Segment) -> Segment:

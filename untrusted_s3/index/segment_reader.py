@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
-from untrusted_s3.errors import DataError, NoSuchKey, StoreError
+from untrusted_s3.errors import DataError, NoSuchKey, SegmentDamaged, StoreError
 from untrusted_s3.index.segment import Segment, decode_segment
 from untrusted_s3.read_ahead import read_ahead
 from untrusted_s3.settings import LogSettings
@@ -45,7 +45,16 @@ class SegmentReader:
         self._clock = clock
 
     async def read(self, position: int) -> SegmentRead:
-        """Read one segment. Raises DataError where it is damaged, and StoreError."""
+        """Read one segment. What seems to be damaged is read a second time.
+
+        Raises SegmentDamaged, UnknownFormat and StoreError.
+        """
+        try:
+            return await self._read(position)
+        except SegmentDamaged:
+            return await self._read(position)
+
+    async def _read(self, position: int) -> SegmentRead:
         asked_at = self._clock()
         key = self._keys.segment(position)
         try:

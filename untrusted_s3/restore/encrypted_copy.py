@@ -18,11 +18,8 @@ from typing import Any, Final
 
 from untrusted_s3.errors import (
     DataError,
-    DiskFull,
     NoSuchKey,
     NotRestored,
-    RequestRefused,
-    StoreUnreachable,
     UsageError,
 )
 from untrusted_s3.index.entry import Entry, StoredObject
@@ -32,6 +29,7 @@ from untrusted_s3.objects.trailer import check_trailer, encode_trailer
 from untrusted_s3.problem import Problem
 from untrusted_s3.progress import FileProgress, Progress
 from untrusted_s3.read_ahead import read_ahead
+from untrusted_s3.restore.attempts import Attempts
 from untrusted_s3.restore.descriptors import is_temporary
 from untrusted_s3.restore.metadata import Metadata
 from untrusted_s3.restore.target import Target
@@ -41,7 +39,6 @@ from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.threads import in_thread_to_the_end
 from untrusted_s3.vault.concurrency import for_each
-from untrusted_s3.vault.refusals import Refusals
 
 MARKER: Final = ".stfolder"
 TOKEN_FILE: Final = f"{MARKER}/syncthing-encryption_password_token"
@@ -96,8 +93,7 @@ class EncryptedCopy:
         self._target = target
         self._progress = progress
         self._settings = settings
-        self._refusals = Refusals()
-        self._disk_full = False
+        self._attempts = Attempts(self.report, bucket, self._keys.record)
         # A quarter for each of four reads ahead, if all files are large
         self._read_size = min(settings.read_size, max(settings.memory // (4 * settings.concurrent_large_files), 1))
         self._large_files = asyncio.Semaphore(settings.concurrent_large_files)
@@ -112,7 +108,7 @@ class EncryptedCopy:
         self._claim()
         with contextlib.closing(self._state.named_file_infos()) as rows:
             await for_each((row[0] for row in rows), self._export, self._settings.concurrent_files)
-        if not self._disk_full:
+        if not self._attempts.disk_full:
             await in_thread_to_the_end(self._remove_others)
         return self.report
 
@@ -129,8 +125,7 @@ class EncryptedCopy:
             self._write(path, content, Metadata(_MODE))
 
     async def _export(self, sequence: int) -> None:
-        if self._disk_full:
-            self.report.not_tried += 1
+        if self._attempts.skips():
             return
         try:
             entry = self._state.entry_at(sequence)
@@ -140,20 +135,12 @@ class EncryptedCopy:
         message = entry.file_info.message
         if message.deleted or message.invalid:
             return
-        try:
+        async with self._attempts.trying(entry.file_info.name):
             if entry.stored is None:
                 self._target.make_directory(entry.file_info.name)
                 self.report.directories += 1
             else:
                 await self._export_file(entry, entry.stored)
-        except RequestRefused as error:
-            self._refusals.note(error)
-            self._fail(entry, error)
-        except StoreUnreachable as error:
-            await self._refusals.note_unreachable(error, self._bucket, self._keys.record)
-            self._fail(entry, error)
-        except (NotRestored, DataError) as error:
-            self._fail(entry, error)
 
     async def _export_file(self, entry: Entry, stored: StoredObject) -> None:
         counted = self._progress.begin(entry.file_info.message.size)
@@ -166,7 +153,7 @@ class EncryptedCopy:
             else:
                 async with self._large_files:
                     await self._write_large(entry, stored, counted)
-            self._refusals.note_read()
+            self._attempts.note_read()
             self.report.files += 1
             self.report.bytes += entry.file_info.message.size
         finally:
@@ -249,14 +236,6 @@ class EncryptedCopy:
                     self.report.removed += not is_temporary(path)
             except (NotRestored, DataError) as error:
                 self.report.failed.append(Problem(path, str(error)))
-
-    def _fail(self, entry: Entry, error: Exception) -> None:
-        if isinstance(error, DiskFull):
-            if self._disk_full:
-                self.report.not_tried += 1
-                return
-            self._disk_full = True
-        self.report.failed.append(Problem(entry.file_info.name, str(error)))
 
 
 def _metadata(entry: Entry) -> Metadata:

@@ -9,16 +9,12 @@ import stat
 from collections.abc import Callable, Iterable
 
 from untrusted_s3.errors import (
-    DataError,
-    DiskFull,
     NotRestored,
     PathTaken,
-    RequestRefused,
-    StoreError,
-    StoreUnreachable,
 )
 from untrusted_s3.problem import Problem
 from untrusted_s3.progress import FileProgress, Progress
+from untrusted_s3.restore.attempts import Attempts
 from untrusted_s3.restore.metadata import Metadata
 from untrusted_s3.restore.new_file import NewFile
 from untrusted_s3.restore.report import Outcome, RestoreOptions, RestoreReport
@@ -27,7 +23,6 @@ from untrusted_s3.threads import in_thread_to_the_end
 from untrusted_s3.vault.concurrency import for_each
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind
 from untrusted_s3.vault.reading import BlockReader
-from untrusted_s3.vault.refusals import Refusals
 
 # Nanoseconds: NTFS, network file systems, exFAT, ext3 and HFS+, FAT
 _COARSE_RESOLUTIONS = (100, 1_000, 1_000_000, 10_000_000, 1_000_000_000, 2_000_000_000)
@@ -51,7 +46,6 @@ class Restoration:
         """Make a run. `on_outcome` is called for each file and symlink that is restored or there already."""
         self.report = RestoreReport()
         self._reader = reader
-        self._folder = reader.folder
         self._settings = reader.settings
         self._target = target
         self._options = options
@@ -59,8 +53,8 @@ class Restoration:
         self._on_outcome = on_outcome
         self._directories: list[tuple[str, Metadata]] = []
         self._symlinks: list[Entry] = []
-        self._disk_full = False
-        self._refusals = Refusals()
+        folder = reader.folder
+        self._attempts = Attempts(self.report, folder.bucket, folder.keys.record, self._note_taken)
         self._large_files = asyncio.Semaphore(self._settings.concurrent_large_files)
 
     async def run(self, entries: Iterable[Entry | DamagedEntry]) -> RestoreReport:
@@ -73,9 +67,7 @@ class Restoration:
         """
         await for_each(entries, self._restore, self._settings.concurrent_files)
         for entry in self._symlinks:
-            if self._disk_full:
-                self.report.not_tried += 1
-            else:
+            if not self._attempts.skips():
                 self._restore_symlink(entry)
             await asyncio.sleep(0)
         for path, metadata in sorted(self._directories, key=lambda item: item[0].count("/"), reverse=True):
@@ -84,9 +76,9 @@ class Restoration:
         return self.report
 
     async def _restore(self, entry: Entry | DamagedEntry) -> None:
-        if self._disk_full:
-            self.report.not_tried += 1
-        elif isinstance(entry, DamagedEntry):
+        if self._attempts.skips():
+            return
+        if isinstance(entry, DamagedEntry):
             self.report.failed.append(Problem(entry.path or entry.encrypted_name, entry.reason))
         elif entry.kind is Kind.FILE:
             await self._restore_file(entry)
@@ -97,22 +89,14 @@ class Restoration:
 
     async def _restore_file(self, entry: Entry) -> None:
         counted = self._progress.begin(entry.encrypted.message.size)
-        try:
+        async with self._attempts.trying(entry.path):
             if not self._is_there(entry):
                 if not self._options.dry_run:
                     await self._write_file(entry, counted)
-                    self._refusals.note_read()
+                    self._attempts.note_read()
                 self.report.files += 1
                 self.report.bytes += entry.size
                 self._on_outcome(entry, Outcome.RESTORED)
-        except RequestRefused as error:
-            self._refusals.note(error)
-            self._fail(entry.path, error)
-        except StoreUnreachable as error:
-            await self._refusals.note_unreachable(error, self._folder.bucket, self._folder.keys.record)
-            self._fail(entry.path, error)
-        except (NotRestored, DataError) as error:
-            self._fail(entry.path, error)
         counted.end()
 
     async def _write_file(self, entry: Entry, counted: FileProgress) -> None:
@@ -147,13 +131,13 @@ class Restoration:
                 self._directories.append((entry.path, metadata))
             self.report.directories += 1
         except NotRestored as error:
-            self._fail(entry.path, error)
+            self._attempts.fail(entry.path, error)
 
     def _complete_directory(self, path: str, metadata: Metadata) -> None:
         try:
             self._note_refused(path, self._target.set_metadata(path, metadata))
         except NotRestored as error:
-            self._fail(path, error)
+            self._attempts.fail(path, error)
 
     def _restore_symlink(self, entry: Entry) -> None:
         points_to, metadata, overwrite = entry.real.symlink_target, self._metadata(entry), self._options.overwrite
@@ -165,7 +149,7 @@ class Restoration:
                 self.report.symlinks += 1
                 self._on_outcome(entry, Outcome.RESTORED)
         except NotRestored as error:
-            self._fail(entry.path, error)
+            self._attempts.fail(entry.path, error)
 
     def _is_there(self, entry: Entry) -> bool:
         """Return whether a file of equal size and time, or an equal symlink, is there; if so, count it.
@@ -206,13 +190,7 @@ class Restoration:
             entry, owner=options.owner, xattrs=options.xattrs, privileged_xattrs=options.privileged_xattrs
         )
 
-    def _fail(self, path: str, error: NotRestored | DataError | StoreError) -> None:
-        if isinstance(error, DiskFull):
-            if self._disk_full:
-                self.report.not_tried += 1
-                return
-            self._disk_full = True
-        self.report.failed.append(Problem(path, str(error)))
+    def _note_taken(self, path: str, error: Exception) -> None:
         if isinstance(error, PathTaken):
             self.report.taken.append(path)
 

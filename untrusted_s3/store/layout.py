@@ -6,6 +6,7 @@
     folders/{folder}/objects/{hh}/{name hash}/{object name}
     folders/{folder}/log/{position, 20 digits}
     folders/{folder}/checkpoints/{position, 20 digits}
+    folders/{folder}/damaged/{position, 20 digits}-{content}
 
 Every key segment consists of `0-9A-Za-z._-`, which all S3 servers tried keep apart and unchanged. Nothing else in the
 program composes a key or takes one apart.
@@ -192,6 +193,10 @@ class FolderKeys:
     def checkpoint_position(self, key: str) -> int | None:
         """Return the position in the key of a checkpoint, or None if it is not one of this folder."""
         return _position(key, self.checkpoints)
+
+    def damaged_segment(self, position: int, body: bytes) -> str:
+        """Return the key under which a damaged log segment is kept. Another content has another key."""
+        return f"{self.base}damaged/{position:0{_POSITION_DIGITS}d}-{hashlib.sha256(body).hexdigest()[:32]}"
 
     def relative(self, key: str) -> str:
         """Return a key of this folder without the folder's prefix, such as "log/00000000000000000001"."""

@@ -119,8 +119,8 @@ class Folder:
     async def open(self) -> None:
         """Bring the state up to the end of the log.
 
-        Raises LogWentBack or SegmentsMissing if the store has lost a part of it: then `heal` comes first. Raises
-        StoreError, another DataError or StateDamaged.
+        Raises LogWentBack, SegmentsMissing or SegmentDamaged if the store has lost or damaged a part of it: then `heal`
+        comes first. Raises StoreError, another DataError or StateDamaged.
         """
         if is_unfinished(self._directory):
             raise LogWentBack("the store has lost a part of the log, and healing it was interrupted")
@@ -182,9 +182,9 @@ class Folder:
         return self._damage
 
     async def until_damaged(self) -> None:
-        """Wait until the local files can no longer be used, or the store turns out to have lost a part of the log.
+        """Wait until the local files can no longer be used, or the store has lost or damaged a part of the log.
 
-        Raises StateDamaged in the one case, and LogWentBack or SegmentsMissing in the other.
+        Raises StateDamaged in the one case, and LogWentBack, SegmentsMissing or SegmentDamaged in the other.
         """
         await self._ended.wait()
         if self.damaged or self._loss is None:

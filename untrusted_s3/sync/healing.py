@@ -1,4 +1,4 @@
-"""Healing a folder whose log has lost segments: the store was put back to an earlier time, or has lost data.
+"""Healing a folder whose log has lost segments: the store was put back to an earlier time, or has lost or damaged data.
 
 The state is loaded again from what the store has. A renewal on top begins the folder's index again, so every peer sends
 its whole index and gets all of ours: what a device still has comes back. The same renewal holds what the local state
@@ -41,6 +41,7 @@ class Healed:
 
     Attributes:
         losses: What the log has lost and this gateway does not know, as texts.
+        kept: The keys under which damaged segments are kept.
         restored: How many entries the local state knew that the log had lost.
         missing: How many entries name objects that are not in the store.
         forgotten: How many entries the local state knew that are not in the log, because others have renewed it since.
@@ -50,6 +51,7 @@ class Healed:
     restored: int
     missing: int
     forgotten: int
+    kept: tuple[str, ...] = ()
 
 
 class _AlreadyRenewedError(Exception):
@@ -161,7 +163,8 @@ class _Healing:
 
     async def run(self) -> Healed:
         state, before = self._state, self._before
-        losses = await self._log.salvage()
+        salvaged = await self._log.salvage()
+        losses = salvaged.losses
         self._index_id = state.index_id
         forgotten = 0
         if before is not None:
@@ -182,7 +185,9 @@ class _Healing:
         if losses:
             # Readers begin at the newest checkpoint and so never come to the gap.
             await self._log.checkpoint()
-        return Healed(tuple(losses), self._restored, self._missing, forgotten)
+            await self._log.remove_kept(salvaged.kept)
+        kept = tuple(salvaged.kept.values())
+        return Healed(losses, self._restored, self._missing, forgotten, kept)
 
     def _plan(self, state: FolderState) -> tuple[list[Removal], list[Entry]]:
         damaged = dict.fromkeys(named.name_hash for named in state.objects() if named in self._gone)

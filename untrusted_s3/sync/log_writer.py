@@ -16,7 +16,7 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, SegmentsMissing, StoreError
+from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, SegmentDamaged, SegmentsMissing, StoreError
 from untrusted_s3.index.entry import Entry, PeerCursor
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
@@ -70,7 +70,7 @@ class LogWriter:
         `in_work` returns how many entries are being pulled or wait here. `on_committed` is called for each entry that
         the log has, with its name hash and whether anything else is pending under the name. `on_damage` is called when
         the state's file is gone, `on_renewed` when the folder's index has another id, and `on_went_back` when the store
-        has lost a part of the log.
+        has lost or damaged a part of the log.
         """
         self.error: str | None = None
         self.heard: set[DeviceID] = set()
@@ -197,10 +197,10 @@ class LogWriter:
 
     @contextlib.contextmanager
     def _minding_the_log(self) -> Iterator[None]:
-        """Notice renewals, also those of other gateways, and losses of the store."""
+        """Notice renewals, also those of other gateways, and losses and damage of the store."""
         try:
             yield
-        except (LogWentBack, SegmentsMissing) as error:
+        except (LogWentBack, SegmentDamaged, SegmentsMissing) as error:
             self._on_went_back(error)
             raise
         finally:

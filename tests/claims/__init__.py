@@ -1,0 +1,1 @@
+"""A model of trusted Syncthing devices that meet at untrusted ones: `python -m tests.claims --help`."""

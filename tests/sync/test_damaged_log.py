@@ -1,0 +1,220 @@
+"""Segments of the log that are there and damaged: they are told from missing and from newer ones, healed, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import crc32c
+import pytest
+
+from tests.file_infos import file
+from tests.index.gateways import SimulatedGateway
+from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore
+from tests.sync.fakes import has, new_folder, working
+from tests.sync.scripted_device import KEYS, RECORD, Device
+from tests.virtual_time import settled, virtual_time
+from untrusted_s3.errors import LogWentBack, SegmentDamaged, StoreUnreachable, UnknownFormat
+from untrusted_s3.index.segment import MAGIC
+from untrusted_s3.sync.folder import Folder
+
+pytestmark = virtual_time
+
+INFOS = [file(number) for number in range(4)]
+
+
+async def filled(directory: Path) -> SimulatedStore:
+    """Return a store whose log has four segments with a file each, written with the state in `directory`."""
+    store = SimulatedStore()
+    folder = new_folder(RECORD, SimulatedBucket(store), directory)
+    await folder.open()
+    async with working(folder):
+        for number, info in enumerate(INFOS, 1):
+            one = Device(number)
+            one.take(info)
+            one.share(folder)
+            await one.announce(folder, 10)
+            await settled()
+            assert folder.position == number
+    return store
+
+
+def flipped(body: bytes) -> bytes:
+    return body[:40] + bytes([body[40] ^ 1]) + body[41:]
+
+
+def cut(body: bytes) -> bytes:
+    return body[:-5]
+
+
+def foreign(body: bytes) -> bytes:
+    return b"<html>no segment</html>"
+
+
+def other_version(body: bytes) -> bytes:
+    """Alter only the byte that tells the version."""
+    return body[:7] + bytes([body[7] ^ 0x40]) + body[8:]
+
+
+def newer(body: bytes) -> bytes:
+    """A segment as a newer program might write it."""
+    body = MAGIC[:-1] + b"\x07" + body[8:-4] + b"more"
+    return body + crc32c.crc32c(body).to_bytes(4, "big")
+
+
+def damage(store: SimulatedStore, position: int, how: Callable[[bytes], bytes]) -> bytes:
+    body = how(store.body(KEYS.segment(position)))
+    store.put(KEYS.segment(position), body)
+    return body
+
+
+async def healed(folder: Folder) -> Folder:
+    with pytest.raises(SegmentDamaged):
+        await folder.open()
+    await folder.heal()
+    await folder.open()
+    return folder
+
+
+@pytest.mark.parametrize("how", [flipped, cut, foreign, other_version])
+async def test_a_damaged_segment_is_passed_over_and_kept(how: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    store = await filled(tmp_path / "1")
+    body = damage(store, 2, how)
+    folder = await healed(new_folder(RECORD, SimulatedBucket(store), tmp_path / "2"))
+    assert [has(folder, info) for info in INFOS] == [True, False, True, True]
+    (kept,) = store.keys(f"{KEYS.base}damaged/")
+    assert kept == KEYS.damaged_segment(2, body) and store.body(kept) == body
+    assert KEYS.segment(2) not in store.objects
+    async with working(folder):
+        for number, info in enumerate(INFOS, 1):
+            one = Device(number)
+            one.take(info)
+            one.share(folder)
+            await one.announce(folder, 10)
+            await settled()
+        assert all(has(folder, info) for info in INFOS), "the device sends what the damaged one said"
+    fresh = new_folder(RECORD, SimulatedBucket(store), tmp_path / "3")
+    await fresh.open()
+    assert all(has(fresh, info) for info in INFOS), "readers do not come to the gap"
+    fresh.close()
+
+
+async def test_what_the_local_state_knows_of_it_is_not_lost(tmp_path: Path) -> None:
+    store = await filled(tmp_path)
+    damage(store, 4, flipped)
+    folder = await healed(new_folder(RECORD, SimulatedBucket(store), tmp_path))
+    assert all(has(folder, info) for info in INFOS)
+    folder.close()
+
+
+async def test_a_damaged_segment_that_another_gateway_has_written_is_noticed_while_running(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "1")
+    folder = new_folder(RECORD, SimulatedBucket(store), tmp_path / "2")
+    await folder.open()
+    async with working(folder):
+        store.put(KEYS.segment(5), b"damaged")
+        with pytest.raises(SegmentDamaged):
+            await folder.until_damaged()
+
+
+async def test_what_a_checkpoint_covers_is_safe(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "1")
+    writer = SimulatedGateway(SimulatedBucket(store), 3, tmp_path)
+    await writer.log.load()
+    await writer.log.checkpoint()
+    writer.close()
+    damage(store, 2, flipped)
+    damage(store, 4, flipped)
+    folder = new_folder(RECORD, SimulatedBucket(store), tmp_path / "2")
+    await folder.open()
+    assert all(has(folder, info) for info in INFOS) and folder.position == 4
+    folder.close()
+
+
+async def test_what_a_newer_program_wrote_is_no_damage(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "1")
+    body = damage(store, 3, newer)
+    before = dict(store.objects)
+    folder = new_folder(RECORD, SimulatedBucket(store), tmp_path / "2")
+    with pytest.raises(UnknownFormat):
+        await folder.open()
+    with pytest.raises(UnknownFormat):
+        await folder.heal()
+    assert store.objects == before and store.body(KEYS.segment(3)) == body
+    folder.close()
+
+
+async def test_a_segment_that_belongs_elsewhere_is_kept_too(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "1")
+    body = damage(store, 3, lambda _: store.body(KEYS.segment(1)))
+    folder = new_folder(RECORD, SimulatedBucket(store), tmp_path / "2")
+    with pytest.raises((LogWentBack, SegmentDamaged)):
+        await folder.open()
+    await folder.heal()
+    await folder.open()
+    assert [has(folder, info) for info in INFOS] == [True, True, False, True]
+    assert store.keys(f"{KEYS.base}damaged/") == [KEYS.damaged_segment(3, body)]
+    folder.close()
+
+
+class OnceWrong(SimulatedBucket):
+    """The first read of a key gives other bytes than are stored."""
+
+    def __init__(self, store: SimulatedStore, key: str) -> None:
+        super().__init__(store)
+        self._key: str | None = key
+
+    async def get(self, key: str, start: int = 0, size: int | None = None, *, max_size: int = 128 << 20) -> bytes:
+        body = await super().get(key, start, size, max_size=max_size)
+        if key == self._key:
+            self._key = None
+            return flipped(body)
+        return body
+
+
+async def test_one_wrong_answer_is_no_damage(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "1")
+    folder = new_folder(RECORD, OnceWrong(store, KEYS.segment(2)), tmp_path / "2")
+    await folder.open()
+    assert all(has(folder, info) for info in INFOS)
+    folder.close()
+
+
+async def test_a_crash_before_the_damaged_one_is_moved_loses_nothing_of_it(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "1")
+    body = damage(store, 2, flipped)
+
+    def fault(call: Call) -> Fault | None:
+        return Fault.UNREACHABLE if call.operation == "upload_file" else None
+
+    folder = new_folder(RECORD, SimulatedBucket(store, fault=fault), tmp_path / "2")
+    with pytest.raises(StoreUnreachable):
+        await folder.heal()
+    folder.close()
+    assert store.body(KEYS.segment(2)) == store.body(KEYS.damaged_segment(2, body)) == body
+    folder = new_folder(RECORD, SimulatedBucket(store), tmp_path / "2")
+    await folder.heal()
+    await folder.open()
+    assert KEYS.segment(2) not in store.objects
+    folder.close()
+
+
+async def test_two_gateways_heal_one_damaged_segment(tmp_path: Path) -> None:
+    """The other one has copied it before, and finds it gone or something else in its place."""
+    store = await filled(tmp_path / "1")
+    body = damage(store, 2, flipped)
+    first, second = (new_folder(RECORD, SimulatedBucket(store), tmp_path / str(number)) for number in (2, 3))
+    other = SimulatedGateway(SimulatedBucket(store), 3, tmp_path)
+    kept = (await other.log.salvage()).kept
+    await healed(first)
+    store.put(KEYS.segment(2), b"something else")
+    await other.log.remove_kept(kept)
+    assert store.body(KEYS.segment(2)) == b"something else"
+    del store.objects[KEYS.segment(2)]
+    await other.log.remove_kept(kept)
+    other.close()
+    assert store.keys(f"{KEYS.base}damaged/") == [KEYS.damaged_segment(2, body)]
+    await second.open()
+    assert second.own_index == first.own_index
+    first.close()
+    second.close()
