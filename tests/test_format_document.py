@@ -22,7 +22,9 @@ from tests.samples.bucket import sample_bucket
 from tests.simulated import SimulatedBucket
 from tests.vault.stored_folder import BLOCK_SIZE, FOLDER_ID, StoredFolder, random_bytes
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.index.entry import Removal
+from untrusted_s3.index.entry import Confirmation, DeclinedVersion, Dissent, EntryClaims, PeerCursor, Removal
+from untrusted_s3.index.segment import Segment, encode_segment
+from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.layout import name_key
 from untrusted_s3.units import KIB, MIB
 
@@ -72,6 +74,18 @@ def bytes_in(message: bytes, number: int) -> bytes:
     return value
 
 
+def numbers_in(message: bytes, number: int) -> list[int]:
+    """The numbers of a packed field of varints."""
+    packed, found, shift, value = bytes_in(message, number), [], 0, 0
+    for byte in packed:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            found.append(value)
+            shift = value = 0
+    return found
+
+
 def all_in(message: bytes, number: int) -> list[bytes]:
     return [value for field, value in fields(message) if field == number and isinstance(value, bytes)]
 
@@ -101,6 +115,16 @@ class Found:
     source: bytes
 
 
+@dataclass
+class Known:
+    """Who claims what of a name. A version is told by its file info."""
+
+    claimed: set[bytes]
+    by_source: bool
+    dissents: dict[bytes, tuple[str, bytes, set[bytes]]]
+    declined: dict[tuple[bytes, bytes], tuple[int, int, int]]
+
+
 class Reader:
     """One folder in the objects of a bucket, by their keys."""
 
@@ -118,6 +142,9 @@ class Reader:
         self.files: dict[str, Found] = {}
         self.missing: dict[str, tuple[str, bytes]] = {}
         self.condemned: set[tuple[bytes, str]] = set()
+        self.claims: dict[str, Known] = {}
+        self.indexes: dict[bytes, int] = {}
+        self.numbers: dict[bytes, int] = {}
         self.index_id = int(self.record["index_id"], 16)
         self.position = self.sequence = 0
 
@@ -140,7 +167,7 @@ class Reader:
         assert state_version in STATE_VERSIONS.values()
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         self.position, self.sequence = meta["position"], meta["sequence"]
-        devices = {None: b""}
+        devices: dict[int | None, bytes] = {None: b""}
         if state_version == STATE_VERSIONS[2]:
             self.index_id = meta["index_id"] or self.index_id
             devices.update(connection.execute("SELECT number, device_id FROM devices"))
@@ -164,14 +191,59 @@ class Reader:
             )
             totals[("files", "directories", "deleted")[kind]] += 1
             totals["bytes"] += size
+        if state_version == STATE_VERSIONS[2]:
+            self.load_claims(connection, devices, meta["disputed"])
+        else:
+            cursors = connection.execute("SELECT device_id, index_id FROM cursors ORDER BY device_id")
+            self.indexes = {device_id: int(index_id) for device_id, index_id in cursors}
+            self.numbers = {device_id: number for number, device_id in enumerate(self.indexes, 1)}
+            self.claims = {name: Known(set(), True, {}, {}) for name in self.files}
         connection.close()
         assert totals == {name: meta[name] for name in totals}
+
+    def load_claims(self, connection: sqlite3.Connection, devices: dict[int | None, bytes], disputed: int) -> None:
+        known = connection.execute("SELECT number, device_id, index_id, void_until FROM devices").fetchall()
+        self.numbers = {device_id: number for number, device_id, _, _ in known}
+        self.indexes = {device_id: int(index_id) for _, device_id, index_id, _ in known if index_id is not None}
+        void_until = {device_id: sequence for _, device_id, _, sequence in known} | {b"": self.sequence}
+        bitmaps = dict(connection.execute("SELECT sequence, devices FROM claims"))
+        names = {found.sequence: name for name, found in self.files.items()}
+        for name, found in self.files.items():
+            bits = bitmaps.get(found.sequence)
+            if bits is None:
+                claimed = {found.source} if found.sequence > void_until[found.source] else set()
+            else:
+                claimed = {
+                    device_id for device_id, number in self.numbers.items() if number <= 62 and bits >> number - 1 & 1
+                }
+            self.claims[name] = Known(claimed, bits is None, {}, {})
+        versions = {(sequence, 0): self.files[name].file_info for sequence, name in names.items()}
+        for sequence, number, numbers, source, object_name, file_info in connection.execute(
+            "SELECT sequence, number, claimed, source, content_hash, file_info FROM dissents ORDER BY sequence, number"
+        ):
+            versions[sequence, number] = file_info
+            words = [int.from_bytes(numbers[start : start + 4], "big") for start in range(0, len(numbers), 4)]
+            claiming = {devices[word] for word in words}
+            self.claims[names[sequence]].dissents[file_info] = object_name or "", devices[source], claiming
+        for sequence, number, place, *noted in connection.execute(
+            "SELECT sequence, device, number, time_ms, times, shown_again FROM declined"
+        ):
+            self.claims[names[sequence]].declined[devices[number], versions[sequence, place]] = tuple(noted)
+        assert disputed == sum(bool(known.dissents) for known in self.claims.values())
 
     def apply(self, segment: bytes, version: int) -> None:
         assert number_in(segment, 4) == self.sequence + 1
         for renewal in all_in(segment, 7):
             assert version == 2
             self.renew(renewal)
+        for cursor in all_in(segment, 6):
+            device_id, index_id = bytes_in(cursor, 1), number_in(cursor, 2)
+            self.number(device_id)
+            if self.indexes.get(device_id, index_id) != index_id:
+                for known in self.claims.values():
+                    known.claimed.discard(device_id)
+                    self.end(known, device_id)
+            self.indexes[device_id] = index_id
         for entry in all_in(segment, 5):
             self.sequence += 1
             file_info = bytes_in(entry, 1)
@@ -189,6 +261,74 @@ class Reader:
                 numbers,
                 bytes_in(entry, 6),
             )
+            self.claim(name, entry)
+        for confirmation in all_in(segment, 9):
+            self.confirm(bytes_in(confirmation, 1), numbers_in(confirmation, 2))
+
+    def number(self, device_id: bytes) -> int:
+        return self.numbers.setdefault(device_id, len(self.numbers) + 1)
+
+    def claim(self, name: str, entry: bytes) -> None:
+        source = bytes_in(entry, 6)
+        if source:
+            self.number(source)
+        known = self.claims[name] = Known({source} - {b""}, True, {}, {})
+        for claims in all_in(entry, 7):
+            known.by_source = False
+            known.claimed = {one for one in all_in(claims, 1) if self.number(one) <= 62}
+            versions = [bytes_in(entry, 1)]
+            for dissent in all_in(claims, 2):
+                version, claiming = bytes_in(dissent, 1), all_in(dissent, 2)
+                for one in (bytes_in(version, 6), *claiming):
+                    if one:
+                        self.number(one)
+                versions.append(bytes_in(version, 1))
+                known.dissents[versions[-1]] = bytes_in(version, 2).decode(), bytes_in(version, 6), set(claiming)
+            for declined in all_in(claims, 3):
+                device_id = bytes_in(declined, 1)
+                self.number(device_id)
+                noted = number_in(declined, 3), number_in(declined, 4), number_in(declined, 5)
+                known.declined[device_id, versions[number_in(declined, 2)]] = noted
+
+    def confirm(self, device_id: bytes, numbers: list[int]) -> None:
+        number, end = self.number(device_id), 0
+        confirmed: set[int] = set()
+        for passed_over, following in zip(numbers[::2], numbers[1::2], strict=True):
+            confirmed.update(range(end + passed_over, end + passed_over + following))
+            end += passed_over + following
+        for name, known in self.claims.items():
+            if self.files[name].sequence not in confirmed:
+                continue
+            if number <= 62:
+                if known.by_source:
+                    known.claimed = {one for one in known.claimed if self.numbers[one] <= 62}
+                known.by_source = False
+                known.claimed.add(device_id)
+            self.end(known, device_id)
+
+    def end(self, known: Known, device_id: bytes) -> None:
+        """The device's claims to dissents end, and what it has declined."""
+        for file_info, (_, _, claiming) in list(known.dissents.items()):
+            claiming.discard(device_id)
+            if not claiming:
+                del known.dissents[file_info]
+                known.declined = {place: noted for place, noted in known.declined.items() if place[1] != file_info}
+        known.declined = {place: noted for place, noted in known.declined.items() if place[0] != device_id}
+
+    def shown(self, name: str, device_id: bytes) -> bytes:
+        """The file info of the version that a device is shown."""
+        known, current = self.claims[name], self.files[name].file_info
+        claims = dict.fromkeys(known.claimed, current)
+        for file_info, (_, _, claiming) in known.dissents.items():
+            claims |= dict.fromkeys(claiming, file_info)
+        for version in (current, *known.dissents):
+            noted = known.declined.get((device_id, version))
+            if claims.get(device_id) == version or (noted is not None and not noted[2]):
+                continue
+            others = [one for one, claimed in claims.items() if claimed == version]
+            if version == current or any((one, current) in known.declined for one in others):
+                return version
+        return claims.get(device_id, current)
 
     def renew(self, renewal: bytes) -> None:
         self.index_id = int.from_bytes(bytes_in(renewal, 1), "little")
@@ -197,6 +337,7 @@ class Reader:
             name_hash, object_name = bytes_in(removal, 1), bytes_in(removal, 2).decode()
             name = names.get(name_hash)
             before = self.files.pop(name, None) if name is not None else None
+            self.claims.pop(name or "", None)
             if not object_name:
                 self.missing.pop(name or "", None)
                 continue
@@ -249,6 +390,34 @@ CONTENTS = {
 }
 
 
+async def claim_some(folder: StoredFolder, *, before: bool) -> None:
+    """Append segments with claims, dissents and confirmations."""
+    others = [await folder.file("empty", data) for data in (b"another", b"one more")]
+    dissents = (Dissent(others[0], (device(3), device(4))), Dissent(others[1], (device(5),)))
+    declined = (DeclinedVersion(device(5), 0, 5, 2), DeclinedVersion(device(3), 0, 7, 1, shown_again=True))
+    current = folder.state.entry(folder.key.encrypt_name("empty"))
+    assert current is not None
+    await folder.log.renew(
+        lambda _: ((), [dataclasses.replace(current, claims=EntryClaims((device(2),), dissents, declined))])
+    )
+    await folder.log.append([], [PeerCursor(device(4), 1, 1)])
+    if before:
+        await folder.log.checkpoint()
+    last = folder.state.sequence
+    await append_segment(
+        folder, [PeerCursor(device(4), 2, 0)], [Confirmation(device(6), (range(2, 5), range(last - 1, last)))]
+    )
+
+
+async def append_segment(folder: StoredFolder, cursors: list[PeerCursor], confirmations: list[Confirmation]) -> None:
+    state = folder.state
+    segment = Segment(
+        device(1), bytes(16), state.time_ms, state.sequence + 1, (), tuple(cursors), None, 0, tuple(confirmations)
+    )
+    await folder.bucket.put(folder.keys.segment(state.position + 1), [encode_segment(segment)])
+    await folder.log.refresh()
+
+
 @pytest.mark.parametrize("checkpoint_before", [True, False], ids=["checkpoint before", "checkpoint after"])
 @pytest.mark.parametrize("folder_id", [FOLDER_ID, "a folder/with an awkward ID"])
 async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str, checkpoint_before: bool) -> None:
@@ -264,6 +433,7 @@ async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str, checkpoint_b
     await folder.append(dataclasses.replace(await folder.file("lost", b"lost soon"), source=device(2)))
     await folder.append(dataclasses.replace(await folder.file("retracted", b"retracted soon"), source=device(3)))
     await folder.append(dataclasses.replace(await folder.file("small", CONTENTS["small"]), source=device(2)))
+    await claim_some(folder, before=checkpoint_before)
     if checkpoint_before:
         await folder.log.checkpoint()
     lost, retracted = folder.key.encrypt_name("lost"), folder.key.encrypt_name("retracted")
@@ -286,6 +456,7 @@ async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str, checkpoint_b
         assert reader.condemned == {(name_key(lost), "0" * 32)}
         sources = {sequence: source.raw if source else b"" for sequence, _, source in folder.state.sources()}
         assert {found.sequence: found.source for found in reader.files.values()} == sources
+        check_claims(reader, folder.state)
         for path, data in contents.items():
             assert decrypted(folder, path, reader.encrypted_blocks(folder.key.encrypt_name(path)), data) == data
         without = [found for found in reader.files.values() if not found.object_name]
@@ -293,22 +464,45 @@ async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str, checkpoint_b
         assert sorted(pb.FileInfo.FromString(found.file_info).deleted for found in without) == [False, False, True]
 
 
+def check_claims(reader: Reader, state: FolderState) -> None:
+    assert any(known.dissents for known in reader.claims.values())
+    for name, known in reader.claims.items():
+        row = state.row(name_key(name))
+        assert row is not None
+        infos = {version: entry.file_info.raw for version, entry in row.entries.items()}
+        claims = {device_id.raw: infos[version] for device_id, version in row.claims.claimed.items()}
+        found = dict.fromkeys(known.claimed, reader.files[name].file_info)
+        for file_info, (_, _, claiming) in known.dissents.items():
+            found |= dict.fromkeys(claiming, file_info)
+        assert found == claims
+        assert list(known.dissents) == list(infos.values())[1:]
+        for entry, (object_name, source, _) in zip(
+            list(row.entries.values())[1:], known.dissents.values(), strict=True
+        ):
+            assert object_name == (entry.stored.object_name if entry.stored else "")
+            assert source == (entry.source.raw if entry.source else b"")
+        for number in range(1, 8):
+            assert reader.shown(name, device(number).raw) == row.shown(device(number)).file_info.raw
+
+
 @pytest.mark.parametrize(
     ("version", "blocks", "count"), [("v1", [1, 2, 1], 7), ("v2", [1, 1, 1], 8)], ids=["version 1", "version 2"]
 )
 def test_a_reader_of_the_page_and_stored_samples(version: str, blocks: list[int], count: int, tmp_path: Path) -> None:
     objects = sample_bucket(version).objects
-    read, missing = {}, {}
+    read, missing, claims = {}, {}, {}
     for use_checkpoints in (True, False):
         reader = Reader(objects, "samples")
         reader.read(tmp_path / "scratch.sqlite", use_checkpoints=use_checkpoints)
         read[use_checkpoints] = reader.files
         missing[use_checkpoints] = reader.missing
+        claims[use_checkpoints] = reader.claims, reader.indexes
         present = [name for name, found in reader.files.items() if 0 < found.object_size < 8 * MIB]
         assert [len(reader.encrypted_blocks(name)) for name in sorted(present)] == blocks
     assert read[True] == read[False]
     assert len(read[True]) == count
     assert missing[True] == missing[False]
+    assert claims[True] == claims[False]
 
 
 def decrypted(folder: StoredFolder, path: str, blocks: list[bytes], data: bytes) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from tests.file_infos import device, entry, file
-from tests.fuzz.index_targets import CURSORS, LARGE, REMOVALS, SOURCED
+from tests.fuzz.index_targets import CLAIMED, CONFIRMATIONS, CURSORS, LARGE, REMOVALS, SOURCED
 from tests.fuzz.mutations import Mutator
 from tests.fuzz.targets import short
 from tests.simulated import fast_directory
@@ -101,7 +101,7 @@ def _needs_file(body: bytes) -> bool:
 def _shape(connection: sqlite3.Connection) -> str:
     """Return what a checkpoint holds, for one that is taken."""
     meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-    counts = [min(meta[key], 3) for key in ("files", "directories", "deleted", "missing")]
+    counts = [min(meta[key], 3) for key in ("files", "directories", "deleted", "missing", "disputed")]
     return f"taken {counts} {connection.execute(_SHAPE).fetchone()}"
 
 
@@ -211,6 +211,9 @@ def _read_whole(path: Path, own: Path) -> str:
         totals = state.totals
         assert totals.files + totals.directories + totals.deleted == len(found)
         assert len(list(state.sources())) == len(found)
+        disputed = list(state.disputed())
+        assert state.disputed_count == len(disputed)
+        assert all(state.has(row.whole_entry) for row in disputed)
         missing = list(state.missing())
         assert state.missing_count == len(missing)
         assert all(state.is_missing(one.name_hash) for one in missing)
@@ -272,7 +275,9 @@ def _sound() -> bytes:
         first = (*SOURCED[:4], entry(file("lost")))
         state.apply(1, Segment(device(1), bytes(16), 1_700_000_000_000, 1, first, ()))
         renewal = Renewal(77, (Removal(name_key(file("lost").name), "d" * 32),))
-        state.apply(2, Segment(device(1), bytes(16), 1_700_000_001_000, 6, (LARGE,), CURSORS, renewal))
+        later = (LARGE, CLAIMED[-1])
+        segment = Segment(device(1), bytes(16), 1_700_000_001_000, 6, later, CURSORS, renewal, 0, CONFIRMATIONS)
+        state.apply(2, segment)
         state.write_copy(folder / "copy.sqlite")
         state.close()
         return (folder / "copy.sqlite").read_bytes()
@@ -298,8 +303,11 @@ def checkpoint_seeds() -> list[bytes]:
                 b"DELETE FROM cursors;INSERT INTO cursors VALUES (x'00', '1', 5)",
                 b"DELETE FROM missing;UPDATE meta SET value = 0 WHERE key = 'missing'",
                 b"UPDATE devices SET number = 9 WHERE number = 1;UPDATE files SET source = 9 WHERE source = 1",
-                b"INSERT INTO devices SELECT max(number) + 1, zeroblob(32) FROM devices",
+                b"INSERT INTO devices (number, device_id) SELECT max(number) + 1, zeroblob(32) FROM devices",
                 b"DELETE FROM condemned;INSERT INTO condemned SELECT name_hash, content_hash FROM files WHERE size > 0",
+                b"DELETE FROM dissents;DELETE FROM declined;" + _TOTALS,
+                b"UPDATE dissents SET claimed = x'00000001' WHERE number = 1;UPDATE claims SET devices = 0",
+                b"UPDATE devices SET void_until = 5,index_id = '1'",
                 b"PRAGMA user_version = 2",
                 b"CREATE INDEX another ON files (source)",
                 b"DELETE FROM files;" + _TOTALS,
@@ -394,16 +402,21 @@ _TOTALS = (
     b" WHEN 'directories' THEN (SELECT count(*) FROM files WHERE kind = 1)"
     b" WHEN 'deleted' THEN (SELECT count(*) FROM files WHERE kind = 2)"
     b" WHEN 'bytes' THEN (SELECT coalesce(sum(size), 0) FROM files)"
+    b" WHEN 'disputed' THEN (SELECT count(DISTINCT sequence) FROM dissents)"
     b" WHEN 'missing' THEN (SELECT count(*) FROM missing) ELSE value END"
 )
 _WHOLE = (
     *(b"DELETE FROM %s" % name for name in (b"cursors", b"missing", b"condemned", b"devices")),
+    *(b"DELETE FROM %s" % name for name in (b"claims", b"dissents", b"declined")),
+    b"DELETE FROM dissents WHERE number = 2",
+    b"UPDATE dissents SET file_info = (SELECT file_info FROM files WHERE files.sequence = dissents.sequence)",
+    b"INSERT OR REPLACE INTO claims SELECT sequence, (1 << sequence) - 1 FROM files",
     *(b"DELETE FROM files WHERE sequence = %d" % sequence for sequence in (1, 2, 4, 6)),
     *(_missing(name, version) for name in ("a", "d", "z", "c") for version in (0, 1, 2**64 - 1)),
     *(b"UPDATE files SET source = %d WHERE sequence = %d" % pair for pair in ((1, 2), (2, 1), (5, 3), (0, 3))),
     b"UPDATE files SET source = NULL",
-    b"INSERT INTO devices SELECT coalesce(max(number), 0) + 1, x'%s' FROM devices" % (b"ab" * 32),
-    b"INSERT INTO devices SELECT coalesce(max(number), 0) + 2, zeroblob(32) FROM devices",
+    b"INSERT INTO devices (number, device_id) SELECT coalesce(max(number), 0) + 1, x'%s' FROM devices" % (b"ab" * 32),
+    b"INSERT INTO devices (number, device_id) SELECT coalesce(max(number), 0) + 2, zeroblob(32) FROM devices",
     b"INSERT OR REPLACE INTO condemned SELECT name_hash, content_hash FROM files WHERE content_hash IS NOT NULL",
     b"INSERT OR REPLACE INTO condemned SELECT zeroblob(16), object_name FROM missing",
     *(b"INSERT OR REPLACE INTO cursors VALUES (zeroblob(32), '%s', %s)" % pair for pair in ((b"0", b"0"),)),
@@ -421,7 +434,11 @@ _WHOLE = (
 _COLUMNS = (
     *(("files", name) for name in ("sequence", "name_hash", "kind", "size", "version", "content_hash", "object_size")),
     *(("files", name) for name in ("part_size", "part_crc32c", "file_info", "source")),
-    *(("devices", name) for name in ("number", "device_id")),
+    *(("devices", name) for name in ("number", "device_id", "index_id", "void_until")),
+    *(("claims", name) for name in ("sequence", "devices")),
+    *(("dissents", name) for name in ("sequence", "number", "claimed", "source", "version", "content_hash")),
+    *(("dissents", name) for name in ("object_size", "part_size", "part_crc32c", "file_info")),
+    *(("declined", name) for name in ("sequence", "device", "number", "time_ms", "times", "shown_again")),
     *(("missing", name) for name in ("name_hash", "name", "version", "object_name")),
     *(("condemned", name) for name in ("name_hash", "object_name")),
     *(("meta", name) for name in ("key", "value")),

@@ -13,7 +13,17 @@ from tests.file_infos import deleted, device, directory, entry, file
 from tests.fuzz.targets import short
 from tests.simulated import fast_directory
 from untrusted_s3.errors import DataError
-from untrusted_s3.index.entry import Entry, PeerCursor, Removal, Renewal, StoredObject
+from untrusted_s3.index.entry import (
+    Confirmation,
+    DeclinedVersion,
+    Dissent,
+    Entry,
+    EntryClaims,
+    PeerCursor,
+    Removal,
+    Renewal,
+    StoredObject,
+)
 from untrusted_s3.index.segment import EMPTY_SEGMENT, MAGIC, MAGIC_1, Segment, decode_segment, encode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.layout import name_key
@@ -26,6 +36,16 @@ LARGE = Entry(file("f", sizes=(9000, 9000)), StoredObject("c" * 32 + "-1", 20_00
 CURSORS = (PeerCursor(device(2), 2**64 - 1, 5), PeerCursor(device(3), 1, 2))
 SOURCED = tuple(replace(found, source=device(number)) for number, found in enumerate((*_ENTRIES, _ENTRIES[0])))
 REMOVALS = (Removal(name_key(file("f").name), "c" * 32 + "-1"), Removal(name_key(file("b").name)))
+_DISSENTS = (
+    Dissent(replace(entry(file("a", 3)), source=device(3)), (device(3), device(5))),
+    Dissent(entry(deleted("a", 2)), (device(6),)),
+)
+_DECLINED = (DeclinedVersion(device(3), 0, 1_700_000_000_000), DeclinedVersion(device(2), 2, 5, 3, shown_again=True))
+CLAIMED = tuple(
+    replace(entry(file("a", 4)), source=device(2), claims=EntryClaims((device(2), device(4)), dissents, declined))
+    for dissents, declined in (((), ()), (_DISSENTS[:1], _DECLINED[:1]), (_DISSENTS, _DECLINED))
+)
+CONFIRMATIONS = (Confirmation.of(device(3), [1, 2, 5]), Confirmation.of(device(7), [1]))
 _LOST = Removal(name_key(file("g").name), "d" * 32, file("g").name, file("g").message.version.SerializeToString())
 
 
@@ -48,7 +68,14 @@ def segments(data: bytes) -> str:
         _apply(segment)
     entries, cursors = min(len(segment.entries), 4), min(len(segment.cursors), 4)
     sources, previous = any(one.source for one in segment.entries), bool(segment.previous)
-    return f"taken {old} {entries} {cursors} {sources} {previous}{_shape(segment.renewal)}"
+    return f"taken {old} {entries} {cursors} {sources} {previous}{_shape(segment.renewal)}{_claims(segment)}"
+
+
+def _claims(segment: Segment) -> str:
+    dissents = sum(len(one.dissents) for one in segment.entries)
+    declined = sum(len(one.claims.declined) for one in segment.entries if one.claims is not None)
+    counts = [min(count, 4) for count in (dissents, declined, len(segment.confirmations))]
+    return f" {counts}" if any(counts) else ""
 
 
 def _shape(renewal: Renewal | None) -> str:
@@ -69,7 +96,10 @@ def _apply(segment: Segment) -> None:
         except DataError:
             return
         else:
-            newest = {found.file_info.name: found for found in segment.entries}
+            newest = {found.file_info.name: replace(found, claims=None) for found in segment.entries}
+            if not segment.confirmations:
+                assert all(state.has(found) for found in {one.file_info.name: one for one in segment.entries}.values())
+            assert state.disputed_count == len(list(state.disputed()))
             assert all(state.entry(name) == found for name, found in newest.items())
             assert state.totals.bytes >= 0
             assert state.index_id == (segment.renewal.index_id if segment.renewal else 0)
@@ -93,4 +123,8 @@ def segment_seeds() -> list[bytes]:
         )
     ]
     made.append(Segment(device(1), bytes(range(16)), 6, 2**62, SOURCED[:2], CURSORS, None, 2**62))
+    made += [
+        Segment(device(1), bytes(16), 5, 1, (claimed, *SOURCED[1:3]), CURSORS[:1], None, 0, confirmations)
+        for claimed, confirmations in zip(CLAIMED, ((), CONFIRMATIONS[:1], CONFIRMATIONS), strict=True)
+    ]
     return [encode_segment(segment)[len(MAGIC) : -4] for segment in made]

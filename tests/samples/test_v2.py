@@ -29,7 +29,7 @@ from tests.samples.values import (
 from tests.store.memory_bucket import MemoryBucket
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.index.checkpoint import read_checkpoint
-from untrusted_s3.index.entry import PeerCursor, Removal, Renewal, StoredObject
+from untrusted_s3.index.entry import Confirmation, DeclinedVersion, PeerCursor, Removal, Renewal, StoredObject
 from untrusted_s3.index.history import load_as_of, load_newest
 from untrusted_s3.index.log_check import check_log
 from untrusted_s3.index.segment import Segment, decode_segment
@@ -67,8 +67,8 @@ async def test_records(bucket: MemoryBucket) -> None:
 
 
 def test_segments(bucket: MemoryBucket) -> None:
-    magics = [bucket.objects[KEYS.segment(position)][:8] for position in range(1, 7)]
-    assert magics == [b"US3SEG\x00\x01"] * 3 + [b"US3SEG\x00\x02"] * 3
+    magics = [bucket.objects[KEYS.segment(position)][:8] for position in range(1, 9)]
+    assert magics == [b"US3SEG\x00\x01"] * 3 + [b"US3SEG\x00\x02"] * 5
     fourth, fifth, sixth = (segment(bucket, position) for position in (4, 5, 6))
     assert {fourth.writer, fifth.writer, sixth.writer} == {GATEWAY}
     assert [found.time_ms for found in (fourth, fifth, sixth)] == [
@@ -98,6 +98,65 @@ def test_segments(bucket: MemoryBucket) -> None:
     assert sixth.cursors == (PeerCursor(OTHER_PEER, 9, 3),)
 
 
+def test_segments_with_claims(bucket: MemoryBucket) -> None:
+    seventh, eighth = (segment(bucket, position) for position in (7, 8))
+    (entry,) = seventh.entries
+    assert (entry.file_info.name, entry.stored, entry.source) == (SMALL, FIRST_SMALL, PEER)
+    assert entry.claims is not None
+    assert entry.claims.claimed_by == (PEER,)
+    (dissent,) = entry.claims.dissents
+    assert (dissent.entry.file_info.name, dissent.entry.stored) == (SMALL, SECOND_SMALL)
+    assert (dissent.entry.source, dissent.claimed_by) == (OTHER_PEER, tuple(sorted((OTHER_PEER, GATEWAY))))
+    assert entry.claims.declined == (
+        DeclinedVersion(OTHER_PEER, 0, 1_700_000_450_000, 2),
+        DeclinedVersion(PEER, 1, 1_700_000_460_000, 1, shown_again=True),
+    )
+    assert eighth.cursors == (PeerCursor(OTHER_PEER, 10, 0),)
+    assert eighth.confirmations == (Confirmation(PEER, (range(12, 13), range(14, 16))),)
+
+
+async def test_checkpoint_with_claims(bucket: MemoryBucket, tmp_path: Path) -> None:
+    state = FolderState(tmp_path / "state.sqlite")
+    try:
+        await read_checkpoint(bucket, KEYS, 7, state)
+        assert (state.position, state.sequence, state.disputed_count) == (7, 15, 1)
+        (row,) = state.disputed()
+        (entry,) = segment(bucket, 7).entries
+        assert (row.sequence, row.whole_entry) == (15, entry)
+        claimed = {sequence: state.claimed_by(sequence) for sequence, _ in state.file_infos_after(0, -1)}
+        assert {sequence: some for sequence, some in claimed.items() if some} == {
+            10: {PEER},
+            14: {OTHER_PEER},
+            15: {PEER},
+        }
+    finally:
+        state.close()
+
+
+@pytest.mark.parametrize("checkpoints", [(2,), (2, 5), (2, 5, 7), ()], ids=str)
+async def test_every_way_leads_to_the_same_claims(
+    checkpoints: tuple[int, ...], bucket: MemoryBucket, tmp_path: Path
+) -> None:
+    for position in {2, 5, 7} - set(checkpoints):
+        del bucket.objects[KEYS.checkpoint(position)]
+    state = FolderState(tmp_path / "state.sqlite")
+    try:
+        await load_newest(bucket, KEYS, state)
+        assert (state.position, state.sequence, state.disputed_count) == (8, 15, 1)
+        assert {sequence: state.claimed_by(sequence) for sequence, _ in state.file_infos_after(9, -1)} == {
+            10: {PEER},
+            12: {PEER},
+            14: {PEER},
+            15: {PEER},
+        }
+        (row,) = state.disputed()
+        assert row.claims.claimed == {PEER: row.claims.current, GATEWAY: row.claims.dissents[0]}
+        assert row.claims.declined == {}
+        assert state.cursor(OTHER_PEER) == IndexState(10, 0)
+    finally:
+        state.close()
+
+
 async def test_checkpoint(bucket: MemoryBucket, tmp_path: Path) -> None:
     state = FolderState(tmp_path / "state.sqlite")
     try:
@@ -125,13 +184,13 @@ async def test_checkpoint(bucket: MemoryBucket, tmp_path: Path) -> None:
 
 async def test_the_log_is_sound_and_leads_to_the_newest_state(bucket: MemoryBucket, tmp_path: Path) -> None:
     assert [problem async for problem in check_log(bucket, KEYS)] == []
-    del bucket.objects[KEYS.checkpoint(5)]
+    del bucket.objects[KEYS.checkpoint(5)], bucket.objects[KEYS.checkpoint(7)]
     state = FolderState(tmp_path / "state.sqlite")
     try:
         await load_newest(bucket, KEYS, state)
-        assert (state.position, state.sequence, state.index_id) == (6, 14, INDEX_ID)
+        assert (state.position, state.sequence, state.index_id) == (8, 15, INDEX_ID)
         names = [found.file_info.name for found in map(state.entry_at, dict(state.file_infos_after(0, -1)))]
-        assert names == [SUB, LARGE, LINK, GONE, NEW, OTHER_LINK, SMALL, EMPTY]
+        assert names == [SUB, LARGE, LINK, GONE, NEW, OTHER_LINK, EMPTY, SMALL]
         entry = state.entry(EMPTY)
         assert entry is not None and (entry.stored, entry.source) == (STORED_EMPTY, OTHER_PEER)
         assert state.missing_count == 2
