@@ -9,7 +9,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: run test lint types unit interop ceph bench hostile proto constraints clean
+.PHONY: run test lint types unit interop ceph bench hostile claims proto constraints clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/untrusted-s3 serve --welcome --data $(DATA)
@@ -42,6 +42,11 @@ bench: $(VENV)/.dev
 # A real Syncthing beside hostile devices: time, memory and loop lag (docs/testing.md).
 hostile: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile $(HOSTILE)
+
+# Conflicting changes with real Syncthings: connected directly, with a native untrusted device, and with a gateway
+# (docs/claims.md).
+claims: $(VENV)/.dev
+	$(BIN)/python -m tests.interop.claims_table $(CLAIMS)
 
 # The generated modules are committed: an installation needs no protocol compiler.
 proto: $(VENV)/.dev

@@ -1,0 +1,93 @@
+"""What devices that are never online at the same time meet, in the trials of `claims_trial`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from tests.peers.gateway import Gateway
+from tests.peers.syncthing import Syncthing
+
+
+class Middle(Protocol):
+    """What the devices meet."""
+
+    device_id: str
+    listen_address: str
+
+    def accept(self, device: Syncthing) -> None:
+        """Let a device in."""
+
+    def share(self, folder: str, devices: Sequence[Syncthing]) -> None:
+        """Let devices share a folder."""
+
+    def is_idle(self) -> bool:
+        """Return whether it has nothing to do."""
+
+    def has_lost(self, device: Syncthing) -> bool:
+        """Return whether a device is not connected."""
+
+    def sequences(self) -> Mapping[str, int]:
+        """Return the sequence numbers of its folders."""
+
+    def knows(self, device: Syncthing, folder: str, sequence: int) -> bool:
+        """Return whether it has heard of a device's index up to a sequence number, as far as it tells."""
+
+
+class NativeMiddle:
+    """A Syncthing with receive-encrypted folders."""
+
+    def __init__(self, syncthing: Syncthing) -> None:
+        self._syncthing = syncthing
+        self.device_id = syncthing.device_id
+        self.listen_address = syncthing.listen_address
+        self._folders: list[str] = []
+
+    def accept(self, device: Syncthing) -> None:
+        self._syncthing.add_device(device.device_id, device.name)
+
+    def share(self, folder: str, devices: Sequence[Syncthing]) -> None:
+        shared = {device.device_id: "" for device in devices}
+        self._syncthing.add_folder(folder, self._syncthing.home / "data" / folder, shared, type="receiveencrypted")
+        self._folders.append(folder)
+
+    def is_idle(self) -> bool:
+        return all(self._syncthing.folder_status(folder)["state"] == "idle" for folder in self._folders)
+
+    def sequences(self) -> Mapping[str, int]:
+        return {folder: self._syncthing.folder_status(folder)["sequence"] for folder in self._folders}
+
+    def knows(self, device: Syncthing, folder: str, sequence: int) -> bool:
+        return bool(self._syncthing.completion(device.device_id, folder)["sequence"] == sequence)
+
+    def has_lost(self, device: Syncthing) -> bool:
+        connections = self._syncthing.rest("GET", "system/connections")["connections"]
+        return not connections.get(device.device_id, {}).get("connected", False)
+
+
+class GatewayMiddle:
+    """Our gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.device_id = gateway.device_id
+        self.listen_address = gateway.listen_address
+
+    def accept(self, device: Syncthing) -> None:
+        self._gateway.add_peer(device.device_id)
+
+    def share(self, folder: str, devices: Sequence[Syncthing]) -> None:
+        """It learns of folders from the devices."""
+
+    def is_idle(self) -> bool:
+        folders = self._gateway.status()["folders"]
+        return all(folder["state"] == "idle" and folder["pending_files"] == 0 for folder in folders)
+
+    def sequences(self) -> Mapping[str, int]:
+        return {folder["id"]: folder["sequence"] for folder in self._gateway.status()["folders"]}
+
+    def knows(self, device: Syncthing, folder: str, sequence: int) -> bool:
+        return True
+
+    def has_lost(self, device: Syncthing) -> bool:
+        return not self._gateway.peer(device.device_id).get("connected", False)
