@@ -53,6 +53,8 @@ def contents(state: FolderState) -> object:
         (state.index_id, state.append_id, state.missing_count),
         sorted((found.name, found.object_name) for found in state.missing()),
         [source for _, _, source in state.sources()],
+        [state.claimed_by(sequence) for sequence, _ in state.file_infos_after(0, 1_000_000)],
+        list(state.disputed()),
     )
 
 

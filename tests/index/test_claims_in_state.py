@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from tests.index.claim_model import Model
 from tests.simulated import fast_directory
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.index.checkpoint_check import check_copy
+from untrusted_s3.index.database import Database
 from untrusted_s3.index.entry import (
     Confirmation,
     DeclinedVersion,
@@ -207,6 +209,27 @@ def test_entries_differ_by_their_claims(folder: Folder) -> None:
     assert folder.state.has(replace(version(5), claims=EntryClaims((A,))))
     assert not folder.state.has(replace(version(5), claims=EntryClaims((A, B))))
     assert not folder.state.has(replace(version(5), claims=EntryClaims(())))
+
+
+def test_an_ordinary_entry_needs_three_statements(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is inserted, after a look whether there is one to delete; with claims in the state too."""
+    folder.apply(disputed("b"), *(version(1, A, number) for number in range(50)), cursors=(PeerCursor(A, 1, 1),))
+    statements: list[str] = []
+    execute = Database.execute
+
+    def noting(self: Database, statement: str, *arguments: Any) -> Any:
+        statements.append(statement)
+        return execute(self, statement, *arguments)
+
+    monkeypatch.setattr(Database, "execute", noting)
+    for position, names in ((2, range(50, 100)), (3, range(100))):
+        entries = tuple(version(2, A, number) for number in names)
+        segment = Segment(device(0), bytes(16), position, folder.state.sequence + 1, entries, ())
+        statements.clear()
+        folder.state.apply(position, segment)
+        assert sum(one.startswith(("SELECT", "\nSELECT")) for one in statements) == len(entries)
+        assert sum(one.startswith("INSERT") for one in statements) == len(entries)
+        assert sum(one.startswith("DELETE") for one in statements) == (len(entries) if position == 3 else 0)
 
 
 DEVICES = [device(number) for number in range(70)]

@@ -12,7 +12,8 @@ from tests.simulated import Call, Fault, SimulatedBucket
 from tests.way_back.attacked import ATTACKER, HONEST, OTHER, Attacked, by, forged, of_version, version_of
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, StoreUnreachable
-from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.entry import Confirmation, Dissent, Entry, EntryClaims
+from untrusted_s3.index.segment import Segment, encode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import object_names
 from untrusted_s3.settings import LogSettings
@@ -185,6 +186,74 @@ async def test_objects_with_blocks_of_untrusted_devices_have_names_of_their_own(
     assert changes["new"].after is None and changes["new"].distrusted == ()
     async with folder.loaded() as state:
         assert state.missing_count == 0
+
+
+async def disputed(folder: Attacked, current: Entry, *dissents: Entry) -> Entry:
+    """Write an entry and its dissents, each claimed by its source. Return the entry without them."""
+    claims = EntryClaims(
+        (current.source,) if current.source else (),
+        tuple(Dissent(one, (one.source,)) for one in dissents if one.source is not None),
+    )
+    await folder.stored.append(replace(current, claims=claims))
+    return current
+
+
+@pytest.mark.parametrize("rule", ["device", "undecryptable"])
+async def test_a_bad_dissent_is_taken_back_and_the_rest_of_its_name_stays(tmp_path: Path, rule: str) -> None:
+    folder = await Attacked.create(tmp_path)
+    stored = folder.stored
+    current, other = by(HONEST, await stored.file("a", b"current"))[0], by(OTHER, await stored.file("a", b"other"))[0]
+    bad = forged(folder.name("a"), 1)
+    assert bad.source == ATTACKER
+    await disputed(folder, current, bad, other)
+    await disputed(folder, by(HONEST, await stored.file("b", b"b"))[0], by(OTHER, await stored.file("b", b"c"))[0])
+
+    def suspects(state: FolderState) -> Suspects:
+        return from_attacker(state) if rule == "device" else undecryptable(folder)
+
+    changes, _ = await folder.retract(suspects, with_password=rule == "undecryptable")
+    assert changes.keys() == {"a"}
+    async with folder.loaded() as state:
+        row = state.row(name_key(folder.name("a")))
+        assert row is not None
+        assert list(row.entries.values()) == [current, other]
+        assert row.claims.claimed.keys() == {HONEST, OTHER}
+        assert state.missing_count == 0
+        assert state.disputed_count == 2
+    assert (await folder.retract(suspects, with_password=rule == "undecryptable"))[0] == {}
+
+
+async def test_a_bad_version_gives_way_to_what_others_claim(tmp_path: Path) -> None:
+    """An attacker's large number makes the honest version a dissent, which becomes the current one again."""
+    folder = await Attacked.create(tmp_path)
+    honest = by(HONEST, await folder.stored.file("a", b"honest"))[0]
+    await folder.stored.append(honest)
+    await disputed(folder, forged(folder.name("a"), 1000), honest)
+    changes, _ = await folder.retract(from_attacker)
+    assert changes["a"].after == honest
+    async with folder.loaded() as state:
+        assert state.versions(folder.name("a")) == (honest,)
+        assert state.disputed_count == 0
+
+
+async def test_confirmations_are_played_by_the_numbers_that_entries_have_without_the_bad_ones(tmp_path: Path) -> None:
+    folder = await Attacked.create(tmp_path)
+    stored = folder.stored
+    first, second = by(HONEST, await stored.file("a", b"a"))[0], by(OTHER, await stored.file("a", b"b"))[0]
+    await stored.append(forged(folder.name("x"), 7), forged(folder.name("y"), 7))
+    await disputed(folder, first, second)
+    segment = Segment(
+        HONEST, bytes(16), 5, 4, (), (), None, stored.state.append_id, (Confirmation(OTHER, (range(1, 4),)),)
+    )
+    folder.store.put(stored.keys.segment(3), encode_segment(segment))
+    await stored.log.refresh()
+    await stored.append(forged(folder.name("a"), 1000))
+    await folder.retract(from_attacker)
+    async with folder.loaded() as state:
+        row = state.row(name_key(folder.name("a")))
+        assert row is not None
+        assert list(row.entries.values()) == [first]
+        assert row.claims.claimed.keys() == {HONEST, OTHER}
 
 
 class Meddler:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
+from tests.file_infos import device
 from tests.simulated import SimulatedBucket
 from tests.vault.stored_folder import START
 from tests.way_back.attacked import HONEST, Attacked, by, forged, of_version
-from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.entry import Dissent, Entry, EntryClaims
 from untrusted_s3.index.history import load_as_of
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.store.layout import name_key
 from untrusted_s3.way_back.change import Change
 from untrusted_s3.way_back.rewinding import Rewinding
 
@@ -117,3 +120,27 @@ async def test_what_gateways_write_meanwhile_is_taken_back_too(tmp_path: Path) -
         changes = await folder.carry_out(plan)
     assert writes == [] and "late" in changes
     assert infos(await folder.contents()) == before
+
+
+async def test_dissents_come_back_too(tmp_path: Path) -> None:
+    """Those whose objects are there: a folder is what it was, with all versions of a name."""
+    folder = await Attacked.create(tmp_path)
+    stored = folder.stored
+    current, *others = [by(HONEST, await stored.file("a", data))[0] for data in (b"current", b"one", b"two")]
+    dissents = tuple(Dissent(one, (device(number),)) for number, one in enumerate(others, 5))
+    before = replace(current, claims=EntryClaims((HONEST,), dissents))
+    same = by(HONEST, await stored.file("b", b"b"))[0]
+    settled = replace(same, claims=EntryClaims((HONEST,), (Dissent(by(HONEST, stored.deleted("b"))[0], (device(7),)),)))
+    await stored.append(before, settled, time=GOOD)
+    await stored.append(by(HONEST, await stored.file("a", b"later"))[0], time=GOOD + 10)
+    await stored.log.renew(lambda _: ((), [same]))
+    assert others[0].stored is not None
+    del folder.store.objects[stored.keys.object(folder.name("a"), others[0].stored.object_name)]
+    changes = await rewind(folder, GOOD)
+    assert changes.keys() == {"a", "b"}
+    async with folder.loaded() as state:
+        assert state.versions(folder.name("a")) == (current, others[1])
+        row = state.row(name_key(folder.name("b")))
+        assert row is not None
+        assert row.whole_entry == settled
+    assert await rewind(folder, GOOD) == {}

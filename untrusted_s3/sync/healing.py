@@ -199,11 +199,7 @@ class _Healing:
         self._restored = 0
         if self._before is not None and self._merges:
             self._restore(self._before, state, removals, entries)
-        self._missing = sum(
-            1
-            for key, some in removals.items()
-            if some[0].missing_object and (key not in entries or entries[key].file_info.raw != state.file_info_of(key))
-        )
+        self._missing = sum(1 for key, some in removals.items() if self._is_missed(state, some[0], entries.get(key)))
         if not removals and not entries and state.index_id != self._index_id:
             raise _AlreadyRenewedError
         # Of a name that is removed twice, the second time comes in a later segment, and so after all others.
@@ -248,6 +244,13 @@ class _Healing:
 
     def _is_gone(self, entry: Entry) -> bool:
         return entry.stored is not None and NamedObject.of(entry) in self._gone
+
+    @staticmethod
+    def _is_missed(state: FolderState, removal: Removal, left: Entry | None) -> bool:
+        """Return whether a current version is removed, and not only a dissent."""
+        if not removal.missing_object:
+            return False
+        return bool(removal.name) or left is None or left.file_info.raw != state.file_info_of(removal.name_hash)
 
     def _kept(self, state: FolderState, key: bytes, removals: dict[bytes, list[Removal]]) -> Entry | None:
         """Return what the log has under a name, unless an object of it is gone too."""

@@ -43,6 +43,8 @@ class Rewinding:
         for entry, earlier in self._differences(state):
             left = self._usable(state, earlier) if earlier is not None else None
             gone = earlier is not None and left is None
+            if left is not None and left is not earlier and _has_versions(state, left):
+                continue
             if entry is not None:
                 yield Change(entry.file_info.name, entry, left, gone)
             elif left is None:
@@ -78,3 +80,9 @@ class Rewinding:
         if not state.is_disputed(sequence) and not self._then.is_disputed(earlier):
             return False
         return state.row_at(sequence).entries.keys() != self._then.row_at(earlier).entries.keys()
+
+
+def _has_versions(state: FolderState, entry: Entry) -> bool:
+    """Return whether the folder has exactly the version of an entry and its dissents."""
+    found = state.versions(entry.file_info.name)
+    return [one.file_info.raw for one in found] == [one.file_info.raw for one in entry.versions]
