@@ -14,10 +14,11 @@ from tests.simulated.store import SimulatedClock
 from tests.sync.scripted_device import KEYS
 from tests.virtual_time import virtual_time
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.index.entry import Dissent, Entry, EntryClaims
+from untrusted_s3.index.entry import Dissent, Entry, EntryClaims, NamedObject
 from untrusted_s3.index.log import FolderLog
-from untrusted_s3.index.renewal import Plan
+from untrusted_s3.index.renewal import Plan, without_objects
 from untrusted_s3.index.row import Row
+from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.layout import name_key
@@ -113,6 +114,19 @@ async def test_versions_whose_objects_are_missing_are_taken_back(
     if left:
         assert set(one.row.claims.claimed) == {{3: B, 4: C, 5: A}[number] for number in left}
     assert one.state.row(name_key(file("b").name)) is not None
+
+
+async def test_a_name_is_never_without_what_it_keeps(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    """Two lost dissents of a name need two segments. A gateway may crash between them."""
+    one = await gateway(bucket, tmp_path)
+    await one.write(disputed())
+    gone = [found for found in map(NamedObject.of, (version(3, B), version(4, C))) if found is not None]
+    await one.log.renew(lambda state: without_objects(filter(None, [state.row(KEY)]), gone))
+    assert one.state.position == 3
+    for position in (2, 3):
+        segment = decode_segment(bucket.store.body(KEYS.segment(position)), "the key")
+        assert segment.renewal is not None and len(segment.renewal.removals) == 1
+        assert segment.entries == (version(5, A),)
 
 
 async def healed(bucket: SimulatedBucket, one: Gateway) -> Healed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 
 from untrusted_s3.index.entry import Entry, NamedObject, Removal, Renewal
 from untrusted_s3.index.row import Row
@@ -32,32 +32,67 @@ def parts(
     """Yield removals and entries a segment at a time, removals first.
 
     Those that would change nothing are left out; each is compared with the state when its turn comes. A renewal removes
-    a name once, so of two removals of a name the second one is in a later segment.
+    a name once, so of two removals of a name the second one is in a later segment. An entry is in the segment that
+    removes its name, so that a crash between two segments leaves no name without what it keeps.
     """
-    taken: dict[bytes, Removal] = {}
-    size = 0
+    kept = list(entries)
+    by_name = {name_key(entry.file_info.name): entry for entry in kept}
+    part = _Gathered(settings)
     for removal in removals:
-        if removal.name_hash in taken:
-            yield tuple(taken.values()), ()
-            taken, size = {}, 0
+        if removal.name_hash in part.removals:
+            yield part.take()
         if not _changes(state, removal):
             continue
-        taken[removal.name_hash] = removal
-        size += _REMOVAL_SIZE + len(removal.missing_object) + len(removal.name) + len(removal.version)
-        if len(taken) >= _REMOVALS_AN_ENTRY * settings.segment_entries or size >= settings.segment_size:
-            yield tuple(taken.values()), ()
-            taken, size = {}, 0
-    batch: list[Entry] = []
-    for entry in entries:
-        if name_key(entry.file_info.name) not in taken and state.has(entry):
+        part.remove(removal)
+        if removal.name_hash in by_name:
+            part.add(by_name[removal.name_hash])
+        if part.is_full:
+            yield part.take()
+    for entry in kept:
+        if not part.has_or_removes(entry) and state.has(entry):
             continue
-        batch.append(entry)
-        size += entry.raw_size
-        if len(batch) >= settings.segment_entries or size >= settings.segment_size:
-            yield tuple(taken.values()), tuple(batch)
-            taken, batch, size = {}, [], 0
-    if taken or batch:
-        yield tuple(taken.values()), tuple(batch)
+        part.add(entry)
+        if part.is_full:
+            yield part.take()
+    if part.removals or part.entries:
+        yield part.take()
+
+
+class _Gathered:
+    """What one segment is to have, by names."""
+
+    def __init__(self, settings: LogSettings) -> None:
+        self.removals: dict[bytes, Removal] = {}
+        self.entries: dict[bytes, Entry] = {}
+        self._settings = settings
+        self._size = 0
+
+    def remove(self, removal: Removal) -> None:
+        self.removals[removal.name_hash] = removal
+        self._size += _REMOVAL_SIZE + len(removal.missing_object) + len(removal.name) + len(removal.version)
+
+    def add(self, entry: Entry) -> None:
+        key = name_key(entry.file_info.name)
+        if self.entries.get(key) is not entry:
+            self.entries[key] = entry
+            self._size += entry.raw_size
+
+    def has_or_removes(self, entry: Entry) -> bool:
+        key = name_key(entry.file_info.name)
+        return key in self.removals or key in self.entries
+
+    @property
+    def is_full(self) -> bool:
+        return (
+            len(self.removals) >= _REMOVALS_AN_ENTRY * self._settings.segment_entries
+            or len(self.entries) >= self._settings.segment_entries
+            or self._size >= self._settings.segment_size
+        )
+
+    def take(self) -> Part:
+        taken = tuple(self.removals.values()), tuple(self.entries.values())
+        self.removals, self.entries, self._size = {}, {}, 0
+        return taken
 
 
 def without_objects(rows: Iterable[Row], gone: Container[NamedObject]) -> tuple[list[Removal], list[Entry]]:
@@ -73,13 +108,27 @@ def without_objects(rows: Iterable[Row], gone: Container[NamedObject]) -> tuple[
         lost = dict.fromkeys(named for named in found if named is not None and named in gone)
         if not lost:
             continue
-        first, *others = [Removal(named.name_hash, named.object_name) for named in lost]
+        first, *others = _removals(row, lost)
         removals.append(first)
         more += others
         left = row.without_objects(lost)
         if left is not None:
             entries.append(left)
     return [*removals, *more], entries
+
+
+def _removals(row: Row, lost: Collection[NamedObject]) -> list[Removal]:
+    """Return what condemns objects of a name, one after the other; it is then missing if the current version is."""
+    current = NamedObject.of(row.entry)
+    found = [Removal(named.name_hash, named.object_name) for named in lost if named != current]
+    if current is None or current not in lost:
+        return found
+    if not found:
+        return [Removal(current.name_hash, current.object_name)]
+    # By then another version has taken its place.
+    info = row.entry.file_info
+    version = info.message.version.SerializeToString()
+    return [*found, Removal(current.name_hash, current.object_name, info.name, version)]
 
 
 def _changes(state: FolderState, removal: Removal) -> bool:
