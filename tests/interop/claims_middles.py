@@ -27,11 +27,11 @@ class Middle(Protocol):
     def has_lost(self, device: Syncthing) -> bool:
         """Return whether a device is not connected."""
 
-    def sequences(self) -> Mapping[str, int]:
-        """Return the sequence numbers of its folders."""
+    def in_step(self, device: Syncthing, known: Mapping[str, tuple[int, int]]) -> bool:
+        """Return whether it and a device know each other's indexes.
 
-    def knows(self, device: Syncthing, folder: str, sequence: int) -> bool:
-        """Return whether it has heard of a device's index up to a sequence number, as far as it tells."""
+        `known` has by folder the device's own sequence number, and up to where the device knows the one in the middle.
+        """
 
 
 class NativeMiddle:
@@ -54,11 +54,12 @@ class NativeMiddle:
     def is_idle(self) -> bool:
         return all(self._syncthing.folder_status(folder)["state"] == "idle" for folder in self._folders)
 
-    def sequences(self) -> Mapping[str, int]:
-        return {folder: self._syncthing.folder_status(folder)["sequence"] for folder in self._folders}
-
-    def knows(self, device: Syncthing, folder: str, sequence: int) -> bool:
-        return bool(self._syncthing.completion(device.device_id, folder)["sequence"] == sequence)
+    def in_step(self, device: Syncthing, known: Mapping[str, tuple[int, int]]) -> bool:
+        return all(
+            self._syncthing.completion(device.device_id, folder)["sequence"] == own
+            and self._syncthing.folder_status(folder)["sequence"] == ours
+            for folder, (own, ours) in known.items()
+        )
 
     def has_lost(self, device: Syncthing) -> bool:
         connections = self._syncthing.rest("GET", "system/connections")["connections"]
@@ -83,11 +84,14 @@ class GatewayMiddle:
         folders = self._gateway.status()["folders"]
         return all(folder["state"] == "idle" and folder["pending_files"] == 0 for folder in folders)
 
-    def sequences(self) -> Mapping[str, int]:
-        return {folder["id"]: folder["sequence"] for folder in self._gateway.status()["folders"]}
-
-    def knows(self, device: Syncthing, folder: str, sequence: int) -> bool:
-        return True
+    def in_step(self, device: Syncthing, known: Mapping[str, tuple[int, int]]) -> bool:
+        """It does not tell what it knows of the device's indexes, which come right after the folders are shared."""
+        status = self._gateway.status()
+        sequences = {folder["id"]: folder["sequence"] for folder in status["folders"]}
+        shared = [peer["folders"] for peer in status["peers"] if peer["device_id"] == device.device_id]
+        return shared != [] and all(
+            folder in shared[0] and sequences.get(folder) == ours for folder, (_, ours) in known.items()
+        )
 
     def has_lost(self, device: Syncthing) -> bool:
         return not self._gateway.peer(device.device_id).get("connected", False)
