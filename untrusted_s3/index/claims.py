@@ -100,9 +100,6 @@ class Claims(Generic[Device, Version]):
         current, claimed = self.current, dict(self.claimed)
         if version.number > current.number or before == current:
             current = version
-        if before == self.current and version.number > before.number:
-            # The new version includes the one before or beats it: other devices that have that one will follow.
-            claimed = {other: one for other, one in claimed.items() if one != before}
         if judges:
             claimed[device] = version
         changed = self._with(current, claimed, *self.versions, version)
@@ -110,6 +107,8 @@ class Claims(Generic[Device, Version]):
 
     def withdraw(self, device: Device) -> Claims[Device, Version]:
         """Return the claims when a device no longer announces the name."""
+        if device not in self.claimed:
+            return self
         claimed = {other: version for other, version in self.claimed.items() if other != device}
         changed = self._with(self.current, claimed, *self.versions)
         return replace(changed, declined={key: one for key, one in changed.declined.items() if key != device})
