@@ -7,6 +7,7 @@ from typing import Final
 
 from tests.claims.device import Clock
 from tests.claims.native import NativeDevice
+from tests.claims.scheme import Gateway, Store
 from tests.claims.today import TodaysGateway
 from tests.claims.untrusted import UntrustedDevice
 from tests.claims.world import MIDDLE, MiddleFactory
@@ -20,7 +21,17 @@ def apart(make: Callable[[int, Clock], UntrustedDevice]) -> MakeAll:
     return lambda clock, count: [make(MIDDLE + number, clock) for number in range(count)]
 
 
-MIDDLES: Final[dict[str, MakeAll]] = {"native": apart(NativeDevice), "today": apart(TodaysGateway)}
+def on_one_store(clock: Clock, count: int) -> list[UntrustedDevice]:
+    """Return gateways that share a store."""
+    store = Store(clock.next_index_id())
+    return [Gateway(MIDDLE + number, clock, store) for number in range(count)]
+
+
+MIDDLES: Final[dict[str, MakeAll]] = {
+    "native": apart(NativeDevice), "today": apart(TodaysGateway),
+    "claims": apart(Gateway),
+    "shared": on_one_store,
+}
 
 
 def several(kind: str, count: int = 1) -> MiddleFactory:
