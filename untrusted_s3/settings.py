@@ -142,6 +142,23 @@ class ConnectionSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimSettings:
+    """Offering versions of a name to devices that claim others (index/claims.py).
+
+    Attributes:
+        chance: How long a connected device that requests nothing has to take over what it is shown.
+        interval: How often it is looked who has had its chance.
+        first_pause: After this time a device is shown a version again that it declined; twice as long each time,
+        longest_pause: up to this.
+    """
+
+    chance: float = 60.0
+    interval: float = 5.0
+    first_pause: float = 600.0
+    longest_pause: float = 365 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncSettings:
     """Synchronizing a folder with its peers.
 
@@ -363,6 +380,7 @@ class Settings:
         objects: Writing and reading objects.
         connections: Connections to peers.
         sync: Synchronizing folders.
+        claims: Offering versions to devices that claim others.
         http: The gateway's HTTP pages.
         upkeep: What the gateway does by itself.
         reading: Reading a folder with its password.
@@ -375,6 +393,7 @@ class Settings:
     objects: ObjectSettings = field(default_factory=ObjectSettings)
     connections: ConnectionSettings = field(default_factory=ConnectionSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)
+    claims: ClaimSettings = field(default_factory=ClaimSettings)
     http: HTTPSettings = field(default_factory=HTTPSettings)
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
     reading: ReadSettings = field(default_factory=ReadSettings)

@@ -89,49 +89,64 @@ class Claims(Generic[Device, Version]):
         """Return the versions that a device has declined."""
         return self.declined.get(device, {})
 
-    def claim(self, device: Device, version: Version, *, judges: bool = True) -> Claims[Device, Version]:
+    def claim(self, device: Device, version: Version) -> Claims[Device, Version]:
         """Return the claims after a device announces a version.
 
-        A device that does not judge moves by the number alone: its claim is not counted.
+        It becomes the current one if its number is larger, or if the device claimed the current one before: then the
+        device judges that the new one wins, or has forgotten the one before.
         """
         before = self.claimed.get(device)
         if before == version:
             return self
-        current, claimed = self.current, dict(self.claimed)
-        if version.number > current.number or before == current:
-            current = version
-        if judges:
-            claimed[device] = version
-        changed = self._with(current, claimed, *self.versions, version)
-        return replace(changed, declined={key: one for key, one in changed.declined.items() if key != device})
+        if version.number > self.current.number or before == self.current:
+            return self.replaced(version, device)
+        changed = self._with(self.current, {**self.claimed, device: version}, *self.versions, version)
+        return changed._without_declined_by(device)
+
+    def replaced(self, version: Version, device: Device | None = None) -> Claims[Device, Version]:
+        """Return the claims when a version becomes the current one, which a device claims, or nobody.
+
+        The version before, and all dissents, stay as dissents as long as other devices claim them.
+        """
+        claimed = dict(self.claimed) if device is None else {**self.claimed, device: version}
+        changed = self._with(version, claimed, *self.versions, version)
+        return changed if device is None else changed._without_declined_by(device)
+
+    def _without_declined_by(self, device: Device) -> Claims[Device, Version]:
+        if device not in self.declined:
+            return self
+        return replace(self, declined={key: one for key, one in self.declined.items() if key != device})
 
     def withdraw(self, device: Device) -> Claims[Device, Version]:
         """Return the claims when a device no longer announces the name."""
         if device not in self.claimed:
             return self
         claimed = {other: version for other, version in self.claimed.items() if other != device}
-        changed = self._with(self.current, claimed, *self.versions)
-        return replace(changed, declined={key: one for key, one in changed.declined.items() if key != device})
+        return self._with(self.current, claimed, *self.versions)._without_declined_by(device)
+
+    def shows_same(self, other: Claims[Device, Version]) -> bool:
+        """Return whether each device is shown the same version as by other claims."""
+        devices = {*self.claimed, *self.declined, *other.claimed, *other.declined}
+        same = self.current == other.current  # for devices that claim nothing
+        return same and all(self.shown(device) == other.shown(device) for device in devices)
 
     def decline(self, device: Device, version: Version, time: float) -> Claims[Device, Version]:
         """Return the claims when a device was shown a version for long enough and has not taken it over."""
         before = self.declined_by(device).get(version)
         noted = Declined(time, before.times + 1 if before is not None else 1)
-        declined = {**self.declined, device: {**self.declined_by(device), version: noted}}
-        current = self.current
+        changed = replace(self, declined={**self.declined, device: {**self.declined_by(device), version: noted}})
         own = self.claimed.get(device)
-        if version == current and own is not None and own != current and current not in self.claimed.values():
-            current = own  # nobody claims the current version any more
-        return replace(self._with(current, self.claimed, *self.versions), declined=declined)
+        if version != self.current or own is None or self.current in self.claimed.values():
+            return changed
+        # Nobody claims the current version any more.
+        return changed._with(own, self.claimed, *self.versions)
 
     def show_again(self, device: Device, version: Version) -> Claims[Device, Version]:
         """Return the claims when a device is to be shown a version again that it declined."""
         noted = replace(self.declined_by(device)[version], shown_again=True)
         return replace(self, declined={**self.declined, device: {**self.declined_by(device), version: noted}})
 
-    def _with(
-        self, current: Version, claimed: Mapping[Device, Version], *versions: Version
-    ) -> Claims[Device, Version]:
+    def _with(self, current: Version, claimed: Mapping[Device, Version], *versions: Version) -> Claims[Device, Version]:
         left = set(claimed.values()) - {current}
         dissents = tuple(version for version in dict.fromkeys(versions) if version in left)
         kept = {current, *dissents}

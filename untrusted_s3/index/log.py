@@ -53,8 +53,9 @@ from untrusted_s3.errors import (
     SegmentsMissing,
     StoreError,
 )
+from untrusted_s3.index.changes import Change, Outcome
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
-from untrusted_s3.index.entry import Entry, PeerCursor, Renewal
+from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor, Renewal
 from untrusted_s3.index.log_end import LastSegment, check_last, is_end, missing_between, ranges
 from untrusted_s3.index.renewal import Plan, new_renewal, parts
 from untrusted_s3.index.rules import LOG_RULES, LogRules
@@ -181,10 +182,22 @@ class FolderLog:
         """Delete damaged segments that `salvage` has copied. A checkpoint must cover them. Raises StoreError."""
         await remove_kept(self._bucket, self._keys, kept)
 
+    @property
+    def time_of_day(self) -> float:
+        """The time by the store's clock, in seconds since 1970 UTC."""
+        return self._time_of_day()
+
     async def append(
-        self, entries: Sequence[Entry], cursors: Sequence[PeerCursor] = (), *, index_id: int | None = None
+        self,
+        changes: Sequence[Entry | Change],
+        cursors: Sequence[PeerCursor] = (),
+        confirmations: Sequence[Confirmation] = (),
+        *,
+        index_id: int | None = None,
     ) -> bool:
-        """Extend the log by those entries that are newer than what it has, and by cursors.
+        """Extend the log by changes, by confirmations and by cursors.
+
+        An entry is a change if it is newer than what the log has.
 
         `index_id` is that of the folder's index to which the cursors belong, by default the present one. Cursors of
         another index are left out: after a renewal all devices send their whole indexes again.
@@ -196,7 +209,7 @@ class FolderLog:
         if index_id is None:
             index_id = self.state.index_id
         async with self._working():
-            return await self._append(entries, cursors, index_id)
+            return await self._append(changes, cursors, confirmations, index_id)
 
     @contextlib.asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:
@@ -218,20 +231,35 @@ class FolderLog:
         async with self._working():
             return await self._renew(plan, force, apart)
 
-    async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor], index_id: int) -> bool:
+    async def _append(
+        self,
+        changes: Sequence[Entry | Change],
+        cursors: Sequence[PeerCursor],
+        confirmations: Sequence[Confirmation],
+        index_id: int,
+    ) -> bool:
         while True:
             await self._catch_up()
-            # Of all entries each time: another gateway's renewal may have removed what the log had.
-            wanted = [entry for entry in entries if self._may_append(entry)]
+            entries: list[Entry] = []
+            confirmed = list(confirmations)
+            # Of all changes each time: another gateway's renewal may have removed what the log had.
+            for change in changes:
+                found = self._outcome(change)
+                if isinstance(found, Entry):
+                    entries.append(found)
+                else:
+                    confirmed.extend(found or ())
             if self.state.index_id != index_id:
-                cursors = ()
-            if not wanted and not cursors:
+                cursors, confirmed = (), []
+            if not entries and not cursors and not confirmed:
                 return False
-            if await self._write(tuple(wanted), tuple(cursors)):
+            if await self._write(tuple(entries), tuple(cursors), confirmations=tuple(confirmed)):
                 return True
 
-    def _may_append(self, entry: Entry) -> bool:
-        return self.state.wants(entry.file_info) and not self.state.is_condemned(entry)
+    def _outcome(self, change: Entry | Change) -> Outcome:
+        if not isinstance(change, Entry):
+            return change(self.state)
+        return change if self.state.wants(change.file_info) and not self.state.is_condemned(change) else None
 
     async def _renew(self, plan: Plan, force: bool, apart: bool) -> int:
         written = 0
@@ -263,6 +291,7 @@ class FolderLog:
         cursors: tuple[PeerCursor, ...],
         renewal: Renewal | None = None,
         *,
+        confirmations: tuple[Confirmation, ...] = (),
         apart: bool = False,
     ) -> bool:
         """Write the next segment. Return False if another one is there, which is applied then, or was deleted."""
@@ -275,6 +304,7 @@ class FolderLog:
             first_sequence=self.state.sequence + 1,
             entries=entries,
             cursors=cursors,
+            confirmations=confirmations,
             renewal=renewal,
             previous=secrets.randbits(63) | 1 if apart else self.state.append_id,
         )

@@ -49,7 +49,6 @@ class VersionKey:
 
 
 RowClaims = Claims[DeviceID, VersionKey]
-_NOBODY = DeviceID(bytes(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,18 @@ class Row:
         `others` are the entries of versions that the row does not have.
         """
         return entry_with(claims, [*self.entries.values(), *others])
+
+    def change(self, claims: RowClaims, *others: Entry) -> Entry:
+        """Return the same, as short as it can be where this row is what the log has."""
+        entry = self.entry_with(claims, *others)
+        source = entry.source
+        follows = source is not None and self.claims.replaced(claims.current, source) == claims
+        return replace(entry, claims=None) if follows else entry
+
+    def replaced(self, entry: Entry) -> Entry:
+        """Return the entry with all claims that an entry without claims stands for, where it replaces this row."""
+        claims = self.claims.replaced(VersionKey.of_entry(entry), entry.source)
+        return self.entry_with(claims, entry)
 
     @property
     def whole_entry(self) -> Entry:
@@ -127,7 +138,7 @@ class Row:
         brought = set(lost.claims.dissents)
         if lost.claims.current.number > claims.current.number:
             brought.add(lost.claims.current)
-            claims = claims.claim(_NOBODY, lost.claims.current, judges=False)
+            claims = claims.replaced(lost.claims.current)
         for device_id, version in lost.claims.claimed.items():
             own = claims.claimed.get(device_id)
             if version in brought and (own is None or version.number > own.number):
@@ -136,14 +147,13 @@ class Row:
 
 
 def entry_with(claims: RowClaims, entries: Iterable[Entry]) -> Entry:
-    """Return the entry for the log that gives a name these claims. `entries` are those of its versions, at least."""
+    """Return the entry for the log that gives a name these claims, whatever the log has under it.
+
+    `entries` are those of its versions, at least. Of two with one version, the last one counts.
+    """
     by_version = {VersionKey.of_entry(entry): replace(entry, claims=None) for entry in entries}
     current = by_version[claims.current]
     claimed_by = _claiming(claims, claims.current)
-    if not claims.dissents and not any(claims.declined.values()):
-        only_source = (current.source,) if current.source is not None else ()
-        if claimed_by == only_source:
-            return current
     dissents = tuple(Dissent(by_version[version], _claiming(claims, version)) for version in claims.dissents)
     numbers = {version: number for number, version in enumerate(claims.versions)}
     declined = sorted(

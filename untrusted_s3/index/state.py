@@ -9,13 +9,14 @@ import struct
 from dataclasses import replace
 
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, LogWentBack
 from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor, Removal, Renewal
 from untrusted_s3.index.schema import COUNTERS
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
+from untrusted_s3.index.state_file import KIND_DELETED, KIND_DIRECTORY, KIND_FILE, StateFile
 from untrusted_s3.index.state_file import FolderTotals as FolderTotals
 from untrusted_s3.index.state_file import LargeEntries as LargeEntries
-from untrusted_s3.index.state_file import StateFile
 from untrusted_s3.store.layout import name_key
 
 # Within one index a cursor never moves back: another gateway may have handled less of it.
@@ -23,6 +24,11 @@ _SET_CURSOR = """
 INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET
     index_id = excluded.index_id,
     sequence = iif(index_id = excluded.index_id, max(sequence, excluded.sequence), excluded.sequence)
+"""
+_CLAIMED = """
+SELECT sequence, source, EXISTS (SELECT 1 FROM claims WHERE claims.sequence = files.sequence)
+    OR EXISTS (SELECT 1 FROM dissents WHERE dissents.sequence = files.sequence)
+FROM files WHERE name_hash = ?
 """
 _ROW_TO_REMOVE = """
 SELECT sequence, kind, size,
@@ -33,7 +39,6 @@ FROM files WHERE name_hash = ?
 """
 # More than any store holds, and what SQLite can keep.
 MAX_BYTES = 2**62
-_KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
 
 
 class FolderState(StateFile):
@@ -48,9 +53,10 @@ class FolderState(StateFile):
         self._meta = meta
 
     def apply(self, position: int, segment: Segment, *, follows: bool = True) -> None:
-        """Apply the segment at the next position: first its renewal, then its entries, its confirmations and cursors.
+        """Apply the segment at the next position: first its renewal, then its confirmations, its entries and cursors.
 
-        An entry replaces what the folder has under its name, newer or not, with all dissents and claims. A device whose
+        An entry replaces what the folder has under its name, newer or not, with all dissents and claims. One without
+        claims leaves those of other devices, except beside a renewal. A device whose
         cursor is of another index than before has forgotten what it claimed. Without `follows`, segments before it
         may be missing. Raises LogWentBack where the segment is of another history than the last one applied, and
         DataError where position or sequence numbers do not follow, or a renewal does not change the index id.
@@ -75,10 +81,10 @@ class FolderState(StateFile):
                 self._renew(position, segment.renewal, meta)
             for cursor in segment.cursors:
                 self._note_index(cursor, segment.first_sequence - 1, meta)
-            for sequence, entry in enumerate(segment.entries, segment.first_sequence):
-                self._replace(sequence, entry, meta)
             for confirmation in segment.confirmations:
                 self._confirm(confirmation, meta)
+            for sequence, entry in enumerate(segment.entries, segment.first_sequence):
+                self._replace(sequence, entry, meta, whole=segment.renewal is not None)
             for cursor in segment.cursors:
                 self._connection.execute(_SET_CURSOR, (cursor.device_id.raw, str(cursor.index_id), cursor.sequence))
             if meta["bytes"] > MAX_BYTES:
@@ -140,14 +146,17 @@ class FolderState(StateFile):
             if has_claims:
                 meta["disputed"] -= self._claims.remove(sequence)
 
-    def _replace(self, sequence: int, entry: Entry, meta: dict[str, int]) -> None:
+    def _replace(self, sequence: int, entry: Entry, meta: dict[str, int], *, whole: bool) -> None:
+        """Put an entry in place. Without claims it leaves those of other devices, unless it is the `whole` row."""
         message = entry.file_info.message
         key = name_key(message.name)
+        if entry.claims is None and not whole:
+            entry = self._with_others(key, entry)
         self._remove(key, meta)
         if meta["missing"] and not self._missing.has_newer(key, message.version):
             self._forget_missing(key, meta)
         kind = _kind(message)
-        size = message.size if kind == _KIND_FILE else 0
+        size = message.size if kind == KIND_FILE else 0
         meta[COUNTERS[kind]] += 1
         meta["bytes"] += size
         stored = entry.stored
@@ -170,6 +179,22 @@ class FolderState(StateFile):
         if entry.claims is not None:
             meta["disputed"] += self._claims.put(sequence, entry)
 
+    def _with_others(self, key: bytes, entry: Entry) -> Entry:
+        """Return an entry without claims with those that other devices have to the name, if they have any."""
+        found = self._connection.execute(_CLAIMED, (key,)).fetchone()
+        if found is None:
+            return entry
+        sequence, source, has_claims = found
+        if not has_claims and (source is None or source == self._number_of(entry.source)):
+            return entry
+        row = self._claims.row(sequence, self.entry_at(sequence))
+        if row.claims.claimed.keys() <= {entry.source}:
+            return entry
+        return row.replaced(entry)
+
+    def _number_of(self, device_id: DeviceID | None) -> int | None:
+        return None if device_id is None else self._devices.find(device_id)
+
 
 def short_append_id(segment: Segment) -> int:
     """Return what `FolderState.append_id` is after a segment; 0 for one of no bytes."""
@@ -178,5 +203,5 @@ def short_append_id(segment: Segment) -> int:
 
 def _kind(message: pb.FileInfo) -> int:
     if message.deleted:
-        return _KIND_DELETED
-    return _KIND_FILE if message.type == pb.FILE else _KIND_DIRECTORY
+        return KIND_DELETED
+    return KIND_FILE if message.type == pb.FILE else KIND_DIRECTORY

@@ -22,15 +22,17 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import EntryMisplaced
 from untrusted_s3.index.claim_tables import ClaimTables
+from untrusted_s3.index.content import CONTENT_HASH_SIZE
 from untrusted_s3.index.database import open_database, remove_database
 from untrusted_s3.index.devices import Devices
 from untrusted_s3.index.entry import Entry, NamedObject, read_entry
 from untrusted_s3.index.missing_files import MissingFile, MissingFiles
-from untrusted_s3.index.row import Row
+from untrusted_s3.index.row import Row, VersionKey
 from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION
 from untrusted_s3.store.layout import name_key
 from untrusted_s3.units import MIB
 
+KIND_FILE, KIND_DIRECTORY, KIND_DELETED = range(3)
 # Bytes of parsed entries that are kept where no account is given.
 _PARSED_ENTRIES = 4 * MIB
 # To parse one that is larger takes some milliseconds, and peers ask for thousands of its blocks.
@@ -279,6 +281,30 @@ class StateFile:
     def is_disputed(self, sequence: int) -> bool:
         """Return whether the name with a sequence number has dissents."""
         return self.disputed_count > 0 and self._claims.is_disputed(sequence)
+
+    def disputed_row(self, key: bytes) -> Row | None:
+        """Return all that the folder has under the name with this hash if the name has dissents, else None."""
+        if not self.disputed_count:
+            return None
+        sequence = self.sequence_of(key)
+        return self.row_at(sequence) if sequence is not None and self._claims.is_disputed(sequence) else None
+
+    def version_of(self, key: bytes) -> VersionKey | None:
+        """Return the current version of the name with this hash, or None if the folder lacks it."""
+        row = self._connection.execute(
+            "SELECT version, kind, content_hash, sequence FROM files WHERE name_hash = ?", (key,)
+        ).fetchone()
+        if row is None:
+            return None
+        version, kind, object_name, sequence = row
+        if kind == KIND_DELETED:
+            return VersionKey.of_entry(self.entry_at(sequence))  # only the file info tells what was deleted
+        try:
+            number = sum(counter.value for counter in pb.Vector.FromString(version).counters)
+        except (DecodeError, TypeError) as error:
+            raise self._connection.damaged(f"the version of {key.hex()} cannot be read") from error
+        file_type = pb.FILE if kind == KIND_FILE else pb.DIRECTORY
+        return VersionKey(number, file_type, False, (object_name or "")[:CONTENT_HASH_SIZE])
 
     def disputed(self, after: int = 0, limit: int = -1) -> Iterator[Row]:
         """Yield the rows of the names with dissents whose sequence numbers are above `after`, in order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -26,9 +26,10 @@ from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import PART_GRID, PartGrid
-from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.layout import FolderKeys, name_key
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.supervisor import Work
+from untrusted_s3.sync.claiming import Claiming
 from untrusted_s3.sync.failures import Failure
 from untrusted_s3.sync.healing import Healed, heal, is_unfinished
 from untrusted_s3.sync.index_in import IndexIn
@@ -38,7 +39,7 @@ from untrusted_s3.sync.missing import FailedRead, MissingObjects
 from untrusted_s3.sync.puller import Puller
 from untrusted_s3.sync.refused_index import Suspect, suspects
 from untrusted_s3.sync.requests_in import matches
-from untrusted_s3.sync.sources import Source
+from untrusted_s3.sync.sources import Source, Sources
 
 # How many entries are looked at when a peer cannot decrypt one of those that it was sent.
 _SUSPECT_ENTRIES = 20_000
@@ -99,6 +100,19 @@ class Folder:
             on_damage=self._damaged,
             on_renewed=self._renewed,
             on_went_back=self._went_back,
+            is_trusted=lambda device_id: sources.is_trusted(device_id),
+            had_chance=lambda device_id, sequence: self._claiming.had_chance(device_id, sequence),
+        )
+        sources = Sources(record.folder_id, self._pending)
+        self._claiming = Claiming(
+            self._state,
+            self._pending,
+            sources,
+            settings.claims,
+            change=self._writer.change,
+            confirm=self._writer.confirm,
+            on_chance=lambda: self._puller.rescan(),
+            time_of_day=lambda: self._writer.time_of_day,
         )
         self._missing = MissingObjects(
             record.folder_id, bucket, self._keys, self._state, self._writer.renew, settings.sync
@@ -112,8 +126,10 @@ class Folder:
             counters,
             settings.sync,
             memory,
+            sources,
+            self._claiming,
         )
-        self._index_in = IndexIn(record.folder_id, self._state, self._pending, settings.sync)
+        self._index_in = IndexIn(record.folder_id, self._claiming, self._pending, settings.sync)
         self._held_back: set[DeviceID] = set()
 
     async def open(self) -> None:
@@ -168,6 +184,7 @@ class Folder:
             "follow the log": self._writer.follow,
             "write checkpoints": self._writer.write_checkpoints,
             "take back missing objects": self._missing.run,
+            "judge claims": self._claiming.run,
         }
 
     def close(self) -> None:
@@ -283,9 +300,18 @@ class Folder:
         if known.index_id == own.index_id and known.max_sequence > own.max_sequence:
             self._writer.claim(known)
 
-    def file_infos_after(self, sequence: int, limit: int) -> Iterator[tuple[int, bytes]]:
-        """Yield at most `limit` sequence numbers above `sequence`, rising, with their serialized file infos."""
-        return self._state.file_infos_after(sequence, limit)
+    def file_infos_after(
+        self, sequence: int, limit: int, device_id: DeviceID | None = None
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield at most `limit` sequence numbers above `sequence`, rising, with their serialized file infos.
+
+        Those are of the versions that a device is shown, or of the current ones.
+        """
+        return self._state.file_infos_after(sequence, limit, device_id)
+
+    def index_sent(self, device_id: DeviceID, sequence: int) -> None:
+        """Note that a device was sent our index up to a sequence number."""
+        self._claiming.sent(device_id, sequence)
 
     async def changed_since(self, sequence: int) -> None:
         """Wait until the folder has a sequence number above `sequence`."""
@@ -295,13 +321,28 @@ class Folder:
         """Return what the folder has under an encrypted name."""
         return self._state.entry(name)
 
-    def requested_object(self, request: RequestReceived) -> str | None:
-        """Return the key of the object that has the requested block; None where no stored block matches."""
+    def requested_object(self, request: RequestReceived, device_id: DeviceID) -> str | None:
+        """Return the key of the object that has the block that a device requests; None where no stored block matches.
+
+        Without the block's hash it is that of the version which the device is shown.
+        """
+        self._claiming.asked(device_id)
+        for entry in self._requested(request, device_id):
+            if matches(request, entry):
+                assert entry.stored is not None
+                return self._keys.object(entry.file_info.name, entry.stored.object_name)
+        return None
+
+    def _requested(self, request: RequestReceived, device_id: DeviceID) -> Sequence[Entry]:
         entry = self._state.entry(request.name)
-        if entry is None or not matches(request, entry):
-            return None
-        assert entry.stored is not None
-        return self._keys.object(entry.file_info.name, entry.stored.object_name)
+        if entry is None:
+            return ()
+        if request.hash and matches(request, entry):
+            return (entry,)
+        row = self._state.disputed_row(name_key(request.name))
+        if row is None:
+            return (entry,)
+        return list(row.entries.values()) if request.hash else (row.shown(device_id),)
 
     def read_failed(self, key: str, start: int, size: int) -> bool:
         """Note that an object is missing or lacks a range. Return whether it is one of this folder."""
@@ -320,10 +361,13 @@ class Folder:
     def add_source(self, device_id: DeviceID, source: Source, *, trusted: bool = True) -> None:
         """Add a connected peer that shares the folder; `trusted` says whether it encrypts for us."""
         self._puller.add_source(device_id, source, trusted=trusted)
+        self._claiming.joined(device_id)
 
     def remove_source(self, device_id: DeviceID, source: Source) -> None:
         """Remove a peer that has disconnected or no longer shares the folder."""
         self._held_back.discard(device_id)
+        if self.sources.get(device_id) is source:
+            self._claiming.left(device_id)
         self._puller.remove_source(device_id, source)
 
     def suspects(self, peer: DeviceID, after: int) -> tuple[Suspect, ...]:

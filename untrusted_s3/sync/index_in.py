@@ -14,11 +14,11 @@ from untrusted_s3.bep.events import IndexReceived
 from untrusted_s3.bep.file_info import FileInfo, check_version, parse_file_info, refusal
 from untrusted_s3.errors import FileInfoRefused
 from untrusted_s3.index.pending import Announced, PendingIndex, held_size
-from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.format import MAX_FILE_SIZE
 from untrusted_s3.structured_logging import printable
+from untrusted_s3.sync.claiming import Claiming, Meaning
 from untrusted_s3.threads import in_thread_to_the_end
 
 _logger = structlog.get_logger()
@@ -46,9 +46,9 @@ class Result:
 class IndexIn:
     """Takes index messages into one folder, piece by piece, so that a long message does not hold up other peers."""
 
-    def __init__(self, folder_id: str, state: FolderState, pending: PendingIndex, settings: SyncSettings) -> None:
+    def __init__(self, folder_id: str, claiming: Claiming, pending: PendingIndex, settings: SyncSettings) -> None:
         self._folder_id = folder_id
-        self._state = state
+        self._claiming = claiming
         self._pending = pending
         self._settings = settings
 
@@ -112,8 +112,8 @@ class IndexIn:
         wanted: list[Announced] = []
         unwanted: list[str] = []
         for info in taken.infos.values():
-            if not info.message.invalid and self._state.wants(info):
-                known_hash = taken.hashes.get(info.name) or (content_hash(info) if info.has_data else None)
+            known_hash = taken.hashes.get(info.name) or (content_hash(info) if info.has_data else None)
+            if self._claiming.take(device_id, info, known_hash) is Meaning.NEW:
                 wanted.append(Announced(info, known_hash))
             else:
                 unwanted.append(info.name)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 
 from untrusted_s3.bep.constants import INDEX_BATCH_FILES, INDEX_BATCH_SIZE
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import with_sequence
 from untrusted_s3.counters import Counters
 from untrusted_s3.sync.connection import PeerConnection
 from untrusted_s3.sync.folder import Folder
 
 
-async def send_index(folder: Folder, start: int, connection: PeerConnection, counters: Counters) -> None:
-    """Send the folder's index above the sequence number `start`, and then every change, until cancelled."""
+async def send_index(
+    folder: Folder, device_id: DeviceID, start: int, connection: PeerConnection, counters: Counters
+) -> None:
+    """Send a device the folder's index above the sequence number `start`, and then every change, until cancelled."""
     update, sent = start > 0, start
+    folder.index_sent(device_id, start)
     while True:
         batch: list[bytes] = []
         size, last = 0, sent
-        for sequence, raw in folder.file_infos_after(sent, INDEX_BATCH_FILES):
+        for sequence, raw in folder.file_infos_after(sent, INDEX_BATCH_FILES, device_id):
             batch.append(with_sequence(raw, sequence))
             last = sequence
             size += len(raw)
@@ -38,3 +42,4 @@ async def send_index(folder: Folder, start: int, connection: PeerConnection, cou
         counters.index_entries_sent.inc(len(batch))
         update, sent = True, last
         await connection.drained()
+        folder.index_sent(device_id, last)

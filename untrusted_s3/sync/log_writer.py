@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -17,7 +17,8 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, SegmentDamaged, SegmentsMissing, StoreError
-from untrusted_s3.index.entry import Entry, PeerCursor
+from untrusted_s3.index.changes import Announcement, Change
+from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.renewal import Plan
@@ -64,13 +65,16 @@ class LogWriter:
         on_damage: Callable[[], None],
         on_renewed: Callable[[], None],
         on_went_back: Callable[[DataError], None],
+        is_trusted: Callable[[DeviceID], bool],
+        had_chance: Callable[[DeviceID, int], bool],
     ) -> None:
         """Make a writer that is given entries by `add`.
 
         `in_work` returns how many entries are being pulled or wait here. `on_committed` is called for each entry that
         the log has, with its name hash and whether anything else is pending under the name. `on_damage` is called when
         the state's file is gone, `on_renewed` when the folder's index has another id, and `on_went_back` when the store
-        has lost or damaged a part of the log.
+        has lost or damaged a part of the log. `is_trusted` returns whether a device encrypts for us, and `had_chance`
+        whether it had time to take over what it is shown under a sequence number.
         """
         self.error: str | None = None
         self.heard: set[DeviceID] = set()
@@ -85,10 +89,15 @@ class LogWriter:
         self._on_damage = on_damage
         self._on_renewed = on_renewed
         self._on_went_back = on_went_back
+        self._is_trusted = is_trusted
+        self._had_chance = had_chance
         self._index_id = state.index_id
         self._claim: _Claim | None = None
         self._pace = SegmentPace(settings, _loop_time)
         self._ready: deque[tuple[Pending, Entry]] = deque()
+        # Changes of claims that need no transfer, and by device the sequence numbers that it confirms.
+        self._changes: deque[Change] = deque()
+        self._confirmed: dict[DeviceID, list[int]] = {}
         self._appending = False
         self._wanted = asyncio.Event()
         self._checkpoint_wanted = asyncio.Event()
@@ -97,7 +106,7 @@ class LogWriter:
     @property
     def busy(self) -> bool:
         """Whether entries wait for the log or are being written to it."""
-        return bool(self._ready) or self._appending
+        return bool(self._ready or self._changes) or self._appending
 
     def add(self, pending: Pending, entry: Entry) -> None:
         """Take a finished entry for the log, and the pending one that it was made from.
@@ -108,6 +117,20 @@ class LogWriter:
             entry = replace(entry, source=pending.device_id)
         self._ready.append((pending, entry))
         self._wanted.set()
+
+    def change(self, change: Change) -> None:
+        """Take a change of claims for the log."""
+        self._changes.append(change)
+        self._wanted.set()
+
+    def confirm(self, device_id: DeviceID, sequence: int) -> None:
+        """Note for the log that a device announces what the folder has under a sequence number."""
+        self._confirmed.setdefault(device_id, []).append(sequence)
+
+    @property
+    def time_of_day(self) -> float:
+        """The time by the store's clock, in seconds since 1970 UTC."""
+        return self._log.time_of_day
 
     async def changed_since(self, sequence: int) -> None:
         """Wait until the folder has a sequence number above `sequence`."""
@@ -136,7 +159,7 @@ class LogWriter:
 
     async def flush(self) -> None:
         """Write what is ready, and how far each peer's index is handled. Raises StoreError or DataError."""
-        while self._ready:
+        while self._ready or self._changes:
             await self._append_some()
         await self._append_cursors()
 
@@ -239,22 +262,24 @@ class LogWriter:
 
     async def _append_some(self) -> None:
         batch = self._take_batch()
+        changes = self._take_changes()
         self._appending = True
         try:
             # What has a condemned object does not get into the log and stays pending, to be pulled again.
             handled = self._handled_by([one for one in batch if not self._state.is_condemned(one[1])])
             with self._minding_the_log():
-                entries = [entry for _, entry in batch]
-                appended = await self._append(entries, self._moved_cursors(handled))
+                announced = [self._announcement(pending, entry) for pending, entry in batch]
+                appended = await self._append([*announced, *changes], self._moved_cursors(handled))
             if appended:
                 self._counters.segments_appended.inc()
                 self._pace.appended(full=self._is_full(batch))
         except BaseException:
             self._ready.extendleft(reversed(batch))
+            self._changes.extendleft(reversed(changes))
             raise
         finally:
             self._appending = False
-            if self._ready:
+            if self._ready or self._changes:
                 self._wanted.set()
         self.error = None
         done = self._pending.remove(handled)
@@ -273,6 +298,28 @@ class LogWriter:
             size += len(batch[-1][1].file_info.raw)
         return batch
 
+    def _take_changes(self) -> list[Change]:
+        """Take changes, at most one a name: what a change comes to is worked out for the state before the segment."""
+        if self._ready or not self._changes:
+            return []
+        taken: dict[bytes, Change] = {}
+        left: deque[Change] = deque()
+        while self._changes and len(taken) < self._settings.segment_entries:
+            change = self._changes.popleft()
+            if taken.setdefault(change.key, change) is not change:
+                left.append(change)
+        self._changes.extendleft(reversed(left))
+        return list(taken.values())
+
+    def _announcement(self, pending: Pending, entry: Entry) -> Announcement:
+        announcing = [
+            other.device_id
+            for other in self._pending.of_name(pending.name_hash)
+            if other.version == pending.version and other.content_hash == pending.content_hash
+        ]
+        trusted = tuple(filter(self._is_trusted, dict.fromkeys([pending.device_id, *announcing])))
+        return Announcement(entry, trusted, self.time_of_day, self._had_chance)
+
     def _is_full(self, batch: list[tuple[Pending, Entry]]) -> bool:
         size = sum(len(entry.file_info.raw) for _, entry in batch)
         return len(batch) >= self._settings.segment_entries or size >= self._settings.segment_size
@@ -283,8 +330,14 @@ class LogWriter:
             other
             for pending, _ in batch
             for other in self._pending.of_name(pending.name_hash)
-            if other.version == pending.version or not is_newer(other.vector, pending.vector)
+            if self._is_handled(other, pending)
         ]
+
+    def _is_handled(self, other: Pending, pending: Pending) -> bool:
+        """Return whether an entry is done with when another one of the same name is in the log."""
+        if self._is_trusted(other.device_id):
+            return other.version == pending.version and other.content_hash == pending.content_hash
+        return not is_newer(other.vector, pending.vector)
 
     def _moved_cursors(self, handled: list[Pending]) -> list[PeerCursor]:
         by_device: dict[DeviceID, list[int]] = {}
@@ -295,22 +348,31 @@ class LogWriter:
             reached = self._pending.handled(device_id, by_device.get(device_id, ()))
             known = self._state.cursor(device_id)
             moved = reached.index_id != known.index_id or reached.max_sequence > known.max_sequence
-            if reached.index_id and reached.max_sequence > 0 and moved:
+            # Of an index that is another one than before, the beginning is told too: it voids what the device claimed.
+            if reached.index_id and moved and (reached.max_sequence > 0 or known.index_id):
                 cursors.append(PeerCursor(device_id, reached.index_id, reached.max_sequence))
         return cursors
 
     async def _append_cursors(self) -> None:
         cursors = self._moved_cursors([])
-        if not cursors:
+        if not cursors and not self._confirmed:
             return
         with self._minding_the_log():
             appended = await self._append([], cursors)
         if appended:
             self._counters.segments_appended.inc()
 
-    async def _append(self, entries: list[Entry], cursors: list[PeerCursor]) -> bool:
-        # The log may know of a renewal already while its end is still looked for.
-        return await self._log.append(entries, cursors, index_id=self._pending.folder_index_id)
+    async def _append(self, changes: Sequence[Change], cursors: list[PeerCursor]) -> bool:
+        confirmed, self._confirmed = self._confirmed, {}
+        confirmations = [Confirmation.of(device_id, sequences) for device_id, sequences in confirmed.items()]
+        try:
+            # The log may know of a renewal already while its end is still looked for.
+            index_id = self._pending.folder_index_id
+            return await self._log.append(changes, cursors, confirmations, index_id=index_id)
+        except BaseException:
+            for device_id, sequences in confirmed.items():
+                self._confirmed.setdefault(device_id, []).extend(sequences)
+            raise
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.index.pending import Pending, PendingIndex
-from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import SyncSettings
+from untrusted_s3.sync.claiming import Claiming
 from untrusted_s3.sync.failures import Failures
 from untrusted_s3.sync.sources import Sources
 
@@ -25,24 +25,29 @@ class Precedence:
     """The order of the pending versions of each name of a folder."""
 
     def __init__(
-        self, state: FolderState, pending: PendingIndex, sources: Sources, failures: Failures, settings: SyncSettings
+        self, claiming: Claiming, pending: PendingIndex, sources: Sources, failures: Failures, settings: SyncSettings
     ) -> None:
-        self._state = state
+        self._claiming = claiming
         self._pending = pending
         self._sources = sources
         self._failures = failures
         self._settings = settings
 
     def is_wanted(self, entry: Pending) -> bool:
-        """Return whether an entry is newer than what the folder has."""
-        return self._state.wants_version(entry.name_hash, entry.vector)
+        """Return whether an entry is new to the folder."""
+        return self._claiming.is_new(entry)
 
     def is_outdated(self, entry: Pending) -> bool:
         """Return whether a connected peer announces a newer version that is worth waiting for."""
         return any(True for _ in self._newer(entry))
 
     def comes_later(self, entry: Pending) -> bool:
-        """Return whether another entry of the name is to be brought in before this one, or instead of it."""
+        """Return whether another entry of the name is to be brought in before this one, or instead of it.
+
+        Or its device may still take over what the folder has.
+        """
+        if self._claiming.has_to_wait(entry):
+            return True
         if len(self._sources.connected) < 2:
             return False
         return self.is_outdated(entry) or self._gives_way(entry)

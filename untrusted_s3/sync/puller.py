@@ -33,6 +33,7 @@ from untrusted_s3.objects.naming import content_hash, has_untrusted_blocks
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.supervisor import TaskSet
+from untrusted_s3.sync.claiming import Claiming
 from untrusted_s3.sync.failures import Failure, Failures
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.pending_queues import PendingQueues
@@ -73,9 +74,11 @@ class Puller:
         counters: Counters,
         settings: SyncSettings,
         memory: SyncMemory,
+        sources: Sources,
+        claiming: Claiming,
     ) -> None:
         """Make a puller that hands each finished entry to `commit`, for the log."""
-        self.sources = Sources(folder_id, pending)
+        self.sources = sources
         self.error: str | None = None
         self._folder_id = folder_id
         self._state = state
@@ -87,7 +90,7 @@ class Puller:
         self._slots = PullSlots(settings, memory.in_work, memory.large_in_work)
         self._in_work: dict[bytes, _InWork] = {}  # by name hash
         self._failures = Failures(settings)
-        self._precedence = Precedence(state, pending, self.sources, self._failures, settings)
+        self._precedence = Precedence(claiming, pending, self.sources, self._failures, settings)
         self._store_trouble = StoreTrouble(settings, self._try_store_again)
         self._pulls = TaskSet()
         # By name hash: pulls of versions that untrusted devices announce.
@@ -338,9 +341,10 @@ class Puller:
     async def _pull(self, entry: Pending, file_info: FileInfo) -> None:
         try:
             current = self._state.entry(file_info.name)
-            if current and current.stored and self._has_same_data(current.stored, current.file_info, entry):
-                # Only metadata changed: the data stays where it is.
-                change = Entry(file_info, current.stored, entry.device_id)
+            stored = self._stored_data(entry, file_info.name)
+            if stored is not None:
+                # Only metadata changed, or the folder has this version: the data stays where it is.
+                change = Entry(file_info, stored, entry.device_id)
             else:
                 change = await self._write(entry, file_info, current)
             self._succeeded(entry)
@@ -355,6 +359,13 @@ class Puller:
                 "internal error in a pull", folder=self._folder_id, name=file_info.name[:_LOGGED_NAME_LENGTH]
             )
             self._failed(entry, file_info.name, error)
+
+    def _stored_data(self, entry: Pending, name: str) -> StoredObject | None:
+        """Return the object that has the data of an entry, if the folder has it under this name."""
+        for version in self._state.versions(name):
+            if version.stored is not None and self._has_same_data(version.stored, version.file_info, entry):
+                return version.stored
+        return None
 
     def _has_same_data(self, stored: StoredObject, current: FileInfo, entry: Pending) -> bool:
         """Return whether a stored object has the data of an entry.

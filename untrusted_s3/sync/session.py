@@ -274,7 +274,7 @@ class Session:
     async def _answer(self, request: events.RequestReceived) -> None:
         assert self._channels is not None
         share = self._shares.get(request.folder)
-        key = share.folder.requested_object(request) if share and not request.from_temporary else None
+        key = share.folder.requested_object(request, self._device_id) if share and not request.from_temporary else None
         if key is None:
             await self._channels.requests_in.refuse(request.id)
         else:
@@ -381,7 +381,7 @@ class Session:
             folder.start_index(self._device_id, offer.peer)
         folder.note_known(offer.known)
         start = index_start(offer.known, folder.own_index)
-        sender = self._start(partial(send_index, folder, start, self.transport, self._host.counters))
+        sender = self._start(partial(send_index, folder, self._device_id, start, self.transport, self._host.counters))
         self._shares[offer.folder_id] = _Share(folder, offer.peer, offer.trusted, start, sender)
         if not self._only_reads:
             folder.add_source(self._device_id, self, trusted=offer.trusted)

@@ -1,0 +1,160 @@
+"""Changes of what a folder has under a name. Each is worked out for the state at the end of the log.
+
+Another gateway may have changed the name meanwhile, so a change is asked again for what it comes to with each attempt
+to append.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.index.claims import Claims
+from untrusted_s3.index.entry import Confirmation, Entry
+from untrusted_s3.index.row import Row, RowClaims, VersionKey, entry_with
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.store.layout import name_key
+
+# What a change comes to: an entry, or confirmations of what the folder has, or nothing.
+Outcome = Entry | Sequence[Confirmation] | None
+
+
+class Change(Protocol):
+    """A change of one name."""
+
+    @property
+    def key(self) -> bytes:
+        """The hash of the name."""
+
+    def __call__(self, state: FolderState) -> Outcome:
+        """Return what the change comes to where the state is that of the end of the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Devices announce a version of a file.
+
+    Attributes:
+        entry: The version, with the object of its data.
+        devices: The trusted devices that announce it; none if only untrusted devices do, which claim nothing.
+        time: The time, in seconds since 1970 UTC.
+        had_chance: Returns whether a device had time to take over what it is shown under a sequence number.
+    """
+
+    entry: Entry
+    devices: tuple[DeviceID, ...]
+    time: float
+    had_chance: Callable[[DeviceID, int], bool]
+
+    @property
+    def key(self) -> bytes:
+        """The hash of the name."""
+        return name_key(self.entry.file_info.name)
+
+    def __call__(self, state: FolderState) -> Outcome:
+        """Return what this comes to."""
+        if state.is_condemned(self.entry):
+            return None
+        version = VersionKey.of_entry(self.entry)
+        row = state.row(self.key)
+        if row is None:
+            if self.devices == (self.entry.source,):
+                return self.entry
+            return entry_with(Claims(version, dict.fromkeys(self.devices, version)), [self.entry])
+        if not self.devices:
+            is_newer = version.number > row.claims.current.number
+            return row.change(row.claims.replaced(version), self.entry) if is_newer else None
+        claims = row.claims
+        for device_id in self.devices:
+            stays = device_id not in row.claims.claimed and self.had_chance(device_id, row.sequence)
+            claims = claims.claim(device_id, version)
+            if stays and claims.current == row.claims.current != version:
+                claims = claims.decline(device_id, claims.current, self.time)
+        return outcome(row, claims, self.entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A device no longer announces a name.
+
+    Attributes:
+        key: The hash of the name.
+    """
+
+    key: bytes
+    device_id: DeviceID
+
+    def __call__(self, state: FolderState) -> Outcome:
+        """Return what this comes to."""
+        row = state.row(self.key)
+        return outcome(row, row.claims.withdraw(self.device_id)) if row is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A device had time to take over what it was shown under a sequence number, and has not.
+
+    Attributes:
+        key: The hash of the name.
+        sequence: The sequence number.
+        time: The time, in seconds since 1970 UTC.
+    """
+
+    key: bytes
+    device_id: DeviceID
+    sequence: int
+    time: float
+
+    def __call__(self, state: FolderState) -> Outcome:
+        """Return what this comes to."""
+        row = state.row(self.key)
+        if row is None or row.sequence != self.sequence:
+            return None
+        shown = row.claims.shown(self.device_id)
+        if shown == row.claims.claimed.get(self.device_id):
+            return None
+        return outcome(row, row.claims.decline(self.device_id, shown, self.time))
+
+
+@dataclass(frozen=True, slots=True)
+class Reminder:
+    """A device is shown a version again that it declined some time ago.
+
+    Attributes:
+        key: The hash of the name.
+        sequence: The sequence number under which the name was seen.
+    """
+
+    key: bytes
+    device_id: DeviceID
+    sequence: int
+    version: VersionKey
+
+    def __call__(self, state: FolderState) -> Outcome:
+        """Return what this comes to."""
+        row = state.row(self.key)
+        if row is None or row.sequence != self.sequence:
+            return None
+        if self.version not in row.claims.declined_by(self.device_id):
+            return None
+        return outcome(row, row.claims.show_again(self.device_id, self.version))
+
+
+def outcome(row: Row, claims: RowClaims, *others: Entry) -> Outcome:
+    """Return what gives a name other claims: nothing or confirmations if that is enough."""
+    if claims == row.claims:
+        return None
+    if claims.current == row.claims.current and claims.shows_same(row.claims):
+        confirming = [
+            device_id
+            for device_id, version in claims.claimed.items()
+            if version == claims.current != row.claims.claimed.get(device_id)
+        ]
+        confirmed = row.claims
+        for device_id in confirming:
+            confirmed = confirmed.claim(device_id, claims.current)
+        if confirmed == claims:
+            return [Confirmation.of(device_id, [row.sequence]) for device_id in confirming]
+    return row.change(claims, *others)

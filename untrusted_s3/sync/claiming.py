@@ -1,0 +1,255 @@
+"""What devices' announcements mean for a folder: what is new to it, what only confirms what it has, and which devices
+have had time to take over what they are shown (index/claims.py).
+
+A device that announces an older version than the folder has will mostly take over the folder's within moments. So its
+own is stored only when it had its chance and stayed. A device has had its chance when it was sent the folder's version
+a while ago, is still connected, and has requested no block since then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.index.changes import Change, Refusal, Reminder, Withdrawal
+from untrusted_s3.index.pending import Pending, PendingIndex
+from untrusted_s3.index.row import Row, VersionKey
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.settings import ClaimSettings
+from untrusted_s3.store.layout import name_key
+from untrusted_s3.sync.sources import Sources
+
+_ROWS_AT_ONCE = 100
+
+
+class Meaning(Enum):
+    """What an announcement means."""
+
+    NEW = auto()  # it is to be brought in
+    KNOWN = auto()  # the folder has it, and knows that the device has it
+    CONFIRMS = auto()  # the folder has it as the only version of the name
+
+
+class _Chances:
+    """What a connected device has had time to take over: sequence numbers and when they were sent."""
+
+    def __init__(self) -> None:
+        self._sent: deque[tuple[float, int]] = deque()
+        self._asked = float("-inf")
+        self._had = -1
+        # All disputed names up to here were looked at for this device, and again for what it declined long ago.
+        self.judged = 0
+        self.reminded = 0
+
+    def sent(self, sequence: int, now: float) -> None:
+        """Note that everything up to a sequence number was sent."""
+        if self._sent and now - self._sent[-1][0] < 1:
+            self._sent[-1] = (self._sent[-1][0], sequence)
+        else:
+            self._sent.append((now, sequence))
+
+    def asked(self, now: float) -> None:
+        """Note that the device has requested a block."""
+        self._asked = now
+
+    def had(self, now: float, chance: float) -> int:
+        """Return up to which sequence number the device has had its chance."""
+        if self._asked + chance <= now:
+            while self._sent and self._sent[0][0] + chance <= now:
+                self._had = self._sent.popleft()[1]
+        return self._had
+
+
+class Claiming:
+    """The claims of the devices that share a folder."""
+
+    def __init__(
+        self,
+        state: FolderState,
+        pending: PendingIndex,
+        sources: Sources,
+        settings: ClaimSettings,
+        *,
+        change: Callable[[Change], None],
+        confirm: Callable[[DeviceID, int], None],
+        on_chance: Callable[[], None],
+        time_of_day: Callable[[], float],
+    ) -> None:
+        """`change` takes what is to be written to the log, `confirm` a device and a sequence number that it confirms.
+
+        `on_chance` is called when an announcement no longer `has_to_wait`.
+        """
+        self._state = state
+        self._pending = pending
+        self._sources = sources
+        self._settings = settings
+        self._change = change
+        self._confirm = confirm
+        self._on_chance = on_chance
+        self._time_of_day = time_of_day
+        self._chances: dict[DeviceID, _Chances] = {}
+        # By device: the lowest sequence number for which an announcement waits.
+        self._waiting: dict[DeviceID, int] = {}
+
+    # What sessions report
+
+    def joined(self, device_id: DeviceID) -> None:
+        """Note that a device is connected. It was sent nothing yet."""
+        self._chances[device_id] = _Chances()
+
+    def left(self, device_id: DeviceID) -> None:
+        """Note that a device is no longer connected."""
+        self._chances.pop(device_id, None)
+        self._waiting.pop(device_id, None)
+
+    def sent(self, device_id: DeviceID, sequence: int) -> None:
+        """Note that a device was sent our index up to a sequence number."""
+        if device_id in self._chances:
+            self._chances[device_id].sent(sequence, _loop_time())
+
+    def asked(self, device_id: DeviceID) -> None:
+        """Note that a device has requested a block."""
+        if device_id in self._chances:
+            self._chances[device_id].asked(_loop_time())
+
+    def had_chance(self, device_id: DeviceID, sequence: int) -> bool:
+        """Return whether a device had time to take over what it is shown under a sequence number."""
+        chances = self._chances.get(device_id)
+        return chances is not None and sequence <= chances.had(_loop_time(), self._settings.chance)
+
+    # What announcements mean
+
+    def take(self, device_id: DeviceID, info: FileInfo, content: str | None) -> Meaning:
+        """Return what a file info means that a device announces, and note what is known at once.
+
+        `content` is the content hash of a file with data.
+        """
+        if not self._sources.is_trusted(device_id):
+            return Meaning.NEW if not info.message.invalid and self._state.wants(info) else Meaning.KNOWN
+        key = name_key(info.name)
+        if not info.message.invalid and self._state.wants(info):
+            return Meaning.NEW
+        if info.message.invalid:
+            row = self._state.disputed_row(key)
+            if row is not None and device_id in row.claims.claimed:
+                self._change(Withdrawal(key, device_id))
+            return Meaning.KNOWN
+        message = info.message
+        number = sum(counter.value for counter in message.version.counters)
+        meaning = self._meaning(device_id, key, VersionKey(number, message.type, message.deleted, content or ""))
+        if meaning is Meaning.CONFIRMS:
+            sequence = self._state.sequence_of(key)
+            assert sequence is not None
+            self._confirm(device_id, sequence)
+        return meaning
+
+    def is_new(self, entry: Pending) -> bool:
+        """Return whether a pending entry is still to be brought in."""
+        if self._state.wants_version(entry.name_hash, entry.vector):
+            return True
+        if not self._sources.is_trusted(entry.device_id):
+            return False
+        version = self._version(entry)
+        return version is not None and self._meaning(entry.device_id, entry.name_hash, version) is not Meaning.KNOWN
+
+    def has_to_wait(self, entry: Pending) -> bool:
+        """Return whether the device that announces an entry may still take over the folder's version instead."""
+        if not self._sources.is_trusted(entry.device_id) or self._state.wants_version(entry.name_hash, entry.vector):
+            return False
+        sequence = self._state.sequence_of(entry.name_hash)
+        if sequence is None or self.had_chance(entry.device_id, sequence):
+            return False
+        row = self._state.disputed_row(entry.name_hash)
+        if row is not None and (entry.device_id in row.claims.claimed or self._version(entry) in row.entries):
+            return False
+        if row is None and self._state.is_claimed(entry.device_id, sequence):
+            return False
+        if row is None and self._version(entry) == self._state.version_of(entry.name_hash):
+            return False
+        self._waiting[entry.device_id] = min(sequence, self._waiting.get(entry.device_id, sequence))
+        return True
+
+    def _meaning(self, device_id: DeviceID, key: bytes, version: VersionKey) -> Meaning:
+        row = self._state.disputed_row(key)
+        if row is not None:
+            return Meaning.KNOWN if row.claims.claimed.get(device_id) == version else Meaning.NEW
+        sequence = self._state.sequence_of(key)
+        if sequence is None or self._state.version_of(key) != version:
+            return Meaning.NEW
+        return Meaning.KNOWN if self._state.is_claimed(device_id, sequence) else Meaning.CONFIRMS
+
+    def _version(self, entry: Pending) -> VersionKey | None:
+        """Return the version of a pending entry, or None if the device has announced another one since."""
+        if entry.content_hash is not None:
+            number = sum(counter.value for counter in entry.vector.counters)
+            return VersionKey(number, pb.FILE, False, entry.content_hash)
+        info = self._pending.file_info(entry)
+        return VersionKey.of(info) if info is not None else None
+
+    # Who declines what
+
+    async def run(self) -> None:
+        """Note who declines what it is shown, and show it again from time to time, until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.interval)
+            self._end_waits()
+            if not self._state.disputed_count:
+                continue
+            for device_id, chances in list(self._chances.items()):
+                if self._sources.is_trusted(device_id):
+                    self._judge(device_id, chances)
+                    self._remind(device_id, chances)
+                    await asyncio.sleep(0)
+
+    def _end_waits(self) -> None:
+        ended = [device_id for device_id, sequence in self._waiting.items() if self.had_chance(device_id, sequence)]
+        for device_id in ended:
+            del self._waiting[device_id]
+        if ended:
+            self._on_chance()
+
+    def _judge(self, device_id: DeviceID, chances: _Chances) -> None:
+        """Look at the disputed names that a device has had time for, a part at a time."""
+        had = chances.had(_loop_time(), self._settings.chance)
+        for row in self._state.disputed(chances.judged, _ROWS_AT_ONCE):
+            if row.sequence > had:
+                return
+            chances.judged = row.sequence
+            key = name_key(row.entry.file_info.name)
+            if self._declines(device_id, row) and not self._is_pending(device_id, key):
+                self._change(Refusal(key, device_id, row.sequence, self._time_of_day()))
+
+    def _declines(self, device_id: DeviceID, row: Row) -> bool:
+        shown = row.claims.shown(device_id)
+        if shown == row.claims.claimed.get(device_id):
+            return False
+        before = row.claims.declined_by(device_id).get(shown)
+        return before is None or before.shown_again
+
+    def _is_pending(self, device_id: DeviceID, key: bytes) -> bool:
+        return any(other.device_id == device_id for other in self._pending.of_name(key))
+
+    def _remind(self, device_id: DeviceID, chances: _Chances) -> None:
+        """Show a device again what it declined long enough ago: perhaps it could not take it over then."""
+        now = self._time_of_day()
+        last = 0
+        for row in self._state.disputed(chances.reminded, _ROWS_AT_ONCE):
+            last = row.sequence
+            if row.claims.shown(device_id) != row.claims.claimed.get(device_id):
+                continue
+            for version, declined in row.claims.declined_by(device_id).items():
+                pause = min(self._settings.first_pause * 2 ** min(declined.times - 1, 30), self._settings.longest_pause)
+                if not declined.shown_again and declined.time + pause <= now:
+                    key = name_key(row.entry.file_info.name)
+                    self._change(Reminder(key, device_id, row.sequence, version))
+                    break
+        chances.reminded = last
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
