@@ -131,9 +131,9 @@ class Confirmation:
 
     @classmethod
     def of(cls, device_id: DeviceID, sequences: Iterable[int]) -> Confirmation:
-        """Return the confirmation of some sequence numbers, at least one, in rising order."""
+        """Return the confirmation of some sequence numbers, at least one, in any order."""
         ranges: list[range] = []
-        for sequence in sequences:
+        for sequence in sorted(set(sequences)):
             if ranges and ranges[-1].stop == sequence:
                 ranges[-1] = range(ranges[-1].start, sequence + 1)
             else:

@@ -102,6 +102,12 @@ class Claiming:
         """Note that a device is connected. It was sent nothing yet."""
         self._chances[device_id] = _Chances()
 
+    def began_again(self, device_id: DeviceID) -> None:
+        """Note that a device has another index: it has forgotten what it claimed, and others must not be shown that."""
+        for row in self._state.disputed():
+            if device_id in row.claims.claimed:
+                self._change(Withdrawal(name_key(row.entry.file_info.name), device_id))
+
     def left(self, device_id: DeviceID) -> None:
         """Note that a device is no longer connected."""
         self._chances.pop(device_id, None)

@@ -391,6 +391,8 @@ class Folder:
         if received.index_id == announced.index_id != 0:
             return received
         cursor = self._state.cursor(device_id)
+        if cursor.index_id not in (0, announced.index_id):
+            self._claiming.began_again(device_id)
         if cursor.index_id != announced.index_id or announced.index_id == 0:
             cursor = IndexState(announced.index_id, 0)
         self._pending.start(device_id, cursor)

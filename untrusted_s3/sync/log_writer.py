@@ -262,7 +262,7 @@ class LogWriter:
 
     async def _append_some(self) -> None:
         batch = self._take_batch()
-        changes = self._take_changes()
+        changes = self._take_changes(batch)
         self._appending = True
         try:
             # What has a condemned object does not get into the log and stays pending, to be pulled again.
@@ -298,18 +298,23 @@ class LogWriter:
             size += len(batch[-1][1].file_info.raw)
         return batch
 
-    def _take_changes(self) -> list[Change]:
-        """Take changes, at most one a name: what a change comes to is worked out for the state before the segment."""
-        if self._ready or not self._changes:
-            return []
-        taken: dict[bytes, Change] = {}
+    def _take_changes(self, batch: list[tuple[Pending, Entry]]) -> list[Change]:
+        """Take changes of names that are not in the batch, at most one a name.
+
+        What a change comes to is worked out for the state before the segment.
+        """
+        names = {pending.name_hash for pending, _ in batch}
+        taken: list[Change] = []
         left: deque[Change] = deque()
         while self._changes and len(taken) < self._settings.segment_entries:
             change = self._changes.popleft()
-            if taken.setdefault(change.key, change) is not change:
+            if change.key in names:
                 left.append(change)
+            else:
+                names.add(change.key)
+                taken.append(change)
         self._changes.extendleft(reversed(left))
-        return list(taken.values())
+        return taken
 
     def _announcement(self, pending: Pending, entry: Entry) -> Announcement:
         announcing = [
