@@ -28,6 +28,8 @@ class StoreSettings:
         control_connections: How many connections for other requests are kept open.
         concurrent_parts: How many parts of a local file are sent or received at once.
         concurrent_deletions: How many objects are deleted at once.
+        empty_pages: How many pages without an item a listing may have in a row.
+        listed: The most items of one listing.
         conditional_writes: Whether writes that need a free key carry `If-None-Match: *`. Without it no other process
             may write to the bucket: the key is looked at before.
     """
@@ -44,6 +46,8 @@ class StoreSettings:
     control_connections: int = 16
     concurrent_parts: int = 4
     concurrent_deletions: int = 32
+    empty_pages: int = 1000
+    listed: int = 100_000_000
     conditional_writes: bool = True
 
 

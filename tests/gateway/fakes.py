@@ -83,6 +83,9 @@ class FakeFolder:
         self.heard.append(f"read failed: {key}")
         return key.startswith(f"folders/{self.record.folder_id}/")
 
+    def distrust_checkpoints(self) -> None:
+        self.heard.append("distrust checkpoints")
+
     async def open(self) -> None:
         if self.may_open is not None:
             await self.may_open.wait()

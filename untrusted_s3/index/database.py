@@ -15,12 +15,17 @@ Result = TypeVar("Result")
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT}
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error means that the file is damaged."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+
+
 def _noticing(method: Callable[..., Result]) -> Callable[..., Result]:
     def call(cursor: _Cursor, *arguments: Any) -> Result:
         try:
             return method(cursor, *arguments)
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+            if is_damage(error):
                 raise cursor.connection.damaged(str(error)) from error
             raise
 

@@ -78,6 +78,7 @@ class FolderLog:
 
     Attributes:
         state: The local state.
+        check_entries: Whether all entries of a checkpoint are compared with their file infos when it is loaded.
         entries_written: How many entries this object has written to the log.
     """
 
@@ -97,8 +98,6 @@ class FolderLog:
         """Make a log that is not loaded yet. `clock` gives seconds since 1970 UTC, `time_of_day` too.
 
         Signatures and pauses go by `clock`. Segments carry the `time_of_day`, by default that of the store.
-
-        `check_entries` says whether all entries of a checkpoint are compared with their file infos when it is loaded.
         """
         self.state = state
         self.entries_written = 0
@@ -109,7 +108,7 @@ class FolderLog:
         self._clock = clock
         self._rules = rules
         self._time_of_day = time_of_day or bucket.now
-        self._check_entries = check_entries
+        self.check_entries = check_entries
         self._reader = SegmentReader(bucket, keys, settings, clock)
         self._lock = asyncio.Lock()
         self._last_look = float("-inf")
@@ -158,8 +157,10 @@ class FolderLog:
 
     async def remains(self, position: int) -> bool:
         """Return whether the store has anything of the log up to a position. Raises StoreError."""
-        found = [*await list_segments(self._bucket, self._keys), *await list_checkpoints(self._bucket, self._keys)]
-        return any(one <= position for one in found)
+        segments = await list_segments(self._bucket, self._keys)
+        if segments and segments.ranges[0].start <= position:
+            return True
+        return min(await list_checkpoints(self._bucket, self._keys), default=position + 1) <= position
 
     async def salvage(self) -> Salvaged:
         """Replace the state by what the store has (index/salvage.py). Return what is lost.
@@ -169,7 +170,7 @@ class FolderLog:
         async with self._working():
             looked = self._clock()
             salvaged = await salvage(
-                self._bucket, self._keys, self._reader, self.state, check_entries=self._check_entries
+                self._bucket, self._keys, self._reader, self.state, check_entries=self.check_entries
             )
             self._unreadable.clear()
             self._loaded_checkpoint = self._checkpoint_position = self._bytes_since_checkpoint = 0
@@ -367,7 +368,7 @@ class FolderLog:
             if newest < self.state.position or (newest == self.state.position and not replace):
                 break
             try:
-                await read_checkpoint(self._bucket, self._keys, newest, self.state, check_entries=self._check_entries)
+                await read_checkpoint(self._bucket, self._keys, newest, self.state, check_entries=self.check_entries)
                 _logger.info("checkpoint loaded", position=newest)
                 self._loaded_checkpoint = newest
                 break

@@ -21,8 +21,8 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import DataError, EntryMisplaced, LogWentBack
-from untrusted_s3.index.database import open_database, remove_database
+from untrusted_s3.errors import DataError, EntryMisplaced, LogWentBack, StateDamaged
+from untrusted_s3.index.database import is_damage, open_database, remove_database
 from untrusted_s3.index.entry import Entry, NamedObject, Removal, Renewal, read_entry
 from untrusted_s3.index.missing_files import MissingFile, MissingFiles
 from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION
@@ -462,8 +462,18 @@ class FolderState:
     def write_copy(self, path: Path) -> int:
         """Write the state as one compact SQLite file and return its position.
 
-        May run in a thread beside the other methods: it uses another connection.
+        May run in a thread beside the other methods: it uses another connection. Raises StateDamaged, without a call of
+        `on_damage`, when the file turns out to be damaged.
         """
+        opened = self._opened
+        try:
+            return self._write_copy(path)
+        except sqlite3.DatabaseError as error:
+            if is_damage(error) and self._opened is opened:
+                raise StateDamaged(f"the local state is damaged ({error}) and is made again from the store") from error
+            raise
+
+    def _write_copy(self, path: Path) -> int:
         connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
         try:
             connection.execute("VACUUM INTO ?", (str(path),))

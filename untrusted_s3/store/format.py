@@ -42,6 +42,9 @@ MAX_FILE_SIZE: Final = PART_GRID.max_parts * 4 * 1024 * MIB
 
 # The rules of the log (index/log.py). All gateways on a bucket rely on them.
 
+# The highest position of a segment or a checkpoint. No log gets there.
+MAX_POSITION: Final = 2**62
+
 # How long after signing the store accepts the PUT of a log segment.
 APPEND_LIFETIME: Final = 900
 # How long segments stay after a checkpoint covers them.

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import UsageError
+from untrusted_s3.store.format import MAX_POSITION
 
 STORE = "store.json"
 PEERS = "peers/"
@@ -121,7 +122,10 @@ def holds_file_data(key: str) -> bool:
 
 def _position(key: str, prefix: str) -> int | None:
     text = key[len(prefix) :] if key.startswith(prefix) else ""
-    return int(text) if len(text) == _POSITION_DIGITS and text.isascii() and text.isdigit() else None
+    if len(text) != _POSITION_DIGITS or not text.isascii() or not text.isdigit():
+        return None
+    position = int(text)
+    return position if 1 <= position <= MAX_POSITION else None
 
 
 @dataclass(frozen=True, slots=True)

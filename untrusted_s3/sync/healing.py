@@ -106,7 +106,7 @@ async def _before(state: FolderState, path: Path) -> _Before | None:
             await in_thread_to_the_end(_copy, state, path)
         except sqlite3.OperationalError:
             raise  # for example a full disk: the next attempt may succeed
-        except sqlite3.DatabaseError as error:
+        except (StateDamaged, sqlite3.DatabaseError) as error:
             _logger.error("healing without the local state", error=str(error))
             return None
     if not path.exists():

@@ -16,7 +16,15 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, SegmentDamaged, SegmentsMissing, StoreError
+from untrusted_s3.errors import (
+    DataError,
+    IndexClaimed,
+    LogWentBack,
+    SegmentDamaged,
+    SegmentsMissing,
+    StateDamaged,
+    StoreError,
+)
 from untrusted_s3.index.entry import Entry, PeerCursor
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
@@ -69,8 +77,8 @@ class LogWriter:
 
         `in_work` returns how many entries are being pulled or wait here. `on_committed` is called for each entry that
         the log has, with its name hash and whether anything else is pending under the name. `on_damage` is called when
-        the state's file is gone, `on_renewed` when the folder's index has another id, and `on_went_back` when the store
-        has lost or damaged a part of the log.
+        the state's file is gone or damaged, `on_renewed` when the folder's index has another id, and `on_went_back`
+        when the store has lost or damaged a part of the log.
         """
         self.error: str | None = None
         self.heard: set[DeviceID] = set()
@@ -189,10 +197,10 @@ class LogWriter:
             self._checkpoint_wanted.clear()
             try:
                 await self._log.checkpoint_where_due()
-            except (StoreError, sqlite3.Error) as error:
+            except (StoreError, StateDamaged, sqlite3.Error) as error:
                 # SQLite fails when the state is replaced meanwhile; the next checkpoint succeeds.
                 _logger.warning("checkpoint not written", folder=self._folder_id, error=str(error))
-                if not self._state.path.exists():
+                if isinstance(error, StateDamaged) or not self._state.path.exists():
                     self._on_damage()  # the open file still serves, but cannot be copied
 
     @contextlib.contextmanager
