@@ -254,7 +254,7 @@ async def test_a_key_at_a_position_that_no_log_reaches_costs_nothing(strange: in
         KEYS.segment(strange - 1),
         KEYS.segment(strange),
     ]
-    assert await gateway.log.salvage() == [f"segments 3 to {strange}"]
+    assert (await gateway.log.salvage()).losses[0].startswith("segments 3 to ")
 
 
 async def test_a_state_at_a_position_that_no_log_reaches_costs_nothing(tmp_path: Path) -> None:

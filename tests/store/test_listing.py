@@ -75,7 +75,7 @@ ENDLESS: dict[str, tuple[Callable[[int], str], Callable[[Bucket], Awaitable[obje
     "segments": (KEYS.segment, lambda bucket: list_segments(bucket, KEYS, most=10_000)),
     "segments with gaps": (
         lambda number: KEYS.segment(2 * number),
-        lambda bucket: list_segments(bucket, KEYS, most=250_000),
+        lambda bucket: list_segments(bucket, KEYS, most=150_000),
     ),
     "checkpoints": (KEYS.checkpoint, lambda bucket: list_checkpoints(bucket, KEYS)),
     "strangers": (lambda number: f"{KEYS.segments}{number}", lambda bucket: list_segments(bucket, KEYS, most=10_000)),
