@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import random
 import shutil
@@ -24,6 +25,7 @@ from tests.sync.scripted_device import Device, data_of
 from tests.virtual_time import run_in_virtual_time
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, index_start
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
+from untrusted_s3.counters import Counters
 from untrusted_s3.errors import FolderRefused, LogWentBack, SegmentDamaged, SegmentsMissing, StoreError
 from untrusted_s3.gateway.folders import Folders
 from untrusted_s3.gateway.pauses import Pauses
@@ -58,8 +60,20 @@ class Clock:
         return START + asyncio.get_running_loop().time()
 
 
-def body_of(info: FileInfo) -> bytes:
-    return b"".join(map(data_of, info.message.blocks))
+# What many schedules parse and make again and again.
+parsed = functools.lru_cache(5000)(parse_file_info)
+COUNTERS = Counters()
+
+
+@functools.lru_cache(1000)
+def body_of(raw: bytes) -> bytes:
+    """Return the data of a file."""
+    return b"".join(map(data_of, parsed(raw).message.blocks))
+
+
+def counter_of(info: FileInfo) -> int:
+    """Return which version of a file it is."""
+    return info.message.version.counters[0].value
 
 
 class Peer(Device):
@@ -104,17 +118,22 @@ class Peer(Device):
         self.sequence, self.known = 0, IndexState()
 
     async def _converse(self, folder: Folder, gateway: Gateway, sent: int) -> None:
+        announced, looked = -1, IndexState()
         while True:
-            await self.announce(folder, 1000)
-            for sequence, raw in list(folder.file_infos_after(sent, 1000)):
-                sent = sequence
-                self._receive(parse_file_info(raw), folder, gateway)
-            self.known = IndexState(folder.own_index.index_id, sent)
+            if announced != self.sequence:
+                announced = self.sequence
+                await self.announce(folder, 1000)
+            if looked != folder.own_index:
+                looked = folder.own_index
+                for sequence, raw in list(folder.file_infos_after(sent, 1000)):
+                    sent = sequence
+                    self._receive(parsed(raw), folder, gateway)
+                self.known = IndexState(looked.index_id, sent)
             await asyncio.sleep(3)
 
     def _receive(self, info: FileInfo, folder: Folder, gateway: Gateway) -> None:
         mine = self.files.get(info.name)
-        if mine is not None and mine.message.version.counters[0].value >= info.message.version.counters[0].value:
+        if mine is not None and counter_of(mine) >= counter_of(info):
             return
         if not info.has_data or self.can_read(info, folder, gateway):
             self.take(info)
@@ -130,7 +149,7 @@ class Peer(Device):
         if stored is None or len(stored.body) < size:
             gateway.folders.read_failed(key, 0, size)
             return False
-        return stored.body[:size] == body_of(info)
+        return stored.body[:size] == body_of(info.raw)
 
 
 class Connection:
@@ -163,7 +182,12 @@ class Gateway:
         self.folders = Folders(
             self.bucket,
             lambda record: new_folder(
-                record, self.bucket, world.home(number), own_id=device(90 + number), settings=SETTINGS
+                record,
+                self.bucket,
+                world.home(number),
+                own_id=device(90 + number),
+                counters=COUNTERS,
+                settings=SETTINGS,
             ),
             self.supervisor,
             self.sessions,
@@ -224,8 +248,7 @@ class World:
         self.states_lost = False
         self.looked_removed = False
         self.found_damage = False
-        self.record_index_id = RECORD.index_id
-        self.final: tuple[IndexState, list[bytes]] = IndexState(), []
+        self.read_fresh: tuple[int, int, list[bytes]] | None = None  # what somebody without a state has read
 
     def home(self, number: int) -> Path:
         return self.directory / str(number)
@@ -318,7 +341,7 @@ class World:
             info = other.files.get(name)
             if info is not None:
                 mine = peer.files.get(name)
-                if mine is None or mine.message.version.counters[0].value < info.message.version.counters[0].value:
+                if mine is None or counter_of(mine) < counter_of(info):
                     peer.take(info)
         self.version += 1
         makers: Sequence[Callable[..., FileInfo]] = (file, file, file, directory, deleted)
@@ -332,8 +355,8 @@ class World:
             if folder is None:
                 continue
             for _, raw in list(folder.file_infos_after(0, 1000)):
-                info = parse_file_info(raw)
-                version = info.message.version.counters[0].value
+                info = parsed(raw)
+                version = counter_of(info)
                 self.stored[info.name] = max(self.stored.get(info.name, 0), version)
 
     # Losses
@@ -405,6 +428,8 @@ class World:
                 break
             if self.found_damage:
                 await self._lose_a_state()
+        else:
+            await self._is_readable()
         self._check()
 
     async def _lose_a_state(self) -> None:
@@ -421,22 +446,19 @@ class World:
     def _read_all(self, gateway: Gateway) -> None:
         folder = gateway.folder
         for _, raw in list(folder.file_infos_after(0, 1000)) if folder is not None else ():
-            info = parse_file_info(raw)
+            info = parsed(raw)
             if info.has_data and folder is not None:
                 self.peers[0].can_read(info, folder, gateway)
 
     async def _is_readable(self) -> bool:
-        read = FolderState(self.directory / "trial.sqlite")
+        self.read_fresh = None
         try:
-            await load_newest(SimulatedBucket(self.store), KEYS, read)
+            self.read_fresh = await read_fresh(self)
         except SegmentsMissing:
             return False
         except (LogWentBack, SegmentDamaged):
             self.found_damage = True
             return False
-        finally:
-            read.close()
-            remove_database(read.path)
         return True
 
     def _read_anything_wrong(self) -> bool:
@@ -458,13 +480,13 @@ class World:
     @staticmethod
     def _has(folder: Folder, name: str, version: int) -> bool:
         entry = folder.entry(name)
-        return entry is not None and entry.file_info.message.version.counters[0].value >= version
+        return entry is not None and counter_of(entry.file_info) >= version
 
     def _newest(self) -> dict[str, int]:
         newest: dict[str, int] = {}
         for peer in self.peers:
             for name, info in peer.files.items():
-                newest[name] = max(newest.get(name, 0), info.message.version.counters[0].value)
+                newest[name] = max(newest.get(name, 0), counter_of(info))
         return newest
 
     def _wrong_objects(self, gateway: Gateway) -> list[str]:
@@ -472,7 +494,7 @@ class World:
         folder = gateway.folder
         wrong = []
         for _, raw in list(folder.file_infos_after(0, 1000)) if folder is not None else ():
-            entry = folder.entry(parse_file_info(raw).name) if folder is not None else None
+            entry = folder.entry(parsed(raw).name) if folder is not None else None
             if entry is None or entry.stored is None:
                 continue
             key = KEYS.object(entry.file_info.name, entry.stored.object_name)
@@ -480,7 +502,7 @@ class World:
             if (
                 found is None
                 or len(found.body) != entry.stored.size
-                or found.body[: entry.file_info.message.size] != body_of(entry.file_info)
+                or found.body[: entry.file_info.message.size] != body_of(entry.file_info.raw)
             ):
                 wrong.append(key)
         return wrong
@@ -495,11 +517,14 @@ class World:
             assert self._wrong_objects(gateway) == [], "shown and not there"
             for name, version in self._newest().items():
                 assert self._has(folder, name, version), f"{name} {version} of a device is not stored"
-            states.append((folder.own_index, [parse_file_info(raw).raw for _, raw in folder.file_infos_after(0, 1000)]))
+            states.append((folder.own_index, [parsed(raw).raw for _, raw in folder.file_infos_after(0, 1000)]))
         assert all(state == states[0] for state in states), "gateways disagree"
+        index, infos = states[0]
+        record_index_id = next(iter(self.gateways.values())).folder.record.index_id  # type: ignore[union-attr]
+        assert self.read_fresh is not None, "the log cannot be read"
+        index_id, *read = self.read_fresh
+        assert (index_id or record_index_id, *read) == (index.index_id, index.max_sequence, infos), "the log differs"
         self._check_lost()
-        self.final = states[0]
-        self.record_index_id = next(iter(self.gateways.values())).folder.record.index_id  # type: ignore[union-attr]
 
     def _check_lost(self) -> None:
         """What was stored at any time and is not now must be named."""
@@ -513,22 +538,21 @@ class World:
                 assert name in named or self.said_lost or not is_known, f"{name} {version} is lost and not named"
 
 
-async def read_fresh(world: World) -> None:
-    """Load the log as somebody who has never seen it, and compare."""
+async def read_fresh(world: World) -> tuple[int, int, list[bytes]]:
+    """Load the log as a newcomer: index id, sequence number and file infos. Raises DataError."""
     read = FolderState(world.directory / "reader.sqlite")
     try:
         await load_newest(SimulatedBucket(world.store), KEYS, read)
-        index, infos = world.final
-        assert (read.index_id or world.record_index_id, read.sequence) == (index.index_id, index.max_sequence)
-        assert [bytes(raw) for _, raw in read.file_infos_after(0, 1000)] == infos
+        infos = [bytes(raw) for _, raw in read.file_infos_after(0, 1000)]
+        return read.index_id, read.sequence, infos
     finally:
         read.close()
+        remove_database(read.path)
 
 
 async def _play(world: World) -> None:
     try:
         await world.play()
-        await read_fresh(world)
     finally:
         for gateway in world.gateways.values():
             await gateway.crash()
