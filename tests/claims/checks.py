@@ -9,7 +9,7 @@ from tests.claims.device import SEND_ONLY, TrustedDevice
 from tests.claims.schedules import Action, Schedule, end, play
 from tests.claims.untrusted import UntrustedDevice
 from tests.claims.vector import covers
-from tests.claims.version import Seen, original
+from tests.claims.version import original
 from tests.claims.world import MIDDLE, MiddleFactory, World, oracle
 
 CALM: Final = "rest: everything comes to rest"
@@ -18,7 +18,8 @@ I2: Final = "I2: connecting the devices directly changes no file"
 I3: Final = "I3: each device sees the untrusted device at 100 %"
 I4: Final = "I4: no device needs what it would not need if they were connected directly"
 I5: Final = "I5: connecting the devices directly changes no version (nothing is lost if it does)"
-ALL: Final = (CALM, I1, I2, I3, I4, I5)
+I6: Final = "I6: each file that a device announced while it was connected long enough was stored at some time"
+ALL: Final = (CALM, I1, I2, I3, I4, I5, I6)
 # For information: what depends on the order of events may differ.
 SAME: Final = "same: all ends as if the devices had been connected directly instead, with the same conflict copies"
 
@@ -68,6 +69,8 @@ def check(world: World, calm: bool = True) -> Broken:
     broken = Broken()
     if not calm:
         broken.note(CALM, "there is always something to do")
+    for detail in world.lacking:
+        broken.note(I6, detail)
     after, settled = oracle(world)
     _check_stored(world, broken)
     _check_seen(world, after, broken)
@@ -103,9 +106,7 @@ def _check_directly(device: TrustedDevice, later: TrustedDevice, forgotten: Coll
 
 
 def _check_stored(world: World, broken: Broken) -> None:
-    stored: set[tuple[str, Seen]] = set()
-    for middle in world.middles:
-        stored |= middle.stored()
+    stored = world.stored()
     live = {name for name, seen in stored if not seen.deleted}
     for device in world.present:
         for name in device.database.sequences:

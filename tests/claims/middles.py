@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from tests.claims.device import Clock
@@ -20,7 +21,11 @@ def apart(make: Callable[[int, Clock], UntrustedDevice]) -> MakeAll:
     return lambda clock, count: [make(MIDDLE + number, clock) for number in range(count)]
 
 
-MIDDLES: Final[dict[str, MakeAll]] = {"native": apart(NativeDevice), "today": apart(TodaysGateway)}
+MIDDLES: Final[dict[str, MakeAll]] = {
+    "native": apart(NativeDevice),
+    "native-1": apart(partial(NativeDevice, generation=1)),
+    "today": apart(TodaysGateway),
+}
 
 
 def several(kind: str, count: int = 1) -> MiddleFactory:
