@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.patience import PATIENCE
+from tests.interop.order import SECONDS
 from tests.real_time import (
     DEADLINE_EXCEPTIONS,
     EXCEPTIONS,
@@ -174,3 +175,8 @@ def test_the_rule_about_deadlines_finds_what_it_should() -> None:
         )
     )
     assert found.keys() == {"module", *"abcdefgh"}
+
+
+def test_the_long_files_of_interop_tests_are_there() -> None:
+    assert SECONDS.keys() <= {path.name for path in (ROOT / "tests" / "interop").iterdir()}
+    assert list(SECONDS.values()) == sorted(SECONDS.values(), reverse=True)
