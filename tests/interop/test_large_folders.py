@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,20 +54,23 @@ class Stored:
     """Requests to the store while the folder was sent to the gateway."""
     written_to_disk: int
     """Bytes that the gateway wrote to disks meanwhile."""
+    seconds: float
+    """How long that took. A gateway also asks for some things every few seconds."""
 
 
 def _go_in_and_out(binary: Path, home: Path, gateway: Gateway, folder: str, original: Path) -> Stored:
     files = count_files(original)
-    before, disk = gateway.store_requests(), _written_to_disk(gateway)
+    before, disk, began = gateway.store_requests(), _written_to_disk(gateway), time.monotonic()
     with Syncthing(binary, home / f"{folder} first", "first") as first:
         share_folder(first, gateway, folder, original)
         first.wait_completion(gateway.device_id, folder)
         gateway.wait_folder(folder, files=files)
     after, disk = gateway.store_requests(), _written_to_disk(gateway) - disk
+    seconds = time.monotonic() - began
     requests = {name: count - before.get(name, 0) for name, count in after.items()}
     with fetched_folder(binary, home / f"{folder} second", gateway, folder, home / f"{folder} copy", files):
         pass
-    return Stored(gateway, folder, original, home / f"{folder} copy", binary, requests, disk)
+    return Stored(gateway, folder, original, home / f"{folder} copy", binary, requests, disk, seconds)
 
 
 def _written_to_disk(gateway: Gateway) -> int:
@@ -122,11 +126,11 @@ def test_a_small_file_costs_one_put(small_files: Stored) -> None:
     assert small_files.gateway.counter("objects_written") >= files
     # The others are segments of the log, of which a slow machine writes more, and checkpoints.
     log = len(stored_keys(small_files.gateway, FolderKeys.of("small").base)) - files
-    assert files <= small_files.requests["PUT"] <= 1.01 * files + log, small_files.requests
+    most = 1.01 * files + log + small_files.seconds / 10
+    assert files <= small_files.requests["PUT"] <= most, small_files.requests
     # There are no other requests for a file.
     others = {name: count for name, count in small_files.requests.items() if name != "PUT"}
-    print(files, log, small_files.requests)
-    assert sum(others.values()) < 10 + files / 50, others
+    assert sum(others.values()) < 10 + files / 50 + small_files.seconds / 4, others
 
 
 def test_thousands_of_small_files_come_back_from_the_bucket_alone(small_files: Stored, tmp_path: Path) -> None:
