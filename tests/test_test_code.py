@@ -142,7 +142,7 @@ def test_the_rule_finds_what_it_should() -> None:
                 "async def c(): await asyncio.wait_for(work, 5)\n"
                 "@virtual_time\nasync def d(): await asyncio.sleep(5)\n"
                 "async def e(): await asyncio.sleep(0)\n"
-                "def f(): event.wait(120)\n"
+                "def f(): event.wait(600)\n"
             )
         )
     )

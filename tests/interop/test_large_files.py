@@ -202,9 +202,9 @@ def _uploads(gateway: Gateway) -> dict[str, int]:
 
 
 def _reconnect(device: Syncthing, gateway: Gateway) -> None:
-    """Start the gateway again, and have the device dial at once."""
-    gateway.start()
+    """Start the gateway again, and have the device dial at once, and once only."""
     device.pause_device(gateway.device_id)
+    gateway.start()
     device.resume_device(gateway.device_id)
     device.wait_connected(gateway.device_id)
 
@@ -273,7 +273,7 @@ def test_sigterm_lets_what_is_under_way_end(
         first.scan(FOLDER)
         gateway.wait_for("some small files", lambda: gateway.folder(FOLDER)["files"] >= 20)
         assert gateway.stop() == 0
-        assert "shutting down" in first.log_tail(200), "the peer has got a Close"
+        gateway.wait_for("the Close at the peer", lambda: "shutting down" in first.log_tail(200))
         assert not gateway.logged("stopped before everything was written")
         assert stored_keys(gateway, "nodes/") == {}
         (there,) = _uploads(gateway).values()
@@ -311,4 +311,4 @@ def test_an_idle_gateway_stops_at_once(
         gateway.wait_folder(FOLDER, files=1)
         # If it waited for its time to be over, it would be killed.
         assert gateway.stop() == 0
-        assert "shutting down" in first.log_tail(200)
+        gateway.wait_for("the Close at the peer", lambda: "shutting down" in first.log_tail(200))
