@@ -240,7 +240,7 @@ class World:
                 link.device.began()
         self.history |= self.stored()
         for link in links:
-            if not failures and not crash and idled >= _LONG_ENOUGH:
+            if steps > 0 and not failures and not crash and idled >= _LONG_ENOUGH:
                 self._note_lacking(link.device)
             if not crash:
                 link.middle.disconnect(link.device.number)
