@@ -248,6 +248,10 @@ class World:
         self.states_lost = False
         self.looked_removed = False
         self.found_damage = False
+        # Some stores lose objects only: then the log says all, whatever becomes of local states.
+        self.loses_log = self.random.random() < 0.8
+        self.log_lost = False
+        self.forgotten: dict[str, int] = {}  # what nobody may know any more, as `stored`
         self.read_fresh: tuple[int, int, list[bytes]] | None = None  # what somebody without a state has read
 
     def home(self, number: int) -> Path:
@@ -316,9 +320,22 @@ class World:
         await gateway.crash()
         keeps = self.random.random() < 0.6
         self._say(f"gateway {number} crashed, state {'kept' if keeps else 'lost'}")
-        self.states_lost = self.states_lost or not keeps
         if not keeps:
-            shutil.rmtree(self.home(number), ignore_errors=True)
+            self._lose_state(number)
+
+    def _lose_state(self, number: int) -> None:
+        shutil.rmtree(self.home(number), ignore_errors=True)
+        self.states_lost = True
+        if self.log_lost:
+            self.forgotten |= self.stored
+
+    def _note_log_lost(self) -> None:
+        """Note that the log is not whole any more. What only a state tells now is forgotten where there is no state."""
+        self.log_lost = True
+        for number in self.numbers:
+            gateway = self.gateways.get(number)
+            if not self.home(number).exists() or (gateway is not None and gateway.folder is None):
+                self.forgotten |= self.stored
 
     async def _crash_or_start(self, number: int) -> None:
         if number in self.gateways:
@@ -365,6 +382,9 @@ class World:
         segments, checkpoints = self.store.keys(KEYS.segments), self.store.keys(KEYS.checkpoints)
         objects = self.store.keys(KEYS.objects)
         what: list[str] = []
+        if not self.loses_log:
+            self._take_away(self.random.sample(objects, self.random.randint(0, len(objects))))
+            return
         if self.random.random() < 0.7 and segments:
             what += segments[-self.random.randint(1, min(len(segments), 8)) :]
         if self.random.random() < 0.15 and segments:
@@ -377,7 +397,14 @@ class World:
             what.append(KEYS.record)
         if self.random.random() < 0.15 and segments:
             self._garble(self.random.choice(segments))
-        for key in dict.fromkeys(what):
+        self._note_log_lost()
+        self._take_away(what)
+        # What is left is what is left of a folder that was removed: then local states are deleted.
+        log = [*self.store.keys(KEYS.segments), *self.store.keys(KEYS.checkpoints)]
+        self.looked_removed = self.looked_removed or (KEYS.record not in self.store.objects and not log)
+
+    def _take_away(self, keys: Sequence[str]) -> None:
+        for key in dict.fromkeys(keys):
             if key in self.store.objects:
                 if key.startswith(KEYS.objects) and self.random.random() < 0.2:
                     self.store.put(key, self.store.body(key)[: self.random.randrange(900)])
@@ -385,9 +412,6 @@ class World:
                     continue
                 del self.store.objects[key]
                 self._say(f"lost: {key}")
-        # What is left is what is left of a folder that was removed: then local states are deleted.
-        log = [*self.store.keys(KEYS.segments), *self.store.keys(KEYS.checkpoints)]
-        self.looked_removed = self.looked_removed or (KEYS.record not in self.store.objects and not log)
 
     def _garble(self, key: str) -> None:
         body = self.store.body(key)
@@ -436,8 +460,8 @@ class World:
         """Gateways do not read again what they have applied. One without a state does, and heals what is damaged."""
         number = self.random.choice(list(self.gateways))
         await self._crash(number)
-        shutil.rmtree(self.home(number), ignore_errors=True)
-        self.states_lost, self.found_damage = True, False
+        self._lose_state(number)
+        self.found_damage = False
 
     def _is_record_missed(self) -> bool:
         problems = [problem for gateway in self.gateways.values() for problem in gateway.folders.problems().values()]
@@ -532,10 +556,14 @@ class World:
         assert folder is not None
         named = {name for name, _ in folder.missing_examples(1000)}
         for name, version in self.stored.items():
-            if not self._has(folder, name, version):
-                # Where the store has gone back and all local states are gone, nobody can know what was there.
-                is_known = not self.states_lost and not self.looked_removed
-                assert name in named or self.said_lost or not is_known, f"{name} {version} is lost and not named"
+            if not self._has(folder, name, version) and name not in named:
+                assert self._may_be_unknown(name, version), f"{name} {version} is lost and not named"
+
+    def _may_be_unknown(self, name: str, version: int) -> bool:
+        if self.looked_removed or self.forgotten.get(name, 0) >= version:
+            return True
+        # What a gateway alone knows is said to be lost, but not named, where the other one has healed the log.
+        return self.log_lost and len(self.numbers) > 1 and (self.said_lost or self.states_lost)
 
 
 async def read_fresh(world: World) -> tuple[int, int, list[bytes]]:
