@@ -86,6 +86,9 @@ class FakeFolder:
     def distrust_checkpoints(self) -> None:
         self.heard.append("distrust checkpoints")
 
+    def block_read(self, key: str, offset: int, block: memoryview) -> None:
+        self.heard.append(f"block read: {key}")
+
     async def open(self) -> None:
         if self.may_open is not None:
             await self.may_open.wait()

@@ -643,6 +643,16 @@ async def test_a_failed_read_is_told_to_the_folder(store: Store) -> None:
     assert f"read failed: {key}" in store.opened[1].heard
 
 
+async def test_a_block_that_was_read_is_told_to_its_folder(store: Store) -> None:
+    store.add(record("a"), record("strange/../one"))
+    await store.folders.open_all()
+    for folder in store.opened:
+        key = FolderKeys.of(folder.record.folder_id).object("name", "0" * 32)
+        store.folders.block_read(key, 0, memoryview(b"block"))
+        assert folder.heard[-1] == f"block read: {key}"
+    store.folders.block_read(FolderKeys.of("unknown").object("name", "0" * 32), 0, memoryview(b"block"))
+
+
 async def test_a_folder_with_missing_files_is_a_problem(store: Store) -> None:
     store.add(record("a"))
     await store.folders.open_all()

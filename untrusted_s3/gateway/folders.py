@@ -91,6 +91,7 @@ class Folders:
         # The folders whose local state was damaged in this run. Perhaps a checkpoint has what cannot be read.
         self._damaged: set[str] = set()
         self._folders: dict[str, Folder] = {}
+        self._by_base: dict[str, Folder] = {}  # perhaps of before; for the folders of blocks
         self._closed = ClosedFolders()
         self._look_pause, self._look_again = retry_delay, 0.0
         # One folder at a time is created or renewed.
@@ -257,6 +258,16 @@ class Folders:
         for folder in self._folders.values():
             if folder.read_failed(key, start, size):
                 return
+
+    def block_read(self, key: str, offset: int, block: memoryview) -> None:
+        """Note that a block of an object of some folder was read for a peer."""
+        base = layout.folder_base(key)
+        folder = self._by_base.get(base)
+        if folder is None or self._folders.get(folder.record.folder_id) is not folder:
+            self._by_base = {layout.FolderKeys.of(folder_id).base: one for folder_id, one in self._folders.items()}
+            folder = self._by_base.get(base)
+        if folder is not None:
+            folder.block_read(key, offset, block)
 
     def problems(self) -> dict[str, str]:
         """Return what is wrong with folders that should be open, by their names for /readyz."""

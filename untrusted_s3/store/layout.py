@@ -120,6 +120,11 @@ def holds_file_data(key: str) -> bool:
     return len(segments) > 3 and segments[0] + "/" == FOLDERS and segments[2] == "objects"
 
 
+def folder_base(key: str) -> str:
+    """Return the `base` of the keys of the folder to which a key belongs."""
+    return "/".join(key.split("/", 2)[:2]) + "/"
+
+
 def _position(key: str, prefix: str) -> int | None:
     text = key[len(prefix) :] if key.startswith(prefix) else ""
     if len(text) != _POSITION_DIGITS or not text.isascii() or not text.isdigit():

@@ -38,6 +38,7 @@ from untrusted_s3.sync.missing import FailedRead, MissingObjects
 from untrusted_s3.sync.puller import Puller
 from untrusted_s3.sync.refused_index import Suspect, suspects
 from untrusted_s3.sync.requests_in import matches
+from untrusted_s3.sync.served_parts import ServedParts
 from untrusted_s3.sync.sources import Source
 
 # How many entries are looked at when a peer cannot decrypt one of those that it was sent.
@@ -101,8 +102,15 @@ class Folder:
             on_went_back=self._went_back,
         )
         self._missing = MissingObjects(
-            record.folder_id, bucket, self._keys, self._state, self._writer.renew, settings.sync
+            record.folder_id,
+            bucket,
+            self._keys,
+            self._state,
+            self._writer.renew,
+            settings.sync,
+            settings.objects.read_back_size,
         )
+        self._served = ServedParts(self._missing.suspect)
         self._puller = Puller(
             record.folder_id,
             self._state,
@@ -308,7 +316,13 @@ class Folder:
         if entry is None or not matches(request, entry):
             return None
         assert entry.stored is not None
-        return self._keys.object(entry.file_info.name, entry.stored.object_name)
+        key = self._keys.object(entry.file_info.name, entry.stored.object_name)
+        self._served.expect(key, entry, request.offset)
+        return key
+
+    def block_read(self, key: str, offset: int, block: memoryview) -> None:
+        """Check a block of an object that was read for a peer, with those before it."""
+        self._served.passed(key, offset, block)
 
     def read_failed(self, key: str, start: int, size: int) -> bool:
         """Note that an object is missing or lacks a range. Return whether it is one of this folder."""
