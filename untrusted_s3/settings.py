@@ -192,6 +192,8 @@ class SyncSettings:
             max_missing_pause while more are noticed.
         max_missing_pause: The longest such pause.
         object_list_interval: How often all objects of a folder may be listed because one is missing.
+        missing_at_once: After how many missing objects of one listing the rest waits until these are taken back. Each
+            takes about half a KiB of memory until then.
         missing_logged: How many missing objects are logged by their keys.
     """
 
@@ -229,6 +231,7 @@ class SyncSettings:
     missing_pause: float = 60.0
     max_missing_pause: float = 900.0
     object_list_interval: float = 3600.0
+    missing_at_once: int = 200_000
     missing_logged: int = 20
 
 

@@ -23,6 +23,7 @@ from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
 from untrusted_s3.index.schema import STATE_VERSION
 from untrusted_s3.index.segment import Segment
 from untrusted_s3.index.state import FolderState, FolderTotals, LargeEntries
+from untrusted_s3.store.layout import name_key
 
 
 @pytest.fixture
@@ -352,3 +353,13 @@ def test_an_entry_that_does_not_fit_together_is_damage(spoil: str, path: Path) -
         state.entry(encrypted_name("a"))
     assert noticed
     state.close()
+
+
+def test_objects_while_the_state_changes(state: FolderState) -> None:
+    infos = [file(number) for number in range(1500)]
+    state.apply(1, segment(1, *infos))
+    objects = state.objects()
+    found = [next(objects) for _ in range(1000)]
+    state.apply(2, segment(1501, file(0, 2), file("more")))
+    found += objects
+    assert [named.name_hash for named in found] == [name_key(info.name) for info in [*infos, infos[0], file("more")]]

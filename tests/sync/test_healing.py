@@ -20,7 +20,7 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, SegmentsMissing, StateDamaged
 from untrusted_s3.index.local_files import STATE_FILE
-from untrusted_s3.settings import LogSettings, Settings
+from untrusted_s3.settings import LogSettings, Settings, SyncSettings
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.healing import is_unfinished
 
@@ -332,6 +332,21 @@ async def test_missing_objects_are_taken_back_together_and_ever_more_rarely(
         pauses = [after - before for before, after in itertools.pairwise(renewals)]
         assert pauses == sorted(pauses) and pauses[0] >= SYNC.missing_pause
         assert len(renewals) <= 4
+
+
+async def test_very_many_missing_objects_are_taken_back_in_turns(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    settings = Settings(sync=SyncSettings(missing_at_once=2, missing_pause=1.0))
+    folder = new_folder(RECORD, bucket, tmp_path, settings=settings)
+    await folder.open()
+    async with working(folder):
+        one = device_with(*(file(number) for number in range(5)))
+        await give(folder, one)
+        keys = bucket.store.keys(KEYS.objects)
+        for key in keys:
+            del bucket.store.objects[key]
+        folder.read_failed(keys[0], 0, 1)
+        await asyncio.sleep(60)
+        assert folder.missing_files == 5 and folder.totals.files == 0
 
 
 async def test_cursors_of_before_a_renewal_are_not_written_after_it(bucket: SimulatedBucket, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Callable, Generator, Iterator
+from array import array
+from collections.abc import Callable, Generator, Iterator, MutableSequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ _PARSED_ENTRIES = 4 * MIB
 MAX_BYTES = 2**62
 # Devices whose numbers are in memory.
 _CACHED_DEVICES = 1000
+# Rows that are in memory while all are gone through.
+_ROWS_AT_ONCE = 1000
 # To parse one that is larger takes some milliseconds, and peers ask for thousands of its blocks.
 _LARGE_ENTRY = 2 * MIB
 _KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
@@ -416,11 +419,16 @@ class FolderState:
         return entry.stored is not None and entry.stored.object_name in self.condemned(name_key(entry.file_info.name))
 
     def objects(self) -> Iterator[NamedObject]:
-        """Yield the objects of all entries."""
-        for row in self._connection.execute(
-            "SELECT name_hash, content_hash, object_size FROM files WHERE content_hash IS NOT NULL"
-        ):
-            yield NamedObject(*row)
+        """Yield the objects of all entries. The state may change meanwhile: then also those that come."""
+        after = 0
+        while rows := self._connection.execute(
+            "SELECT sequence, name_hash, content_hash, object_size FROM files"
+            " WHERE sequence > ? AND content_hash IS NOT NULL ORDER BY sequence LIMIT ?",
+            (after, _ROWS_AT_ONCE),
+        ).fetchall():
+            for row in rows:
+                yield NamedObject(*row[1:])
+            after = rows[-1][0]
 
     def object_of(self, key: bytes) -> NamedObject | None:
         """Return the object of the entry of the name with this hash, or None if the folder lacks it."""
@@ -429,26 +437,36 @@ class FolderState:
         ).fetchone()
         return NamedObject(key, *row) if row is not None else None
 
-    def differing(self, other: Path) -> list[int]:
-        """Return the sequence numbers in another state's file of those entries that are not here in that version."""
-        return self._compare(
+    def differing(self, other: Path) -> array[int]:
+        """Return the sequence numbers in another state's file of those entries that are not here in that version.
+
+        They rise.
+        """
+        found = array("q")
+        self._compare(
             other,
+            found,
             "SELECT theirs.sequence FROM other.files AS theirs LEFT JOIN files AS ours USING (name_hash)"
             " WHERE ours.version IS NULL OR ours.version != theirs.version ORDER BY theirs.sequence",
         )
+        return found
 
     def names_without(self, other: Path) -> list[bytes]:
         """Return the hashes of the names of which another state's file has no entry."""
-        return self._compare(
+        found: list[bytes] = []
+        self._compare(
             other,
+            found,
             "SELECT ours.name_hash FROM files AS ours LEFT JOIN other.files AS theirs USING (name_hash)"
             " WHERE theirs.sequence IS NULL",
         )
+        return found
 
-    def _compare(self, other: Path, query: str) -> list[Any]:
+    def _compare(self, other: Path, found: MutableSequence[Any], query: str) -> None:
+        """Add what a query about this state and another one finds."""
         self._connection.execute("ATTACH ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
         try:
-            return [row[0] for row in self._connection.execute(query)]
+            found.extend(row[0] for row in self._connection.execute(query))
         finally:
             self._connection.execute("DETACH other")
 

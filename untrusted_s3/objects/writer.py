@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Container, Hashable
 
 import structlog
@@ -21,7 +22,7 @@ from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.objects.stored_object import read_stored_object
 from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.format import PART_GRID, PartGrid
+from untrusted_s3.store.format import MAX_OBJECT_KEYS, PART_GRID, PartGrid
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.multipart import part_size
 
@@ -99,9 +100,8 @@ class ObjectWriter:
         if giver is None and previous is not None and previous.stored is not None:
             previous = None if has_untrusted_blocks(previous.stored.object_name) else previous
         damage: DataError | None = None
-        for name in object_names(file_info, giver):
-            if name in condemned:
-                continue
+        names = (name for name in object_names(file_info, giver) if name not in condemned)
+        for name in itertools.islice(names, MAX_OBJECT_KEYS):
             try:
                 with self._memory.share(owner) as memory:
                     return await self._write_as(name, file_info, fetch_block, previous, superseded, memory)
@@ -110,7 +110,8 @@ class ObjectWriter:
                 # connection ends between the head and the body of a PUT.
                 _logger.warning("object damaged, content gets another key", error=str(error))
                 damage = error
-        raise damage or DataError(f"all objects that {file_info.name!r} may have were found missing or damaged")
+        assert damage is not None
+        raise damage
 
     async def _write_as(
         self,

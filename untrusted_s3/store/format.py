@@ -15,8 +15,8 @@ FORMAT: Final = "untrusted_s3"
 VERSION: Final = 2
 READ_VERSIONS: Final = (1, 2)
 
-# How many objects one content of one file may have had: where an object turns out to be damaged, the content is stored
-# again under the next key.
+# How many names of objects are tried for one content of one file, beside those of objects that were found missing or
+# damaged: where something else is stored under a key, the content is stored under the next one.
 MAX_OBJECT_KEYS: Final = 8
 
 

@@ -11,9 +11,12 @@ renewal is written, so a crash loses nothing of it.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 import sqlite3
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,10 +174,10 @@ class _Healing:
             self._merges = self._is_ahead or state.index_id == before.index_id
             if not self._merges:
                 forgotten = sum(1 for _ in self._newer_before(state))
-        objects = list(state.objects())
+        objects = state.objects()
         if before is not None and self._merges:
-            objects += before.objects()
-        self._gone = await find_missing(self._bucket, self._keys, dict.fromkeys(objects))
+            objects = itertools.chain(objects, before.objects())
+        self._gone = await find_missing(self._bucket, self._keys, objects)
         force = bool(losses) or before is None or self._merges
         try:
             await self._log.renew(self._plan, force=force, apart=bool(losses))
@@ -187,40 +190,57 @@ class _Healing:
         kept = tuple(salvaged.kept.values())
         return Healed(losses, self._restored, self._missing, forgotten, kept)
 
-    def _plan(self, state: FolderState) -> tuple[list[Removal], list[Entry]]:
+    def _plan(self, state: FolderState) -> tuple[Iterable[Removal], Iterable[Entry]]:
         removals = {
             named.name_hash: Removal(named.name_hash, named.object_name)
-            for named in state.objects()
-            if named in self._gone
+            for named in self._gone
+            if state.object_of(named.name_hash) == named
         }
-        entries: dict[bytes, Entry] = {}
+        # Entries of the state from before, by their sequence numbers, since that stays as it is; and others.
+        restored = array("q")
+        older: list[Entry] = []
         self._restored = 0
         if self._before is not None and self._merges:
-            self._restore(self._before, state, removals, entries)
+            self._restore(self._before, state, removals, restored, older)
         self._missing = sum(1 for removal in removals.values() if removal.missing_object)
-        if not removals and not entries and state.index_id != self._index_id:
+        if not (removals or restored or older) and state.index_id != self._index_id:
             raise _AlreadyRenewedError
-        return list(removals.values()), list(entries.values())
+        return removals.values(), itertools.chain(self._entries(restored), older)
+
+    def _entries(self, sequences: Iterable[int]) -> Iterator[Entry]:
+        """Yield entries of the state from before."""
+        for sequence in sequences:
+            assert self._before is not None
+            yield self._before.entry_at(sequence)
 
     def _restore(
-        self, before: FolderState, state: FolderState, removals: dict[bytes, Removal], entries: dict[bytes, Entry]
+        self,
+        before: FolderState,
+        state: FolderState,
+        removals: dict[bytes, Removal],
+        restored: array[int],
+        older: list[Entry],
     ) -> None:
         known = self._differing(before, state) if self._is_ahead else self._newer_before(state)
-        for entry in known:
+        names_of_older = set()
+        for sequence, entry in known:
             key = name_key(entry.file_info.name)
             self._restored += 1
             if entry.stored is None or NamedObject.of(entry) not in self._gone:
-                entries[key] = entry
+                restored.append(sequence)
                 if key in removals and removals[key].missing_object:
                     del removals[key]  # the entry takes the place of the other one
                 continue
             version = entry.file_info.message.version.SerializeToString()
-            older = self._kept(state, entry.file_info.name, removals)
+            current = self._kept(state, entry.file_info.name, removals)
             removals[key] = Removal(key, entry.stored.object_name, entry.file_info.name, version)
-            if older is not None:
-                entries[key] = older  # better than nothing
+            if current is not None:
+                older.append(current)  # better than nothing
+                names_of_older.add(key)
         for missing in before.missing():
-            if missing.name_hash in removals or missing.name_hash in entries or state.is_missing(missing.name_hash):
+            if missing.name_hash in removals or missing.name_hash in names_of_older:
+                continue
+            if _has(restored, before.sequence_of(missing.name_hash)) or state.is_missing(missing.name_hash):
                 continue
             current = state.entry(missing.name)
             if current is not None and (current.stored is None or current.stored.object_name != missing.object_name):
@@ -238,19 +258,27 @@ class _Healing:
         current = state.entry(name)
         return current if current is not None and name_key(name) not in removals else None
 
-    def _differing(self, before: FolderState, state: FolderState) -> Iterator[Entry]:
-        """Yield the entries of `before` that the log has not, or in another version."""
+    def _differing(self, before: FolderState, state: FolderState) -> Iterator[tuple[int, Entry]]:
+        """Yield the entries of `before` that the log has not, or in another version, by rising sequence numbers."""
         for sequence in state.differing(before.path):
             try:
                 entry = before.entry_at(sequence)
             except StateDamaged as error:
                 _logger.error("entry of the local state left out", sequence=sequence, error=str(error))
                 continue
-            yield entry
+            yield sequence, entry
 
-    def _newer_before(self, state: FolderState) -> Iterator[Entry]:
-        """Yield the entries of `before` that are newer than what the log has."""
+    def _newer_before(self, state: FolderState) -> Iterator[tuple[int, Entry]]:
+        """Yield the entries of `before` that are newer than what the log has, by rising sequence numbers."""
         assert self._before is not None
-        for entry in self._differing(self._before, state):
+        for sequence, entry in self._differing(self._before, state):
             if state.wants(entry.file_info):
-                yield entry
+                yield sequence, entry
+
+
+def _has(sequences: Sequence[int], sequence: int | None) -> bool:
+    """Return whether rising numbers have one of them."""
+    if sequence is None:
+        return False
+    place = bisect.bisect_left(sequences, sequence)
+    return place < len(sequences) and sequences[place] == sequence

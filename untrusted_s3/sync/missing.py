@@ -71,6 +71,7 @@ class MissingObjects:
         self._suspects: dict[str, FailedRead | WrongPart] = {}
         self._wanted = asyncio.Event()
         self._last_list = self._last_renewal = float("-inf")
+        self._more = False  # whether the last look left some out
         self._pause = settings.missing_pause
 
     def suspect(self, suspect: FailedRead | WrongPart) -> None:
@@ -88,7 +89,10 @@ class MissingObjects:
                 await self._look()
                 if self.noticed:
                     await self._look_at_all()
+                while self.noticed:
                     await self._take_back()
+                    if self._more:
+                        await self._look_at_all()
             except (StoreError, DataError) as error:
                 _logger.warning("missing objects not taken back", folder=self._folder_id, error=str(error))
                 await asyncio.sleep(self._settings.missing_pause)
@@ -138,12 +142,18 @@ class MissingObjects:
         return True
 
     async def _look_at_all(self) -> None:
-        """Compare all entries with a listing, but not often: where one object is missing, others may be."""
+        """Compare all entries with a listing, but not often: where one object is missing, others may be.
+
+        When very many are, the rest has its turn after these are taken back.
+        """
         now = asyncio.get_running_loop().time()
-        if now - self._last_list < self._settings.object_list_interval:
+        if now - self._last_list < self._settings.object_list_interval and not self._more:
             return
         self._last_list = now
-        for named in await find_missing(self._bucket, self._keys, list(self._state.objects())):
+        limit = self._settings.missing_at_once
+        found = await find_missing(self._bucket, self._keys, self._state.objects(), limit)
+        self._more = len(found) >= limit
+        for named in found:
             self._note(named)
 
     def _note(self, named: NamedObject) -> None:
