@@ -387,8 +387,10 @@ async def test_cursors_computed_before_another_gateways_renewal_are_not_written_
         await asyncio.sleep(A_MOMENT)
         go_on.set()
         await asyncio.sleep(A_MOMENT)
-        assert has(second, directory("b"))
+        assert not has(second, directory("b")), "it belongs to the index before"
         assert second.handled(one.device_id) == IndexState(), "or the device would not send the file again"
+        await give(second, one)
+        assert has(second, directory("b")) and has(second, file("a"))
 
 
 async def test_an_entry_whose_object_is_found_damaged_before_it_is_written(tmp_path: Path) -> None:

@@ -187,17 +187,28 @@ class FolderLog:
     ) -> bool:
         """Extend the log by those entries that are newer than what it has, and by cursors.
 
-        `index_id` is that of the folder's index to which the cursors belong, by default the present one. Cursors of
-        another index are left out: after a renewal all devices send their whole indexes again.
+        `index_id` is that of the folder's index to which entries and cursors belong. If a renewal has begun another
+        index, nothing is written: all devices send their whole indexes again, and what the renewal has taken back must
+        not return without its device. Without it, a renewal that comes between keeps only cursors out.
 
         Return whether there was something to write. The state then reflects every entry, or a newer one of the same
         name, except for entries whose objects were found missing or damaged meanwhile: a renewal has begun the index
         again then. Where this raises, the segment may be written nevertheless; appending again is harmless.
         """
-        if index_id is None:
-            index_id = self.state.index_id
+        at_call = self.state.index_id
         async with self._working():
-            return await self._append(entries, cursors, index_id)
+            while True:
+                await self._catch_up()
+                if index_id is not None and self.state.index_id != index_id:
+                    return False
+                # Of all entries each time: another gateway's renewal may have removed what the log had.
+                wanted = [entry for entry in entries if self._may_append(entry)]
+                if self.state.index_id != at_call and index_id is None:
+                    cursors = ()
+                if not wanted and not cursors:
+                    return False
+                if await self._write(tuple(wanted), tuple(cursors)):
+                    return True
 
     @contextlib.asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:
@@ -218,18 +229,6 @@ class FolderLog:
         """
         async with self._working():
             return await self._renew(plan, force, apart)
-
-    async def _append(self, entries: Sequence[Entry], cursors: Sequence[PeerCursor], index_id: int) -> bool:
-        while True:
-            await self._catch_up()
-            # Of all entries each time: another gateway's renewal may have removed what the log had.
-            wanted = [entry for entry in entries if self._may_append(entry)]
-            if self.state.index_id != index_id:
-                cursors = ()
-            if not wanted and not cursors:
-                return False
-            if await self._write(tuple(wanted), tuple(cursors)):
-                return True
 
     def _may_append(self, entry: Entry) -> bool:
         return self.state.wants(entry.file_info) and not self.state.is_condemned(entry)

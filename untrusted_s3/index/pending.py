@@ -161,6 +161,7 @@ class PendingIndex:
         self._held: dict[bytes, Share] = {}
         self.refused = RefusedFiles()
         self._ask_again_for_refused()
+        self._folder_index_id = int(self._connection.execute("SELECT index_id FROM folder").fetchone()[0])
         self._files, self._bytes = self._connection.execute(
             "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT max(size) AS size FROM pending GROUP BY name_hash)"
         ).fetchone()
@@ -201,7 +202,7 @@ class PendingIndex:
     @property
     def folder_index_id(self) -> int:
         """The id of the folder's index to which this belongs: `FolderState.index_id` at the last `clear`."""
-        return int(self._connection.execute("SELECT index_id FROM folder").fetchone()[0])
+        return self._folder_index_id
 
     def clear(self, folder_index_id: int) -> None:
         """Forget everything: all devices have to send their whole indexes."""
@@ -209,6 +210,7 @@ class PendingIndex:
             self.start(device_id, IndexState())
         # Last, so that a crash before leaves something to do.
         self._connection.execute("UPDATE folder SET index_id = ?", (folder_index_id,))
+        self._folder_index_id = folder_index_id
 
     def start(self, device_id: DeviceID, state: IndexState) -> None:
         """Drop what is pending from a device; its index is known up to `state`."""

@@ -361,12 +361,25 @@ class FolderState:
             "SELECT sequence, file_info FROM files WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, limit)
         )
 
-    def named_file_infos(self) -> Generator[tuple[int, bytes, bytes]]:
-        """Yield the sequence number, the hash of the name and the serialized file info of all entries, in order.
+    def sequences_after(self, sequence: int, limit: int) -> Iterator[int]:
+        """Yield sequence numbers above `sequence` that are in use, in order; at most `limit`."""
+        for row in self._connection.execute(
+            "SELECT sequence FROM files WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, limit)
+        ):
+            yield row[0]
+
+    def has_sequence(self, sequence: int) -> bool:
+        """Return whether a sequence number is in use."""
+        return self._connection.execute("SELECT 1 FROM files WHERE sequence = ?", (sequence,)).fetchone() is not None
+
+    def named_file_infos(self, after: int = 0) -> Generator[tuple[int, bytes, bytes]]:
+        """Yield the sequence numbers above `after`, in order, with the hash of the name and the serialized file info.
 
         In a state that somebody else made, the hash may be that of another name.
         """
-        yield from self._connection.execute("SELECT sequence, name_hash, file_info FROM files ORDER BY sequence")
+        yield from self._connection.execute(
+            "SELECT sequence, name_hash, file_info FROM files WHERE sequence > ? ORDER BY sequence", (after,)
+        )
 
     def sources(self, after: int = 0) -> Iterator[tuple[int, bytes, DeviceID | None]]:
         """Yield sequence numbers above `after`, in order, with the hash of the name and the source of the entry."""

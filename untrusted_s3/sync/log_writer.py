@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -216,6 +216,13 @@ class LogWriter:
                 self._index_id = self._state.index_id
                 self._claim = None
                 self._on_renewed()
+                ready, self._ready = list(self._ready), deque()
+                self._drop(ready)
+
+    def _drop(self, batch: Sequence[tuple[Pending, Entry]]) -> None:
+        """Let go of entries from before a renewal. Those whose devices are still there are announced again."""
+        for pending, _ in batch:
+            self._on_committed(pending.name_hash, True)
 
     def _check_claim(self) -> None:
         claim, self._claim = self._claim, None
@@ -247,6 +254,7 @@ class LogWriter:
 
     async def _append_some(self) -> None:
         batch = self._take_batch()
+        index_id = self._index_id
         self._appending = True
         try:
             # What has a condemned object does not get into the log and stays pending, to be pulled again.
@@ -258,7 +266,10 @@ class LogWriter:
                 self._counters.segments_appended.inc()
                 self._pace.appended(full=self._is_full(batch))
         except BaseException:
-            self._ready.extendleft(reversed(batch))
+            if self._index_id == index_id:
+                self._ready.extendleft(reversed(batch))
+            else:
+                self._drop(batch)
             raise
         finally:
             self._appending = False

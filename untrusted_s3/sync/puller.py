@@ -47,8 +47,17 @@ _LOGGED_NAME_LENGTH = 40
 
 @dataclass(slots=True)
 class _InWork:
-    """An entry in work: the slots of its device, the memory that its file info holds, whether the device is trusted."""
+    """An entry in work.
 
+    Attributes:
+        index_id: The id of the folder's index when it was announced.
+        slots: The slots of its device.
+        memory: What counts the memory of its file info.
+        size: The bytes of that.
+        trusted: Whether the device is trusted.
+    """
+
+    index_id: int
     slots: DeviceSlots
     memory: Share
     size: int = 0
@@ -279,9 +288,10 @@ class Puller:
 
     def _take(self, entry: Pending, slots: DeviceSlots) -> None:
         trusted = self.sources.is_trusted(entry.device_id)
+        index_id = self._pending.folder_index_id
         if self._is_large(entry):
             slots.entries.charge(1)
-            self._in_work[entry.name_hash] = _InWork(slots, slots.large_memory, trusted=trusted)
+            self._in_work[entry.name_hash] = _InWork(index_id, slots, slots.large_memory, trusted=trusted)
             slots.waiting.append(entry)
             self._wake.set()
             return
@@ -291,7 +301,7 @@ class Puller:
         size = memory_size(entry.file_info_size)
         slots.entries.charge(1)
         slots.memory.charge(size)
-        self._in_work[entry.name_hash] = _InWork(slots, slots.memory, size, trusted=trusted)
+        self._in_work[entry.name_hash] = _InWork(index_id, slots, slots.memory, size, trusted=trusted)
         if entry.has_data:
             self._start(entry, slots.small, self._pull(entry, file_info))
         else:
@@ -344,7 +354,12 @@ class Puller:
             else:
                 change = await self._write(entry, file_info, current)
             self._succeeded(entry)
-            self._commit(entry, change)
+            if self._in_work[entry.name_hash].index_id == self._pending.folder_index_id:
+                self._commit(entry, change)
+            else:
+                # The folder's index was renewed meanwhile, perhaps because this entry is not to be there.
+                self._leave(entry.name_hash)
+                self.rescan()
         except WriteStopped:
             self._leave(entry.name_hash)
             self.rescan()

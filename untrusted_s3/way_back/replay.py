@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from bisect import bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -19,9 +20,16 @@ from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, name_key
 from untrusted_s3.store.listing import list_checkpoints
+from untrusted_s3.way_back.key_set import KeySet
 
 _logger = structlog.get_logger()
 _SETTINGS = LogSettings()
+_GOOD_OBJECTS = """
+PRAGMA journal_mode = OFF;
+PRAGMA cache_size = -16384;
+CREATE TABLE good (name_hash BLOB NOT NULL, object_name TEXT NOT NULL, PRIMARY KEY (name_hash, object_name))
+WITHOUT ROWID;
+"""
 
 
 class Replay:
@@ -44,18 +52,20 @@ class Replay:
         self._state = state
         self._is_bad = is_bad
         self._settings = settings
-        self._suspects: Collection[bytes] | None = None
+        self._suspects: KeySet | None = None
         # First and last sequence numbers of the entries that renewals have written, in order
         self._first_renewed: list[int] = []
         self._last_renewed: list[int] = []
-        self._good_objects: set[tuple[bytes, str]] = set()
+        # In a temporary file: there is a row for each suspect.
+        self._good_objects = sqlite3.connect("", isolation_level=None)
+        self._good_objects.executescript(_GOOD_OBJECTS)
 
     @property
     def position(self) -> int:
         """The position of the last segment that was played."""
         return self._state.position
 
-    async def begin(self, suspects: Collection[bytes], until: int) -> None:
+    async def begin(self, suspects: KeySet, until: int) -> None:
         """Play the log up to the position `until`.
 
         `suspects` are the hashes of the names that have a bad entry now. Only their entries are looked at.
@@ -80,6 +90,13 @@ class Replay:
         """Play the segments up to the position `until`. Raises DataError and StoreError."""
         if self.position >= until:
             return
+        self._good_objects.execute("BEGIN")
+        try:
+            await self._follow(until)
+        finally:
+            self._good_objects.execute("COMMIT")
+
+    async def _follow(self, until: int) -> None:
         segments = segments_after(self._bucket, self._keys, self.position, self._settings)
         async with contextlib.aclosing(segments):
             async for position, segment in segments:
@@ -104,7 +121,8 @@ class Replay:
         if self._is_bad(entry):
             return True
         if entry.stored is not None:
-            self._good_objects.add((key, entry.stored.object_name))
+            row = (key, entry.stored.object_name)
+            self._good_objects.execute("INSERT OR IGNORE INTO good VALUES (?, ?)", row)
         return False
 
     def entry(self, key: bytes) -> Entry | None:
@@ -117,7 +135,9 @@ class Replay:
 
     def is_good_object(self, key: bytes, object_name: str) -> bool:
         """Return whether an entry that is not bad has named this object of the name with this hash."""
-        if (key, object_name) in self._good_objects:
+        row = (key, object_name)
+        found = self._good_objects.execute("SELECT 1 FROM good WHERE name_hash = ? AND object_name = ?", row)
+        if found.fetchone() is not None:
             return True
         entry = self.entry(key)
         return entry is not None and entry.stored is not None and entry.stored.object_name == object_name

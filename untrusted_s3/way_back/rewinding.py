@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 from collections.abc import Iterator
 
 from untrusted_s3.index.entry import Entry
@@ -10,57 +10,73 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.way_back.change import Change
-from untrusted_s3.way_back.plan import PlanOutdated
+from untrusted_s3.way_back.plan import Batch, Planned
 from untrusted_s3.way_back.present import PresentObjects
-
-_AT_ONCE = 10_000
 
 
 class Rewinding:
     """The plan to give a folder the state `then`, which is that of an earlier time (`plan.Plan`).
 
     Attributes:
-        lost: How many names that the folder does not have cannot come back, at the last look: their data are gone.
+        lost: How many names that the folder does not have cannot come back: their data are gone.
     """
+
+    replayed = 0
 
     def __init__(self, bucket: Bucket, keys: FolderKeys, then: FolderState) -> None:
         self.lost = 0
         self._then = then
         self._present = PresentObjects(bucket, keys)
+        self._batch = Batch()
+        # The entries of the state and of `then` up to these sequence numbers were looked at.
+        self._done = self._then_done = 0
 
-    async def prepare(self, state: FolderState) -> None:
-        unasked = (
-            earlier
-            for _, earlier in self._differences(state)
-            if earlier is not None and self._present.has(earlier) is None
-        )
-        while some := list(itertools.islice(unasked, _AT_ONCE)):
-            await self._present.look(some)
+    async def prepare(self, state: FolderState) -> bool:
+        batch = Batch()
+        while not batch.planned:
+            # First what is lacking: later also what is removed because its data are gone is lacking.
+            batch = self._lacking(state)
+            batch = batch if batch.planned else self._differing(state)
+            if not batch.planned:
+                return False
+            await self._present.look(batch.returning())
+            batch = batch.without_gone(lambda entry: self._is_usable(state, entry))
+            kept = [one for one in batch.planned if one.change.before is not None or one.change.after is not None]
+            self.lost += len(batch.planned) - len(kept)
+            batch.planned = kept
+        self._batch = batch
+        return True
 
     def changes(self, state: FolderState) -> Iterator[Change]:
-        self.lost = 0
-        for entry, earlier in self._differences(state):
-            gone = earlier is not None and not self._is_usable(state, earlier)
-            if entry is not None:
-                yield Change(entry.file_info.name, entry, None if gone else earlier, gone)
-            elif gone:
-                self.lost += 1
-            else:
-                assert earlier is not None
-                yield Change(earlier.file_info.name, None, earlier)
+        return self._batch.due(state)
 
     def _is_usable(self, state: FolderState, earlier: Entry) -> bool:
-        there = self._present.has(earlier)
-        if there is None:
-            raise PlanOutdated
-        return there and not state.is_condemned(earlier)
+        return self._present.has(earlier) and not state.is_condemned(earlier)
 
-    def _differences(self, state: FolderState) -> Iterator[tuple[Entry | None, Entry | None]]:
-        """Yield what each name has in `state` and what it has in `then`, where these differ."""
-        for sequence, key, raw in state.named_file_infos():
-            if self._then.file_info_of(key) != raw:
-                earlier = self._then.sequence_of(key)
-                yield state.entry_at(sequence), self._then.entry_at(earlier) if earlier is not None else None
-        for sequence, key, _ in self._then.named_file_infos():
-            if state.sequence_of(key) is None:
-                yield None, self._then.entry_at(sequence)
+    def _differing(self, state: FolderState) -> Batch:
+        """Return what the folder has otherwise than `then`, or had not then."""
+        batch = Batch()
+        with contextlib.closing(state.named_file_infos(self._done)) as rows:
+            for sequence, key, raw in rows:
+                self._done = sequence
+                if self._then.file_info_of(key) == raw:
+                    continue
+                entry, earlier = state.entry_at(sequence), self._then.sequence_of(key)
+                after = self._then.entry_at(earlier) if earlier is not None else None
+                batch.add(Planned(Change(entry.file_info.name, entry, after), sequence))
+                if batch.full:
+                    break
+        return batch
+
+    def _lacking(self, state: FolderState) -> Batch:
+        """Return what the folder had then and has not now."""
+        batch = Batch()
+        with contextlib.closing(self._then.named_file_infos(self._then_done)) as rows:
+            for sequence, key, _ in rows:
+                self._then_done = sequence
+                if state.sequence_of(key) is None:
+                    after = self._then.entry_at(sequence)
+                    batch.add(Planned(Change(after.file_info.name, None, after), None))
+                    if batch.full:
+                        break
+        return batch
