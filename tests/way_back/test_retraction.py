@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.file_infos import encrypted_name
-from tests.simulated import Call, Fault, SimulatedBucket
+from tests.simulated import Call, Fault, Phase, SimulatedBucket
 from tests.way_back.attacked import ATTACKER, HONEST, OTHER, Attacked, by, forged, of_version, version_of
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, StoreUnreachable
 from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import object_names
 from untrusted_s3.settings import LogSettings
@@ -268,3 +269,29 @@ async def test_nothing_to_take_back_reads_no_history(tmp_path: Path) -> None:
     changes, _ = await folder.retract(lambda state: FromDevices([DeviceID(bytes(32))]), bucket=bucket)
     assert changes == {} and bucket.count("put") == 0
     assert [call.key for call in bucket.calls].count(folder.stored.keys.segment(1)) == 1
+
+
+async def test_a_large_attack_is_taken_back_some_names_at_a_time(tmp_path: Path) -> None:
+    """Gateways write meanwhile, also more of the attack: what is planned at once stays small, and nothing is left."""
+    folder = await Attacked.create(tmp_path)
+    stored = folder.stored
+    paths = [f"d{number}" for number in range(10)]
+    await stored.append(*by(HONEST, *map(stored.directory, paths)))
+    before = await folder.contents()
+    await stored.append(*(forged(folder.name(path), 1000, deleted=True) for path in paths))
+    segments = len(folder.store.keys(stored.keys.segments))
+    writes = [[forged(folder.name("d0"), 2000, deleted=True)], by(HONEST, stored.directory("late"))]
+    sizes: list[int] = []
+
+    async def meddle(call: Call, phase: Phase) -> None:
+        if call.operation == "put" and phase is Phase.REQUEST and writes:
+            await stored.append(*writes.pop())
+
+    bucket = folder.client()
+    bucket.gate = meddle
+    await folder.retract(from_attacker, bucket=bucket, settings=LogSettings(segment_entries=3))
+    for key in folder.store.keys(stored.keys.segments)[segments:]:
+        sizes.append(len(decode_segment(folder.store.body(key), key).entries))
+    assert writes == [] and max(sizes) <= 3
+    contents = await folder.contents()
+    assert contents.pop("late").source == HONEST and contents == before

@@ -14,13 +14,11 @@ from typing import Protocol
 from untrusted_s3.index.entry import Entry, Removal
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.layout import name_key
-from untrusted_s3.units import MIB
 from untrusted_s3.way_back.change import Change, renewal_of
 
-# What is planned at once: about as much as one segment of the log holds.
-NAMES_AT_ONCE = 1000
-BYTES_AT_ONCE = 8 * MIB
+_SETTINGS = LogSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +57,14 @@ class Plan(Protocol):
 
 
 class Batch:
-    """What is planned at once.
+    """What is planned at once: about as much as one segment of the log holds.
 
     Attributes:
         planned: The changes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: LogSettings = _SETTINGS) -> None:
+        self._settings = settings
         self.planned: list[Planned] = []
         self._bytes = 0
 
@@ -78,7 +77,7 @@ class Batch:
     @property
     def full(self) -> bool:
         """Whether no more is to be added."""
-        return len(self.planned) >= NAMES_AT_ONCE or self._bytes >= BYTES_AT_ONCE
+        return len(self.planned) >= self._settings.segment_entries or self._bytes >= self._settings.segment_size
 
     def returning(self) -> list[Entry]:
         """Return the entries that come back."""
@@ -86,7 +85,7 @@ class Batch:
 
     def without_gone(self, has_object: Callable[[Entry], bool]) -> Batch:
         """Return the same changes, but for entries whose objects are gone: these do not come back."""
-        batch = Batch()
+        batch = Batch(self._settings)
         for one in self.planned:
             after = one.change.after
             if after is not None and not has_object(after):

@@ -55,11 +55,12 @@ class Retraction:
         """Make a plan. `replayed` is an empty state, for the folder as it would be without the bad entries."""
         self.spared = 0
         self._suspects = suspects
+        self._settings = settings
         self._opener = opener
         self._replay = Replay(bucket, keys, replayed, self._is_bad, settings)
         self._begun = False
         self._present = PresentObjects(bucket, keys)
-        self._batch = Batch()
+        self._batch = Batch(self._settings)
         self._done = 0  # all entries up to this sequence number were looked at
         self._known = 0  # those up to there are in the replay
         self._missing_done = 0
@@ -78,7 +79,7 @@ class Retraction:
             if suspects:
                 await self._replay.begin(suspects, state.position)
                 self._begun, self._known = True, state.sequence
-        batch = self._next_batch(state) if self._begun else Batch()
+        batch = self._next_batch(state) if self._begun else Batch(self._settings)
         if self._begun and not batch.planned and self._done < state.sequence:
             await self._replay.follow(state.position)
             self._known = state.sequence
@@ -93,7 +94,7 @@ class Retraction:
         return self._batch.due(state)
 
     def _next_batch(self, state: FolderState) -> Batch:
-        batch = Batch()
+        batch = Batch(self._settings)
         with contextlib.closing(self._suspects.bad_ones(state, self._done)) as bad:
             for sequence in bad:
                 if sequence > self._known:

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.way_back.change import Change
 from untrusted_s3.way_back.plan import Batch, Planned
 from untrusted_s3.way_back.present import PresentObjects
+
+_SETTINGS = LogSettings()
 
 
 class Rewinding:
@@ -23,16 +26,17 @@ class Rewinding:
 
     replayed = 0
 
-    def __init__(self, bucket: Bucket, keys: FolderKeys, then: FolderState) -> None:
+    def __init__(self, bucket: Bucket, keys: FolderKeys, then: FolderState, settings: LogSettings = _SETTINGS) -> None:
         self.lost = 0
+        self._settings = settings
         self._then = then
         self._present = PresentObjects(bucket, keys)
-        self._batch = Batch()
+        self._batch = Batch(self._settings)
         # The entries of the state and of `then` up to these sequence numbers were looked at.
         self._done = self._then_done = 0
 
     async def prepare(self, state: FolderState) -> bool:
-        batch = Batch()
+        batch = Batch(self._settings)
         while not batch.planned:
             # First what is lacking: later also what is removed because its data are gone is lacking.
             batch = self._lacking(state)
@@ -55,7 +59,7 @@ class Rewinding:
 
     def _differing(self, state: FolderState) -> Batch:
         """Return what the folder has otherwise than `then`, or had not then."""
-        batch = Batch()
+        batch = Batch(self._settings)
         with contextlib.closing(state.named_file_infos(self._done)) as rows:
             for sequence, key, raw in rows:
                 self._done = sequence
@@ -70,7 +74,7 @@ class Rewinding:
 
     def _lacking(self, state: FolderState) -> Batch:
         """Return what the folder had then and has not now."""
-        batch = Batch()
+        batch = Batch(self._settings)
         with contextlib.closing(self._then.named_file_infos(self._then_done)) as rows:
             for sequence, key, _ in rows:
                 self._then_done = sequence
