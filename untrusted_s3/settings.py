@@ -186,6 +186,7 @@ class SyncSettings:
         index_piece_size: How many bytes of them.
         concurrent_gets: How many ranged GETs serve block requests at once.
         concurrent_gets_of_object: How many of these read one object.
+        second_source_after: After how long a block is asked of another device too that announces the same version.
         second_connection_timeout: How long a second connection of a device may take to prove that it is wanted.
         drain_timeout: How long pulls may go on when the gateway stops.
         missing_pause: The least pause between renewals of the log because of missing objects; it doubles up to
@@ -226,6 +227,7 @@ class SyncSettings:
     index_piece_size: int = 1 * MIB
     concurrent_gets: int = 16
     concurrent_gets_of_object: int = 2
+    second_source_after: float = 15.0
     second_connection_timeout: float = 20.0
     drain_timeout: float = 8.0
     missing_pause: float = 60.0

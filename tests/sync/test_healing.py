@@ -118,6 +118,30 @@ async def test_healing_brings_back_what_the_local_state_knows(bucket: SimulatedB
     folder.close()
 
 
+async def test_healing_brings_back_a_version_with_another_object(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    """The store has lost the segments in which a missing object was taken back and stored again."""
+    one = device_with(file("a"))
+    async with opened(bucket, tmp_path, one) as folder:
+        first = folder.position
+        (lost,) = bucket.store.keys(KEYS.objects)
+        del bucket.store.objects[lost]
+        folder.read_failed(lost, 0, 100)
+        await asyncio.sleep(A_MOMENT)
+        await give(folder, one)
+        stored_again = folder.entry(file("a").name)
+        last = folder.position
+    for position in range(first + 1, last + 1):
+        del bucket.store.objects[KEYS.segment(position)]
+    folder = new_folder(RECORD, bucket, tmp_path)
+    with pytest.raises(LogWentBack):
+        await folder.open()
+    healed = await folder.heal()
+    await folder.open()
+    assert (healed.restored, folder.missing_files) == (1, 0)
+    assert folder.entry(file("a").name) == stored_again
+    folder.close()
+
+
 async def test_what_the_local_state_knows_and_the_store_has_lost_is_named(
     bucket: SimulatedBucket, tmp_path: Path
 ) -> None:

@@ -228,6 +228,12 @@ class PendingIndex:
         self._parsed.drop(device_id)
         self.refused.drop(device_id)
 
+    def ask_again_from(self, device_id: DeviceID, sequence: int) -> None:
+        """Note that entries of a device's index from a sequence number on were not taken: they have to come again."""
+        self._connection.execute(
+            "UPDATE received SET sequence = min(sequence, ?) WHERE device_id = ?", (max(sequence - 1, 0), device_id.raw)
+        )
+
     async def empty(self, device_id: DeviceID) -> None:
         """Drop what is pending from a device, piece by piece; nothing of its index is known then.
 

@@ -451,16 +451,17 @@ class FolderState:
         return NamedObject(key, *row) if row is not None else None
 
     def differing(self, other: Path) -> array[int]:
-        """Return the sequence numbers in another state's file of those entries that are not here in that version.
+        """Return the sequence numbers in another state's file of those entries that are not here as they are there.
 
-        They rise.
+        They differ in their version, their file info, or the object with their data. The numbers rise.
         """
         found = array("q")
         self._compare(
             other,
             found,
             "SELECT theirs.sequence FROM other.files AS theirs LEFT JOIN files AS ours USING (name_hash)"
-            " WHERE ours.version IS NULL OR ours.version != theirs.version ORDER BY theirs.sequence",
+            " WHERE ours.version IS NULL OR ours.version != theirs.version OR ours.file_info != theirs.file_info"
+            " OR ours.content_hash IS NOT theirs.content_hash ORDER BY theirs.sequence",
         )
         return found
 

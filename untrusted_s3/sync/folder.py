@@ -397,6 +397,13 @@ class Folder:
             self._held_back.add(device_id)
         return taken.complete
 
+    async def skip_index(self, device_id: DeviceID, event: IndexReceived) -> None:
+        """Drop an index message that comes after one that was not taken as a whole.
+
+        Raises RemoteProtocolError or FolderRefused.
+        """
+        await self._index_in.skip(device_id, event)
+
     async def index_room(self, device_id: DeviceID) -> None:
         """Wait until more of a peer's index can be taken."""
         await self._index_in.until_room(device_id)

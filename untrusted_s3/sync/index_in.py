@@ -59,7 +59,8 @@ class IndexIn:
         logs that (v2.1.3 lib/model/indexhandler.go, receive).
 
         When the device's part of the local disk is full, the rest of the message is dropped. The device's cursor does
-        not pass it, so that the device sends it again with its next connection.
+        not pass it, and goes back if its sequence numbers have fallen, so that the device sends it again with its next
+        connection.
 
         Where the peer breaks the protocol, nothing of the message is kept. So a long message is parsed twice: only one
         piece of it is in memory in parsed form, which is several times as large as the serialized one.
@@ -80,6 +81,8 @@ class IndexIn:
         for number, piece in enumerate(pieces, 1):
             last = number == len(pieces)
             if not self._pending.has_room(device_id, sum(held_size(len(raw)) for raw in piece)):
+                for dropped in pieces[number - 1 :]:
+                    await self._ask_again(device_id, dropped)
                 return Result(lowest, complete=False)
             taken = parsed[number - 1] if parsed_once else parsed[0] if last else await self._parse(piece)
             for sequence in taken.sequences:
@@ -92,6 +95,20 @@ class IndexIn:
         if not pieces:
             self._store(device_id, index_id, _Taken(), event.last_sequence)
         return Result(lowest)
+
+    async def skip(self, device_id: DeviceID, event: IndexReceived) -> None:
+        """Drop a message that comes after one that was not taken as a whole: the device has to send it again.
+
+        Raises RemoteProtocolError or FolderRefused.
+        """
+        for piece in self._pieces(event.files):
+            await self._ask_again(device_id, piece)
+            await asyncio.sleep(0)
+
+    async def _ask_again(self, device_id: DeviceID, piece: Sequence[bytes]) -> None:
+        taken = await self._parse(piece)
+        if taken.sequences:
+            self._pending.ask_again_from(device_id, min(taken.sequences))
 
     async def _parse(self, piece: Sequence[bytes]) -> _Taken:
         """Parse a piece; a single large file info in a thread, since it takes up to a second."""

@@ -84,7 +84,7 @@ class Puller:
         memory: SyncMemory,
     ) -> None:
         """Make a puller that hands each finished entry to `commit`, for the log."""
-        self.sources = Sources(folder_id, pending)
+        self.sources = Sources(folder_id, pending, settings)
         self.error: str | None = None
         self._folder_id = folder_id
         self._state = state

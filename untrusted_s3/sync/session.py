@@ -285,12 +285,14 @@ class Session:
         if share is None or self._only_reads:
             # It was on its way when we refused the folder, or the peer ignores the refusal; or nothing of it is taken.
             return
-        if event.folder in self._held_back and event.update:
-            return
-        self._held_back.discard(event.folder)
+        skipped = event.folder in self._held_back and event.update
+        if not skipped:
+            self._held_back.discard(event.folder)
         await self._keep_pace(event)
         try:
-            if not await share.folder.take_index(self._device_id, share.peer_index.index_id, event):
+            if skipped:
+                await share.folder.skip_index(self._device_id, event)
+            elif not await share.folder.take_index(self._device_id, share.peer_index.index_id, event):
                 self._hold_back(event.folder, share.folder)
             self._host.counters.index_entries_received.inc(len(event.files))
         except FolderRefused as error:
