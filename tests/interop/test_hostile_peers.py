@@ -292,8 +292,8 @@ def test_a_message_byte_by_byte(gateway: Gateway, connect: Connect) -> None:
         for position in range(len(message)):
             assert time.monotonic() - started < PATIENCE
             peer.send(message[position : position + 1])
-            time.sleep(0.1)
-            if not gateway.peer(str(peer.device_id))["connected"]:
+            peer.receive_for(0.1)
+            if peer.all(events.CloseReceived):
                 break
     assert time.monotonic() - started > _STALL
     gateway.wait_for("the reason", lambda: "comes too slowly" in peer.error())

@@ -189,16 +189,19 @@ def _wait_for_parts(gateway: Gateway, count: int) -> None:
 
 
 def _uploads(gateway: Gateway) -> dict[str, int]:
-    """Return the number of parts of each unfinished upload below the gateway's prefix."""
+    """Return the number of whole parts of each unfinished upload below the gateway's prefix.
+
+    SeaweedFS keeps a part that a kill has cut short; the gateway does not use it.
+    """
     assert gateway.store is not None
     client, bucket = s3_client(gateway), gateway.store.bucket
     listed = client.list_multipart_uploads(Bucket=bucket, Prefix=gateway.prefix).get("Uploads", [])
-    return {
-        upload["Key"]: len(
-            client.list_parts(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"], MaxParts=1000)["Parts"]
-        )
-        for upload in listed
-    }
+    whole = {}
+    for upload in listed:
+        parts = client.list_parts(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"], MaxParts=1000)["Parts"]
+        sizes = [part["Size"] for part in parts]
+        whole[upload["Key"]] = sizes.count(max(sizes))
+    return whole
 
 
 def _reconnect(device: Syncthing, gateway: Gateway) -> None:

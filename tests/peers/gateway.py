@@ -9,6 +9,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -100,6 +101,20 @@ class Gateway(GatewayProcess):
             return
         assert self.stop() in (0, None), self.log_tail(40)
         self.assert_no_internal_errors()
+
+    def http_get(self, path: str) -> tuple[int, bytes]:
+        """Return status code and body of an HTTP GET.
+
+        Ask again if the gateway was too busy to read the request before it closed the connection.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return super().http_get(path)
+            except ConnectionResetError:
+                if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
     def http_status(self, path: str) -> int:
         """Return the status code of a GET."""
