@@ -128,7 +128,8 @@ def gateway(seaweedfs: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) 
     """Run one gateway for all tests of this module, with little memory and short timeouts."""
     home, prefix = tmp_path_factory.mktemp("gateway"), f"test-{uuid.uuid4().hex}"
     patience = Settings(
-        connections=ConnectionSettings(stall_timeout=_STALL), sync=SyncSettings(pull_retry_interval=0.2)
+        connections=ConnectionSettings(stall_timeout=_STALL),
+        sync=SyncSettings(pull_retry_interval=0.2, index_rate=16.0 * MIB),
     )
     with Gateway(home, seaweedfs, prefix, options=["--buffer-memory", "64"], settings=patience) as gateway:
         yield gateway
