@@ -14,7 +14,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 run: $(VENV)/.run
 	@exec $(BIN)/untrusted-s3 serve --welcome --data $(DATA)
 
-test: lint types unit
+# mypy has one core's work, and unit tests wait now and then.
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint types unit
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target interop ceph
 
 lint: $(VENV)/.dev
@@ -25,7 +27,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m "not interop and not ceph" --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest -q -m "not interop and not ceph" --numprocesses 3 --dist worksteal --durations=25
 
 # Real Syncthing programs are fetched into a cache; UNTRUSTED_S3_REQUIRE_PEERS=1 makes their absence a failure.
 interop: $(VENV)/.dev
