@@ -162,6 +162,29 @@ async def test_what_the_local_state_knows_and_the_store_has_lost_is_named(
         assert folder.missing_files == 0
 
 
+@pytest.mark.parametrize("kept", [0, 1], ids=["the whole log is lost", "the older version is in the log"])
+async def test_what_is_missing_stays_named_beside_an_older_version_when_the_log_is_lost_again(
+    bucket: SimulatedBucket, tmp_path: Path, kept: int
+) -> None:
+    older, newer = file("a", 1, content=1), file("a", 2, content=2)
+    one = device_with(older)
+    async with opened(bucket, tmp_path, one) as folder:
+        await give(folder, one, [newer])
+        stored = folder.entry(newer.name)
+    assert stored is not None and stored.stored is not None
+    for key in [*bucket.store.keys(KEYS.segments)[1:], KEYS.object(newer.name, stored.stored.object_name)]:
+        del bucket.store.objects[key]
+    for _ in range(2):
+        folder = new_folder(RECORD, bucket, tmp_path)
+        await folder.heal()
+        await folder.open()
+        assert has(folder, older) and not has(folder, newer)
+        assert [name for name, _ in folder.missing_examples(10)] == [newer.name]
+        folder.close()
+        for key in bucket.store.keys(KEYS.segments)[kept:]:
+            del bucket.store.objects[key]
+
+
 async def test_healing_that_was_interrupted_is_done_again(bucket: SimulatedBucket, tmp_path: Path) -> None:
     async with opened(bucket, tmp_path, device_with(file("a"))):
         pass

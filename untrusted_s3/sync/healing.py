@@ -22,6 +22,7 @@ from pathlib import Path
 
 import structlog
 
+from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import StateDamaged
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.entry import Entry, NamedObject, Removal
@@ -222,7 +223,6 @@ class _Healing:
         older: list[Entry],
     ) -> None:
         known = self._differing(before, state) if self._is_ahead else self._newer_before(state)
-        names_of_older = set()
         for sequence, entry in known:
             key = name_key(entry.file_info.name)
             self._restored += 1
@@ -236,18 +236,18 @@ class _Healing:
             removals[key] = Removal(key, entry.stored.object_name, entry.file_info.name, version)
             if current is not None:
                 older.append(current)  # better than nothing
-                names_of_older.add(key)
         for missing in before.missing():
-            if missing.name_hash in removals or missing.name_hash in names_of_older:
+            key = missing.name_hash
+            if key in removals or state.is_missing(key):
                 continue
-            if _has(restored, before.sequence_of(missing.name_hash)) or state.is_missing(missing.name_hash):
-                continue
-            current = state.entry(missing.name)
-            if current is not None and (current.stored is None or current.stored.object_name != missing.object_name):
-                continue
-            removals[missing.name_hash] = Removal(
-                missing.name_hash, missing.object_name, missing.name, missing.version.SerializeToString()
-            )
+            if not _has(restored, before.sequence_of(key)):
+                current = state.entry(missing.name)
+                is_it = current and current.stored and current.stored.object_name == missing.object_name
+                if current is not None and not is_it:
+                    if not is_newer(missing.version, current.file_info.message.version):
+                        continue
+                    older.append(current)
+            removals[key] = Removal(key, missing.object_name, missing.name, missing.version.SerializeToString())
         if self._is_ahead and state.index_id == self._index_id != before.index_id:
             # The log has lost a renewal, and with it what that had taken back.
             for key in state.names_without(before.path):
