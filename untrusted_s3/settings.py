@@ -160,15 +160,16 @@ class SyncSettings:
         parsed_file_infos: The most bytes of parsed file infos that wait to be pulled or were looked up lately, over all
             folders.
         pending_disk: The most bytes of the local disk that announced entries take until they are in the log, over all
-            folders. A device alone gets two thirds of it; above that, its index waits.
+            folders, with write-ahead logs above 1 MiB. A device alone gets two thirds of it; above that, its index
+            waits.
         index_room_interval: How often it is looked whether a device's index that waits may go on.
         index_ratio: How many bytes of file infos a device may send for each byte that comes over its connections,
         index_burst: how many bytes more at once,
         index_rate: and how many more a second. Above that, its index waits.
         share_burst: How many folders a device may share at once in its cluster configs, one a config added,
         share_rate: and how many more a second. Above that, its cluster configs wait.
-        large_entries: The most bytes of parsed entries of very large files that were looked up lately, over all
-            folders. One is kept, however large it is.
+        large_entries: The most bytes of the blocks of very large files that were looked up lately, over all folders.
+            Those of one are kept, however many they are.
         pull_retry_interval: The pause before a failed pull is tried again; it doubles with each failure of the file,
             and while the store fails.
         max_pull_retry_interval: The longest such pause when it is not the peers that failed.
@@ -392,5 +393,6 @@ class Settings:
 
 DEFAULT_BUFFER_MEMORY = 256 * MIB
 MIN_BUFFER_MEMORY = 64 * MIB
+MIN_PENDING_DISK = 128 * MIB
 DEFAULT_HISTORY = 30 * DAY
 MIN_HISTORY = 1 * DAY

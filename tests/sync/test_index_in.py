@@ -30,6 +30,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.index_in import IndexIn, check_size
+from untrusted_s3.threads import LargeWork
 from untrusted_s3.units import MIB
 
 A = device(1)
@@ -64,7 +65,7 @@ class Taking:
     def __init__(self, directory: Path, settings: SyncSettings | None = None) -> None:
         self.state = FolderState(directory / "state.sqlite")
         self.pending = PendingIndex(directory / "pending.sqlite")
-        self.index_in = IndexIn("folder", self.state, self.pending, settings or SyncSettings())
+        self.index_in = IndexIn("folder", self.state, self.pending, settings or SyncSettings(), LargeWork(1 << 20))
 
     async def take(self, raw: Sequence[bytes], *, update: bool = True) -> None:
         await self.index_in.take(A, 7, IndexReceived("folder", tuple(raw), update, 0, 0))

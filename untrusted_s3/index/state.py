@@ -24,7 +24,7 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import DataError, EntryMisplaced, LogWentBack, StateDamaged
 from untrusted_s3.index.database import is_damage, open_database, remove_database
-from untrusted_s3.index.entry import Entry, NamedObject, Removal, Renewal, read_entry
+from untrusted_s3.index.entry import ENTRY_COLUMNS, Entry, NamedObject, Removal, Renewal, read_row
 from untrusted_s3.index.missing_files import MissingFile, MissingFiles
 from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
@@ -45,8 +45,8 @@ MAX_BYTES = 2**62
 _CACHED_DEVICES = 1000
 # Rows that are in memory while all are gone through.
 _ROWS_AT_ONCE = 1000
-# To parse one that is larger takes some milliseconds, and peers ask for thousands of its blocks.
-_LARGE_ENTRY = 2 * MIB
+# Larger parsed entries are not kept: index/block_table.py has their blocks.
+_LARGE_ENTRY = 4 * MIB
 _KIND_FILE, _KIND_DIRECTORY, _KIND_DELETED = range(3)
 
 
@@ -67,10 +67,6 @@ class FolderTotals:
     bytes: int
 
 
-# Large parsed entries of all open states: by an object that each has for its file, and the sequence number.
-LargeEntries = ByteCache[tuple[object, int], Entry]
-
-
 class FolderState:
     """The state of one folder after the log segment at `position`."""
 
@@ -79,11 +75,10 @@ class FolderState:
         path: Path,
         on_damage: Callable[[], None] = lambda: None,
         parsed: Account | None = None,
-        large_entries: LargeEntries | None = None,
     ) -> None:
         """Open the state, or make an empty one at position 0. Raises StateFolderUnusable.
 
-        `parsed` bounds the memory for parsed entries that are kept; `large_entries` keeps large ones. All methods raise
+        `parsed` bounds the memory for parsed entries that are kept; very large ones are not. All methods raise
         StateDamaged, after a call of `on_damage`, when the file turns out to be damaged.
         """
         self.path = path
@@ -91,7 +86,6 @@ class FolderState:
         # By sequence numbers, which are never used again. Peers ask for one block of a file after the other.
         account = parsed if parsed is not None else Account(_PARSED_ENTRIES)
         self._parsed: ByteCache[int, Entry] = ByteCache(account, path)
-        self._large_entries = large_entries if large_entries is not None else ByteCache(Account(0), path, keep_one=True)
         try:
             self._open()
         except BaseException:
@@ -323,17 +317,30 @@ class FolderState:
         if row is None:
             return None
         sequence = row[0]
-        found = self._parsed.get(sequence) or self._large_entries.get((self._opened, sequence))
+        found = self._parsed.get(sequence)
         if found is None:
             found = self.entry_at(sequence)
-            size = found.file_info.memory_size
-            if size > _LARGE_ENTRY:
-                self._large_entries.put((self._opened, sequence), found, size)
-            else:
+            if (size := found.file_info.memory_size) <= _LARGE_ENTRY:
                 self._parsed.put(sequence, found, size)
         if found.file_info.name != name:
             raise self._misplaced(found.file_info.name)
         return found
+
+    def size_of(self, name: str) -> tuple[int, int] | None:
+        """Return sequence number and bytes of the file info of an encrypted name, or None if the folder lacks it."""
+        row = self._connection.execute(
+            "SELECT sequence, length(file_info) FROM files WHERE name_hash = ?", (name_key(name),)
+        ).fetchone()
+        return (row[0], row[1]) if row is not None else None
+
+    @property
+    def generation(self) -> object:
+        """Another object whenever the file was replaced by another state's."""
+        return self._opened
+
+    def damaged(self, what: str) -> StateDamaged:
+        """Note that the file turned out to be damaged, and return the error to raise."""
+        return self._connection.damaged(what)
 
     def _misplaced(self, name: str) -> EntryMisplaced:
         self._connection.on_damage()
@@ -341,18 +348,12 @@ class FolderState:
 
     def entry_at(self, sequence: int) -> Entry:
         """Return what the folder has under a sequence number, which must be in use."""
-        row = self._connection.execute(
-            "SELECT file_info, content_hash, object_size, part_size, part_crc32c, device_id"
-            " FROM files LEFT JOIN devices ON number = source WHERE sequence = ?",
-            (sequence,),
-        ).fetchone()
+        row = self._connection.execute(ENTRY_COLUMNS, (sequence,)).fetchone()
         if row is None:
             raise self._connection.damaged(f"sequence {sequence} is missing")
-        raw, content_hash, object_size, part_size, crcs, source = row
         try:
-            checksums = struct.unpack(f">{len(crcs or b'') // 4}I", crcs or b"")
-            return read_entry(raw, content_hash or "", object_size or 0, part_size or 0, checksums, source)
-        except (ValueError, TypeError, struct.error) as error:
+            return read_row(row)
+        except (ValueError, TypeError) as error:
             raise self._connection.damaged(f"sequence {sequence} cannot be read") from error
 
     def file_infos_after(self, sequence: int, limit: int) -> Iterator[tuple[int, bytes]]:

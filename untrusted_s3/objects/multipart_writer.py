@@ -171,10 +171,10 @@ class MultipartWriter:
         await self._memory.acquire(end - start)
         try:
             self._check()
-        except WriteStopped:
+            requested = await self._assembly.request(start, end)
+        except BaseException:
             self._memory.release(end - start)
             raise
-        requested = self._assembly.request(start, end)
         self._run(self._upload(number, requested)).add_done_callback(partial(self._release, requested))
 
     def _check(self) -> None:

@@ -37,7 +37,7 @@ from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.missing import FailedRead, MissingObjects
 from untrusted_s3.sync.puller import Puller
 from untrusted_s3.sync.refused_index import Suspect, suspects
-from untrusted_s3.sync.requests_in import matches
+from untrusted_s3.sync.requested_objects import RequestedObjects
 from untrusted_s3.sync.served_parts import ServedParts
 from untrusted_s3.sync.sources import Source
 
@@ -115,13 +115,16 @@ class Folder:
             record.folder_id,
             self._state,
             self._pending,
-            ObjectWriter(bucket, self._keys, memory.blocks_in, uploads, counters, settings.objects, grid),
+            ObjectWriter(
+                bucket, self._keys, memory.blocks_in, uploads, counters, settings.objects, grid, memory.large_work
+            ),
             self._writer.add,
             counters,
             settings.sync,
             memory,
         )
-        self._index_in = IndexIn(record.folder_id, self._state, self._pending, settings.sync)
+        self._requested = RequestedObjects(self._state, memory, settings.sync)
+        self._index_in = IndexIn(record.folder_id, self._state, self._pending, settings.sync, memory.large_work)
         self._held_back: set[DeviceID] = set()
 
     def distrust_checkpoints(self) -> None:
@@ -310,14 +313,18 @@ class Folder:
         """Return what the folder has under an encrypted name."""
         return self._state.entry(name)
 
-    def requested_object(self, request: RequestReceived) -> str | None:
-        """Return the key of the object that has the requested block; None where no stored block matches."""
-        entry = self._state.entry(request.name)
-        if entry is None or not matches(request, entry):
+    async def requested_object(self, request: RequestReceived, by: DeviceID) -> str | None:
+        """Return the key of the object that has the block that a device requests; None where no stored block matches.
+
+        For a very large file the device may have to wait for its turn.
+        """
+        found = await self._requested.find(request, by)
+        if found is None:
             return None
-        assert entry.stored is not None
-        key = self._keys.object(entry.file_info.name, entry.stored.object_name)
-        self._served.expect(key, entry, request.offset)
+        name, entry = found
+        key = self._keys.object(request.name, name)
+        if entry is not None:
+            self._served.expect(key, entry, request.offset)
         return key
 
     def block_read(self, key: str, offset: int, block: memoryview) -> None:
@@ -431,7 +438,7 @@ def _open_files(directory: Path, on_damage: Callable[[], None], memory: SyncMemo
     """
     files: list[FolderState | PendingIndex] = []
     try:
-        state = FolderState(directory / STATE_FILE, on_damage, memory.parsed, memory.large_entries)
+        state = FolderState(directory / STATE_FILE, on_damage, memory.parsed)
         files.append(state)
         pending = PendingIndex(directory / PENDING_FILE, on_damage, memory.parsed, memory.pending)
     except Exception as error:

@@ -181,6 +181,8 @@ class LogWriter:
                     await self._notify()
                 self._check_claim()
                 idle = not self._in_work() and not self.busy
+                if idle:
+                    self._pending.tidy()
                 if idle and _loop_time() - last_cursors > self._settings.cursor_interval:
                     last_cursors = _loop_time()
                     await self._append_cursors()

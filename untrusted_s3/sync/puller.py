@@ -26,6 +26,7 @@ from untrusted_s3.errors import (
     StoreUnreachable,
     WriteStopped,
 )
+from untrusted_s3.index.block_table import entry_reader
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.state import FolderState
@@ -93,6 +94,7 @@ class Puller:
         self._commit = commit
         self._counters = counters
         self._settings = settings
+        self._large_work = memory.large_work
         self._slots = PullSlots(settings, memory.in_work, memory.large_in_work)
         self._in_work: dict[bytes, _InWork] = {}  # by name hash
         self._failures = Failures(settings)
@@ -335,8 +337,11 @@ class Puller:
         await work.memory.acquire(size)
         work.size = size
         try:
-            file_info = self._pending.file_info(entry)
-        except StateDamaged:
+            file_info = await self._large_work.run(
+                entry.device_id, entry.file_info_size, self._pending.file_info_reader(entry)
+            )
+        except StateDamaged as error:
+            self._pending.damaged(str(error))
             self._leave(entry.name_hash)  # the folder is opened again
             return
         if file_info is None:
@@ -347,8 +352,8 @@ class Puller:
 
     async def _pull(self, entry: Pending, file_info: FileInfo) -> None:
         try:
-            current = self._state.entry(file_info.name)
-            if current and current.stored and self._has_same_data(current.stored, current.file_info, entry):
+            current = await self._current(file_info.name, entry.device_id)
+            if current and current.stored and await self._has_same_data(current.stored, current.file_info, entry):
                 # Only metadata changed: the data stays where it is.
                 change = Entry(file_info, current.stored, entry.device_id)
             else:
@@ -371,14 +376,28 @@ class Puller:
             )
             self._failed(entry, file_info.name, error)
 
-    def _has_same_data(self, stored: StoredObject, current: FileInfo, entry: Pending) -> bool:
+    async def _current(self, name: str, by: DeviceID) -> Entry | None:
+        """Return what the folder has under a name, for a device that has announced something else."""
+        found = self._state.size_of(name)
+        if found is None or found[1] <= self._settings.index_piece_size:
+            return self._state.entry(name)
+        generation = self._state.generation
+        try:
+            return await self._large_work.run(by, found[1], entry_reader(self._state.path, found[0]))
+        except StateDamaged as error:
+            if self._state.generation is generation:
+                self._state.damaged(str(error))
+            raise
+
+    async def _has_same_data(self, stored: StoredObject, current: FileInfo, entry: Pending) -> bool:
         """Return whether a stored object has the data of an entry.
 
         Data from an untrusted device may be anything. They are fetched again when a trusted device has the file.
         """
         if self.sources.is_trusted(entry.device_id) and has_untrusted_blocks(stored.object_name):
             return False
-        return content_hash(current) == entry.content_hash
+        size = len(current.raw)
+        return await self._large_work.run(entry.device_id, size, content_hash, current) == entry.content_hash
 
     async def _write(self, entry: Pending, file_info: FileInfo, current: Entry | None) -> Entry:
         """Write the object of a file, and return the entry for the log. Raises what `ObjectWriter.write` raises.
