@@ -11,7 +11,7 @@ from pathlib import Path
 import crc32c
 import pytest
 
-from tests.file_infos import directory, entry, file
+from tests.file_infos import device, directory, entry, file
 from tests.simulated import Fault, SimulatedBucket
 from tests.sync.fakes import has, new_folder, working
 from tests.sync.scripted_device import KEYS, RECORD, Device, data_of
@@ -127,7 +127,7 @@ class Reader:
 
         for number, block in enumerate(info.message.blocks):
             request = RequestReceived(number, "folder", info.name, block.offset, block.size, block.hash, False)
-            key = self._folder.requested_object(request)
+            key = await self._folder.requested_object(request, device(2))
             assert key is not None
             self._responder.submit(key, block.offset, block.size, answer)
         await asyncio.sleep(1)

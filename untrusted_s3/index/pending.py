@@ -272,6 +272,7 @@ class PendingIndex:
         await self.empty(device_id)
         with self._connection:
             self._connection.execute("DELETE FROM received WHERE device_id = ?", (device_id.raw,))
+        self.tidy()
 
     def _drop_some(self, device: bytes) -> bool:
         """Drop some of a device's entries, and give their room to the file system. Return whether there are more."""
