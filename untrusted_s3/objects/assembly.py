@@ -16,7 +16,7 @@ from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store.bucket import Buffer
 from untrusted_s3.supervisor import TaskSet
 
-_REQUESTED_AT_ONCE = 64
+_REQUESTED_AT_ONCE = 32
 
 # A block source: returns the block with a number. Raises BlockUnavailable if it cannot be had now.
 FetchBlock = Callable[[int, pb.BlockInfo], Awaitable[memoryview]]
