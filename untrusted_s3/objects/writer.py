@@ -118,7 +118,7 @@ class ObjectWriter:
         # Whatever needs all blocks is done for the announcing device, in its turn.
         work = partial(self._large_work.run, owner, len(file_info.raw))
         names = (name for name in object_names(file_info, giver) if name not in condemned)
-        for name in await work(list, itertools.islice(names, MAX_OBJECT_KEYS)):
+        for name in await work(lambda: list(itertools.islice(names, MAX_OBJECT_KEYS))):
             try:
                 with self._memory.share(owner) as memory:
                     return await self._write_as(name, file_info, fetch_block, previous, superseded, memory, work)
