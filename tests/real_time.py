@@ -163,15 +163,22 @@ def short_deadlines(tree: ast.Module) -> Iterator[tuple[str, str]]:
         yield from ((name, ast.unparse(node)) for node in ast.walk(statement) if short_deadline(node))
 
 
+@functools.cache
 def of_real_programs() -> dict[str, list[str]]:
     """Return the short deadlines of all tests with real programs, by `path::name`."""
     root = TESTS.parent
     paths = [TESTS / folder for folder in REAL_PROGRAMS] + [root / path for path in ALSO_WITH_REAL_PROGRAMS]
     places: dict[str, list[str]] = {}
     for path in sorted(file for place in paths for file in ([place] if place.is_file() else place.rglob("*.py"))):
-        for name, source in short_deadlines(ast.parse(path.read_text(encoding="utf-8"))):
+        for name, source in short_deadlines(parsed(path)):
             places.setdefault(f"{path.relative_to(root)}::{name}", []).append(source)
     return places
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """Return a file's syntax tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -181,6 +188,6 @@ def in_all_tests() -> dict[str, list[str]]:
     for path in sorted(TESTS.rglob("*.py")):
         if str(path.relative_to(TESTS)).startswith((*REAL_PROGRAMS, "waiting.py", "virtual_time.py")):
             continue
-        for name, source in real_time(ast.parse(path.read_text(encoding="utf-8"))):
+        for name, source in real_time(parsed(path)):
             places.setdefault(f"{path.relative_to(TESTS)}::{name}", []).append(source)
     return places
