@@ -73,7 +73,9 @@ class RawPeer:
         self._socket.close()
 
     def _exchange(self) -> bool:
-        self._socket.sendall(self._tls.data_to_send())
+        if data := self._tls.data_to_send():
+            with contextlib.suppress(ConnectionError):  # what has come before the end can still be read
+                self._socket.sendall(data)
         data = self._socket.recv(65_536)
         for piece in self._tls.receive_data(data):
             self._events += self._bep.receive_data(piece, 0)

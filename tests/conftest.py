@@ -23,6 +23,7 @@ import pytest
 from botocore.loaders import create_loader
 from hypothesis import HealthCheck, settings
 
+from tests.interop.order import SECONDS
 from tests.loops import LOOPS, RunAsync
 from tests.peers.ceph import CephRGW
 from tests.peers.ceph import ceph_rgw as run_ceph_rgw
@@ -59,7 +60,10 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests on Ceph to uvloop: only their parameters tell them from those on SeaweedFS. Shuffle if asked to."""
+    """Leave tests on Ceph to uvloop: only their parameters tell them from those on SeaweedFS.
+
+    Let files of tests that take long begin first, or shuffle if asked to.
+    """
     twice = [
         item
         for item in items
@@ -75,6 +79,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         modules = {item.path: numbers.random() for item in items}
         places = {item: (modules[item.path], numbers.random()) for item in items}
         items.sort(key=places.__getitem__)
+    else:
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[int, str]:
+    """Return a key by which tests are sorted: long files first, each as one, and the others as they are."""
+    seconds = SECONDS.get(item.path.name, 0) if item.get_closest_marker("interop") else 0
+    return -seconds, item.path.name if seconds else ""
 
 
 @pytest.fixture(scope="session", params=LOOPS.values(), ids=list(LOOPS))

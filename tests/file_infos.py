@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ def device(number: int) -> DeviceID:
     return DeviceID(hashlib.sha256(b"device %d" % number).digest())
 
 
+@functools.lru_cache(1000)
 def encrypted_name(name: str | int) -> str:
     """Return the encrypted name of a made-up plain one."""
     digits = base64.b32hexencode(hashlib.sha256(str(name).encode()).digest()[:20]).decode().rstrip("=")

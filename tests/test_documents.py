@@ -313,7 +313,7 @@ def test_blocks_of_code_have_fences(path: Path) -> None:
             "docs/format.md",
             [
                 f"This is format version {store_format.VERSION}",
-                f"up to `-{store_format.MAX_OBJECT_KEYS - 1}`",
+                f"at most {store_format.MAX_OBJECT_KEYS} names",
                 f"at most {store_format.PART_GRID.single_put_size // MIB} MiB, the object is written by a single PUT",
                 f"at least {store_format.PART_GRID.min_part_size // MIB} MiB, doubled until"
                 f" {store_format.PART_GRID.max_parts:,} parts",

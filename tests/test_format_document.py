@@ -22,7 +22,7 @@ from tests.samples.bucket import sample_bucket
 from tests.simulated import SimulatedBucket
 from tests.vault.stored_folder import BLOCK_SIZE, FOLDER_ID, StoredFolder, random_bytes
 from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.index.entry import Confirmation, DeclinedVersion, Dissent, EntryClaims, PeerCursor, Removal
+from untrusted_s3.index.entry import Confirmation, DeclinedVersion, Dissent, Entry, EntryClaims, PeerCursor, Removal
 from untrusted_s3.index.segment import Segment, encode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.layout import name_key
@@ -94,6 +94,12 @@ def counter_of(version: bytes) -> int:
     """The value of the one counter of a version."""
     (counter,) = all_in(version, 1)
     return number_in(counter, 2)
+
+
+def same_version(file_info: bytes, object_name: str) -> tuple[int, int, int, str]:
+    """What is equal of two announcements of the same version."""
+    counters = sum(number_in(counter, 2) for counter in all_in(bytes_in(file_info, 9), 1))
+    return counters, number_in(file_info, 2), number_in(file_info, 6), object_name[:32]
 
 
 def checked(data: bytes) -> bytes:
@@ -244,6 +250,8 @@ class Reader:
                     known.claimed.discard(device_id)
                     self.end(known, device_id)
             self.indexes[device_id] = index_id
+        for confirmation in all_in(segment, 9):
+            self.confirm(bytes_in(confirmation, 1), numbers_in(confirmation, 2))
         for entry in all_in(segment, 5):
             self.sequence += 1
             file_info = bytes_in(entry, 1)
@@ -252,6 +260,7 @@ class Reader:
             name = bytes_in(file_info, 1).decode()
             if name in self.missing and counter_of(self.missing[name][1]) <= counter_of(bytes_in(file_info, 9)):
                 del self.missing[name]
+            before = [(self.files[name], self.claims[name])] if name in self.files else []
             self.files[name] = Found(
                 self.sequence,
                 file_info,
@@ -262,8 +271,9 @@ class Reader:
                 bytes_in(entry, 6),
             )
             self.claim(name, entry)
-        for confirmation in all_in(segment, 9):
-            self.confirm(bytes_in(confirmation, 1), numbers_in(confirmation, 2))
+            if not all_in(entry, 7) and not all_in(segment, 7):
+                for found, claimed in before:
+                    self.leave_others(name, found, claimed)
 
     def number(self, device_id: bytes) -> int:
         return self.numbers.setdefault(device_id, len(self.numbers) + 1)
@@ -289,6 +299,32 @@ class Reader:
                 self.number(device_id)
                 noted = number_in(declined, 3), number_in(declined, 4), number_in(declined, 5)
                 known.declined[device_id, versions[number_in(declined, 2)]] = noted
+
+    def leave_others(self, name: str, found: Found, before: Known) -> None:
+        """An entry without claims leaves what other devices than its source claim."""
+        now, known = self.files[name], self.claims[name]
+        versions = {found.file_info: (found.object_name, found.source, before.claimed)} | before.dissents
+        others = {
+            file_info: (object_name, source, claiming - {now.source})
+            for file_info, (object_name, source, claiming) in versions.items()
+        }
+        if not any(claiming for _, _, claiming in others.values()):
+            return
+        known.by_source = False
+        names = {}
+        for file_info, (object_name, source, claiming) in others.items():
+            if same_version(file_info, object_name) == same_version(now.file_info, now.object_name):
+                known.claimed |= claiming
+                names[file_info] = now.file_info
+            elif claiming:
+                known.dissents[file_info] = object_name, source, claiming
+                names[file_info] = file_info
+        known.claimed = {one for one in known.claimed if self.numbers[one] <= 62}
+        known.declined = {
+            (device_id, names[file_info]): noted
+            for (device_id, file_info), noted in before.declined.items()
+            if device_id != now.source and file_info in names
+        }
 
     def confirm(self, device_id: bytes, numbers: list[int]) -> None:
         number, end = self.number(device_id), 0
@@ -342,10 +378,11 @@ class Reader:
                 self.missing.pop(name or "", None)
                 continue
             self.condemned.add((name_hash, object_name))
-            if given := bytes_in(removal, 3).decode():
-                self.missing[given] = object_name, bytes_in(removal, 4)
-            elif name is not None and before is not None:
-                self.missing[name] = object_name, bytes_in(before.file_info, 9)
+            missed, version = bytes_in(removal, 3).decode(), bytes_in(removal, 4)
+            if not missed and name is not None and before is not None:
+                missed, version = name, bytes_in(before.file_info, 9)
+            if missed and counter_of(version) >= counter_of(self.missing.get(missed, ("", version))[1]):
+                self.missing[missed] = object_name, version
 
     def encrypted_blocks(self, name: str) -> list[bytes]:
         """The blocks of a file, after everything that the page says of its object was checked."""
@@ -401,6 +438,16 @@ async def claim_some(folder: StoredFolder, *, before: bool) -> None:
         lambda _: ((), [dataclasses.replace(current, claims=EntryClaims((device(2),), dissents, declined))])
     )
     await folder.log.append([], [PeerCursor(device(4), 1, 1)])
+    # Others than the source claim the version before.
+    first, later = (
+        [dataclasses.replace(folder.directory(path), source=device(number)) for path in ("moved", "disputed")]
+        for number in (2, 3)
+    )
+    await folder.append(*first)
+    last = folder.state.sequence
+    await append_segment(folder, [], [Confirmation.of(device(5), [last])])
+    await append_segment(folder, [], [Confirmation.of(device(6), [last])], *later)
+    await append_segment(folder, [], [], dataclasses.replace(later[0], source=device(2)), later[1])
     if before:
         await folder.log.checkpoint()
     last = folder.state.sequence
@@ -409,10 +456,12 @@ async def claim_some(folder: StoredFolder, *, before: bool) -> None:
     )
 
 
-async def append_segment(folder: StoredFolder, cursors: list[PeerCursor], confirmations: list[Confirmation]) -> None:
+async def append_segment(
+    folder: StoredFolder, cursors: list[PeerCursor], confirmations: list[Confirmation], *entries: Entry
+) -> None:
     state = folder.state
     segment = Segment(
-        device(1), bytes(16), state.time_ms, state.sequence + 1, (), tuple(cursors), None, 0, tuple(confirmations)
+        device(1), bytes(16), state.time_ms, state.sequence + 1, entries, tuple(cursors), None, 0, tuple(confirmations)
     )
     await folder.bucket.put(folder.keys.segment(state.position + 1), [encode_segment(segment)])
     await folder.log.refresh()
@@ -460,12 +509,12 @@ async def test_a_reader_of_the_page(tmp_path: Path, folder_id: str, checkpoint_b
         for path, data in contents.items():
             assert decrypted(folder, path, reader.encrypted_blocks(folder.key.encrypt_name(path)), data) == data
         without = [found for found in reader.files.values() if not found.object_name]
-        assert len(without) == 3
-        assert sorted(pb.FileInfo.FromString(found.file_info).deleted for found in without) == [False, False, True]
+        assert len(without) == 5
+        assert [pb.FileInfo.FromString(found.file_info).deleted for found in without].count(True) == 1
 
 
 def check_claims(reader: Reader, state: FolderState) -> None:
-    assert any(known.dissents for known in reader.claims.values())
+    assert sum(bool(known.dissents) for known in reader.claims.values()) == 2
     for name, known in reader.claims.items():
         row = state.row(name_key(name))
         assert row is not None

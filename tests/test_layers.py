@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import untrusted_s3
+from tests.waiting import PATIENCE
 
 PACKAGE = Path(untrusted_s3.__file__).parent
 # A layer may import those with a smaller number. Layers with the same number do not know each other.
@@ -104,7 +105,9 @@ def layer(module: str) -> str:
 def loaded_secrets(program: str) -> str:
     """Return which modules with secrets a program has loaded at its end."""
     program += f"\nimport sys; print([name for name in sys.modules if name.startswith({SECRET!r})])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
 

@@ -13,6 +13,7 @@ import pytest
 import untrusted_s3
 from tests.peers.s3_server import S3Server
 from tests.vault.stored_folder import FOLDER_ID, MODIFIED_NS, PASSWORD, START, StoredFolder
+from tests.waiting import PATIENCE
 from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
@@ -47,7 +48,9 @@ def test_importing_the_package_loads_nothing_else() -> None:
             "print(sorted(set(sys.modules) - before))",
         ]
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     assert found.stdout.strip() == "['untrusted_s3']"
 
 

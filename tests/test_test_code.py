@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from bench.patience import PATIENCE
+from tests.interop.order import SECONDS
 from tests.real_time import (
     DEADLINE_EXCEPTIONS,
     EXCEPTIONS,
     in_all_tests,
     of_real_programs,
+    parsed,
     real_time,
     short_deadlines,
 )
@@ -105,7 +107,7 @@ def imports_the_tests(node: ast.AST) -> str | None:
 
 def found(folder: str, check: Check) -> Iterator[str]:
     for path in sorted((ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if what := check(node):
                 yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {what}"
 
@@ -141,7 +143,7 @@ def test_the_rule_finds_what_it_should() -> None:
                 "async def c(): await asyncio.wait_for(work, 5)\n"
                 "@virtual_time\nasync def d(): await asyncio.sleep(5)\n"
                 "async def e(): await asyncio.sleep(0)\n"
-                "def f(): event.wait(120)\n"
+                "def f(): event.wait(600)\n"
             )
         )
     )
@@ -174,3 +176,17 @@ def test_the_rule_about_deadlines_finds_what_it_should() -> None:
         )
     )
     assert found.keys() == {"module", *"abcdefgh"}
+
+
+def test_the_long_files_of_interop_tests_are_there() -> None:
+    assert SECONDS.keys() <= {path.name for path in (ROOT / "tests" / "interop").iterdir()}
+    assert list(SECONDS.values()) == sorted(SECONDS.values(), reverse=True)
+
+
+def test_make_interop_collects_every_interop_test() -> None:
+    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("INTEROP :=")]
+    named = [ROOT / word for word in line.split()[2:]]
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if "pytest.mark.interop" in path.read_text("utf-8")]
+    assert [path for path in marked if not any(path.is_relative_to(one) for one in named)] == [
+        ROOT / "tests" / "test_test_code.py"
+    ]

@@ -6,8 +6,9 @@ import threading
 import pytest
 
 from tests.loops import RunAsync
+from tests.virtual_time import VirtualTimeLoop, virtual_time
 from tests.waiting import PATIENCE
-from untrusted_s3.threads import in_thread
+from untrusted_s3.threads import LargeWork, in_thread
 
 
 async def test_results_and_errors() -> None:
@@ -40,3 +41,56 @@ async def test_many_at_once() -> None:
     gate = threading.Barrier(40)
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(in_thread(gate.wait) for _ in range(40)))
+
+
+@virtual_time
+async def test_large_work_of_owners_takes_turns() -> None:
+    work, done = LargeWork(10), list[str]()
+    calls = [asyncio.ensure_future(work.run("many", 11, done.append, f"many {number}")) for number in range(5)]
+    await asyncio.sleep(0)
+    calls += [asyncio.ensure_future(work.run(owner, 11, done.append, owner)) for owner in ("one", "two")]
+    await asyncio.sleep(0)
+    calls[2].cancel()
+    await asyncio.wait(calls)
+    assert done == ["many 0", "many 1", "one", "two", "many 3", "many 4"]
+    assert await work.run("many", 11, threading.get_ident) != threading.get_ident()
+
+
+@virtual_time
+async def test_small_work_waits_for_nobody() -> None:
+    work, go_on = LargeWork(10), threading.Event()
+    large = asyncio.ensure_future(work.run("many", 11, go_on.wait))
+    await asyncio.sleep(0)
+    assert await work.run("one", 10, threading.get_ident) == threading.get_ident()
+    go_on.set()
+    assert await large
+    with pytest.raises(ZeroDivisionError):
+        await work.run("one", 11, divmod, 1, 0)
+    assert await work.run("one", 11, divmod, 7, 2) == (3, 1)
+
+
+@virtual_time
+async def test_who_is_cancelled_lets_others_go_on() -> None:
+    work, go_on = LargeWork(10), threading.Event()
+    calls = [asyncio.ensure_future(work.run(number, 11, go_on.wait)) for number in range(3)]
+    await asyncio.sleep(0)
+    for call in calls[:2]:
+        call.cancel()
+    go_on.set()
+    await asyncio.wait(calls)
+    assert [call.cancelled() for call in calls] == [True, True, False]
+
+
+@virtual_time
+async def test_large_work_leaves_most_of_the_time_to_others() -> None:
+    work = LargeWork(10)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+
+    def take(seconds: float) -> float:
+        began = loop.now
+        loop.now += seconds
+        return began
+
+    begins = [await work.run("one", 11, take, 2.0) for _ in range(3)]
+    assert begins == [0.0, 8.0, 16.0]

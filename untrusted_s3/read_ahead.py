@@ -20,6 +20,10 @@ async def read_ahead(
     cancelled. The same happens when the iterator is closed (`contextlib.aclosing`). `discard` is called with each
     result that was ready but not yielded, so that what it holds can be released.
     """
+    if depth == 1:
+        for one in work:
+            yield await one
+        return
     waiting = iter(work)
     ahead: deque[asyncio.Task[Result]] = deque()
     try:

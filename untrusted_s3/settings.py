@@ -28,6 +28,8 @@ class StoreSettings:
         control_connections: How many connections for other requests are kept open.
         concurrent_parts: How many parts of a local file are sent or received at once.
         concurrent_deletions: How many objects are deleted at once.
+        empty_pages: How many pages without an item a listing may have in a row.
+        listed: The most items of one listing.
         conditional_writes: Whether writes that need a free key carry `If-None-Match: *`. Without it no other process
             may write to the bucket: the key is looked at before.
     """
@@ -44,6 +46,8 @@ class StoreSettings:
     control_connections: int = 16
     concurrent_parts: int = 4
     concurrent_deletions: int = 32
+    empty_pages: int = 1000
+    listed: int = 100_000_000
     conditional_writes: bool = True
 
 
@@ -173,15 +177,16 @@ class SyncSettings:
         parsed_file_infos: The most bytes of parsed file infos that wait to be pulled or were looked up lately, over all
             folders.
         pending_disk: The most bytes of the local disk that announced entries take until they are in the log, over all
-            folders. A device alone gets two thirds of it; above that, its index waits.
+            folders, with write-ahead logs above 1 MiB. A device alone gets two thirds of it; above that, its index
+            waits.
         index_room_interval: How often it is looked whether a device's index that waits may go on.
         index_ratio: How many bytes of file infos a device may send for each byte that comes over its connections,
         index_burst: how many bytes more at once,
         index_rate: and how many more a second. Above that, its index waits.
         share_burst: How many folders a device may share at once in its cluster configs, one a config added,
         share_rate: and how many more a second. Above that, its cluster configs wait.
-        large_entries: The most bytes of parsed entries of very large files that were looked up lately, over all
-            folders. One is kept, however large it is.
+        large_entries: The most bytes of the blocks of very large files that were looked up lately, over all folders.
+            Those of one are kept, however many they are.
         pull_retry_interval: The pause before a failed pull is tried again; it doubles with each failure of the file,
             and while the store fails.
         max_pull_retry_interval: The longest such pause when it is not the peers that failed.
@@ -199,12 +204,15 @@ class SyncSettings:
         index_piece_size: How many bytes of them.
         concurrent_gets: How many ranged GETs serve block requests at once.
         concurrent_gets_of_object: How many of these read one object.
+        second_source_after: After how long a block is asked of another device too that announces the same version.
         second_connection_timeout: How long a second connection of a device may take to prove that it is wanted.
         drain_timeout: How long pulls may go on when the gateway stops.
         missing_pause: The least pause between renewals of the log because of missing objects; it doubles up to
             max_missing_pause while more are noticed.
         max_missing_pause: The longest such pause.
         object_list_interval: How often all objects of a folder may be listed because one is missing.
+        missing_at_once: After how many missing objects of one listing the rest waits until these are taken back. Each
+            takes about half a KiB of memory until then.
         missing_logged: How many missing objects are logged by their keys.
     """
 
@@ -237,11 +245,13 @@ class SyncSettings:
     index_piece_size: int = 1 * MIB
     concurrent_gets: int = 16
     concurrent_gets_of_object: int = 2
+    second_source_after: float = 15.0
     second_connection_timeout: float = 20.0
     drain_timeout: float = 8.0
     missing_pause: float = 60.0
     max_missing_pause: float = 900.0
     object_list_interval: float = 3600.0
+    missing_at_once: int = 200_000
     missing_logged: int = 20
 
 
@@ -402,5 +412,6 @@ class Settings:
 
 DEFAULT_BUFFER_MEMORY = 256 * MIB
 MIN_BUFFER_MEMORY = 64 * MIB
+MIN_PENDING_DISK = 128 * MIB
 DEFAULT_HISTORY = 30 * DAY
 MIN_HISTORY = 1 * DAY

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+# How long no call begins after one, as a multiple of its time: threads share the interpreter with the event loop.
+_REST = 3.0
 
 
 async def in_thread(function: Callable[..., Result], *args: Any, **parameters: Any) -> Result:
@@ -50,3 +54,61 @@ async def in_thread_to_the_end(function: Callable[..., Result], *args: Any, **pa
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise
+
+
+class LargeWork:
+    """Calls whose time grows with the size of what a device has sent: above `least` bytes, each goes to a thread.
+
+    One call at a time is in a thread, with pauses between, so that all of them together take a bounded part of the
+    time. Owners take turns: who needs many calls waits for them, and others do not.
+    """
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+        self._busy = False
+        self._rested = 0.0
+
+    async def run(self, owner: Hashable, size: int, function: Callable[..., Result], *args: Any) -> Result:
+        """Call `function`, at once if `size` is small. Raises what it raises."""
+        if size <= self._least:
+            return function(*args)
+        await self._turn(owner)
+        try:
+            await asyncio.sleep(self._rested - _now())
+            began = _now()
+            try:
+                return await in_thread_to_the_end(function, *args)
+            finally:
+                self._rested = _now() + _REST * (_now() - began)
+        finally:
+            self._next()
+
+    async def _turn(self, owner: Hashable) -> None:
+        if not self._busy:
+            self._busy = True
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(owner, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        while self._waiting:
+            owner, turns = next(iter(self._waiting.items()))
+            turn = turns.popleft()
+            self._waiting.move_to_end(owner)
+            if not turns:
+                del self._waiting[owner]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

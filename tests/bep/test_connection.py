@@ -184,8 +184,8 @@ def test_no_hello(data: bytes) -> None:
 FAULTS = {
     "header over the cap": (b"\x80\x00", "header of 32768 bytes"),
     "message over the cap": (b"\0\x02\x08\x06" + (500_000_001).to_bytes(4, "big"), "message of 500000001 bytes"),
-    "LZ4 over the cap": (b"\0\x04\x08\x06\x10\x01\0\0\0\x05" + (500_000_001).to_bytes(4, "big") + b"\0", "LZ4 message"),
-    "LZ4 that lies": (b"\0\x04\x08\x06\x10\x01\0\0\0\x05\0\0\0\x09\0", "LZ4 message"),
+    "LZ4 over the cap": (b"\0\x04\x08\x07\x10\x01\0\0\0\x05" + (500_000_001).to_bytes(4, "big") + b"\0", "LZ4 message"),
+    "LZ4 that lies": (b"\0\x04\x08\x07\x10\x01\0\0\0\x05\0\0\0\x09\0", "LZ4 message"),
     "no header": (b"\0\x01\xff", "invalid Header"),
     **{
         f"no {name}": (encode_frame(number, b"\x0a\x7f"), f"invalid {name}")
@@ -728,3 +728,14 @@ def test_a_cluster_config_of_thousands_of_folders() -> None:
     config = pb.ClusterConfig(folders=[pb.Folder()] * (constants.MAX_FOLDERS + 1))
     with pytest.raises(RemoteProtocolError, match="more than 1000 folders"):
         receive(ready(), encode_frame(pb.CLUSTER_CONFIG, config.SerializeToString()))
+
+
+@pytest.mark.parametrize("kind", [pb.PING, pb.DOWNLOAD_PROGRESS])
+def test_what_has_no_use_is_not_unpacked(kind: int) -> None:
+    """A few kilobytes may unpack to 17 MiB."""
+    connection = ready()
+    impossible = b"\0\0\0\x09\0"  # LZ4 data that do not have their stated size
+    header = pb.Header(type=kind, compression=pb.LZ4).SerializeToString()  # type: ignore[arg-type]
+    frame = len(header).to_bytes(2, "big") + header + len(impossible).to_bytes(4, "big") + impossible
+    (event,) = receive(connection, frame)
+    assert isinstance(event, events.PingReceived | events.DownloadProgressReceived)

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Final
 
-from tests.claims.checks import ALL, SAME, Broken, run
+from tests.claims.checks import ALL, COMPARED, Broken, run
 from tests.claims.middles import MIDDLES, several
 from tests.claims.schedules import from_seed
 from tests.claims.stories import shrink, story
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the first schedule")
     parser.add_argument("--tell", action="store_true", help="tell the story of the first that fails, shrunk, and end")
     parser.add_argument(
-        "--of", choices=[name.split(":")[0] for name in (*ALL, SAME)], help="only failures of this kind"
+        "--of", choices=[name.split(":")[0] for name in (*ALL, *COMPARED)], help="only failures of this kind"
     )
     options = parser.parse_args()
     middles = several(options.middle, options.middles)
@@ -58,7 +58,7 @@ def main() -> None:
     print(
         f"{options.schedules} schedules in {spent:.0f} s, {options.schedules / spent:.0f}/s, middle: {options.middle}"
     )
-    for invariant in (*ALL, "any", *((SAME,) if options.compare else ())):
+    for invariant in (*ALL, "any", *(COMPARED if options.compare else ())):
         share = counted[invariant] / options.schedules
         print(f"{counted[invariant]:8} {share:8.3%}  {invariant}; first seed {firsts.get(invariant, '-')}")
 

@@ -9,7 +9,7 @@ from tests.claims.device import SEND_ONLY, TrustedDevice
 from tests.claims.schedules import Action, Schedule, end, play
 from tests.claims.untrusted import UntrustedDevice
 from tests.claims.vector import covers
-from tests.claims.version import Seen, original
+from tests.claims.version import is_conflict, original
 from tests.claims.world import MIDDLE, MiddleFactory, World, oracle
 
 CALM: Final = "rest: everything comes to rest"
@@ -18,9 +18,13 @@ I2: Final = "I2: connecting the devices directly changes no file"
 I3: Final = "I3: each device sees the untrusted device at 100 %"
 I4: Final = "I4: no device needs what it would not need if they were connected directly"
 I5: Final = "I5: connecting the devices directly changes no version (nothing is lost if it does)"
-ALL: Final = (CALM, I1, I2, I3, I4, I5)
-# For information: what depends on the order of events may differ.
-SAME: Final = "same: all ends as if the devices had been connected directly instead, with the same conflict copies"
+I6: Final = "I6: each file that a device announced while it was connected long enough was stored at some time"
+ALL: Final = (CALM, I1, I2, I3, I4, I5, I6)
+# For information: some of it depends on who meets whom first. More conflict copies are no difference: a device that has
+# taken over a version before it hears of the one that wins keeps a copy.
+SAME: Final = "same: each file is as if the devices had been connected directly instead"
+COPIES: Final = "copies: no conflict copy lacks that there would be if the devices had been connected directly instead"
+COMPARED: Final = (SAME, COPIES)
 
 
 class Broken(dict[str, list[str]]):
@@ -33,7 +37,7 @@ class Broken(dict[str, list[str]]):
 def run(
     schedule: Schedule, middles: MiddleFactory, tell: Callable[[str], None] | None = None, *, compare: bool = False
 ) -> Broken:
-    """Play a schedule and its end, and return what does not hold. `compare` looks at `SAME` too."""
+    """Play a schedule and its end, and return what does not hold. `compare` looks at `COMPARED` too."""
     world = World(schedule.devices, middles, chain=schedule.chain)
     for action in schedule.actions:
         play(world, action)
@@ -52,15 +56,22 @@ def run(
     broken = check(world, calm)
     if instead is not None and instead[1]:
         for device, other in zip(world.present, instead[0], strict=True):
-            here, there = _without_names(device), _without_names(other)
-            if here != there:
-                broken.note(SAME, f"device {device.number} has {here}, would have {there}")
+            _compare(device, other, broken)
     return broken
 
 
-def _without_names(device: TrustedDevice) -> set[tuple[str, bool, int | None]]:
-    """Return what a device has, without the times and devices in the names of conflict copies."""
-    return {(original(name), name != original(name), content) for name, (_, content) in device.tree().items()}
+def _compare(device: TrustedDevice, other: TrustedDevice, broken: Broken) -> None:
+    """Compare a device with itself as it would be. The times in the names of conflict copies do not matter."""
+    tree, would = device.tree(), other.tree()
+    here, there = ({name: what for name, what in one.items() if not is_conflict(name)} for one in (tree, would))
+    if here != there:
+        broken.note(SAME, f"device {device.number} has {here}, would have {there}")
+    has, copies = (
+        {(original(name), content) for name, (_, content) in one.items() if content is not None}
+        for one in (tree, would)
+    )
+    if not copies <= has:
+        broken.note(COPIES, f"device {device.number} has {tree}, would have {would}")
 
 
 def check(world: World, calm: bool = True) -> Broken:
@@ -68,6 +79,8 @@ def check(world: World, calm: bool = True) -> Broken:
     broken = Broken()
     if not calm:
         broken.note(CALM, "there is always something to do")
+    for detail in world.lacking:
+        broken.note(I6, detail)
     after, settled = oracle(world)
     _check_stored(world, broken)
     _check_seen(world, after, broken)
@@ -103,9 +116,7 @@ def _check_directly(device: TrustedDevice, later: TrustedDevice, forgotten: Coll
 
 
 def _check_stored(world: World, broken: Broken) -> None:
-    stored: set[tuple[str, Seen]] = set()
-    for middle in world.middles:
-        stored |= middle.stored()
+    stored = world.stored()
     live = {name for name, seen in stored if not seen.deleted}
     for device in world.present:
         for name in device.database.sequences:

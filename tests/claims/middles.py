@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from tests.claims.device import Clock
@@ -28,7 +29,9 @@ def on_one_store(clock: Clock, count: int) -> list[UntrustedDevice]:
 
 
 MIDDLES: Final[dict[str, MakeAll]] = {
-    "native": apart(NativeDevice), "today": apart(TodaysGateway),
+    "native": apart(NativeDevice),
+    "native-1": apart(partial(NativeDevice, generation=1)),
+    "today": apart(TodaysGateway),
     "claims": apart(Gateway),
     "shared": on_one_store,
 }

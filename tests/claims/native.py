@@ -93,6 +93,7 @@ class NativeDevice:
         return row is not None and not row.deleted and row.announced.content == announced.content
 
     def pass_time(self, seconds: int) -> None:
+        self._tried.clear()
         self._until_maintenance -= seconds
         if self._until_maintenance <= 0:
             self._until_maintenance = _MAINTENANCE_INTERVAL

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from hypothesis import strategies as st
 
 from tests.claims.device import RECEIVE_ONLY_FOLDER, SEND_ONLY, SEND_RECEIVE
-from tests.claims.world import World
+from tests.claims.world import IDLE, World
 
 T = TypeVar("T")
 # Chooses a number from 0 up to, but not including, another one.
@@ -88,7 +88,7 @@ _OPS: Final = (
     *("bring",) * 2,
     *("gone",) * 1,
     *("crash",) * 2,
-    *("meet_both",) * 2,
+    *("meet_both",) * 4,
     *("long",) * 1,
 )
 _AFTER: Final = (1, 1, 1, 1, 7, MINUTE, HOUR, DAY)
@@ -199,6 +199,7 @@ def play(world: World, action: Action) -> None:
     if op == "pass" or device.number in world.gone:
         return
     steps = action.number or 10_000
+    idle = len(IDLE) - action.age % 5
     if op in ("write", "delete", "make_directory", "rename"):
         if op == "write":
             device.write(action.name, action.number, world.clock.now - action.age)
@@ -213,14 +214,15 @@ def play(world: World, action: Action) -> None:
     elif op == "meet":
         reached = world.reaches(device)
         middle = reached[action.other % len(reached)]
-        crash = not action.scanned
-        world.meet([device], middle, steps=steps, idle=action.age % 5, failures=action.age, crash=crash)
+        world.meet([device], middle, steps=steps, idle=idle, failures=action.age, crash=not action.scanned)
     elif op in ("meet_both", "direct"):
         other = world.devices[action.other]
         if other is device or other.number in world.gone:
             return
         if op == "meet_both":
-            world.meet([device, other], world.middles[0], steps=steps, idle=1, failures=action.age)
+            pairs = [(one, world.reaches(one)) for one in (device, other)]
+            several = [(one, reached[one.number % len(reached)]) for one, reached in pairs]
+            world.meet_several(several, steps=steps, idle=idle, failures=action.age)
         else:
             world.directly([device, other], steps=steps, failures=action.age)
     elif op == "scan":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -105,7 +106,7 @@ class Gateway:
                 session.shown[name] = self._clock.now
         return Greeting(self.store.index_id, *self._received[device])
 
-    def receive(self, device: int, entries: list[EncryptedEntry], full: bool) -> None:
+    def receive(self, device: int, entries: Sequence[EncryptedEntry], full: bool) -> None:
         """A device sends index entries."""
         pending = self._pending[device]
         index_id, highest = self._received[device]

@@ -8,7 +8,7 @@ from typing import Final, Protocol, cast
 
 from tests.claims.device import Clock, TrustedDevice
 from tests.claims.untrusted import Greeting, Peer, UntrustedDevice
-from tests.claims.version import Announced, EncryptedEntry, Version, encrypt
+from tests.claims.version import DIRECTORY, Announced, EncryptedEntry, Seen, Version, encrypt
 
 # How long a connection stays while nothing moves, at most.
 IDLE: Final = (10, 60, 600, 3600)
@@ -17,6 +17,8 @@ MIDDLE: Final = 100
 
 _MAINTENANCE_INTERVAL: Final = 8 * 3600
 _ENDLESS: Final = 10_000
+# A meeting in which so many of these pauses pass is long enough to store what a device has.
+_LONG_ENOUGH: Final = 3
 
 
 class Luck:
@@ -157,6 +159,9 @@ class World:
         self.middles = middles(self.clock)
         # Devices that never come back.
         self.gone: set[int] = set()
+        # What was stored after any meeting, and what was not though it was announced for long enough.
+        self.history: set[tuple[str, Seen]] = set()
+        self.lacking: list[str] = []
         self.chain = chain
 
     @property
@@ -193,8 +198,21 @@ class World:
 
         It may end with a crash of the untrusted device. What is on its local disk stays.
         """
+        pairs = [(device, middle) for device in devices]
+        self.meet_several(pairs, steps=steps, idle=idle, failures=failures, crash=crash)
+
+    def meet_several(
+        self,
+        pairs: Sequence[tuple[TrustedDevice, UntrustedDevice]],
+        *,
+        steps: int = _ENDLESS,
+        idle: int = len(IDLE),
+        failures: int = 0,
+        crash: bool = False,
+    ) -> None:
+        """The same with several untrusted devices. Each device is connected to one of them."""
         luck = Luck(failures)
-        links = [_ToMiddle(device, middle, luck) for device in devices]
+        links = [_ToMiddle(device, middle, luck) for device, middle in pairs]
         idled = 0
         while steps > 0:
             moved = 0
@@ -205,7 +223,7 @@ class World:
                 moved += link.receive()
                 if moved >= steps:
                     break
-                moved += middle.step()
+                moved += link.middle.step()
                 if moved >= steps:
                     break
                 moved += link.device.step((link.source,))
@@ -218,11 +236,30 @@ class World:
                 break
             self.pass_time(IDLE[idled])
             idled += 1
+            for link in links:
+                link.device.began()
+        self.history |= self.stored()
+        for link in links:
+            if steps > 0 and not failures and not crash and idled >= _LONG_ENOUGH:
+                self._note_lacking(link.device)
+            if not crash:
+                link.middle.disconnect(link.device.number)
         if crash:
-            middle.crash(False)
-            return
-        for device in devices:
-            middle.disconnect(device.number)
+            for middle in {link.middle.number: link.middle for link in links}.values():
+                middle.crash(False)
+
+    def stored(self) -> set[tuple[str, Seen]]:
+        """Return what the untrusted devices have."""
+        return {version for middle in self.middles for version in middle.stored()}
+
+    def _note_lacking(self, device: TrustedDevice) -> None:
+        for name in device.database.sequences:
+            announced = device.announces(name)
+            if announced is None or announced.invalid or announced.deleted or announced.kind == DIRECTORY:
+                continue
+            item = device.disk.get(name)
+            if (name, announced.seen) not in self.history and item is not None and item.content == announced.content:
+                self.lacking.append(f"device {device.number}: {name}: {announced.seen}")
 
     def meet_chain(self, steps: int = _ENDLESS, failures: int = 0) -> None:
         """Connect each untrusted device with the next one."""

@@ -19,6 +19,7 @@ import structlog
 from tests.cli.filled_folder import fill_folders
 from tests.peers.s3_server import S3Server
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, derive
+from tests.waiting import PATIENCE
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.main import main
 from untrusted_s3.cli.options import ENVIRONMENT_PREFIX
@@ -91,7 +92,7 @@ def store_arguments(s3_server: S3Server, bucket_prefix: str, monkeypatch: pytest
 def python_m(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command line in a child process."""
     command = [sys.executable, "-m", "untrusted_s3", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, **options)
 
 
 @pytest.fixture

@@ -35,7 +35,11 @@ def loaded_by(program: str) -> list[str]:
     """The modules that a program in a Python of its own has loaded at its end."""
     shown = "\nprint(chr(10) + ' '.join(sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{program}{shown}"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", f"import sys\n{program}{shown}"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
     )
     return done.stdout.splitlines()[-1].split()
 
@@ -134,7 +138,7 @@ def test_nobody_reads_the_output() -> None:
 @pytest.mark.parametrize("command", ["--help", "vectors", "--version", "id"])
 def test_output_that_cannot_be_written(command: str, redirection: str, reason: str) -> None:
     shell = f"{sys.executable} -m untrusted_s3 {command} {redirection}"
-    done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (
         FAILED,
         "",
@@ -144,13 +148,15 @@ def test_output_that_cannot_be_written(command: str, redirection: str, reason: s
 
 def test_all_streams_closed() -> None:
     shell = f"{sys.executable} -m untrusted_s3 --help >&- 2>&- <&-"
-    assert subprocess.run(shell, shell=True, timeout=60, check=False).returncode == FAILED
+    assert subprocess.run(shell, shell=True, timeout=PATIENCE, check=False).returncode == FAILED
 
 
 def test_an_encoding_that_lacks_characters() -> None:
     program = "from untrusted_s3.cli import main, output; main._prepare_streams(); output.print_json(['é漢\\udcff'])"
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=PATIENCE, check=True
+    )
     assert json.loads(done.stdout) == ["é漢\udcff"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from untrusted_s3.cli.output import size_text
+from untrusted_s3.cli.output import print_json, print_json_with_list, size_text
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,11 @@ from untrusted_s3.cli.output import size_text
 )
 def test_sizes(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+@pytest.mark.parametrize("items", [[], [{"a": 1}], [{"a": {"b": "é"}}, 2, None]])
+def test_a_long_list_is_printed_as_print_json_does(items: list[object], capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"x": "ü", "names": items})
+    whole = capsys.readouterr().out
+    print_json_with_list({"x": "ü"}, "names", iter(items))
+    assert capsys.readouterr().out == whole

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.store.http_server import Answer, Request, http_server
+from tests.waiting import PATIENCE
 from untrusted_s3.compat.commands import command_environment, run_command, store_arguments
 from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.errors import GatewayUnreachable
@@ -99,6 +100,6 @@ def test_what_it_tells_by_http(tmp_path: Path, script: Path) -> None:
 
 
 def test_another_command_on_the_store() -> None:
-    done = run_command(["--version"], command_environment(Store(), {"MORE": "1"}), 60)
+    done = run_command(["--version"], command_environment(Store(), {"MORE": "1"}), PATIENCE)
     assert done.returncode == 0 and done.stdout.startswith("untrusted-s3 ")
     assert store_arguments(Store()) == ["--store", "s3://bucket", "--endpoint-url", "http://127.0.0.1:9"]

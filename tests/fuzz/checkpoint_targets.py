@@ -36,6 +36,7 @@ _CHANGE = struct.Struct(">HB8s")
 _FILE_SHARE = 256
 _STEPS = 100_000  # of SQLite's virtual machine, after which it asks whether to go on
 _MAX_INTERRUPTS = 20
+_MAX_STATEMENTS = 6  # of an input
 _MAX_VALUE = 1_000_000  # bytes
 _MARK = b"\xff\xff"
 
@@ -336,6 +337,8 @@ def damage_checkpoint(mutator: Mutator, data: bytes, others: Sequence[bytes]) ->
         statements.remove(_TOTALS)
     for _ in range(1 + mutator.below(2)):
         _damage_statements(mutator, statements, others)
+    while len(statements) > _MAX_STATEMENTS:
+        del statements[mutator.below(len(statements))]
     if mutator.below(2) and _TOTALS not in statements:
         statements.append(_TOTALS)
     return _MARK + b";".join(statements)

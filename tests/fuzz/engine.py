@@ -24,6 +24,7 @@ Damage = Callable[[Mutator, bytes, Sequence[bytes]], bytes]
 
 _MAX_POOL = 2000
 _SLOW = 1.0  # seconds of CPU
+_LONG = 0.05  # seconds after which it is measured how much CPU an input takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Report:
         seconds: How long that took.
         kept: Inputs with an outcome of their own, by their outcome; without the seeds.
         finds: Inputs that caused what must not be, by a short form of the error.
-        slowest: The most CPU seconds that one input took.
+        slowest: The most CPU seconds that one input took; 0 if all were fast.
     """
 
     executions: int = 0
@@ -86,7 +87,7 @@ def fuzz(
         data = target.damage(mutator, recent[mutator.below(len(recent))], pool)[: target.max_size]
         before = clock()
         outcome = _outcome(target, data, report)
-        if clock() - before > report.slowest:
+        if clock() - before > max(report.slowest, _LONG):
             _time(target, data, report)
         if outcome not in outcomes and len(pool) < _MAX_POOL:
             outcomes.add(outcome)

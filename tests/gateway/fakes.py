@@ -83,6 +83,12 @@ class FakeFolder:
         self.heard.append(f"read failed: {key}")
         return key.startswith(f"folders/{self.record.folder_id}/")
 
+    def distrust_checkpoints(self) -> None:
+        self.heard.append("distrust checkpoints")
+
+    def block_read(self, key: str, offset: int, block: memoryview) -> None:
+        self.heard.append(f"block read: {key}")
+
     async def open(self) -> None:
         if self.may_open is not None:
             await self.may_open.wait()

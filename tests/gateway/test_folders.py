@@ -29,6 +29,7 @@ from untrusted_s3.errors import (
     StoreUnreachable,
 )
 from untrusted_s3.gateway.folders import Folders
+from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
@@ -46,7 +47,13 @@ class Store:
     `bad` is what making a folder raises, by its ID.
     """
 
-    def __init__(self, max_folders: int = 1000, folders_of_device: int = 1000, retry_delay: float = 5) -> None:
+    def __init__(
+        self,
+        max_folders: int = 1000,
+        folders_of_device: int = 1000,
+        retry_delay: float = 5,
+        renewal_pauses: Pauses | None = None,
+    ) -> None:
         self.bucket = SimulatedBucket()
         self.sessions = Sessions()
         self.supervisor = Supervisor(1000, 1000, sleep=self._never)
@@ -69,6 +76,7 @@ class Store:
             close_timeout=0.01,
             max_folders=max_folders,
             folders_of_device=folders_of_device,
+            renewal_pauses=renewal_pauses,
             sleep=self._pause,
         )
 
@@ -234,6 +242,7 @@ async def test_damaged_local_state_is_found_at_the_start_and_loaded_from_the_sto
     await store.folders.open_all()
     damaged, renewed = store.opened
     assert damaged.heard == ["open", "close", "discard"]
+    assert renewed.heard == ["distrust checkpoints", "open"]
     assert store.folders.get("f") is renewed.as_folder
     assert store.tasks == names("f")
 
@@ -255,6 +264,30 @@ async def test_damage_while_running_renews_the_folder(store: Store) -> None:
     await until(lambda: renewed.running == {"wait", "fail"})
     assert other.heard == ["open"]
     assert store.folders.failures() == {}
+
+
+async def test_a_state_that_is_damaged_again_and_again_is_loaded_ever_more_rarely() -> None:
+    """Such as by a checkpoint that has an entry that cannot be read."""
+    long, longer = 1e6, 1e9
+    store = Store(renewal_pauses=Pauses(long, longer))
+    store.add(record("f"))
+    await store.folders.open_all()
+    store.opened[0].damage()
+    await until(lambda: len(store.opened) == 2 and store.tasks == names("f"))
+    assert store.pauses == [], "damage happens"
+    assert [folder.heard[0] for folder in store.opened] == ["open", "distrust checkpoints"]
+    store.hold.clear()
+    store.opened[1].damage()
+    await until(lambda: len(store.pauses) == 1)
+    (closed,) = store.folders.closed
+    assert closed.error.startswith("the local state is damaged again, and is loaded from the store in ")
+    assert long / 2 < store.pauses[0] <= long
+    store.hold.set()
+    await until(lambda: len(store.opened) == 3 and store.tasks == names("f"))
+    store.opened[2].damage()
+    await until(lambda: len(store.opened) == 4 and store.tasks == names("f"))
+    assert long < store.pauses[1] <= 2 * long
+    await store.supervisor.stop()
 
 
 async def test_who_offers_a_folder_that_is_just_renewed_comes_again(store: Store) -> None:
@@ -608,6 +641,16 @@ async def test_a_failed_read_is_told_to_the_folder(store: Store) -> None:
     key = FolderKeys.of("b").object("name", "0" * 32)
     store.folders.read_failed(key, 0, 5)
     assert f"read failed: {key}" in store.opened[1].heard
+
+
+async def test_a_block_that_was_read_is_told_to_its_folder(store: Store) -> None:
+    store.add(record("a"), record("strange/../one"))
+    await store.folders.open_all()
+    for folder in store.opened:
+        key = FolderKeys.of(folder.record.folder_id).object("name", "0" * 32)
+        store.folders.block_read(key, 0, memoryview(b"block"))
+        assert folder.heard[-1] == f"block read: {key}"
+    store.folders.block_read(FolderKeys.of("unknown").object("name", "0" * 32), 0, memoryview(b"block"))
 
 
 async def test_a_folder_with_missing_files_is_a_problem(store: Store) -> None:

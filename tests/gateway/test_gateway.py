@@ -326,6 +326,10 @@ def segment_of_another_program(bucket: Bucket) -> None:
     bucket.store.put(FolderKeys.of("bad").segment(1), zlib.compress(b"garbage" * 1000))
 
 
+def segment_of_a_newer_program(bucket: Bucket) -> None:
+    bucket.store.put(FolderKeys.of("bad").segment(1), b"US3SEG\x00\x63" + bytes(100))
+
+
 def garbage_checkpoint(bucket: Bucket) -> None:
     bucket.store.put(FolderKeys.of("bad").checkpoint(1), b"garbage")
 
@@ -350,9 +354,24 @@ async def test_a_checkpoint_that_cannot_be_read_and_nothing_else(new_gateway: Ne
     assert FolderKeys.of("bad").segment(2) in bucket.store.objects, "nothing is written where something was"
 
 
+@pytest.mark.parametrize("damage", [garbage_segment, segment_of_another_program], ids=lambda f: f.__name__)
+async def test_a_damaged_segment_is_healed_and_said(
+    new_gateway: NewGateway, bucket: Bucket, damage: Callable[[Bucket], None]
+) -> None:
+    add_folder(bucket, "bad")
+    damage(bucket)
+    body = bucket.store.body(FolderKeys.of("bad").segment(1))
+    gateway = await new_gateway()
+    (folder,) = gateway.status()["folders"]
+    assert (folder["state"], folder["error"]) == ("idle", None)
+    kept = FolderKeys.of("bad").damaged_segment(1, body)
+    assert bucket.store.body(kept) == body
+    assert any(kept in text for text in folder["lost"])
+
+
 @pytest.mark.parametrize(
     "damage",
-    [garbage_segment, segment_of_another_program, garbage_record],
+    [segment_of_a_newer_program, garbage_record],
     ids=lambda f: f.__name__,
 )
 async def test_damage_in_one_folder_is_local_and_loud_until_it_is_mended(

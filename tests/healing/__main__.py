@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import gc
+import json
 import time
 
 import structlog
@@ -19,13 +21,26 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1, metavar="SEED")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     began = reported = time.monotonic()
     for number in range(options.schedules):
         play(options.first + number)
         if time.monotonic() - reported > _REPORT_INTERVAL:
             reported = time.monotonic()
-            print(f"{number + 1} schedules in {reported - began:.0f} s", flush=True)
-    print(f"{options.schedules} schedules in {time.monotonic() - began:.0f} s, nothing wrong")
+            print(line(options.first, number + 1, reported - began), flush=True)
+    print(line(options.first, options.schedules, time.monotonic() - began))
+
+
+def line(first: int, schedules: int, seconds: float) -> str:
+    """Return what was played as one line of JSON."""
+    value = {
+        "first": first,
+        "schedules": schedules,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(time.process_time(), 1),
+    }
+    return json.dumps(value)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """`python -m tests.hostile --files 5000 --rounds 2`: how an honest device fares beside hostile ones.
 
 Rounds in peace and hostile ones alternate. The last line is a JSON object with the figures and a verdict for each
-promise: the time of the honest device, the gateway's memory, its loop's lag, and what is stored at the end.
+promise: the time of the honest device, the gateway's memory, its local disk, its loop's lag, and what is stored at the
+end.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def judge(peace: list[Outcome], hostile: list[Outcome], *, with_time: bool) -> d
     lags = [one.lag_p99 for one in hostile if one.lag_p99 is not None]
     verdicts = {
         "memory": growth <= MOST_MEMORY * budgets,
+        "disk": all(0 < one.pending_bytes <= one.pending_quota for one in hostile),
         "loop lag": bool(lags) and max(lags) <= MOST_LAG,
         "all is stored": not any(one.errors for one in (*peace, *hostile)),
     }
@@ -76,6 +78,8 @@ def judge(peace: list[Outcome], hostile: list[Outcome], *, with_time: bool) -> d
         "memory_budgets_mib": budgets >> 20,
         "loop_lag_p99_seconds": max(lags, default=None),
         "loop_lag_p99_in_peace": max((one.lag_p99 or 0.0 for one in peace), default=None),
+        "pending_mib": max(one.pending_bytes for one in hostile) >> 20,
+        "pending_quota_mib": max(one.pending_quota for one in hostile) >> 20,
         "state_mib": max(one.state_bytes for one in hostile) >> 20,
         "verdicts": verdicts,
     }

@@ -27,6 +27,7 @@ from tests.peers.syncthing import Syncthing
 from tests.waiting import PATIENCE
 from untrusted_s3.errors import GatewayUnreachable
 from untrusted_s3.identity.files import load_or_create
+from untrusted_s3.index.local_files import PENDING_FILE
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys, peer_key
@@ -35,6 +36,9 @@ from untrusted_s3.units import MIB
 
 FOLDER = "honest"
 BUFFER_MEMORY = 64 * MIB
+# The quota for what devices announce, and what SQLite keeps of each folder beside it.
+PENDING_DISK = 128 * MIB
+KEPT_OF_FOLDER = 2 * MIB
 _TRUSTED, _EQUALS = 3, 2
 _LAG = "untrusted_s3_loop_lag_seconds_bucket"
 _SAMPLE_INTERVAL = 0.25
@@ -73,6 +77,8 @@ class Outcome:
         budgets: The sum of its memory budgets.
         lag_p99: An upper bound of the loop's lag, in seconds, that 99 % of the time were below. None without figures.
         state_bytes: The most bytes of its local state.
+        pending_bytes: The most bytes there of what devices have announced.
+        pending_quota: The most that these may be.
         load: The machine's load average when the trial ended.
         attacks: What the hostile devices did.
         faults: How many requests the store answered wrongly.
@@ -87,6 +93,8 @@ class Outcome:
     budgets: int = 0
     lag_p99: float | None = None
     state_bytes: int = 0
+    pending_bytes: int = 0
+    pending_quota: int = 0
     load: float = 0.0
     attacks: Mapping[str, int] = field(default_factory=dict)
     faults: int = 0
@@ -125,6 +133,7 @@ def run(store: EmbeddedStore, binary: Path, home: Path, files: Path, plan: Plan)
     with contextlib.ExitStack() as stack:
         proxy = stack.enter_context(FaultProxy(store.endpoint_url))
         options = ["--endpoint-url", proxy.url, "--buffer-memory", str(BUFFER_MEMORY // MIB)]
+        options += ["--pending-disk", str(PENDING_DISK // MIB)]
         gateway = Gateway(home / "gateway", store, home.name, options=options)
         stack.callback(gateway.kill)
         gateway.start()
@@ -234,8 +243,13 @@ class Watch:
         while not self._ended.wait(_SAMPLE_INTERVAL):
             with contextlib.suppress(OSError, AssertionError, ValueError), self._lock:
                 self._outcome.memory_peak = max(self._outcome.memory_peak, self._gateway.peak_memory())
-                state = sum(path.stat().st_size for path in self._gateway.state.rglob("*") if path.is_file())
-                self._outcome.state_bytes = max(self._outcome.state_bytes, state)
+                sizes = {path: path.stat().st_size for path in self._gateway.state.rglob("*") if path.is_file()}
+                pending = {path: size for path, size in sizes.items() if path.name.startswith(PENDING_FILE)}
+                folders = len({path.parent for path in pending})
+                outcome = self._outcome
+                outcome.state_bytes = max(outcome.state_bytes, sum(sizes.values()))
+                outcome.pending_bytes = max(outcome.pending_bytes, sum(pending.values()))
+                outcome.pending_quota = max(outcome.pending_quota, PENDING_DISK + folders * KEPT_OF_FOLDER)
 
 
 class Attack:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from tests.peers.debian import SYNCTHING_VERSIONS, SyncthingVersion, syncthing_binary
+from tests.waiting import PATIENCE
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import IdentityFolderUnusable, UsageError
 from untrusted_s3.identity.certificate import Identity, PrivateKey, generate
@@ -171,13 +172,13 @@ def test_syncthing_and_we_agree_on_device_ids(tmp_path: Path, version: Syncthing
 
     def device_id_by_syncthing(home: Path) -> DeviceID:
         command = [str(syncthing), "--device-id", f"--home={home}"]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+        answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout.strip()
         device_id = DeviceID.parse(answer)
         assert str(device_id) == answer
         return device_id
 
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    subprocess.run([syncthing, "generate", f"--home={theirs}"], check=True, capture_output=True, timeout=60)
+    subprocess.run([syncthing, "generate", f"--home={theirs}"], check=True, capture_output=True, timeout=PATIENCE)
     assert load(theirs).device_id == device_id_by_syncthing(theirs)
     assert load_or_create(ours).device_id == device_id_by_syncthing(ours)
 

@@ -49,11 +49,14 @@ class Model:
             if self.indexes.get(cursor.device_id, cursor.index_id) != cursor.index_id:
                 self._void(cursor.device_id)
             self.indexes[cursor.device_id] = cursor.index_id
-        for entry in segment.entries:
-            self.sequence += 1
-            self._put(entry)
         for confirmation in segment.confirmations:
             self._confirm(confirmation)
+        for entry in segment.entries:
+            self.sequence += 1
+            before = self.rows.get(name_key(entry.file_info.name))
+            self._put(entry)
+            if entry.claims is None and segment.renewal is None and before is not None:
+                self._keep_others(before, entry)
         for cursor in segment.cursors:
             self._move(cursor)
 
@@ -81,6 +84,28 @@ class Model:
                 noted = Declined(declined.time_ms / 1000, declined.times, declined.shown_again)
                 row.declined[declined.device_id, version] = noted
         self.rows[name_key(entry.file_info.name)] = row
+
+    def _keep_others(self, before: ModelRow, entry: Entry) -> None:
+        """Give an entry without claims what other devices than its source claim and have declined of the name."""
+        others = [{one for one in some if one != entry.source} for some in before.claimed]
+        if not any(others):
+            return
+        row = self.rows[name_key(entry.file_info.name)]
+        row.numbered = True
+        own = VersionKey.of(entry.file_info)
+        for version, some in zip(before.versions, others, strict=True):
+            if VersionKey.of(version.file_info) == own:
+                row.claimed[0] |= some
+            elif some:
+                row.versions.append(version)
+                row.claimed.append(some)
+        row.claimed[0] = {one for one in row.claimed[0] if self._is_kept(one)}
+        known = {VersionKey.of(version.file_info) for version in row.versions}
+        row.declined = {
+            (one, version): noted
+            for (one, version), noted in before.declined.items()
+            if one != entry.source and version in known
+        }
 
     def _void(self, device_id: DeviceID) -> None:
         for row in self.rows.values():

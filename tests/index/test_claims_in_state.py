@@ -79,6 +79,11 @@ def version(number: int, source: DeviceID | None = A, name: str | int = "a") -> 
     return replace(entry(file(name, number, content=number)), source=source)
 
 
+def some(*devices: DeviceID) -> tuple[DeviceID, ...]:
+    """Return devices in the order in which the log has them."""
+    return tuple(sorted(devices))
+
+
 def disputed(name: str | int = "a") -> Entry:
     """Return an entry with two dissents: A claims 5, B claims 3, and C claims 4 and has declined 5 and 3."""
     dissents = (Dissent(version(3, B, name), (B,)), Dissent(version(4, C, name), (C,)))
@@ -104,13 +109,36 @@ def test_an_entry_has_claims_dissents_and_what_was_declined(folder: Folder) -> N
     assert folder.state.disputed_count == 1
 
 
-def test_an_entry_replaces_the_whole_row(folder: Folder) -> None:
-    folder.apply(disputed(), disputed("b"))
+def test_an_entry_leaves_what_other_devices_claim(folder: Folder) -> None:
+    folder.apply(version(1), disputed("b"))
+    folder.apply(version(2, B))
+    assert folder.row.whole_entry == replace(version(2, B), claims=EntryClaims((B,), (Dissent(version(1), (A,)),)))
+    folder.apply(disputed())
     folder.apply(version(6, B))
+    dissents = (Dissent(version(5), (A,)), Dissent(version(4, C), (C,)))
+    assert folder.row.whole_entry == replace(
+        version(6, B), claims=EntryClaims((B,), dissents, (DeclinedVersion(C, 1, 1000),))
+    )
+    folder.apply(version(6, None))
+    assert folder.row.whole_entry == replace(folder.row.whole_entry, source=None), "of an unknown device"
+    folder.apply(version(6, B), version(6, A), version(7, C))
+    assert folder.row.whole_entry == replace(
+        version(7, C), claims=EntryClaims((C,), (Dissent(version(6), some(A, B)),))
+    )
+    folder.apply(version(7, A), version(7, B))
+    assert folder.row.whole_entry == replace(version(7, B), claims=EntryClaims(some(A, B, C)))
+    assert folder.state.disputed_count == 1
+
+
+def test_an_entry_with_claims_or_beside_a_renewal_replaces_the_whole_row(folder: Folder) -> None:
+    folder.apply(disputed(), disputed("b"))
+    folder.apply(version(6, B), renewal=Renewal(1))
     assert folder.row.whole_entry == version(6, B)
     assert folder.state.disputed_count == 1
     folder.apply(replace(version(7), claims=EntryClaims((B, C), (Dissent(version(5), (A,)),))))
     assert folder.state.disputed_count == 2
+    folder.apply(replace(version(7), claims=EntryClaims((A,))))
+    assert folder.row.claims.claimed.keys() == {A}
 
 
 def test_a_removal_takes_the_whole_row(folder: Folder) -> None:
@@ -134,10 +162,12 @@ def test_a_renewal_removes_a_row_and_puts_another_one_in_its_place(folder: Folde
 def test_a_range_is_confirmed(folder: Folder) -> None:
     folder.apply(*(version(1, A, name) for name in range(6)))
     folder.apply(version(2, A, 2), confirmations=(Confirmation(B, (range(2, 5), range(6, 100))),))
-    assert [sequence for sequence in range(1, 8) if folder.state.is_claimed(B, sequence)] == [2, 4, 6, 7]
+    assert [sequence for sequence in range(1, 8) if folder.state.is_claimed(B, sequence)] == [2, 4, 6]
     assert all(folder.state.is_claimed(A, sequence) for sequence in (1, 2, 4, 5, 6, 7))
+    (row,) = folder.state.disputed()
+    assert (row.sequence, row.claims.claimed[B].number) == (7, 1), "confirmations come before the entries"
     folder.apply(confirmations=(Confirmation.of(C, [1, 2]), Confirmation.of(A, [1, 2])))
-    assert [len(folder.state.claimed_by(sequence)) for sequence in range(1, 8)] == [2, 3, 0, 2, 1, 2, 2]
+    assert [len(folder.state.claimed_by(sequence)) for sequence in range(1, 8)] == [2, 3, 0, 2, 1, 2, 1]
 
 
 def test_what_a_device_confirms_ends_its_dissent(folder: Folder) -> None:
@@ -205,7 +235,7 @@ def test_entries_differ_by_their_claims(folder: Folder) -> None:
     assert folder.state.has(disputed())
     assert not folder.state.has(version(5))
     assert not folder.state.has(folder.row.entry_with(folder.row.claims.withdraw(C)))
-    folder.apply(version(5))
+    folder.apply(version(5), renewal=Renewal(1))
     assert folder.state.has(replace(version(5), claims=EntryClaims((A,))))
     assert not folder.state.has(replace(version(5), claims=EntryClaims((A, B))))
     assert not folder.state.has(replace(version(5), claims=EntryClaims(())))

@@ -37,6 +37,7 @@ from untrusted_s3.index.entry import (
     StoredObject,
 )
 from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.schema import COUNTERS
 from untrusted_s3.index.segment import Segment, encode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.layout import name_key
@@ -133,7 +134,11 @@ def check(folder: Path, body: bytes) -> bool:
             assert not state.wants(entry_found.file_info)
         totals = state.totals
         assert totals.files + totals.directories + totals.deleted == len(found)
-        assert totals.bytes == sum(one.file_info.message.size for one in found if one.file_info.has_data)
+        assert totals.bytes == sum(
+            message.size
+            for message in (one.file_info.message for one in found)
+            if message.type == bep.FILE and not message.deleted
+        )
         state.cursor(device(2))
         disputed = list(state.disputed())
         assert state.disputed_count == len(disputed)
@@ -403,6 +408,43 @@ CHANGES = st.lists(UPDATES | DELETIONS, min_size=1, max_size=3)
 @settings(**RUN)
 @given(CHANGES)
 def test_any_values_in_the_tables(statements: list[str]) -> None:
+    with fast_directory() as folder:
+        check(folder, changed(folder, *statements))
+
+
+FILE_INFOS = st.builds(
+    lambda kind, size, deleted, invalid, encrypted, blocks: bep.FileInfo(
+        name=encrypted_name("a"),
+        type=kind,
+        size=size,
+        deleted=deleted,
+        invalid=invalid,
+        encrypted=encrypted,
+        blocks=[bep.BlockInfo(offset=offset, size=size) for offset, size in blocks],
+        version=file("a").message.version,
+    ),
+    st.integers(0, 5),
+    st.sampled_from([0, 1, 1999, 2000, -1, -(2**63), 2**63 - 1]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([b"", b"encrypted"]),
+    st.lists(st.tuples(st.sampled_from([0, 1, 2000, -1]), st.sampled_from([0, 1, 2000, -1])), max_size=3),
+)
+
+
+@settings(**RUN)
+@given(FILE_INFOS, st.booleans())
+def test_what_is_taken_can_be_read_whatever_its_file_infos_say(info: bep.FileInfo, has_object: bool) -> None:
+    """All columns say the same as the file info: only what is read later can be wrong."""
+    kind = 2 if info.deleted else 0 if info.type == bep.FILE else 1
+    raw, size = info.SerializeToString().hex(), 0 if kind else info.size
+    no_object = "" if has_object else ", content_hash = NULL, object_size = NULL, part_size = NULL, part_crc32c = NULL"
+    count = "UPDATE meta SET value = (SELECT {} FROM files {}) WHERE key = '{}'"
+    statements = [
+        f"UPDATE files SET kind = {kind}, size = {size}, file_info = x'{raw}'{no_object} WHERE sequence = 1",
+        *(count.format("count(*)", f"WHERE kind = {k}", key) for k, key in enumerate(COUNTERS)),
+        count.format("sum(size)", "", "bytes"),
+    ]
     with fast_directory() as folder:
         check(folder, changed(folder, *statements))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -147,10 +148,14 @@ def check(body: bytes) -> None:
             assert segment.first_sequence != 1 or sizes > MAX_BYTES
         else:
             newest = {found.file_info.name: replace(found, claims=None) for found in segment.entries}
-            disputed = {found.file_info.name: found for found in segment.entries}.values()
-            assert state.disputed_count == len(list(state.disputed())) <= sum(bool(one.dissents) for one in disputed)
-            if not segment.confirmations:
-                assert all(state.has(found) for found in disputed)
+            last = {found.file_info.name: found for found in segment.entries}
+            times = Counter(found.file_info.name for found in segment.entries)
+            # An entry without claims leaves those of one before it, except beside a renewal.
+            joined = {name for name in last if times[name] > 1 and last[name].claims is None}
+            joined = set() if segment.renewal is not None else joined
+            disputed = [name for name in last if last[name].dissents or name in joined]
+            assert state.disputed_count == len(list(state.disputed())) <= len(disputed)
+            assert all(state.has(found) for name, found in last.items() if name not in joined)
             assert all(state.entry(name) == found for name, found in newest.items())
             assert len(list(state.file_infos_after(0, -1))) == len(newest)
             assert state.totals.bytes >= 0

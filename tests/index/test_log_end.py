@@ -23,6 +23,8 @@ from tests.virtual_time import run_in_virtual_time
 from untrusted_s3.errors import DataError, LogWentBack, SegmentsMissing, StoreUnreachable
 from untrusted_s3.index.entry import PeerCursor
 from untrusted_s3.index.history import load_as_of
+from untrusted_s3.index.log_check import check_log
+from untrusted_s3.index.log_end import missing_between
 from untrusted_s3.index.state import FolderState
 
 
@@ -232,3 +234,30 @@ def test_whatever_is_lost_no_log_gets_a_gap(length: int, gone: set[int], checkpo
 
     with fast_directory() as directory, inline_threads():
         run_in_virtual_time(play(directory))
+
+
+HIGHEST = 2**62
+
+
+@pytest.mark.parametrize("strange", [HIGHEST, HIGHEST + 1, 10**20 - 1])
+async def test_a_key_at_a_position_that_no_log_reaches_costs_nothing(strange: int, tmp_path: Path) -> None:
+    """Anybody who can write to the bucket can make one."""
+    store = SimulatedStore()
+    gateway = await filled(store, tmp_path, 2)
+    store.put(KEYS.segment(strange), b"anything")
+    if strange > HIGHEST:
+        assert await gateway.log.check(whole=True) is False
+        return
+    with pytest.raises(SegmentsMissing, match=f"3 to {strange - 1}, though it goes on to {strange}"):
+        await gateway.log.check()
+    assert [problem.path async for problem in check_log(gateway.bucket, KEYS)][-2:] == [
+        KEYS.segment(strange - 1),
+        KEYS.segment(strange),
+    ]
+    assert (await gateway.log.salvage()).losses[0].startswith("segments 3 to ")
+
+
+async def test_a_state_at_a_position_that_no_log_reaches_costs_nothing(tmp_path: Path) -> None:
+    gateway = await filled(SimulatedStore(), tmp_path, 2)
+    gateway.state.skip(HIGHEST)
+    assert await missing_between(gateway.bucket, KEYS, 1, HIGHEST) == [range(3, HIGHEST + 1)]

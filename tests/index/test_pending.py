@@ -20,9 +20,11 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import StateDamaged
+from untrusted_s3.index.database import WAL_KEPT
 from untrusted_s3.index.pending import Announced, Pending, PendingIndex, held_size
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.store.layout import name_key
+from untrusted_s3.units import MIB
 
 DEVICES = [device(1), device(2), device(3)]
 NAMES = range(5)
@@ -218,7 +220,7 @@ async def test_the_file_is_as_large_as_it_is_counted_and_shrinks(tmp_path: Path)
             infos = [file(sequence + one, sizes=sizes, sequence=sequence + one + 1) for one in range(300)]
             sequence += 300
             index.add(device(1), IndexState(7, sequence), [announcement(info) for info in infos], [])
-        counted = disk.used
+        counted = index.held_by(device(1))
         index.close()
         assert disk.used == 0
         on_disk = index.path.stat().st_size
@@ -270,3 +272,33 @@ def test_an_entry_that_cannot_be_parsed_is_damage(tmp_path: Path) -> None:
         index.file_info(entry)
     assert damaged == [True]
     index.close()
+
+
+def test_the_write_ahead_log_counts_and_shrinks(tmp_path: Path) -> None:
+    disk = Account(1 << 40)
+    pending = PendingIndex(tmp_path / "pending.sqlite", disk=disk)
+    infos = [file(number, sizes=(1064,) * 20_000, sequence=number + 1) for number in range(3)]
+    for info in infos:
+        pending.add(device(1), IndexState(7, info.message.sequence), [Announced(info, "hash")], [])
+    written = sum(path.stat().st_size for path in tmp_path.iterdir() if path.name.endswith("-wal"))
+    assert written > 3 * MIB
+    assert disk.used == pending.held_by(device(1)) + written - WAL_KEPT
+    pending.tidy()
+    assert disk.used == pending.held_by(device(1))
+    pending.start(device(1), IndexState())
+    pending.tidy()
+    assert disk.used == 0
+    pending.close()
+
+
+def test_room_is_made_by_the_write_ahead_log(tmp_path: Path) -> None:
+    disk = Account(8 * MIB)
+    pending = PendingIndex(tmp_path / "pending.sqlite", disk=disk)
+    info = file("a", sizes=(1064,) * 35_000, sequence=1)
+    for _ in range(2):
+        pending.add(device(1), IndexState(7, 1), [Announced(info, "hash")], [])
+        pending.start(device(1), IndexState())
+    assert disk.used > 4 * MIB
+    assert pending.has_room(device(1), 4 * MIB)
+    assert disk.used == 0
+    pending.close()

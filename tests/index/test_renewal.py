@@ -78,6 +78,22 @@ async def test_a_renewal(tmp_path: Path) -> None:
         one.close()
 
 
+async def test_a_missing_file_stays_listed_in_its_newest_version(tmp_path: Path) -> None:
+    gateway = await opened(SimulatedStore(), 1, tmp_path)
+    for version in (2, 1):
+        found = entry(file("a", version, content=version))
+        assert found.stored is not None
+        await gateway.log.append([found])
+        await gateway.log.renew(fixed([Removal(key("a"), found.stored.object_name)]))
+        (missing,) = gateway.state.missing()
+        assert missing.version == file("a", 2).message.version
+    assert gateway.state.entry(encrypted_name("a")) is None
+    assert len(gateway.state.condemned(key("a"))) == 2
+    await gateway.log.append([entry(file("a", 1, content=3))])
+    assert gateway.state.missing_count == 1, "an older version does not replace it"
+    gateway.close()
+
+
 @pytest.mark.parametrize("force", [False, True])
 async def test_an_empty_plan(force: bool, tmp_path: Path) -> None:
     gateway = await opened(SimulatedStore(), 1, tmp_path)

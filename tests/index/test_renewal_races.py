@@ -63,7 +63,7 @@ class Model:
                     self.missing.pop(name, None)
                     continue
                 self.condemned.add((removal.name_hash, removal.missing_object))
-                if before is not None:
+                if before is not None and self.missing.get(name, ("", 0))[1] <= version_of(before):
                     self.missing[name] = removal.missing_object, version_of(before)
         for found in segment.entries:
             self.sequence += 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.file_infos import deleted, device, directory, encrypted_name, entry, file
 from tests.simulated import fast_directory
-from untrusted_s3.accounts import Account, ByteCache
+from untrusted_s3.accounts import Account
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import DataError, StateDamaged, StateFolderUnusable
@@ -22,7 +22,8 @@ from untrusted_s3.index.database import open_database
 from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
 from untrusted_s3.index.schema import STATE_VERSION
 from untrusted_s3.index.segment import Segment
-from untrusted_s3.index.state import FolderState, FolderTotals, LargeEntries
+from untrusted_s3.index.state import FolderState, FolderTotals
+from untrusted_s3.store.layout import name_key
 
 
 @pytest.fixture
@@ -69,23 +70,18 @@ def test_a_new_version_takes_the_place_of_the_old_one(state: FolderState) -> Non
     assert [sequence for sequence, _ in state.file_infos_after(0, 10)] == [2, 3]
 
 
-def test_a_large_file_is_parsed_once_while_its_blocks_are_requested(path: Path, tmp_path: Path) -> None:
-    """Also of a file that is larger than the account; and none of another state, or of a file that was replaced."""
-    large = file("large", sizes=(1064,) * 20_000)
-    account = Account(large.memory_size // 2)
-    kept: LargeEntries = ByteCache(account, "large", keep_one=True)
-    states = [FolderState(path, large_entries=kept), FolderState(tmp_path / "other.sqlite", large_entries=kept)]
-    other = file("large", 2, sizes=(2000,) * 20_000)
-    states[0].apply(1, segment(1, large))
-    states[1].apply(1, segment(1, other))
-    assert states[0].entry(large.name) is states[0].entry(large.name)
-    assert states[1].entry(large.name) == entry(other)
-    assert states[1].entry(large.name) is states[1].entry(large.name)
-    assert account.used <= max(large.memory_size, other.memory_size)
-    states[1].clear()
-    assert states[1].entry(large.name) is None
-    for one in states:
-        one.close()
+def test_a_very_large_entry_is_read_and_not_kept(path: Path) -> None:
+    account = Account(1 << 30)
+    state = FolderState(path, parsed=account)
+    large, small = file("large", sizes=(1064,) * 30_000), file("small")
+    state.apply(1, segment(1, large, small))
+    assert state.entry(large.name) == entry(large)
+    assert state.size_of(large.name) == (1, len(large.raw))
+    assert account.used == 0
+    assert state.entry(small.name) is state.entry(small.name)
+    assert 0 < account.used <= 2 * small.memory_size
+    assert state.size_of("unknown") is None
+    state.close()
 
 
 def test_all_of_a_stored_object_comes_back(state: FolderState) -> None:
@@ -352,3 +348,13 @@ def test_an_entry_that_does_not_fit_together_is_damage(spoil: str, path: Path) -
         state.entry(encrypted_name("a"))
     assert noticed
     state.close()
+
+
+def test_objects_while_the_state_changes(state: FolderState) -> None:
+    infos = [file(number) for number in range(1500)]
+    state.apply(1, segment(1, *infos))
+    objects = state.objects()
+    found = [next(objects) for _ in range(1000)]
+    state.apply(2, segment(1501, file(0, 2), file("more")))
+    found += objects
+    assert [named.name_hash for named in found] == [name_key(info.name) for info in [*infos, infos[0], file("more")]]

@@ -24,7 +24,7 @@ def test_a_running_gateway_follows_its_accepted_devices(
 ) -> None:
     device = generate()
     with Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix, settings=OFTEN) as gateway:
-        gateway.add_peer(str(device.device_id))
+        gateway.command("peers", "add", str(device.device_id))
         accepted = RawPeer(gateway, device)
         accepted.wait_accepted()
 

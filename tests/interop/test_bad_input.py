@@ -93,7 +93,7 @@ def test_an_unknown_device_is_refused_until_it_is_added(
     gateway.wait_for("word of how to accept it", told)
 
     process = gateway.pid
-    gateway.add_peer(stranger.device_id)
+    gateway.command("peers", "add", stranger.device_id)
     stranger.wait_connected(gateway.device_id)
     stranger.wait_completion(gateway.device_id, bucket_prefix)
     gateway.wait_folder(bucket_prefix, files=1)

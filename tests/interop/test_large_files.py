@@ -150,18 +150,21 @@ def test_a_step_of_the_part_size(
 
 
 @one_version
-def test_a_gibibyte_and_a_step_of_the_block_size(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
+def test_larger_blocks_and_a_step_of_their_size(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
+    """Blocks of 512 KiB, as Syncthing keeps blocks of up to twice the size. `LARGE_FILE_MIB=1024`: blocks of 1 MiB."""
+    size = int(os.environ.get("LARGE_FILE_MIB", "520"))
+    parts = -(-size // 8)
     original, copy = tmp_path / "original", tmp_path / "copy"
     large = original / "large"
-    random_file(large, 1024 * MIB, seed=1)
+    random_file(large, size * MIB, seed=1)
     with Syncthing(syncthing_binary, tmp_path / "first", "first") as first:
         share_folder(first, gateway, FOLDER, original)
         sharing = Sharing(first, gateway, original)
         sharing.cost(lambda: None)
-        # Blocks of 1 MiB, 8 a part: 128 parts, and one for the trailer.
-        changed = sharing.cost(lambda: overwrite(large, 700 * MIB, b"changed"))
+        # One more part holds the trailer.
+        changed = sharing.cost(lambda: overwrite(large, size * MIB * 2 // 3, b"changed"))
         assert changed["blocks_received"] == 1
-        assert (changed["parts_sent"], changed["parts_copied"]) == (2, 127)
+        assert (changed["parts_sent"], changed["parts_copied"]) == (2, parts - 1)
         assert changed["object_bytes_written"] < 8.5 * MIB
 
         # A file that becomes so much smaller gets smaller blocks: all tokens differ, and all is sent.
@@ -186,22 +189,25 @@ def _wait_for_parts(gateway: Gateway, count: int) -> None:
 
 
 def _uploads(gateway: Gateway) -> dict[str, int]:
-    """Return the number of parts of each unfinished upload below the gateway's prefix."""
+    """Return the number of whole parts of each unfinished upload below the gateway's prefix.
+
+    SeaweedFS keeps a part that a kill has cut short; the gateway does not use it.
+    """
     assert gateway.store is not None
     client, bucket = s3_client(gateway), gateway.store.bucket
     listed = client.list_multipart_uploads(Bucket=bucket, Prefix=gateway.prefix).get("Uploads", [])
-    return {
-        upload["Key"]: len(
-            client.list_parts(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"], MaxParts=1000)["Parts"]
-        )
-        for upload in listed
-    }
+    whole = {}
+    for upload in listed:
+        parts = client.list_parts(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"], MaxParts=1000)["Parts"]
+        sizes = [part["Size"] for part in parts]
+        whole[upload["Key"]] = sizes.count(max(sizes))
+    return whole
 
 
 def _reconnect(device: Syncthing, gateway: Gateway) -> None:
-    """Start the gateway again, and have the device dial at once."""
-    gateway.start()
+    """Start the gateway again, and have the device dial at once, and once only."""
     device.pause_device(gateway.device_id)
+    gateway.start()
     device.resume_device(gateway.device_id)
     device.wait_connected(gateway.device_id)
 
@@ -209,12 +215,14 @@ def _reconnect(device: Syncthing, gateway: Gateway) -> None:
 @one_version
 def test_an_upload_goes_on_after_sigkill(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
     """Kill it twice, the second time with its local state lost. `LARGE_UPLOAD_MIB=2048` uses 2 GiB."""
-    size = int(os.environ.get("LARGE_UPLOAD_MIB", "384")) * MIB
+    size = int(os.environ.get("LARGE_UPLOAD_MIB", "192")) * MIB
     parts = -(-size // (8 * MIB)) + 1  # the last one is the trailer
     original, copy = tmp_path / "original", tmp_path / "copy"
     random_file(original / "file", size, seed=1)
     with Syncthing(syncthing_binary, tmp_path / "first", "first") as first:
-        share_folder(first, gateway, FOLDER, original)
+        # So slowly that a busy machine sees it under way
+        first.rest("PATCH", "config/options", {"limitBandwidthInLan": True})
+        share_folder(first, gateway, FOLDER, original, maxSendKbps=max(size // 16 >> 10, 12_000))
         _wait_for_parts(gateway, parts // 4)
         gateway.kill()
         (first_count,) = _uploads(gateway).values()
@@ -226,6 +234,7 @@ def test_an_upload_goes_on_after_sigkill(gateway: Gateway, syncthing_binary: Pat
         (second_count,) = _uploads(gateway).values()
         assert second_count >= first_count + parts // 4
         shutil.rmtree(gateway.state)
+        first.set_device(gateway.device_id, maxSendKbps=0)
         _reconnect(first, gateway)
         first.wait_completion(gateway.device_id, FOLDER)
         gateway.wait_folder(FOLDER, files=1)
@@ -267,7 +276,7 @@ def test_sigterm_lets_what_is_under_way_end(
         first.scan(FOLDER)
         gateway.wait_for("some small files", lambda: gateway.folder(FOLDER)["files"] >= 20)
         assert gateway.stop() == 0
-        assert "shutting down" in first.log_tail(200), "the peer has got a Close"
+        gateway.wait_for("the Close at the peer", lambda: "shutting down" in first.log_tail(200))
         assert not gateway.logged("stopped before everything was written")
         assert stored_keys(gateway, "nodes/") == {}
         (there,) = _uploads(gateway).values()
@@ -305,4 +314,4 @@ def test_an_idle_gateway_stops_at_once(
         gateway.wait_folder(FOLDER, files=1)
         # If it waited for its time to be over, it would be killed.
         assert gateway.stop() == 0
-        assert "shutting down" in first.log_tail(200)
+        gateway.wait_for("the Close at the peer", lambda: "shutting down" in first.log_tail(200))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,18 +21,24 @@ from tests.interop.sharing import (
     regular_files,
     s3_client,
     share_folder,
+    stored_keys,
     stored_objects,
 )
 from tests.peers.debian import SyncthingVersion
 from tests.peers.gateway import Gateway
 from tests.peers.syncthing import Syncthing
-from tests.peers.trees import assert_same_tree, copy_stdlib, count_files, random_file
+from tests.peers.trees import assert_same_tree, copy_files, copy_stdlib, count_files, random_file
 from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.store.embedded.server import EmbeddedStore
+from untrusted_s3.store.layout import FolderKeys
 
 pytestmark = pytest.mark.interop
 
 MIB = 1 << 20
+# How many small files there are at most. `LARGE_FOLDER_FILES=10000` uses all that an installation has, over 4000.
+FILES: dict[SyncthingVersion, int] = {"1.19.2": 800, "1.29.5": 2400}
+if "LARGE_FOLDER_FILES" in os.environ:
+    FILES = dict.fromkeys(FILES, int(os.environ["LARGE_FOLDER_FILES"]))
 
 
 @dataclass
@@ -46,20 +54,23 @@ class Stored:
     """Requests to the store while the folder was sent to the gateway."""
     written_to_disk: int
     """Bytes that the gateway wrote to disks meanwhile."""
+    seconds: float
+    """How long that took. A gateway also asks for some things every few seconds."""
 
 
 def _go_in_and_out(binary: Path, home: Path, gateway: Gateway, folder: str, original: Path) -> Stored:
     files = count_files(original)
-    before, disk = gateway.store_requests(), _written_to_disk(gateway)
+    before, disk, began = gateway.store_requests(), _written_to_disk(gateway), time.monotonic()
     with Syncthing(binary, home / f"{folder} first", "first") as first:
         share_folder(first, gateway, folder, original)
         first.wait_completion(gateway.device_id, folder)
         gateway.wait_folder(folder, files=files)
     after, disk = gateway.store_requests(), _written_to_disk(gateway) - disk
+    seconds = time.monotonic() - began
     requests = {name: count - before.get(name, 0) for name, count in after.items()}
     with fetched_folder(binary, home / f"{folder} second", gateway, folder, home / f"{folder} copy", files):
         pass
-    return Stored(gateway, folder, original, home / f"{folder} copy", binary, requests, disk)
+    return Stored(gateway, folder, original, home / f"{folder} copy", binary, requests, disk, seconds)
 
 
 def _written_to_disk(gateway: Gateway) -> int:
@@ -81,12 +92,12 @@ def gateway(seaweedfs: EmbeddedStore, home: Path) -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="module")
-def small_files(syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
-    """Store the standard library and a large installed package, with symlinks into both."""
+def small_files(syncthing_version: SyncthingVersion, syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
+    """Store files of the standard library and of a large installed package, with symlinks into both."""
     original = home / "original small"
-    copy_stdlib(original / "standard library")
-    package = Path(botocore.__file__).parent
-    shutil.copytree(package, original / "botocore", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    half = FILES[syncthing_version] // 2
+    copy_stdlib(original / "standard library", half)
+    copy_files(Path(botocore.__file__).parent, original / "botocore", half)
     links = original / "links"
     links.mkdir()
     for number, module in enumerate(sorted((original / "standard library").glob("*.py"))[:50]):
@@ -105,18 +116,21 @@ def large_files(syncthing_binary: Path, gateway: Gateway, home: Path) -> Stored:
     return _go_in_and_out(syncthing_binary, home, gateway, "large", original)
 
 
-def test_thousands_of_small_files_come_back_equal(small_files: Stored) -> None:
-    assert count_files(small_files.original) > 4000
+def test_thousands_of_small_files_come_back_equal(small_files: Stored, syncthing_version: SyncthingVersion) -> None:
+    assert count_files(small_files.original) >= min(4000, FILES[syncthing_version] - 1)
     assert_same_tree(small_files.original, small_files.copy)
 
 
 def test_a_small_file_costs_one_put(small_files: Stored) -> None:
     files = count_files(small_files.original)
     assert small_files.gateway.counter("objects_written") >= files
-    assert files <= small_files.requests["PUT"] <= 1.05 * files, small_files.requests
+    # The others are segments of the log, of which a slow machine writes more, and checkpoints.
+    log = len(stored_keys(small_files.gateway, FolderKeys.of("small").base)) - files
+    most = 1.01 * files + log + small_files.seconds / 10
+    assert files <= small_files.requests["PUT"] <= most, small_files.requests
     # There are no other requests for a file.
     others = {name: count for name, count in small_files.requests.items() if name != "PUT"}
-    assert sum(others.values()) < files / 50, others
+    assert sum(others.values()) < 10 + files / 50 + small_files.seconds / 4, others
 
 
 def test_thousands_of_small_files_come_back_from_the_bucket_alone(small_files: Stored, tmp_path: Path) -> None:

@@ -110,8 +110,8 @@ def test_devices_folders_and_passwords(
         assert stored_keys(gateway, "folders/theirs/") == {}
         shared = [{"deviceID": gateway.device_id, "encryptionPassword": "new password"}]
         other.set_folder("theirs", devices=shared)
-        gateway.start()
         other.pause_device(gateway.device_id)
+        gateway.start()
         other.resume_device(gateway.device_id)
         other.wait_connected(gateway.device_id)
         gateway.wait_folder("theirs", files=2)

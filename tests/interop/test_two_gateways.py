@@ -24,7 +24,7 @@ def test_two_gateways_on_one_store(
 ) -> None:
     original = tmp_path / "original"
     build_awkward_tree(original)
-    for number in range(300):
+    for number in range(120):
         random_file(original / "many" / f"{number}", 4096, seed=number)
     random_file(original / "large", 20 << 20, seed=20)
     often = Settings(log=LogSettings(poll_interval=1.0))

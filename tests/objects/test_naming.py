@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -72,16 +73,17 @@ def test_content_hash_depends_on_order_size_and_token() -> None:
 def test_eight_names_for_one_content() -> None:
     file_info = file("file")
     first = content_hash(file_info)
-    assert list(object_names(file_info)) == [first, *(f"{first}-{number}" for number in range(1, 8))]
-    assert all(map(is_object_name, object_names(file_info)))
+    names = list(itertools.islice(object_names(file_info), 1000))
+    assert names == [first, *(f"{first}-{number}" for number in range(1, 1000))]
+    assert all(map(is_object_name, names))
 
 
 def test_names_for_content_with_blocks_of_an_untrusted_device() -> None:
     """No two devices, and no trusted device, ever share a name."""
     file_info = file("file")
     givers = [None, device(1), device(2)]
-    names = [set(object_names(file_info, giver)) for giver in givers]
-    assert len(set().union(*names)) == 24
+    names = [set(itertools.islice(object_names(file_info, giver), 1000)) for giver in givers]
+    assert len(set().union(*names)) == 3000
     assert all(map(is_object_name, set().union(*names)))
     assert [{has_untrusted_blocks(name) for name in some} for some in names] == [{False}, {True}, {True}]
     assert min(names[1]) == f"{content_hash(file_info)}-u{device(1).raw[:8].hex()}"

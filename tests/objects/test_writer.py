@@ -246,6 +246,13 @@ async def test_damage_under_every_key_is_reported() -> None:
     writing.check_all_is_released()
 
 
+async def test_any_number_of_losses_leaves_a_name() -> None:
+    writing = Writing()
+    first = content_hash(SMALL)
+    condemned = {first, *(f"{first}-{number}" for number in range(1, 50))}
+    assert (await writing(SMALL, condemned=condemned)).object_name == f"{first}-50"
+
+
 async def test_a_refusal_is_reported() -> None:
     bucket = SimulatedBucket(clock=lambda: 0.0)
     writing = Writing(bucket)

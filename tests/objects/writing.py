@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 
 import crc32c
 
@@ -73,7 +73,9 @@ class Writing:
         self.superseded = False
         self.owner = "device"
 
-    async def __call__(self, file_info: FileInfo, before: Entry | None = None) -> StoredObject:
+    async def __call__(
+        self, file_info: FileInfo, before: Entry | None = None, condemned: Container[str] = ()
+    ) -> StoredObject:
         async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
             assert block == file_info.message.blocks[number]
             self.fetched[number] += 1
@@ -82,7 +84,9 @@ class Writing:
                 raise BlockUnavailable(f"block {number}")
             return memoryview(self.block(file_info, number))
 
-        return await self.writer.write(file_info, fetch_block, before, lambda: self.superseded, owner=self.owner)
+        return await self.writer.write(
+            file_info, fetch_block, before, lambda: self.superseded, owner=self.owner, condemned=condemned
+        )
 
     def block(self, file_info: FileInfo, number: int) -> bytes:
         """Return what the block source has for a block."""

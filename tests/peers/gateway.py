@@ -5,9 +5,11 @@ Its log is one JSON object a line; a line that is not JSON is a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +18,14 @@ from typing import Any
 from tests.peers.gateway_main import encode
 from tests.peers.s3_server import S3Server
 from tests.waiting import PATIENCE
+from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.compat.commands import PROGRAM, command_environment
 from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.settings import Settings
+from untrusted_s3.store.connection import S3Credentials, connect
 from untrusted_s3.store.format import PART_GRID
+from untrusted_s3.store.layout import peer_key
+from untrusted_s3.store.records import PeerRecord
 
 
 class Gateway(GatewayProcess):
@@ -51,6 +57,20 @@ class Gateway(GatewayProcess):
             program=PROGRAM if settings is None else with_settings(settings),
         )
 
+    def add_peer(self, device_id: str, addresses: Sequence[str] = (), share: Sequence[str] = ()) -> None:
+        """Accept a device as the command does, but without a process, which takes a second of the processor."""
+        if self.store is None or self.process is None:
+            super().add_peer(device_id, addresses, share)
+            return
+        record = PeerRecord(DeviceID.parse(device_id), addresses=tuple(addresses), share=tuple(share))
+        key = self.prefix + peer_key(record.device_id)
+        client = connect(self.store.endpoint_url, S3Credentials(self.store.access_key, self.store.secret_key)).client
+        with contextlib.closing(client):
+            if client.list_objects_v2(Bucket=self.store.bucket, Prefix=key)["KeyCount"]:
+                super().add_peer(device_id, addresses, share)  # it changes the record that is there
+                return
+            client.put_object(Bucket=self.store.bucket, Key=key, Body=json.dumps(record.to_json()).encode())
+
     def wait_ended(self) -> int:
         """Return the exit code of the gateway, which must end by itself in time."""
         assert self.process is not None
@@ -81,6 +101,20 @@ class Gateway(GatewayProcess):
             return
         assert self.stop() in (0, None), self.log_tail(40)
         self.assert_no_internal_errors()
+
+    def http_get(self, path: str) -> tuple[int, bytes]:
+        """Return status code and body of an HTTP GET.
+
+        Ask again if the gateway was too busy to read the request before it closed the connection.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return super().http_get(path)
+            except ConnectionResetError:
+                if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
     def http_status(self, path: str) -> int:
         """Return the status code of a GET."""

@@ -67,8 +67,8 @@ async def test_records(bucket: MemoryBucket) -> None:
 
 
 def test_segments(bucket: MemoryBucket) -> None:
-    magics = [bucket.objects[KEYS.segment(position)][:8] for position in range(1, 9)]
-    assert magics == [b"US3SEG\x00\x01"] * 3 + [b"US3SEG\x00\x02"] * 5
+    magics = [bucket.objects[KEYS.segment(position)][:8] for position in range(1, 10)]
+    assert magics == [b"US3SEG\x00\x01"] * 3 + [b"US3SEG\x00\x02"] * 6
     fourth, fifth, sixth = (segment(bucket, position) for position in (4, 5, 6))
     assert {fourth.writer, fifth.writer, sixth.writer} == {GATEWAY}
     assert [found.time_ms for found in (fourth, fifth, sixth)] == [
@@ -99,7 +99,7 @@ def test_segments(bucket: MemoryBucket) -> None:
 
 
 def test_segments_with_claims(bucket: MemoryBucket) -> None:
-    seventh, eighth = (segment(bucket, position) for position in (7, 8))
+    seventh, eighth, ninth = (segment(bucket, position) for position in (7, 8, 9))
     (entry,) = seventh.entries
     assert (entry.file_info.name, entry.stored, entry.source) == (SMALL, FIRST_SMALL, PEER)
     assert entry.claims is not None
@@ -113,6 +113,10 @@ def test_segments_with_claims(bucket: MemoryBucket) -> None:
     )
     assert eighth.cursors == (PeerCursor(OTHER_PEER, 10, 0),)
     assert eighth.confirmations == (Confirmation(PEER, (range(12, 13), range(14, 16))),)
+    assert [(entry.file_info.name, entry.source, entry.claims) for entry in ninth.entries] == [
+        (NEW, OTHER_PEER, None),
+        (SMALL, OTHER_PEER, None),
+    ]
 
 
 async def test_checkpoint_with_claims(bucket: MemoryBucket, tmp_path: Path) -> None:
@@ -142,15 +146,16 @@ async def test_every_way_leads_to_the_same_claims(
     state = FolderState(tmp_path / "state.sqlite")
     try:
         await load_newest(bucket, KEYS, state)
-        assert (state.position, state.sequence, state.disputed_count) == (8, 15, 1)
+        assert (state.position, state.sequence, state.disputed_count) == (9, 17, 1)
         assert {sequence: state.claimed_by(sequence) for sequence, _ in state.file_infos_after(9, -1)} == {
-            10: {PEER},
             12: {PEER},
             14: {PEER},
-            15: {PEER},
+            16: {PEER, OTHER_PEER},
+            17: {PEER, OTHER_PEER},
         }
         (row,) = state.disputed()
-        assert row.claims.claimed == {PEER: row.claims.current, GATEWAY: row.claims.dissents[0]}
+        current = row.claims.current
+        assert row.claims.claimed == {PEER: current, OTHER_PEER: current, GATEWAY: row.claims.dissents[0]}
         assert row.claims.declined == {}
         assert state.cursor(OTHER_PEER) == IndexState(10, 0)
     finally:
@@ -188,9 +193,9 @@ async def test_the_log_is_sound_and_leads_to_the_newest_state(bucket: MemoryBuck
     state = FolderState(tmp_path / "state.sqlite")
     try:
         await load_newest(bucket, KEYS, state)
-        assert (state.position, state.sequence, state.index_id) == (8, 15, INDEX_ID)
+        assert (state.position, state.sequence, state.index_id) == (9, 17, INDEX_ID)
         names = [found.file_info.name for found in map(state.entry_at, dict(state.file_infos_after(0, -1)))]
-        assert names == [SUB, LARGE, LINK, GONE, NEW, OTHER_LINK, EMPTY, SMALL]
+        assert names == [SUB, LARGE, LINK, GONE, OTHER_LINK, EMPTY, NEW, SMALL]
         entry = state.entry(EMPTY)
         assert entry is not None and (entry.stored, entry.source) == (STORED_EMPTY, OTHER_PEER)
         assert state.missing_count == 2

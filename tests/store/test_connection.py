@@ -35,8 +35,8 @@ def test_a_region_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_settings_reach_the_client() -> None:
-    config = connect(None, CREDENTIALS, StoreSettings(timeout=77.0, connect_timeout=63.0)).client.meta.config
-    assert (config.read_timeout, config.connect_timeout) == (77.0, 63.0)  # type: ignore[attr-defined]
+    config = connect(None, CREDENTIALS, StoreSettings(timeout=770.0, connect_timeout=630.0)).client.meta.config
+    assert (config.read_timeout, config.connect_timeout) == (770.0, 630.0)  # type: ignore[attr-defined]
     assert config.retries["total_max_attempts"] == 1  # type: ignore[attr-defined]
 
 

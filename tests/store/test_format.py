@@ -13,6 +13,7 @@ def test_constants_of_version_2() -> None:
         "VERSION": 2,
         "READ_VERSIONS": (1, 2),
         "MAX_OBJECT_KEYS": 8,
+        "MAX_POSITION": 2**62,
         "PART_GRID": PartGrid(single_put_size=8 * 1024 * 1024, min_part_size=8 * 1024 * 1024, max_parts=9000),
         "MAX_FILE_SIZE": 9000 * 4 * 1024 * 1024 * 1024,
         "APPEND_LIFETIME": 900,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store import layout
+from untrusted_s3.store.format import MAX_POSITION
 from untrusted_s3.store.layout import FolderKeys, StoreLocation, folder_segment, name_hash
 
 SAFE_SEGMENT = re.compile(r"[0-9A-Za-z._-]{1,255}")
@@ -84,7 +85,7 @@ def test_positions_sort_as_texts(one: int, other: int) -> None:
     assert (keys.segment(one) < keys.segment(other)) == (one < other)
 
 
-@given(st.integers(0, 10**20 - 1))
+@given(st.integers(1, MAX_POSITION))
 def test_positions_are_read_back(position: int) -> None:
     keys = FolderKeys.of("f")
     assert keys.segment_position(keys.segment(position)) == position
@@ -95,7 +96,21 @@ def test_positions_are_read_back(position: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "last", ["", "1", "0" * 19, "0" * 21, "-" + "0" * 19, "0" * 19 + "x", "٣" * 20, "0" * 20 + "/", "0" * 20 + ".tmp"]
+    "last",
+    [
+        "",
+        "1",
+        "0" * 19,
+        "0" * 21,
+        "-" + "0" * 19,
+        "0" * 19 + "x",
+        "0" * 20,
+        f"{MAX_POSITION + 1:020d}",
+        "9" * 20,
+        "٣" * 20,
+        "0" * 20 + "/",
+        "0" * 20 + ".tmp",
+    ],
 )
 def test_a_stranger_among_positions_is_not_taken_for_one(last: str) -> None:
     keys = FolderKeys.of("f")

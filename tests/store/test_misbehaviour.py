@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import gzip
+import itertools
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -83,8 +84,8 @@ def test_every_operation_of_the_seam_is_here() -> None:
 
 
 @contextlib.asynccontextmanager
-async def bucket_at(url: str) -> AsyncIterator[S3Bucket]:
-    bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, S3Credentials("access", "secret"), SETTINGS), SETTINGS)
+async def bucket_at(url: str, settings: StoreSettings = SETTINGS) -> AsyncIterator[S3Bucket]:
+    bucket = S3Bucket(StoreLocation("bucket", ""), connect(url, S3Credentials("access", "secret"), settings), settings)
     try:
         yield bucket
     finally:
@@ -215,6 +216,25 @@ async def test_a_listing_that_does_not_end() -> None:
             for name in LISTINGS:
                 with pytest.raises(StoreUnreachable, match="do not end"):
                     await OPERATIONS[name](bucket, Path())
+
+
+@pytest.mark.parametrize("item", ["", "<Contents><Key>prefix</Key><Size>1</Size></Contents>"])
+async def test_a_listing_with_ever_new_tokens(item: str) -> None:
+    requests = itertools.count(1)
+
+    def reply(request: Request) -> Answer:
+        number = min(next(requests), 9000)
+        more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{number}</NextContinuationToken>"
+        markers = f"<NextKeyMarker>{number}</NextKeyMarker><NextPartNumberMarker>{number}</NextPartNumberMarker>"
+        return Answer(200, f"<R>{more}{markers}{item}</R>".encode())
+
+    settings = dataclasses.replace(SETTINGS, empty_pages=5, listed=5)
+    with http_server(reply) as url:
+        async with bucket_at(url, settings) as bucket:
+            for name in LISTINGS if not item else ["list"]:
+                with pytest.raises(StoreUnreachable, match="do not end"):
+                    await OPERATIONS[name](bucket, Path())
+    assert next(requests) <= 7 * len(LISTINGS)
 
 
 async def test_a_listing_of_what_was_not_asked_for() -> None:

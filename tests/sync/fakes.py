@@ -25,14 +25,16 @@ from untrusted_s3.index.segment import Segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.writer import ObjectWriter
-from untrusted_s3.settings import ObjectSettings, Settings, SyncSettings
+from untrusted_s3.settings import ClaimSettings, ObjectSettings, Settings, SyncSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
+from untrusted_s3.sync.claiming import Claiming
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.puller import Puller
+from untrusted_s3.sync.sources import Sources
 
 DEFAULTS = Settings()
 SYNC_DEFAULTS = SyncSettings()
@@ -54,6 +56,20 @@ def sync_memory(
         pending=pending,
         large_entries=1 << 20,
         settings=SYNC_DEFAULTS,
+    )
+
+
+def claiming(state: FolderState, pending: PendingIndex, sources: Sources) -> Claiming:
+    """Return the claims of a folder without a log: what is to be written there is dropped."""
+    return Claiming(
+        state,
+        pending,
+        sources,
+        ClaimSettings(),
+        change=lambda change: None,
+        confirm=lambda device_id, sequence: None,
+        on_chance=lambda: None,
+        time_of_day=lambda: 0.0,
     )
 
 
@@ -194,8 +210,18 @@ class Pulling:
             ObjectSettings(),
             self._grid,
         )
+        sources = Sources("folder", self.pending, self.settings)
         return Puller(
-            "folder", self.state, self.pending, writer, self._commit, self.counters, self.settings, self.memory
+            "folder",
+            self.state,
+            self.pending,
+            writer,
+            self._commit,
+            self.counters,
+            self.settings,
+            self.memory,
+            sources,
+            claiming(self.state, self.pending, sources),
         )
 
     def start(self) -> None:

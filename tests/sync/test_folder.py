@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
+import crc32c
 import pytest
 
 from tests.file_infos import device, directory
@@ -19,7 +21,7 @@ from untrusted_s3.bep.events import IndexReceived
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import StateDamaged
 from untrusted_s3.settings import LogSettings, Settings
-from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.layout import FolderKeys, name_key
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
 
@@ -181,9 +183,60 @@ async def test_damage_is_noticed(tmp_path: Path, bucket: SimulatedBucket) -> Non
     assert not list(tmp_path.rglob("*.sqlite"))
 
 
-def damage(path: Path) -> None:
-    """Make the schema of a database point beyond its end."""
+async def test_damage_that_only_a_checkpoint_meets_is_noticed(tmp_path: Path, bucket: SimulatedBucket) -> None:
+    settings = replace(LOG, checkpoint_cost=2 * LOG.segment_cost, checkpoint_share=0.0)
+    async with opened(tmp_path, bucket, settings) as folder:
+        share(folder)
+        damage(
+            next(tmp_path.rglob("state.sqlite")), "missing", "(SELECT rootpage FROM sqlite_schema WHERE name = 'files')"
+        )
+        for number in range(1, 4):
+            await announce(folder, number)
+            await until(lambda number=number: folder.own_index.max_sequence == number)  # type: ignore[misc]
+        with pytest.raises(StateDamaged):
+            await folder.until_damaged()
+        assert folder.damaged
+        assert bucket.store.keys(KEYS.checkpoints) == []
+
+
+async def test_a_checkpoint_with_an_entry_that_cannot_be_read(tmp_path: Path, bucket: SimulatedBucket) -> None:
+    """Loading it again does not help: the second time, all of it is read before it is taken."""
+    settings = replace(LOG, checkpoint_cost=2 * LOG.segment_cost, checkpoint_share=0.0)
+    async with opened(tmp_path / "1", bucket, settings) as folder:
+        share(folder)
+        for number in range(1, 4):
+            await announce(folder, number)
+            await until(lambda number=number: folder.own_index.max_sequence == number)  # type: ignore[misc]
+        await until(lambda: bool(bucket.store.keys(KEYS.checkpoints)))
+    spoil(bucket, bucket.store.keys(KEYS.checkpoints)[-1], tmp_path / "spoilt", directory(2).name)
+    for thorough in (False, True):
+        again = new_folder(RECORD, bucket, tmp_path / f"again{thorough}")
+        if thorough:
+            again.distrust_checkpoints()
+        await again.open()
+        assert again.totals.directories == 3
+        for number in (1, 2, 3):
+            if number == 2 and not thorough:
+                with pytest.raises(StateDamaged):
+                    again.entry(directory(number).name)
+            else:
+                assert again.entry(directory(number).name) is not None
+        assert again.damaged is not thorough
+        again.close()
+
+
+def spoil(bucket: SimulatedBucket, key: str, path: Path, name: str) -> None:
+    """Write a checkpoint again, with an entry that no gateway writes."""
+    path.write_bytes(bucket.store.body(key)[:-4])
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE files SET file_info = x'ff' WHERE name_hash = ?", (name_key(name),))
+    body = path.read_bytes()
+    bucket.store.put(key, body + crc32c.crc32c(body).to_bytes(4, "big"))
+
+
+def damage(path: Path, table: str = "received", page: str = "1000") -> None:
+    """Make the schema of a database name another page of a table, by default one beyond the end."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_schema SET rootpage = 1000 WHERE name = 'received'")
+        connection.execute(f"UPDATE sqlite_schema SET rootpage = {page} WHERE name = ?", (table,))
         connection.execute("PRAGMA schema_version = 1000")

@@ -20,7 +20,7 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, SegmentsMissing, StateDamaged
 from untrusted_s3.index.local_files import STATE_FILE
-from untrusted_s3.settings import LogSettings, Settings
+from untrusted_s3.settings import LogSettings, Settings, SyncSettings
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.healing import is_unfinished
 
@@ -118,6 +118,30 @@ async def test_healing_brings_back_what_the_local_state_knows(bucket: SimulatedB
     folder.close()
 
 
+async def test_healing_brings_back_a_version_with_another_object(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    """The store has lost the segments in which a missing object was taken back and stored again."""
+    one = device_with(file("a"))
+    async with opened(bucket, tmp_path, one) as folder:
+        first = folder.position
+        (lost,) = bucket.store.keys(KEYS.objects)
+        del bucket.store.objects[lost]
+        folder.read_failed(lost, 0, 100)
+        await asyncio.sleep(A_MOMENT)
+        await give(folder, one)
+        stored_again = folder.entry(file("a").name)
+        last = folder.position
+    for position in range(first + 1, last + 1):
+        del bucket.store.objects[KEYS.segment(position)]
+    folder = new_folder(RECORD, bucket, tmp_path)
+    with pytest.raises(LogWentBack):
+        await folder.open()
+    healed = await folder.heal()
+    await folder.open()
+    assert (healed.restored, folder.missing_files) == (1, 0)
+    assert folder.entry(file("a").name) == stored_again
+    folder.close()
+
+
 async def test_what_the_local_state_knows_and_the_store_has_lost_is_named(
     bucket: SimulatedBucket, tmp_path: Path
 ) -> None:
@@ -136,6 +160,29 @@ async def test_what_the_local_state_knows_and_the_store_has_lost_is_named(
         await give(folder, one)
         assert has(folder, file("a"))
         assert folder.missing_files == 0
+
+
+@pytest.mark.parametrize("kept", [0, 1], ids=["the whole log is lost", "the older version is in the log"])
+async def test_what_is_missing_stays_named_beside_an_older_version_when_the_log_is_lost_again(
+    bucket: SimulatedBucket, tmp_path: Path, kept: int
+) -> None:
+    older, newer = file("a", 1, content=1), file("a", 2, content=2)
+    one = device_with(older)
+    async with opened(bucket, tmp_path, one) as folder:
+        await give(folder, one, [newer])
+        stored = folder.entry(newer.name)
+    assert stored is not None and stored.stored is not None
+    for key in [*bucket.store.keys(KEYS.segments)[1:], KEYS.object(newer.name, stored.stored.object_name)]:
+        del bucket.store.objects[key]
+    for _ in range(2):
+        folder = new_folder(RECORD, bucket, tmp_path)
+        await folder.heal()
+        await folder.open()
+        assert has(folder, older) and not has(folder, newer)
+        assert [name for name, _ in folder.missing_examples(10)] == [newer.name]
+        folder.close()
+        for key in bucket.store.keys(KEYS.segments)[kept:]:
+            del bucket.store.objects[key]
 
 
 async def test_healing_that_was_interrupted_is_done_again(bucket: SimulatedBucket, tmp_path: Path) -> None:
@@ -334,6 +381,21 @@ async def test_missing_objects_are_taken_back_together_and_ever_more_rarely(
         assert len(renewals) <= 4
 
 
+async def test_very_many_missing_objects_are_taken_back_in_turns(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    settings = Settings(sync=SyncSettings(missing_at_once=2, missing_pause=1.0))
+    folder = new_folder(RECORD, bucket, tmp_path, settings=settings)
+    await folder.open()
+    async with working(folder):
+        one = device_with(*(file(number) for number in range(5)))
+        await give(folder, one)
+        keys = bucket.store.keys(KEYS.objects)
+        for key in keys:
+            del bucket.store.objects[key]
+        folder.read_failed(keys[0], 0, 1)
+        await asyncio.sleep(60)
+        assert folder.missing_files == 5 and folder.totals.files == 0
+
+
 async def test_cursors_of_before_a_renewal_are_not_written_after_it(bucket: SimulatedBucket, tmp_path: Path) -> None:
     one = device_with(file("a"))
     async with opened(bucket, tmp_path, one) as folder:
@@ -372,8 +434,10 @@ async def test_cursors_computed_before_another_gateways_renewal_are_not_written_
         await asyncio.sleep(A_MOMENT)
         go_on.set()
         await asyncio.sleep(A_MOMENT)
-        assert has(second, directory("b"))
+        assert not has(second, directory("b")), "it belongs to the index before"
         assert second.handled(one.device_id) == IndexState(), "or the device would not send the file again"
+        await give(second, one)
+        assert has(second, directory("b")) and has(second, file("a"))
 
 
 async def test_an_entry_whose_object_is_found_damaged_before_it_is_written(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.file_infos import device, directory, file, plaintext
 from tests.simulated import SimulatedBucket, fast_directory
-from tests.sync.fakes import FakeSource, name_key, new_folder, run, sync_memory
+from tests.sync.fakes import FakeSource, claiming, name_key, new_folder, run, sync_memory
 from tests.virtual_time import run_in_virtual_time, virtual_time
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
@@ -30,6 +30,8 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.index_in import IndexIn, check_size
+from untrusted_s3.sync.sources import Sources
+from untrusted_s3.threads import LargeWork
 from untrusted_s3.units import MIB
 
 A = device(1)
@@ -64,7 +66,8 @@ class Taking:
     def __init__(self, directory: Path, settings: SyncSettings | None = None) -> None:
         self.state = FolderState(directory / "state.sqlite")
         self.pending = PendingIndex(directory / "pending.sqlite")
-        self.index_in = IndexIn("folder", self.state, self.pending, settings or SyncSettings())
+        claims = claiming(self.state, self.pending, Sources("folder", self.pending))
+        self.index_in = IndexIn("folder", claims, self.pending, settings or SyncSettings(), LargeWork(1 << 20))
 
     async def take(self, raw: Sequence[bytes], *, update: bool = True) -> None:
         await self.index_in.take(A, 7, IndexReceived("folder", tuple(raw), update, 0, 0))

@@ -85,6 +85,34 @@ async def test_a_device_with_more_than_its_part_waits_and_is_served_in_the_end(t
 
 
 @virtual_time
+async def test_an_index_whose_sequence_numbers_fall_is_asked_for_again_from_the_lowest(tmp_path: Path) -> None:
+    """Syncthing's rise. Where a device's do not, what was not taken has lower numbers than what was."""
+    memory = sync_memory(pending=2000)
+    sync = SyncSettings(pending_disk=2000, index_piece_files=1)
+    folder = new_folder(
+        FolderRecord("folder", "", b"token"),
+        SimulatedBucket(),
+        tmp_path,
+        memory=memory,
+        settings=replace(DEFAULTS, sync=sync),
+    )
+    await folder.open()
+    folder.start_index(A, IndexState(7, 20))
+
+    def update(*sequences: int) -> IndexReceived:
+        raw = tuple(file(sequence, sequence=sequence).raw for sequence in sequences)
+        return IndexReceived("folder", raw, True, max(sequences), 0)
+
+    assert not await folder.take_index(A, 7, update(*range(20, 4, -1)))
+    assert folder.pending_totals[0] > 0
+    assert folder.received(A) == IndexState(7, 4)
+    # What follows is dropped, and may fall further.
+    await folder.skip_index(A, update(30, 3))
+    assert folder.received(A) == IndexState(7, 2)
+    folder.close()
+
+
+@virtual_time
 async def test_while_the_disk_is_short_no_index_goes_on(tmp_path: Path) -> None:
     memory = sync_memory()
     folder = new_folder(FolderRecord("folder", "", b"token"), SimulatedBucket(), tmp_path, memory=memory)

@@ -24,6 +24,7 @@ from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.layout import name_key
 from untrusted_s3.sync.healing import Healed, heal
 from untrusted_s3.sync.missing import FailedRead, MissingObjects
+from untrusted_s3.units import MIB
 
 pytestmark = virtual_time
 
@@ -101,7 +102,7 @@ async def test_versions_whose_objects_are_missing_are_taken_back(
     versions = {3: version(3, B), 4: version(4, C), 5: version(5, A)}
     for number in lost:
         del bucket.store.objects[object_key(versions[number])]
-    missing = MissingObjects("folder", bucket, KEYS, one.state, one.renew, SyncSettings())
+    missing = MissingObjects("folder", bucket, KEYS, one.state, one.renew, SyncSettings(), MIB)
     task = asyncio.create_task(missing.run())
     missing.suspect(FailedRead(object_key(versions[lost[-1]]), 0, 100))
     await asyncio.sleep(5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,13 +118,26 @@ async def test_deletions_and_directories_need_no_data(folder: Pulling) -> None:
 
 
 async def test_what_the_folder_has_is_not_pulled_again(folder: Pulling) -> None:
-    folder.write_down(entry(file("same", 3)))
+    folder.write_down(replace(entry(file("same", 3)), source=A))
     source = FakeSource()
     folder.puller.add_source(A, source)
-    folder.announce(A, file("same", 2, sequence=1), file("other", sequence=2))
+    folder.announce(A, file("same", 3, sequence=1), file("other", sequence=2))
     await settled()
     assert folder.names == [encrypted_name("other")]
     assert folder.pending.handled(A) == IndexState(7, 2)
+
+
+async def test_an_older_version_is_not_pulled_while_its_device_may_take_over_the_newer_one(folder: Pulling) -> None:
+    folder.write_down(replace(entry(file("same", 3)), source=B))
+    folder.puller.add_source(A, FakeSource())
+    folder.announce(A, file("same", 2, sequence=1), file("other", sequence=2))
+    await settled()
+    assert folder.names == [encrypted_name("other")]
+    assert folder.pending.handled(A) == IndexState(7, 0)
+    folder.announce(A, file("same", 4, sequence=3))
+    await settled()
+    assert folder.names[1:] == [encrypted_name("same")]
+    assert folder.pending.handled(A) == IndexState(7, 3)
 
 
 async def test_a_change_of_metadata_alone_writes_no_object(folder: Pulling) -> None:

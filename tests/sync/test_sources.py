@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 
 from tests.file_infos import device, file
 from tests.sync.fakes import FakeSource, announced
+from tests.virtual_time import virtual_time
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.pending import Pending, PendingIndex
+from untrusted_s3.settings import SyncSettings
 from untrusted_s3.sync.sources import Sources
 
 A, B, C = device(1), device(2), device(3)
@@ -85,3 +88,49 @@ async def test_the_last_connection_of_a_device_counts(asking: Asking) -> None:
     assert asking.sources.connected == {A: new}
     assert asking.sources.remove(A, new)
     assert not asking.sources.connected
+
+
+@virtual_time
+async def test_a_peer_that_gives_nothing_holds_up_no_file_that_another_one_has(asking: Asking) -> None:
+    stalled, good = FakeSource(), FakeSource()
+    stalled.go_on.clear()
+    for one, source in ((A, stalled), (B, good)):
+        asking.sources.add(one, source)
+        entry = asking.announce(one)
+    fetch = asking.sources.fetcher(entry, INFO.name)
+    for number, block in enumerate(BLOCKS):
+        assert len(await fetch(number, block)) == 1064
+    assert asyncio.get_running_loop().time() <= SyncSettings().second_source_after + 1
+    assert len(stalled.asked) == 1, "it is not asked again while another one gives the file"
+    assert good.asked_for("a") == [0, 1, 2, 3]
+
+
+@virtual_time
+async def test_a_slow_peer_is_waited_for_where_no_other_one_gives_the_block(asking: Asking) -> None:
+    slow, lacking = FakeSource(), FakeSource()
+    slow.go_on.clear()
+    lacking.lacks = {INFO.name}
+    for one, source in ((A, slow), (B, lacking)):
+        asking.sources.add(one, source)
+        entry = asking.announce(one)
+    fetch = asking.sources.fetcher(entry, INFO.name)
+    fetched = [asyncio.ensure_future(fetch(number, block)) for number, block in enumerate(BLOCKS)]
+    await asyncio.sleep(100)
+    assert not any(task.done() for task in fetched)
+    slow.go_on.set()
+    assert [len(data) for data in await asyncio.gather(*fetched)] == [1064] * 4
+
+
+@virtual_time
+async def test_a_pull_that_ends_leaves_no_request_behind(asking: Asking) -> None:
+    peers = [FakeSource(), FakeSource()]
+    for one, source in zip((A, B), peers, strict=True):
+        source.go_on.clear()
+        asking.sources.add(one, source)
+        entry = asking.announce(one)
+    pull = asyncio.ensure_future(asking.sources.fetcher(entry, INFO.name)(0, BLOCKS[0]))
+    await asyncio.sleep(100)
+    assert [len(source.asked) for source in peers] == [1, 1]
+    pull.cancel()
+    await asyncio.wait([pull])
+    assert len(asyncio.all_tasks()) == 1

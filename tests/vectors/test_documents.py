@@ -11,6 +11,7 @@ import pytest
 
 from tests.vectors import plan, standards
 from tests.vectors.documents import DIRECTORY
+from tests.waiting import PATIENCE
 from untrusted_s3.crypto.names import to_path
 from untrusted_s3.vectors_check.cases import default_directory
 
@@ -53,7 +54,7 @@ def test_the_example_of_the_readme_works_and_finds_mistakes(alteration: str) -> 
         assert right in program
         program = program.replace(right, wrong)
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=DIRECTORY, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], cwd=DIRECTORY, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == (1 if alteration else 0), done.stdout + done.stderr
     assert done.stderr == ""

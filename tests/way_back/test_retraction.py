@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.file_infos import encrypted_name
-from tests.simulated import Call, Fault, SimulatedBucket
+from tests.simulated import Call, Fault, Phase, SimulatedBucket
 from tests.way_back.attacked import ATTACKER, HONEST, OTHER, Attacked, by, forged, of_version, version_of
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, StoreUnreachable
 from untrusted_s3.index.entry import Confirmation, Dissent, Entry, EntryClaims
-from untrusted_s3.index.segment import Segment, encode_segment
+from untrusted_s3.index.segment import Segment, decode_segment, encode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import object_names
 from untrusted_s3.settings import LogSettings
@@ -126,7 +126,8 @@ async def test_what_comes_back_decrypts_if_there_is_a_password(tmp_path: Path) -
 async def test_versions_come_from_the_oldest_checkpoint(tmp_path: Path) -> None:
     folder = await attacked(tmp_path)
     stored = folder.stored
-    await stored.append(forged(folder.name("docs"), 1000))
+    unknown = stored.directory("unknown")
+    await stored.append(forged(folder.name("docs"), 1000), unknown, forged(unknown.file_info.name, 1000))
     await stored.log.checkpoint()  # has the bad ones
     again = await stored.file("a", b"a, again", change_real=of_version(2000))
     await stored.append(*by(HONEST, again, await stored.file("new", b"new")))
@@ -136,9 +137,10 @@ async def test_versions_come_from_the_oldest_checkpoint(tmp_path: Path) -> None:
         del store.objects[stored.keys.segment(position)]
     changes, _ = await folder.retract(from_attacker)
     contents = await folder.contents()
-    # Of b, c and docs, nothing good is known any more.
-    assert contents.keys() == {"a", "d", "new"}
-    assert sorted(path for path, change in changes.items() if change.after is None)[-3:] == ["b", "c", "docs"]
+    # What a device claims is there as a dissent. Of what nobody claims, nothing good is known any more.
+    assert contents.keys() == {"a", "b", "c", "d", "docs", "new"}
+    assert ATTACKER not in {entry.source for entry in contents.values()}
+    assert sorted(path for path, change in changes.items() if change.after is None)[-1:] == ["unknown"]
 
 
 async def test_data_that_are_gone_do_not_come_back(tmp_path: Path) -> None:
@@ -287,7 +289,8 @@ async def test_what_gateways_write_meanwhile_is_planned_for(tmp_path: Path) -> N
     contents = await folder.contents()
     assert contents.keys() == {"docs", "a", "b", "c", "d", "e"}
     assert version_of(contents["a"]) == 2000
-    assert "a" not in changes and encrypted_name("late") in changes
+    assert changes["a"].after == by(HONEST, newer)[0], "the attacker's version has become a dissent"
+    assert encrypted_name("late") in changes
     assert ATTACKER not in {entry.source for entry in contents.values()}
 
 
@@ -337,3 +340,29 @@ async def test_nothing_to_take_back_reads_no_history(tmp_path: Path) -> None:
     changes, _ = await folder.retract(lambda state: FromDevices([DeviceID(bytes(32))]), bucket=bucket)
     assert changes == {} and bucket.count("put") == 0
     assert [call.key for call in bucket.calls].count(folder.stored.keys.segment(1)) == 1
+
+
+async def test_a_large_attack_is_taken_back_some_names_at_a_time(tmp_path: Path) -> None:
+    """Gateways write meanwhile, also more of the attack: what is planned at once stays small, and nothing is left."""
+    folder = await Attacked.create(tmp_path)
+    stored = folder.stored
+    paths = [f"d{number}" for number in range(10)]
+    await stored.append(*by(HONEST, *map(stored.directory, paths)))
+    before = await folder.contents()
+    await stored.append(*(forged(folder.name(path), 1000, deleted=True) for path in paths))
+    segments = len(folder.store.keys(stored.keys.segments))
+    writes = [[forged(folder.name("d0"), 2000, deleted=True)], by(HONEST, stored.directory("late"))]
+    sizes: list[int] = []
+
+    async def meddle(call: Call, phase: Phase) -> None:
+        if call.operation == "put" and phase is Phase.REQUEST and writes:
+            await stored.append(*writes.pop())
+
+    bucket = folder.client()
+    bucket.gate = meddle
+    await folder.retract(from_attacker, bucket=bucket, settings=LogSettings(segment_entries=3))
+    for key in folder.store.keys(stored.keys.segments)[segments:]:
+        sizes.append(len(decode_segment(folder.store.body(key), key).entries))
+    assert writes == [] and max(sizes) <= 3
+    contents = await folder.contents()
+    assert contents.pop("late").source == HONEST and contents == before

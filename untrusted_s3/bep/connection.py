@@ -76,7 +76,7 @@ class Connection:
         self.our_state = OurState.SEND_HELLO
         self.skip_unasked = True
         self._hello_decoder = HelloDecoder()
-        self._frame_decoder = FrameDecoder(self._is_unasked)
+        self._frame_decoder = FrameDecoder(self._is_unwanted)
         self._last_received = now
         self._last_sent = now
         self._message_began = now
@@ -155,6 +155,10 @@ class Connection:
             return events.UnknownMessageSkipped(kind)
         if self.their_state is TheirState.EXPECT_CLUSTER_CONFIG and kind not in _BEFORE_CLUSTER_CONFIG:
             raise RemoteProtocolError(f"{pb.MessageType.Name(kind)} before the first cluster config")
+        if kind == pb.DOWNLOAD_PROGRESS:
+            return events.DownloadProgressReceived()
+        if kind == pb.PING:
+            return events.PingReceived()
         if frame.unwanted:
             return events.UnaskedResponseSkipped()
         if kind == pb.RESPONSE:
@@ -172,15 +176,13 @@ class Connection:
             folders = decode_cluster_config(body)
             self.their_state = TheirState.READY
             return events.ClusterConfigReceived(folders)
-        if kind == pb.CLOSE:
-            self.their_state = TheirState.CLOSED
-            return events.CloseReceived(parse(pb.Close, body).reason)
-        if kind == pb.DOWNLOAD_PROGRESS:
-            return events.DownloadProgressReceived()
-        return events.PingReceived()
+        self.their_state = TheirState.CLOSED
+        return events.CloseReceived(parse(pb.Close, body).reason)
 
-    def _is_unasked(self, message_type: int, start: bytes) -> bool:
-        """Return whether a message that begins with these bytes is a Response to no request of ours."""
+    def _is_unwanted(self, message_type: int, start: bytes) -> bool:
+        """Return whether nothing in a message is of use: it is of such a type, or a Response to no request of ours."""
+        if message_type in (pb.DOWNLOAD_PROGRESS, pb.PING):
+            return True
         if not self.skip_unasked or self.their_state is not TheirState.READY:
             return False
         return message_type == pb.RESPONSE and response_id(start) not in self._asked

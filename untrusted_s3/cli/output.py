@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,12 +17,29 @@ from untrusted_s3.structured_logging import printable
 
 def print_json(value: Any) -> None:
     """Print one JSON document. What the encoding of standard output lacks is escaped."""
+    click.echo(_json_text(value))
+
+
+def print_json_with_list(value: dict[str, Any], key: str, items: Iterable[Any]) -> None:
+    """Print one JSON object with `items` as a list under a last key, without having all of them in memory."""
+    first = True
+    for item in items:
+        head = f'{_json_text(value)[:-2]},\n "{key}": [\n' if first else ",\n"
+        click.echo(head + textwrap.indent(_json_text(item), "  "), nl=False)
+        first = False
+    if first:
+        print_json({**value, key: []})
+    else:
+        click.echo("\n ]\n}")
+
+
+def _json_text(value: Any) -> str:
     text = json.dumps(value, indent=1, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError:
-        text = json.dumps(value, indent=1)
-    click.echo(text)
+        return json.dumps(value, indent=1)
+    return text
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -62,7 +62,20 @@ async def shown_progress(
     The intervals are those of a terminal and of any other stream, in seconds.
     """
     line = ProgressLine(progress, verb)
-    show = _rewrite(line, live_line, live_interval) if live_line.rewrites else _append(line, live_line, plain_interval)
+    async with shown_text(line.text, live_line, live_interval=live_interval, plain_interval=plain_interval):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def shown_text(
+    text: Callable[[], str],
+    live_line: LiveLine,
+    *,
+    live_interval: float = LIVE_INTERVAL,
+    plain_interval: float = PLAIN_INTERVAL,
+) -> AsyncIterator[None]:
+    """Show what `text` returns on the stream of `live_line` for as long as the context lasts, as `shown_progress`."""
+    show = _rewrite(text, live_line, live_interval) if live_line.rewrites else _append(text, live_line, plain_interval)
     shower = asyncio.create_task(show)
     try:
         yield
@@ -71,18 +84,18 @@ async def shown_progress(
         await asyncio.wait([shower])
 
 
-async def _append(line: ProgressLine, live_line: LiveLine, interval: float) -> None:
+async def _append(text: Callable[[], str], live_line: LiveLine, interval: float) -> None:
     while True:
         await asyncio.sleep(interval)
-        live_line.write(line.text() + "\n")
+        live_line.write(text() + "\n")
         live_line.flush()
 
 
-async def _rewrite(line: ProgressLine, live_line: LiveLine, interval: float) -> None:
+async def _rewrite(text: Callable[[], str], live_line: LiveLine, interval: float) -> None:
     try:
         while True:
             await asyncio.sleep(interval)
-            live_line.show(line.text())
+            live_line.show(text())
     finally:
         live_line.show("")
 

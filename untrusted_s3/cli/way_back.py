@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.cli.key_holder import PASSWORD_VARIABLE, read_password
-from untrusted_s3.cli.options import StoreOptions, apply_options, option
-from untrusted_s3.cli.output import counted, print_json, print_table, size_text
+from untrusted_s3.cli.options import StoreOptions, apply_options, current_invocation, option
+from untrusted_s3.cli.output import counted, print_json_with_list, print_table, size_text
+from untrusted_s3.cli.progress import shown_text
 from untrusted_s3.cli.store import open_bucket
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.log import FolderLog
@@ -35,6 +40,7 @@ DEFAULT_LIMIT = 20
 # No gateway writes the segments of these commands.
 _NOBODY = DeviceID(bytes(32))
 _SHORT_ID = 7
+_NAMES_IN_MEMORY = 1 << 20
 
 
 @dataclass(slots=True)
@@ -123,7 +129,7 @@ class Report:
         back: How many of them get an earlier version.
         data_gone: How many get none, because the data of the earlier version are gone.
         sources: How many of the entries that go came from each device.
-        listed: The first changes.
+        listed: How many changes are listed: the first ones.
     """
 
     limit: int | None
@@ -132,7 +138,12 @@ class Report:
     back: int = 0
     data_gone: int = 0
     sources: dict[DeviceID, int] = field(default_factory=dict)
-    listed: list[dict[str, Any]] = field(default_factory=list)
+    listed: int = 0
+    # One JSON text a line; there may be a million.
+    _names: SpooledTemporaryFile[str] = field(
+        default_factory=lambda: SpooledTemporaryFile(_NAMES_IN_MEMORY, "w+", encoding="utf-8"),  # noqa: SIM115
+        repr=False,
+    )
 
     def add(self, change: Change) -> None:
         """Count a change."""
@@ -141,21 +152,27 @@ class Report:
         self.data_gone += change.data_gone
         if change.before is not None and change.before.source is not None:
             self.sources[change.before.source] = self.sources.get(change.before.source, 0) + 1
-        if self.limit is None or len(self.listed) < self.limit:
+        if self.limit is None or self.listed < self.limit:
             listed: dict[str, Any] = {"encrypted_name": change.name}
             if self.opener is not None:
                 listed["path"] = self.opener.path(change.name)
-            self.listed.append({**listed, "now": _entry_json(change.before), "instead": _entry_json(change.after)})
+            listed |= {"now": _entry_json(change.before), "instead": _entry_json(change.after)}
+            self._names.write(json.dumps(listed) + "\n")
+            self.listed += 1
+
+    def names(self) -> Iterator[dict[str, Any]]:
+        """Yield the listed changes."""
+        self._names.seek(0)
+        yield from map(json.loads, self._names)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object of the report."""
+        """Return the JSON object of the report, without the listed changes."""
         return {
             "changes": self.changes,
             "earlier_versions": self.back,
             "removed": self.changes - self.back,
             "data_gone": self.data_gone,
             "devices": {str(device): count for device, count in self.sources.items()},
-            "names": self.listed,
         }
 
     def print_text(self, *, apply: bool) -> None:
@@ -170,22 +187,33 @@ class Report:
         if self.listed:
             rows = [
                 (one.get("path") or one["encrypted_name"], _entry_text(one["now"]), _entry_text(one["instead"]))
-                for one in self.listed
+                for one in self.names()
             ]
             print_table(("NAME", "BEFORE" if apply else "NOW", "INSTEAD"), rows)
-        if len(self.listed) < self.changes:
-            click.echo(f"… and {self.changes - len(self.listed):,} more")
+        if self.listed < self.changes:
+            click.echo(f"… and {self.changes - self.listed:,} more")
 
 
 async def run(folder: WritableFolder, plan: Plan, report: Report, *, apply: bool) -> None:
     """Make the changes of a plan, or only count them. Raises DataError or StoreError."""
-    if apply:
-        await records.open_store(folder.bucket, upgrade=True)
-        await carry_out(folder.log, plan, report.add)
-        return
-    await plan.prepare(folder.state)
-    for change in plan.changes(folder.state):
-        report.add(change)
+
+    def text() -> str:
+        if report.changes:
+            return f"{counted(report.changes, 'name')} {'taken back' if apply else 'looked at'}"
+        return f"reading the log again: segment {plan.replayed:,} of {folder.state.position:,}"
+
+    async with contextlib.AsyncExitStack() as stack:
+        live_line = current_invocation().live_line
+        if live_line is not None:
+            await stack.enter_async_context(shown_text(text, live_line))
+        if apply:
+            await records.open_store(folder.bucket, upgrade=True)
+            await carry_out(folder.log, plan, report.add)
+            return
+        while await plan.prepare(folder.state):
+            for change in plan.changes(folder.state):
+                report.add(change)
+            await asyncio.sleep(0)
 
 
 def print_report(
@@ -193,7 +221,8 @@ def print_report(
 ) -> None:
     """Print what was done, or would be. `what` completes the sentence, as in "taken back"."""
     if as_json:
-        print_json({"folder": folder_id, "applied": apply, **more, **report.to_json()})
+        head = {"folder": folder_id, "applied": apply, **more, **report.to_json()}
+        print_json_with_list(head, "names", report.names())
         return
     names = counted(report.changes, "name")
     click.echo(f"folder {folder_id!r}: {names} {'' if apply else 'would be '}{what}")

@@ -357,6 +357,7 @@ class Syncthing(ChildProcess):
             "stunKeepaliveStartS": "0",
             "reconnectionIntervalS": "1",  # Syncthing raises it to its minimum
             "minHomeDiskFree": "0",
+            "setLowPriority": "false",  # beside a busy gateway it would get almost nothing of the processor
         }
         for name, value in options.items():
             _set(root, f"options/{name}", value)

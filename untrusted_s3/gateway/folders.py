@@ -70,6 +70,7 @@ class Folders:
         folders_of_device: int = MAX_FOLDERS,
         heal_pauses: Pauses | None = None,
         claim_pauses: Pauses | None = None,
+        renewal_pauses: Pauses | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._bucket = bucket
@@ -86,7 +87,11 @@ class Folders:
             heal_pauses or Pauses(settings.heal_pause, settings.max_heal_pause),
             claim_pauses or Pauses(settings.claim_pause, settings.max_claim_pause),
         )
+        self._renewal_pauses = renewal_pauses or Pauses(retry_delay, max_retry_delay)
+        # The folders whose local state was damaged in this run. Perhaps a checkpoint has what cannot be read.
+        self._damaged: set[str] = set()
         self._folders: dict[str, Folder] = {}
+        self._by_base: dict[str, Folder] = {}  # perhaps of before; for the folders of blocks
         self._closed = ClosedFolders()
         self._look_pause, self._look_again = retry_delay, 0.0
         # One folder at a time is created or renewed.
@@ -254,6 +259,16 @@ class Folders:
             if folder.read_failed(key, start, size):
                 return
 
+    def block_read(self, key: str, offset: int, block: memoryview) -> None:
+        """Note that a block of an object of some folder was read for a peer."""
+        base = layout.folder_base(key)
+        folder = self._by_base.get(base)
+        if folder is None or self._folders.get(folder.record.folder_id) is not folder:
+            self._by_base = {layout.FolderKeys.of(folder_id).base: one for folder_id, one in self._folders.items()}
+            folder = self._by_base.get(base)
+        if folder is not None:
+            folder.block_read(key, offset, block)
+
     def problems(self) -> dict[str, str]:
         """Return what is wrong with folders that should be open, by their names for /readyz."""
         return self._closed.problems() | {
@@ -321,6 +336,7 @@ class Folders:
             folder = await self._load(record)
         except StateDamaged as error:
             _logger.error("local state damaged, loading it from the store", folder=record.folder_id, error=str(error))
+            self._damaged.add(record.folder_id)
             folder = await self._load(record)
         self._folders[record.folder_id] = folder
         self._records.was_there(record.folder_id, folder.position)
@@ -335,6 +351,8 @@ class Folders:
 
     async def _load(self, record: FolderRecord) -> Folder:
         folder = self._new_folder(record)
+        if record.folder_id in self._damaged:
+            folder.distrust_checkpoints()
         folder.on_renewed = partial(self._sessions.end_those_sharing, record.folder_id, "the folder's index is renewed")
         folder.heeds_claims = partial(self._healer.heeds_claims, record.folder_id)
         try:
@@ -366,8 +384,11 @@ class Folders:
             self._supervisor.start(name, partial(self._open_healed, folder, error))
 
     async def _renew(self, folder: Folder) -> None:
-        """Open a folder again whose local state is damaged. All sessions end, and the peers come back."""
+        """Open a folder again whose local state is damaged, but not too often. All sessions end, and the peers come
+        back."""
         folder_id = folder.record.folder_id
+        self._damaged.add(folder_id)
+        pause = None
         await self._supervisor.cancel(*self._task_names(folder))
         message = "the local state is damaged and cannot be loaded from the store: {}"
         async with self._lock:
@@ -377,12 +398,16 @@ class Folders:
                 self._sessions.end(_OPENED_AGAIN)
                 try:
                     folder.discard()
-                    await self._open(folder.record)
-                    return
+                    pause = self._renewal_pauses.left(folder_id) or None
+                    self._renewal_pauses.note(folder_id)
+                    if pause is None:
+                        await self._open(folder.record)
+                        return
+                    closed.error = f"the local state is damaged again, and is loaded from the store in {pause:.0f} s"
                 except Exception as error:
                     _logger.error("folder cannot be opened", folder=folder_id, error=_text(error))
                     closed.error = message.format(_text(error))
-        await self._open_later(folder.record, message)
+        await self._open_later(folder.record, message, pause)
 
     async def _open_healed(self, folder: Folder, reason: DataError) -> None:
         """Close a folder whose log the store has lost a part of, and open it again, which heals it."""

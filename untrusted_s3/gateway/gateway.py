@@ -123,6 +123,7 @@ class Gateway:
             tuning.sync,
             tuning.objects,
             on_failure=lambda key, start, size: self.folders.read_failed(key, start, size),
+            on_block=lambda key, offset, block: self.folders.block_read(key, offset, block),
         )
         self._stopped = False
         self._settings = settings

@@ -58,6 +58,8 @@ class Announcement:
         if state.is_condemned(self.entry):
             return None
         version = VersionKey.of_entry(self.entry)
+        if self._just_follows(state, version):
+            return self.entry
         row = state.row(self.key)
         if row is None:
             if self.devices == (self.entry.source,):
@@ -73,6 +75,13 @@ class Announcement:
             if stays and claims.current == row.claims.current != version:
                 claims = claims.decline(device_id, claims.current, self.time)
         return outcome(row, claims, self.entry)
+
+    def _just_follows(self, state: FolderState, version: VersionKey) -> bool:
+        """Return whether an entry without claims says it all. To see that, the entry before is not parsed."""
+        if self.devices != (self.entry.source,) or state.disputed_row(self.key) is not None:
+            return False
+        current = state.version_of(self.key)
+        return current is None or version.number > current.number
 
 
 @dataclass(frozen=True, slots=True)

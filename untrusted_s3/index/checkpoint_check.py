@@ -248,8 +248,11 @@ def _totals(connection: sqlite3.Connection) -> list[int]:
 
 
 def _check_file_infos(connection: sqlite3.Connection) -> None:
-    """Compare every row with its file info. The loop calls as little as possible, for there may be millions of rows."""
-    parse, sha256 = pb.FileInfo.FromString, hashlib.sha256
+    """Compare every row with its file info: what passes can be read (index/entry.py, read_entry).
+
+    The loop calls as little as possible, for there may be millions of rows.
+    """
+    parse, sha256, kinds = pb.FileInfo.FromString, hashlib.sha256, (pb.FILE, pb.DIRECTORY)
     rows = connection.execute("SELECT name_hash, kind, size, version, content_hash, file_info FROM files")
     try:
         for key, kind, size, version, content_hash, raw in rows:
@@ -259,6 +262,10 @@ def _check_file_infos(connection: sqlite3.Connection) -> None:
                 raise WrongCheckpoint(f"has {name!r} under the hash of another name")
             if not message.encrypted or not is_clean_path(name):
                 raise WrongCheckpoint(f"has a file info of {name!r} that no gateway takes")
+            if message.type not in kinds or message.size < 0:
+                raise WrongCheckpoint(
+                    f"has type {message.type} or a size of {message.size} for {name!r}, which no entry has"
+                )
             expected = 2 if message.deleted else 0 if message.type == pb.FILE else 1
             if kind == 0 and message.blocks and not message.invalid:
                 check_blocks(message)
@@ -266,8 +273,8 @@ def _check_file_infos(connection: sqlite3.Connection) -> None:
                 raise WrongCheckpoint(f"has another kind or size for {name!r} than its file info")
             if version != message.version.SerializeToString() and pb.Vector.FromString(version) != message.version:
                 raise WrongCheckpoint(f"has another version of {name!r} than its file info")
-            if content_hash is not None and not is_object_name(content_hash):
-                raise WrongCheckpoint(f"has an object for {name!r} with a name that no object has")
+            if content_hash is not None and (message.invalid or not is_object_name(content_hash)):
+                raise WrongCheckpoint(f"has an object for {name!r} with a name that no object has, or none can have")
     except DecodeError as error:
         raise WrongCheckpoint(f"has a file info that cannot be parsed: {error}") from error
 

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from untrusted_s3.errors import StateDamaged, StateFolderUnusable
+from untrusted_s3.units import MIB
 
 Result = TypeVar("Result")
 
+# Bytes of a write-ahead log that are kept for what follows.
+WAL_KEPT = 1 * MIB
+
 # Our statements violate no constraint, so a violation means that an index does not fit its table.
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT}
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error means that the file is damaged."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
 def _noticing(method: Callable[..., Result]) -> Callable[..., Result]:
@@ -20,7 +29,7 @@ def _noticing(method: Callable[..., Result]) -> Callable[..., Result]:
         try:
             return method(cursor, *arguments)
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+            if is_damage(error):
                 raise cursor.connection.damaged(str(error)) from error
             raise
 
@@ -78,6 +87,14 @@ def open_database(path: Path, schema: str, version: int, *, shrinks: bool = Fals
     return connection
 
 
+def wal_size(path: Path) -> int:
+    """Return the bytes of the write-ahead log of the database at `path`."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        return 0
+
+
 def remove_database(path: Path) -> None:
     """Delete a database and the files that SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm", "-journal"):
@@ -95,6 +112,7 @@ def _try_open(path: Path, schema: str, version: int, shrinks: bool) -> Database 
         # In pages. The entries of a segment are spread all over the index of name hashes: in a large folder they touch
         # more than the default of 1000 pages, and every checkpoint of the WAL waits for the disk.
         connection.execute("PRAGMA wal_autocheckpoint = 8192")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
             # In one transaction: half a schema, left by a crash, would make every later start fail.

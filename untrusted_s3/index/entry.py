@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
@@ -227,6 +228,23 @@ def read_entry(
         raise ValueError(f"the entry of {file_info.name!r} has an object, and no data")
     _check_object(object_name, object_size, part_size, len(part_crc32c), file_info.message.size)
     return Entry(file_info, StoredObject(object_name, object_size, part_size, tuple(part_crc32c)), device_id)
+
+
+# What `read_row` takes.
+ENTRY_COLUMNS = """
+SELECT file_info, content_hash, object_size, part_size, part_crc32c, device_id
+FROM files LEFT JOIN devices ON number = source WHERE sequence = ?
+"""
+
+
+def read_row(row: Sequence[Any]) -> Entry:
+    """Parse and check an entry of a state. Raises ValueError or TypeError."""
+    raw, object_name, object_size, part_size, crcs, source = row
+    try:
+        checksums = struct.unpack(f">{len(crcs or b'') // 4}I", crcs or b"")
+    except struct.error as error:
+        raise ValueError("checksums of no whole number") from error
+    return read_entry(raw, object_name or "", object_size or 0, part_size or 0, checksums, source)
 
 
 def read_file_info(raw: bytes) -> FileInfo:

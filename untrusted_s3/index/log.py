@@ -79,6 +79,7 @@ class FolderLog:
 
     Attributes:
         state: The local state.
+        check_entries: Whether all entries of a checkpoint are compared with their file infos when it is loaded.
         entries_written: How many entries this object has written to the log.
     """
 
@@ -98,8 +99,6 @@ class FolderLog:
         """Make a log that is not loaded yet. `clock` gives seconds since 1970 UTC, `time_of_day` too.
 
         Signatures and pauses go by `clock`. Segments carry the `time_of_day`, by default that of the store.
-
-        `check_entries` says whether all entries of a checkpoint are compared with their file infos when it is loaded.
         """
         self.state = state
         self.entries_written = 0
@@ -110,7 +109,7 @@ class FolderLog:
         self._clock = clock
         self._rules = rules
         self._time_of_day = time_of_day or bucket.now
-        self._check_entries = check_entries
+        self.check_entries = check_entries
         self._reader = SegmentReader(bucket, keys, settings, clock)
         self._lock = asyncio.Lock()
         self._last_look = float("-inf")
@@ -159,8 +158,10 @@ class FolderLog:
 
     async def remains(self, position: int) -> bool:
         """Return whether the store has anything of the log up to a position. Raises StoreError."""
-        found = [*await list_segments(self._bucket, self._keys), *await list_checkpoints(self._bucket, self._keys)]
-        return any(one <= position for one in found)
+        segments = await list_segments(self._bucket, self._keys)
+        if segments and segments.ranges[0].start <= position:
+            return True
+        return min(await list_checkpoints(self._bucket, self._keys), default=position + 1) <= position
 
     async def salvage(self) -> Salvaged:
         """Replace the state by what the store has (index/salvage.py). Return what is lost.
@@ -170,7 +171,7 @@ class FolderLog:
         async with self._working():
             looked = self._clock()
             salvaged = await salvage(
-                self._bucket, self._keys, self._reader, self.state, check_entries=self._check_entries
+                self._bucket, self._keys, self._reader, self.state, check_entries=self.check_entries
             )
             self._unreadable.clear()
             self._loaded_checkpoint = self._checkpoint_position = self._bytes_since_checkpoint = 0
@@ -199,17 +200,29 @@ class FolderLog:
 
         An entry is a change if it is newer than what the log has.
 
-        `index_id` is that of the folder's index to which the cursors belong, by default the present one. Cursors of
-        another index are left out: after a renewal all devices send their whole indexes again.
+        `index_id` is that of the folder's index to which all of them belong. If a renewal has begun another index,
+        nothing is written: all devices send their whole indexes again, and what the renewal has taken back must not
+        return without its device. Without it, a renewal that comes between keeps only cursors and confirmations out.
 
         Return whether there was something to write. The state then reflects every entry, or a newer one of the same
         name, except for entries whose objects were found missing or damaged meanwhile: a renewal has begun the index
         again then. Where this raises, the segment may be written nevertheless; appending again is harmless.
         """
-        if index_id is None:
-            index_id = self.state.index_id
+        at_call = self.state.index_id
         async with self._working():
-            return await self._append(changes, cursors, confirmations, index_id)
+            while True:
+                await self._catch_up()
+                if index_id is not None and self.state.index_id != index_id:
+                    return False
+                # Of all changes each time: another gateway's renewal may have removed what the log had.
+                entries, confirmed = self._outcomes(changes)
+                confirmed.extend(confirmations)
+                if self.state.index_id != at_call and index_id is None:
+                    cursors, confirmed = (), []
+                if not entries and not cursors and not confirmed:
+                    return False
+                if await self._write(tuple(entries), tuple(cursors), confirmations=tuple(confirmed)):
+                    return True
 
     @contextlib.asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:
@@ -231,30 +244,17 @@ class FolderLog:
         async with self._working():
             return await self._renew(plan, force, apart)
 
-    async def _append(
-        self,
-        changes: Sequence[Entry | Change],
-        cursors: Sequence[PeerCursor],
-        confirmations: Sequence[Confirmation],
-        index_id: int,
-    ) -> bool:
-        while True:
-            await self._catch_up()
-            entries: list[Entry] = []
-            confirmed = list(confirmations)
-            # Of all changes each time: another gateway's renewal may have removed what the log had.
-            for change in changes:
-                found = self._outcome(change)
-                if isinstance(found, Entry):
-                    entries.append(found)
-                else:
-                    confirmed.extend(found or ())
-            if self.state.index_id != index_id:
-                cursors, confirmed = (), []
-            if not entries and not cursors and not confirmed:
-                return False
-            if await self._write(tuple(entries), tuple(cursors), confirmations=tuple(confirmed)):
-                return True
+    def _outcomes(self, changes: Sequence[Entry | Change]) -> tuple[list[Entry], list[Confirmation]]:
+        """Return the entries and confirmations that changes come to where the log ends."""
+        entries: list[Entry] = []
+        confirmed: list[Confirmation] = []
+        for change in changes:
+            found = self._outcome(change)
+            if isinstance(found, Entry):
+                entries.append(found)
+            else:
+                confirmed.extend(found or ())
+        return entries, confirmed
 
     def _outcome(self, change: Entry | Change) -> Outcome:
         if not isinstance(change, Entry):
@@ -397,7 +397,7 @@ class FolderLog:
             if newest < self.state.position or (newest == self.state.position and not replace):
                 break
             try:
-                await read_checkpoint(self._bucket, self._keys, newest, self.state, check_entries=self._check_entries)
+                await read_checkpoint(self._bucket, self._keys, newest, self.state, check_entries=self.check_entries)
                 _logger.info("checkpoint loaded", position=newest)
                 self._loaded_checkpoint = newest
                 break

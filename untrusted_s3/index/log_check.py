@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
 
 _SETTINGS = LogSettings()
+# How many missing segments of a gap are named.
+_MISSING_NAMED = 1000
 
 
 async def check_log(bucket: Bucket, keys: FolderKeys, settings: LogSettings = _SETTINGS) -> AsyncIterator[Problem]:
@@ -28,14 +30,17 @@ async def check_log(bucket: Bucket, keys: FolderKeys, settings: LogSettings = _S
 
     A gateway may trim the log meanwhile: it deletes old checkpoints first, then segments. Raises StoreError.
     """
-    segments = sorted(await list_segments(bucket, keys))
+    segments = await list_segments(bucket, keys)
     checkpoints = sorted(await list_checkpoints(bucket, keys))
     async for problem in _check_checkpoints(bucket, keys, checkpoints):
         yield problem
     base = checkpoints[0] if checkpoints else 0
-    last = max([*checkpoints[-1:], *segments[-1:]], default=0)
-    for position in sorted(set(range(base + 1, last + 1)).difference(segments)):
-        yield Problem(keys.segment(position), "the log segment is missing")
+    last = max(segments.last, *checkpoints[-1:], 0)
+    for gap in segments.gaps(base + 1, last):
+        for position in gap[:_MISSING_NAMED]:
+            yield Problem(keys.segment(position), "the log segment is missing")
+        if gap[_MISSING_NAMED:]:
+            yield Problem(keys.segment(gap[-1]), "the log segment is missing, and others before it")
     async for problem in _check_segments(SegmentReader(bucket, keys, settings), keys, segments, base):
         yield problem
 
@@ -56,7 +61,7 @@ async def _check_checkpoints(bucket: Bucket, keys: FolderKeys, positions: list[i
 
 
 async def _check_segments(
-    reader: SegmentReader, keys: FolderKeys, positions: list[int], base: int
+    reader: SegmentReader, keys: FolderKeys, positions: Iterable[int], base: int
 ) -> AsyncIterator[Problem]:
     """Check segments. Those up to `base` may be trimmed meanwhile."""
     before: tuple[int, Segment] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import Enum
 
 from untrusted_s3.errors import DataError, LogWentBack, SegmentsMissing
@@ -26,20 +26,20 @@ async def is_end(bucket: Bucket, keys: FolderKeys, position: int) -> bool:
     # A listing is not of one moment: it may have a segment without the one written before it.
     if position in later or await bucket.size(keys.segment(position)) is not None:
         return False
-    missing = ranges(sorted(set(range(position, max(later))).difference(later)))
-    raise SegmentsMissing(f"the log below {keys.segments} has no segment {missing}, though it goes on to {max(later)}")
+    missing = ranges(later.gaps(position, later.last))
+    raise SegmentsMissing(f"the log below {keys.segments} has no segment {missing}, though it goes on to {later.last}")
 
 
-async def missing_between(bucket: Bucket, keys: FolderKeys, first: int, last: int) -> list[int]:
-    """Return the positions from `first` to `last` at which there is no segment, and that no checkpoint covers.
+async def missing_between(bucket: Bucket, keys: FolderKeys, first: int, last: int) -> list[range]:
+    """Return the ranges from `first` to `last` in which there is no segment, and that no checkpoint covers.
 
     Raises StoreError.
     """
     listed = await list_segments(bucket, keys, after=first - 1)
-    missing = sorted(set(range(first, last + 1)).difference(listed))
+    missing = listed.gaps(first, last)
     if missing:
         covered = max(await list_checkpoints(bucket, keys), default=0)
-        missing = [position for position in missing if position > covered]
+        missing = listed.gaps(max(first, covered + 1), last)
     return missing
 
 
@@ -97,15 +97,9 @@ def _is_last(segment: Segment, state: FolderState) -> bool:
     return state.append_id in (0, short_append_id(segment))
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """Return numbers in rising order as a text such as "3, 5 to 9"."""
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and found[-1][1] == number - 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    texts = [str(first) if first == last else f"{first} to {last}" for first, last in found[:_MOST_RANGES]]
+def ranges(found: Sequence[range]) -> str:
+    """Return ranges as a text such as "3, 5 to 9"."""
+    texts = [str(one[0]) if one[0] == one[-1] else f"{one[0]} to {one[-1]}" for one in found[:_MOST_RANGES]]
     return ", ".join(texts) + (", …" if len(found) > _MOST_RANGES else "")
 
 

@@ -40,7 +40,7 @@ class MissingFiles:
         """Note that the object of a removal is missing or damaged.
 
         `has` are the name and the version that the folder has under the name of a removal, which may name another one
-        itself. Return by how many files `missing` grows.
+        itself. Where a newer version is missing already, that stays. Return by how many files `missing` grows.
         """
         key, object_name = removal.name_hash, removal.missing_object
         self._connection.execute("INSERT OR IGNORE INTO condemned VALUES (?, ?)", (key, object_name))
@@ -48,6 +48,11 @@ class MissingFiles:
             has = removal.name, removal.version
         if has is None:
             return 0
+        try:
+            if self.has_newer(key, pb.Vector.FromString(has[1])):
+                return 0
+        except (DecodeError, TypeError) as error:
+            raise self._connection.damaged(f"the version of {key.hex()} cannot be read") from error
         before = self.forget(key)
         self._connection.execute("INSERT INTO missing VALUES (?, ?, ?, ?)", (key, *has, object_name))
         return 1 - before

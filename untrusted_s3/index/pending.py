@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -19,8 +20,8 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.errors import FileInfoRefused
-from untrusted_s3.index.database import open_database
+from untrusted_s3.errors import FileInfoRefused, StateDamaged
+from untrusted_s3.index.database import WAL_KEPT, open_database, wal_size
 from untrusted_s3.index.parsed import ParsedFileInfos
 from untrusted_s3.index.refused import Refused, RefusedFiles
 from untrusted_s3.store.layout import name_key
@@ -72,6 +73,8 @@ SELECT coalesce(sum(others IS NULL), 0), coalesce(sum(max(size - coalesce(others
 """
 # What an entry takes in the table and both indexes beside its file info and its version. Pages are not full.
 _ROW_SIZE = 512
+# Whom the write-ahead logs of all folders are counted for.
+_WAL_OWNER = "write-ahead logs"
 _EMPTIED_AT_ONCE = 200
 _FREED_PAGES = 500
 # A version has one counter, of some bytes; a peer that sends longer ones gets smaller batches.
@@ -150,8 +153,8 @@ class PendingIndex:
         """Open the file, or make an empty one. Raises StateFolderUnusable.
 
         `parsed` bounds the file infos that stay in memory after they were added. `disk` counts the bytes on the local
-        disk by device. All methods raise StateDamaged, after a call of `on_damage`, when the file turns out to be
-        damaged.
+        disk by device, and those of the write-ahead log above WAL_KEPT. All methods raise StateDamaged, after a call of
+        `on_damage`, when the file turns out to be damaged.
         """
         self.path = path
         self._connection = open_database(path, _SCHEMA, _PENDING_VERSION, shrinks=True)
@@ -161,9 +164,11 @@ class PendingIndex:
         self._held: dict[bytes, Share] = {}
         self.refused = RefusedFiles()
         self._ask_again_for_refused()
+        self._folder_index_id = int(self._connection.execute("SELECT index_id FROM folder").fetchone()[0])
         self._files, self._bytes = self._connection.execute(
             "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT max(size) AS size FROM pending GROUP BY name_hash)"
         ).fetchone()
+        self._wal = self._disk.share(_WAL_OWNER)
         for device, held in self._connection.execute("SELECT device_id, bytes FROM held").fetchall():
             self._count({device: held})
 
@@ -181,11 +186,24 @@ class PendingIndex:
         for share in self._held.values():
             share.close()
         self._held.clear()
+        self._wal.close()
         self._connection.close()
 
     def has_room(self, device_id: DeviceID, size: int) -> bool:
         """Return whether file infos of `size` bytes in all may be added for a device."""
-        return self._share(device_id.raw).fits(size)
+        share = self._share(device_id.raw)
+        if not share.fits(size):
+            self.tidy()
+        return share.fits(size)
+
+    def tidy(self) -> None:
+        """Give the room of a write-ahead log above WAL_KEPT back to the file system."""
+        if self._wal.used:
+            self._truncate_wal()
+            self._count_wal()
+
+    def _truncate_wal(self) -> None:
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def held_by(self, device_id: DeviceID) -> int:
         """Return about how many bytes of the local disk a device's entries of this folder take."""
@@ -201,7 +219,7 @@ class PendingIndex:
     @property
     def folder_index_id(self) -> int:
         """The id of the folder's index to which this belongs: `FolderState.index_id` at the last `clear`."""
-        return int(self._connection.execute("SELECT index_id FROM folder").fetchone()[0])
+        return self._folder_index_id
 
     def clear(self, folder_index_id: int) -> None:
         """Forget everything: all devices have to send their whole indexes."""
@@ -209,6 +227,7 @@ class PendingIndex:
             self.start(device_id, IndexState())
         # Last, so that a crash before leaves something to do.
         self._connection.execute("UPDATE folder SET index_id = ?", (folder_index_id,))
+        self._folder_index_id = folder_index_id
 
     def start(self, device_id: DeviceID, state: IndexState) -> None:
         """Drop what is pending from a device; its index is known up to `state`."""
@@ -225,6 +244,12 @@ class PendingIndex:
         self._count({device_id.raw: -self.held_by(device_id)})
         self._parsed.drop(device_id)
         self.refused.drop(device_id)
+
+    def ask_again_from(self, device_id: DeviceID, sequence: int) -> None:
+        """Note that entries of a device's index from a sequence number on were not taken: they have to come again."""
+        self._connection.execute(
+            "UPDATE received SET sequence = min(sequence, ?) WHERE device_id = ?", (max(sequence - 1, 0), device_id.raw)
+        )
 
     async def empty(self, device_id: DeviceID) -> None:
         """Drop what is pending from a device, piece by piece; nothing of its index is known then.
@@ -247,6 +272,7 @@ class PendingIndex:
         await self.empty(device_id)
         with self._connection:
             self._connection.execute("DELETE FROM received WHERE device_id = ?", (device_id.raw,))
+        self.tidy()
 
     def _drop_some(self, device: bytes) -> bool:
         """Drop some of a device's entries, and give their room to the file system. Return whether there are more."""
@@ -375,19 +401,30 @@ class PendingIndex:
 
         None when the device has announced something else under the name since.
         """
+        try:
+            return self.file_info_reader(entry)()
+        except StateDamaged as error:
+            raise self._connection.damaged(str(error)) from error
+
+    def file_info_reader(self, entry: Pending) -> Callable[[], FileInfo | None]:
+        """Return a function that gives what `file_info` returns, also in a thread.
+
+        It raises StateDamaged without a call of `on_damage`.
+        """
         file_info = self._parsed.take(entry.device_id, entry.name_hash, entry.sequence)
         if file_info is not None:
-            return file_info
+            return lambda: file_info
         row = self._connection.execute(
             "SELECT file_info FROM pending WHERE device_id = ? AND name_hash = ? AND sequence = ?",
             (entry.device_id.raw, entry.name_hash, entry.sequence),
         ).fetchone()
         if row is None:
-            return None
-        try:
-            return FileInfo(row[0], pb.FileInfo.FromString(row[0]))
-        except DecodeError as error:
-            raise self._connection.damaged(f"pending sequence {entry.sequence} cannot be read") from error
+            return lambda: None
+        return partial(_parsed, row[0], entry.sequence)
+
+    def damaged(self, what: str) -> None:
+        """Note that the file turned out to be damaged."""
+        self._connection.damaged(what)
 
     def handled(self, device_id: DeviceID, handled_too: Iterable[int] = ()) -> IndexState:
         """Return up to where a device's index is fully handled.
@@ -461,6 +498,18 @@ class PendingIndex:
             else:
                 share.release(min(-change, share.used))
 
+        self._count_wal()
+
+    def _count_wal(self) -> None:
+        change = max(wal_size(self.path) - WAL_KEPT, 0) - self._wal.used
+        if change > 0 and self._disk.used + change > self._disk.capacity:
+            self._truncate_wal()
+            change = -self._wal.used
+        if change > 0:
+            self._wal.charge(change)
+        else:
+            self._wal.release(-change)
+
     def _share(self, device: bytes) -> Share:
         share = self._held.get(device)
         if share is None:
@@ -471,6 +520,13 @@ class PendingIndex:
         for files, size in changes:
             self._files += files
             self._bytes += size
+
+
+def _parsed(raw: bytes, sequence: int) -> FileInfo:
+    try:
+        return FileInfo(raw, pb.FileInfo.FromString(raw))
+    except DecodeError as error:
+        raise StateDamaged(f"pending sequence {sequence} cannot be read") from error
 
 
 def _held(entries: Mapping[bytes, _Known], device: bytes) -> int:

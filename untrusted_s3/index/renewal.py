@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 
 from untrusted_s3.index.entry import Entry, NamedObject, Removal, Renewal
-from untrusted_s3.index.row import Row
+from untrusted_s3.index.row import Row, shortened
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.layout import name_key
@@ -29,27 +29,37 @@ def new_renewal(removals: tuple[Removal, ...]) -> Renewal:
 def parts(
     state: FolderState, removals: Iterable[Removal], entries: Iterable[Entry], settings: LogSettings
 ) -> Iterator[Part]:
-    """Yield removals and entries a segment at a time, removals first.
+    """Yield removals and entries a segment at a time.
 
-    Those that would change nothing are left out; each is compared with the state when its turn comes. A renewal removes
-    a name once, so of two removals of a name the second one is in a later segment. An entry is in the segment that
+    Those that would change nothing are left out; each is compared with the state when its turn comes. Entries of names
+    that are not removed come first and are not kept: there may be more of them than fit in memory. A renewal removes a
+    name once, so of two removals of a name the second one is in a later segment. An entry is in the segment that
     removes its name, so that a crash between two segments leaves no name without what it keeps.
     """
-    kept = list(entries)
-    by_name = {name_key(entry.file_info.name): entry for entry in kept}
+    due = list(removals)
+    removed = {removal.name_hash for removal in due}
+    replacing: dict[bytes, Entry] = {}
     part = _Gathered(settings)
-    for removal in removals:
+    for entry in entries:
+        key = name_key(entry.file_info.name)
+        if key in removed:
+            replacing[key] = entry
+        elif key in part.entries or not state.has(entry):
+            part.add(entry)
+            if part.is_full:
+                yield part.take()
+    for removal in due:
         if removal.name_hash in part.removals:
             yield part.take()
         if not _changes(state, removal):
             continue
         part.remove(removal)
-        if removal.name_hash in by_name:
-            part.add(by_name[removal.name_hash])
+        if removal.name_hash in replacing:
+            part.add(replacing[removal.name_hash])
         if part.is_full:
             yield part.take()
-    for entry in kept:
-        if not part.has_or_removes(entry) and state.has(entry):
+    for key, entry in replacing.items():
+        if key in part.entries or state.has(entry):
             continue
         part.add(entry)
         if part.is_full:
@@ -76,10 +86,6 @@ class _Gathered:
         if self.entries.get(key) is not entry:
             self.entries[key] = entry
             self._size += entry.raw_size
-
-    def has_or_removes(self, entry: Entry) -> bool:
-        key = name_key(entry.file_info.name)
-        return key in self.removals or key in self.entries
 
     @property
     def is_full(self) -> bool:
@@ -113,7 +119,7 @@ def without_objects(rows: Iterable[Row], gone: Container[NamedObject]) -> tuple[
         more += others
         left = row.without_objects(lost)
         if left is not None:
-            entries.append(left)
+            entries.append(shortened(left))
     return [*removals, *more], entries
 
 

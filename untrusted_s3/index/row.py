@@ -94,8 +94,8 @@ class Row:
 
     @property
     def whole_entry(self) -> Entry:
-        """The entry for the log that makes this row."""
-        return self.entry_with(self.claims)
+        """The entry for the log that makes this row beside a renewal."""
+        return shortened(self.entry_with(self.claims))
 
     def shown(self, device_id: DeviceID) -> Entry:
         """Return the version that a device is shown."""
@@ -165,6 +165,12 @@ def entry_with(claims: RowClaims, entries: Iterable[Entry]) -> Entry:
         key=lambda one: (one.version, one.device_id),
     )
     return replace(current, claims=EntryClaims(claimed_by, dissents, tuple(declined)))
+
+
+def shortened(entry: Entry) -> Entry:
+    """Return an entry without claims where that says the same beside a renewal."""
+    plain = replace(entry, claims=None)
+    return plain if read_claims(plain)[0] == read_claims(entry)[0] else entry
 
 
 def _claiming(claims: RowClaims, version: VersionKey) -> tuple[DeviceID, ...]:

@@ -54,7 +54,7 @@ async def salvage(
             raise
         except (NoSuchKey, DataError) as error:
             _logger.error("checkpoint unreadable", position=position, error=str(error))
-    listed = sorted(await list_segments(bucket, keys, after=state.position))
+    listed = await list_segments(bucket, keys, after=state.position)
     losses: list[str] = []
     kept: dict[int, str] = {}
     async with contextlib.aclosing(reader.read_each(listed)) as segments:
@@ -80,7 +80,7 @@ async def salvage(
                 await _keep(bucket, keys, position, kept, is_readable=True)
                 continue
             losses.append(_loss(first, position - 1, segment.first_sequence - 1 - sequence))
-    last = max([*listed, *checkpoints], default=0)
+    last = max(listed.last, *checkpoints[:1], 0)
     if state.position < last:
         losses.append(_loss(state.position + 1, last, 0))
         state.skip(last)
@@ -128,4 +128,4 @@ def _loss(first: int, last: int, entries: int) -> str:
     if last < first:
         return f"segments before {first} that the one there continues"
     known = f" with {entries} entries" if entries else ""
-    return f"segment{'s' if last > first else ''} {ranges(range(first, last + 1))}{known}"
+    return f"segment{'s' if last > first else ''} {ranges([range(first, last + 1)])}{known}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from typing import NamedTuple
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
@@ -16,7 +17,6 @@ from untrusted_s3.index.schema import COUNTERS
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.index.state_file import KIND_DELETED, KIND_DIRECTORY, KIND_FILE, StateFile
 from untrusted_s3.index.state_file import FolderTotals as FolderTotals
-from untrusted_s3.index.state_file import LargeEntries as LargeEntries
 from untrusted_s3.store.layout import name_key
 
 # Within one index a cursor never moves back: another gateway may have handled less of it.
@@ -25,13 +25,8 @@ INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET
     index_id = excluded.index_id,
     sequence = iif(index_id = excluded.index_id, max(sequence, excluded.sequence), excluded.sequence)
 """
-_CLAIMED = """
-SELECT sequence, source, EXISTS (SELECT 1 FROM claims WHERE claims.sequence = files.sequence)
-    OR EXISTS (SELECT 1 FROM dissents WHERE dissents.sequence = files.sequence)
-FROM files WHERE name_hash = ?
-"""
 _ROW_TO_REMOVE = """
-SELECT sequence, kind, size,
+SELECT sequence, kind, size, source,
     EXISTS (SELECT 1 FROM claims WHERE claims.sequence = files.sequence)
     OR EXISTS (SELECT 1 FROM dissents WHERE dissents.sequence = files.sequence)
     OR EXISTS (SELECT 1 FROM declined WHERE declined.sequence = files.sequence)
@@ -39,6 +34,16 @@ FROM files WHERE name_hash = ?
 """
 # More than any store holds, and what SQLite can keep.
 MAX_BYTES = 2**62
+
+
+class _RowToRemove(NamedTuple):
+    """What is needed to remove a row."""
+
+    sequence: int
+    kind: int
+    size: int
+    source: int | None
+    has_claims: int
 
 
 class FolderState(StateFile):
@@ -56,10 +61,10 @@ class FolderState(StateFile):
         """Apply the segment at the next position: first its renewal, then its confirmations, its entries and cursors.
 
         An entry replaces what the folder has under its name, newer or not, with all dissents and claims. One without
-        claims leaves those of other devices, except beside a renewal. A device whose
-        cursor is of another index than before has forgotten what it claimed. Without `follows`, segments before it
-        may be missing. Raises LogWentBack where the segment is of another history than the last one applied, and
-        DataError where position or sequence numbers do not follow, or a renewal does not change the index id.
+        claims leaves those of other devices, except beside a renewal. A device whose cursor is of another index than
+        before has forgotten what it claimed. Without `follows`, segments before it may be missing. Raises LogWentBack
+        where the segment is of another history than the last one applied, and DataError where position or sequence
+        numbers do not follow, or a renewal does not change the index id.
         """
         if segment is EMPTY_SEGMENT:
             segment = replace(segment, first_sequence=self.sequence + 1, time_ms=self.time_ms)
@@ -114,7 +119,9 @@ class FolderState(StateFile):
                 self._note_missing(removal, meta)
             else:
                 self._forget_missing(removal.name_hash, meta)
-            self._remove(removal.name_hash, meta)
+            before = self._row_to_remove(removal.name_hash)
+            if before is not None:
+                self._remove(before, meta)
 
     def _note_missing(self, removal: Removal, meta: dict[str, int]) -> None:
         has: tuple[str, bytes] | None = None
@@ -136,23 +143,26 @@ class FolderState(StateFile):
         for sequences in confirmation.sequences:
             meta["disputed"] -= self._claims.confirm(number, sequences, disputed=meta["disputed"] > 0)
 
-    def _remove(self, key: bytes, meta: dict[str, int]) -> None:
+    def _row_to_remove(self, key: bytes) -> _RowToRemove | None:
         row = self._connection.execute(_ROW_TO_REMOVE, (key,)).fetchone()
-        if row is not None:
-            sequence, kind, size, has_claims = row
-            self._connection.execute("DELETE FROM files WHERE sequence = ?", (sequence,))
-            meta[COUNTERS[kind]] -= 1
-            meta["bytes"] -= size
-            if has_claims:
-                meta["disputed"] -= self._claims.remove(sequence)
+        return _RowToRemove(*row) if row is not None else None
+
+    def _remove(self, row: _RowToRemove, meta: dict[str, int]) -> None:
+        self._connection.execute("DELETE FROM files WHERE sequence = ?", (row.sequence,))
+        meta[COUNTERS[row.kind]] -= 1
+        meta["bytes"] -= row.size
+        if row.has_claims:
+            meta["disputed"] -= self._claims.remove(row.sequence)
 
     def _replace(self, sequence: int, entry: Entry, meta: dict[str, int], *, whole: bool) -> None:
         """Put an entry in place. Without claims it leaves those of other devices, unless it is the `whole` row."""
         message = entry.file_info.message
         key = name_key(message.name)
-        if entry.claims is None and not whole:
-            entry = self._with_others(key, entry)
-        self._remove(key, meta)
+        before = self._row_to_remove(key)
+        if before is not None:
+            if entry.claims is None and not whole:
+                entry = self._with_others(before, entry)
+            self._remove(before, meta)
         if meta["missing"] and not self._missing.has_newer(key, message.version):
             self._forget_missing(key, meta)
         kind = _kind(message)
@@ -179,15 +189,11 @@ class FolderState(StateFile):
         if entry.claims is not None:
             meta["disputed"] += self._claims.put(sequence, entry)
 
-    def _with_others(self, key: bytes, entry: Entry) -> Entry:
+    def _with_others(self, before: _RowToRemove, entry: Entry) -> Entry:
         """Return an entry without claims with those that other devices have to the name, if they have any."""
-        found = self._connection.execute(_CLAIMED, (key,)).fetchone()
-        if found is None:
+        if not before.has_claims and (before.source is None or before.source == self._number_of(entry.source)):
             return entry
-        sequence, source, has_claims = found
-        if not has_claims and (source is None or source == self._number_of(entry.source)):
-            return entry
-        row = self._claims.row(sequence, self.entry_at(sequence))
+        row = self._claims.row(before.sequence, self.entry_at(before.sequence))
         if row.claims.claimed.keys() <= {entry.source}:
             return entry
         return row.replaced(entry)

@@ -6,8 +6,8 @@ Its schema is also the format of checkpoints (docs/format.md, "Checkpoints").
 from __future__ import annotations
 
 import sqlite3
-import struct
-from collections.abc import Callable, Generator, Iterator
+from array import array
+from collections.abc import Callable, Generator, Iterator, MutableSequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import EntryMisplaced
+from untrusted_s3.errors import EntryMisplaced, StateDamaged
 from untrusted_s3.index.claim_tables import ClaimTables
 from untrusted_s3.index.content import CONTENT_HASH_SIZE
-from untrusted_s3.index.database import open_database, remove_database
+from untrusted_s3.index.database import is_damage, open_database, remove_database
 from untrusted_s3.index.devices import Devices
-from untrusted_s3.index.entry import Entry, NamedObject, read_entry
+from untrusted_s3.index.entry import ENTRY_COLUMNS, Entry, NamedObject, read_row
 from untrusted_s3.index.missing_files import MissingFile, MissingFiles
 from untrusted_s3.index.row import Row, VersionKey
 from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION
@@ -35,8 +35,19 @@ from untrusted_s3.units import MIB
 KIND_FILE, KIND_DIRECTORY, KIND_DELETED = range(3)
 # Bytes of parsed entries that are kept where no account is given.
 _PARSED_ENTRIES = 4 * MIB
-# To parse one that is larger takes some milliseconds, and peers ask for thousands of its blocks.
-_LARGE_ENTRY = 2 * MIB
+# Rows that are in memory while all are gone through.
+_ROWS_AT_ONCE = 1000
+# Larger parsed entries are not kept: index/block_table.py has their blocks.
+_LARGE_ENTRY = 4 * MIB
+_OBJECTS = """
+SELECT sequence, 0, name_hash, content_hash, object_size FROM files
+WHERE sequence > ?1 AND content_hash IS NOT NULL ORDER BY sequence LIMIT ?3
+"""
+_OBJECTS_OF_DISSENTS = """
+SELECT sequence, number, name_hash, dissents.content_hash, dissents.object_size
+FROM dissents JOIN files USING (sequence)
+WHERE (sequence, number) > (?1, ?2) AND dissents.content_hash IS NOT NULL ORDER BY sequence, number LIMIT ?3
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +67,6 @@ class FolderTotals:
     bytes: int
 
 
-# Large parsed entries of all open states: by an object that each has for its file, and the sequence number.
-LargeEntries = ByteCache[tuple[object, int], Entry]
-
-
 class StateFile:
     """The state of one folder after the log segment at `position`, to be read."""
 
@@ -68,11 +75,10 @@ class StateFile:
         path: Path,
         on_damage: Callable[[], None] = lambda: None,
         parsed: Account | None = None,
-        large_entries: LargeEntries | None = None,
     ) -> None:
         """Open the state, or make an empty one at position 0. Raises StateFolderUnusable.
 
-        `parsed` bounds the memory for parsed entries that are kept; `large_entries` keeps large ones. All methods raise
+        `parsed` bounds the memory for parsed entries that are kept; very large ones are not. All methods raise
         StateDamaged, after a call of `on_damage`, when the file turns out to be damaged.
         """
         self.path = path
@@ -80,7 +86,6 @@ class StateFile:
         # By sequence numbers, which are never used again. Peers ask for one block of a file after the other.
         account = parsed if parsed is not None else Account(_PARSED_ENTRIES)
         self._parsed: ByteCache[int, Entry] = ByteCache(account, path)
-        self._large_entries = large_entries if large_entries is not None else ByteCache(Account(0), path, keep_one=True)
         try:
             self._open()
         except BaseException:
@@ -184,13 +189,10 @@ class StateFile:
         if row is None:
             return None
         sequence = row[0]
-        found = self._parsed.get(sequence) or self._large_entries.get((self._opened, sequence))
+        found = self._parsed.get(sequence)
         if found is None:
             found = self.entry_at(sequence)
-            size = found.file_info.memory_size
-            if size > _LARGE_ENTRY:
-                self._large_entries.put((self._opened, sequence), found, size)
-            else:
+            if (size := found.file_info.memory_size) <= _LARGE_ENTRY:
                 self._parsed.put(sequence, found, size)
         if found.file_info.name != name:
             raise self._misplaced(found.file_info.name)
@@ -208,24 +210,34 @@ class StateFile:
             raise self._misplaced(name)
         return name, row[0]
 
+    def size_of(self, name: str) -> tuple[int, int] | None:
+        """Return sequence number and bytes of the file info of an encrypted name, or None if the folder lacks it."""
+        row = self._connection.execute(
+            "SELECT sequence, length(file_info) FROM files WHERE name_hash = ?", (name_key(name),)
+        ).fetchone()
+        return (row[0], row[1]) if row is not None else None
+
+    @property
+    def generation(self) -> object:
+        """Another object whenever the file was replaced by another state's."""
+        return self._opened
+
+    def damaged(self, what: str) -> StateDamaged:
+        """Note that the file turned out to be damaged, and return the error to raise."""
+        return self._connection.damaged(what)
+
     def _misplaced(self, name: str) -> EntryMisplaced:
         self._connection.on_damage()
         return EntryMisplaced(f"the local state is damaged: it has {name!r} under another name")
 
     def entry_at(self, sequence: int) -> Entry:
         """Return what the folder has under a sequence number, which must be in use."""
-        row = self._connection.execute(
-            "SELECT file_info, content_hash, object_size, part_size, part_crc32c, device_id"
-            " FROM files LEFT JOIN devices ON number = source WHERE sequence = ?",
-            (sequence,),
-        ).fetchone()
+        row = self._connection.execute(ENTRY_COLUMNS, (sequence,)).fetchone()
         if row is None:
             raise self._connection.damaged(f"sequence {sequence} is missing")
-        raw, content_hash, object_size, part_size, crcs, source = row
         try:
-            checksums = struct.unpack(f">{len(crcs or b'') // 4}I", crcs or b"")
-            return read_entry(raw, content_hash or "", object_size or 0, part_size or 0, checksums, source)
-        except (ValueError, TypeError, struct.error) as error:
+            return read_row(row)
+        except (ValueError, TypeError) as error:
             raise self._connection.damaged(f"sequence {sequence} cannot be read") from error
 
     def file_infos_after(
@@ -247,12 +259,25 @@ class StateFile:
             else:
                 yield number, raw
 
-    def named_file_infos(self) -> Generator[tuple[int, bytes, bytes]]:
-        """Yield the sequence number, the hash of the name and the serialized file info of all entries, in order.
+    def sequences_after(self, sequence: int, limit: int) -> Iterator[int]:
+        """Yield sequence numbers above `sequence` that are in use, in order; at most `limit`."""
+        for row in self._connection.execute(
+            "SELECT sequence FROM files WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, limit)
+        ):
+            yield row[0]
+
+    def has_sequence(self, sequence: int) -> bool:
+        """Return whether a sequence number is in use."""
+        return self._connection.execute("SELECT 1 FROM files WHERE sequence = ?", (sequence,)).fetchone() is not None
+
+    def named_file_infos(self, after: int = 0) -> Generator[tuple[int, bytes, bytes]]:
+        """Yield the sequence numbers above `after`, in order, with the hash of the name and the serialized file info.
 
         In a state that somebody else made, the hash may be that of another name.
         """
-        yield from self._connection.execute("SELECT sequence, name_hash, file_info FROM files ORDER BY sequence")
+        yield from self._connection.execute(
+            "SELECT sequence, name_hash, file_info FROM files WHERE sequence > ? ORDER BY sequence", (after,)
+        )
 
     def sources(self, after: int = 0) -> Iterator[tuple[int, bytes, DeviceID | None]]:
         """Yield sequence numbers above `after`, in order, with the hash of the name and the source of the entry."""
@@ -376,13 +401,20 @@ class StateFile:
         return bool(names) and not self.condemned(name_key(entry.file_info.name)).isdisjoint(names)
 
     def objects(self) -> Iterator[NamedObject]:
-        """Yield the objects of all versions. One that two versions of a name share comes twice."""
-        for row in self._connection.execute(
-            "SELECT name_hash, content_hash, object_size FROM files WHERE content_hash IS NOT NULL UNION ALL"
-            " SELECT name_hash, dissents.content_hash, dissents.object_size FROM dissents JOIN files USING (sequence)"
-            " WHERE dissents.content_hash IS NOT NULL"
-        ):
-            yield NamedObject(*row)
+        """Yield the objects of all versions. The state may change meanwhile: then also those that come.
+
+        One that two versions of a name share comes twice.
+        """
+        yield from self._objects(_OBJECTS)
+        if self.disputed_count:
+            yield from self._objects(_OBJECTS_OF_DISSENTS)
+
+    def _objects(self, query: str) -> Iterator[NamedObject]:
+        after = (0, 0)
+        while rows := self._connection.execute(query, (*after, _ROWS_AT_ONCE)).fetchall():
+            for row in rows:
+                yield NamedObject(*row[2:])
+            after = rows[-1][:2]
 
     def objects_of(self, key: bytes) -> list[NamedObject]:
         """Return the objects of the versions of the name with this hash, that of the current version first."""
@@ -395,31 +427,40 @@ class StateFile:
         ).fetchall()
         return list(dict.fromkeys(NamedObject(key, name, size) for name, size, _ in rows))
 
-    def differing(self, other: Path) -> list[int]:
-        """Return the sequence numbers in another state's file of the entries that are not here in that version.
+    def differing(self, other: Path) -> array[int]:
+        """Return the sequence numbers in another state's file of those entries that are not here as they are there.
 
-        Those of names with dissents there are among them.
+        They differ in their version, their file info, or the object with their data. The numbers rise. Those of names
+        with dissents there are among them.
         """
-        return self._compare(
+        found = array("q")
+        self._compare(
             other,
+            found,
             "SELECT theirs.sequence FROM other.files AS theirs LEFT JOIN files AS ours USING (name_hash)"
-            " WHERE ours.version IS NULL OR ours.version != theirs.version"
+            " WHERE ours.version IS NULL OR ours.version != theirs.version OR ours.file_info != theirs.file_info"
+            " OR ours.content_hash IS NOT theirs.content_hash"
             " OR EXISTS (SELECT 1 FROM other.dissents WHERE dissents.sequence = theirs.sequence)"
             " ORDER BY theirs.sequence",
         )
+        return found
 
     def names_without(self, other: Path) -> list[bytes]:
         """Return the hashes of the names of which another state's file has no entry."""
-        return self._compare(
+        found: list[bytes] = []
+        self._compare(
             other,
+            found,
             "SELECT ours.name_hash FROM files AS ours LEFT JOIN other.files AS theirs USING (name_hash)"
             " WHERE theirs.sequence IS NULL",
         )
+        return found
 
-    def _compare(self, other: Path, query: str) -> list[Any]:
+    def _compare(self, other: Path, found: MutableSequence[Any], query: str) -> None:
+        """Add what a query about this state and another one finds."""
         self._connection.execute("ATTACH ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
         try:
-            return [row[0] for row in self._connection.execute(query)]
+            found.extend(row[0] for row in self._connection.execute(query))
         finally:
             self._connection.execute("DETACH other")
 
@@ -433,8 +474,18 @@ class StateFile:
     def write_copy(self, path: Path) -> int:
         """Write the state as one compact SQLite file and return its position.
 
-        May run in a thread beside the other methods: it uses another connection.
+        May run in a thread beside the other methods: it uses another connection. Raises StateDamaged, without a call of
+        `on_damage`, when the file turns out to be damaged.
         """
+        opened = self._opened
+        try:
+            return self._write_copy(path)
+        except sqlite3.DatabaseError as error:
+            if is_damage(error) and self._opened is opened:
+                raise StateDamaged(f"the local state is damaged ({error}) and is made again from the store") from error
+            raise
+
+    def _write_copy(self, path: Path) -> int:
         connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
         try:
             connection.execute("VACUUM INTO ?", (str(path),))

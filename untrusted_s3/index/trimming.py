@@ -14,6 +14,7 @@ what was old enough to be deleted when it was listed stays so. Several gateways 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,13 +63,14 @@ async def trim(
             return Trimmed(deleted)
         await bucket.delete(keys.checkpoint(position))
         deleted += 1
-    covered: list[int] = []
-    if base:
-        covered = sorted(position for position in await list_segments(bucket, keys) if position <= base)
-    for start in range(0, len(covered), settings.concurrent_deletions):
-        batch = covered[start : start + settings.concurrent_deletions]
+    if not base:
+        return Trimmed(deleted)
+    covered = itertools.takewhile(base.__ge__, await list_segments(bucket, keys))
+    segments = 0
+    while batch := list(itertools.islice(covered, settings.concurrent_deletions)):
         await asyncio.gather(*(bucket.delete(keys.segment(position)) for position in batch))
-    return Trimmed(deleted, len(covered))
+        segments += len(batch)
+    return Trimmed(deleted, segments)
 
 
 def find_base(checkpoints: Mapping[int, float], history: float) -> int:

@@ -16,6 +16,8 @@ from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.store.bucket import Buffer
 from untrusted_s3.supervisor import TaskSet
 
+_REQUESTED_AT_ONCE = 32
+
 # A block source: returns the block with a number. Raises BlockUnavailable if it cannot be had now.
 FetchBlock = Callable[[int, pb.BlockInfo], Awaitable[memoryview]]
 
@@ -99,17 +101,20 @@ class Assembly:
         is_whole = start < end <= self._data_size and self._offset(first) == start and self._offset(last) == end
         return range(first, last) if is_whole else None
 
-    def request(self, start: int, end: int) -> RequestedRange:
-        """Request the bytes of a range.
+    async def request(self, start: int, end: int) -> RequestedRange:
+        """Request the bytes of a range. Others go on meanwhile: a range may have thousands of blocks.
 
-        Ranges must come in order. A range that follows a gap must begin where a block begins.
+        Ranges must come in order, one after the other. A range that follows a gap must begin where a block begins.
         """
         chunks = []
         position = start
         if self._last is not None and self._last.end > start:
             chunks.append(self._last)
             position = self._last.end
-        chunks += self._chunks(bisect.bisect_left(self._offsets, position), end)
+        for chunk in self._chunks(bisect.bisect_left(self._offsets, position), end):
+            chunks.append(chunk)
+            if len(chunks) % _REQUESTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
         self._last = chunks[-1] if chunks and chunks[-1].end > end else None
         trailer = self._trailer[max(start - self._data_size, 0) : max(end - self._data_size, 0)]
         return RequestedRange(start, end, tuple(chunks), trailer)

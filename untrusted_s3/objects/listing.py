@@ -7,20 +7,22 @@ import sqlite3
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 
+_CACHE_KIB = 64 * 1024
 _SCHEMA = "CREATE TABLE sizes (key TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID"
 
 
 class ObjectSizes:
-    """Keys and sizes in bytes. SQLite in memory needs a fraction of what Python objects would."""
+    """Keys and sizes in bytes, in a temporary file of SQLite, of which a bounded part is in memory."""
 
     def __init__(self, keys: FolderKeys) -> None:
         """Make an empty table for the objects of a folder."""
         self._keys = keys
-        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        self._connection = sqlite3.connect("", isolation_level=None)
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._connection.execute(_SCHEMA)
 
     def close(self) -> None:
-        """Free the memory."""
+        """Delete the table."""
         self._connection.close()
 
     async def load(self, bucket: Bucket) -> None:
@@ -28,6 +30,8 @@ class ObjectSizes:
         cursor = self._connection.cursor()
         cursor.execute("BEGIN")
         async for item in bucket.list(self._keys.objects):
+            if self._keys.parse_object(item.key) is None:
+                continue
             row = (self._keys.relative(item.key), item.size)
             cursor.execute("INSERT OR REPLACE INTO sizes VALUES (?, ?)", row)
         cursor.execute("COMMIT")

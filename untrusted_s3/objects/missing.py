@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterable
 
 from untrusted_s3.index.entry import NamedObject
@@ -16,24 +17,33 @@ _CONCURRENT_LOOKS = 16
 _AT_ONCE = 1000
 
 
-async def find_missing(bucket: Bucket, keys: FolderKeys, objects: Iterable[NamedObject]) -> set[NamedObject]:
+async def find_missing(
+    bucket: Bucket, keys: FolderKeys, objects: Iterable[NamedObject], limit: float = math.inf
+) -> set[NamedObject]:
     """Return those of `objects` that are not in the store with the size that the log states.
 
-    The folder's objects are listed once; what is not in the list is looked at again. `objects` must have been in the
-    store before the call, if they ever were. Raises StoreError: a store that does not answer says nothing about them.
+    The folder's objects are listed once; what is not in the list is looked at again. `objects` is gone through once,
+    with other work between; only those that are missing stay in memory. After about `limit` of them, the rest is left
+    out. Raises StoreError: a store that does not answer says nothing about them.
     """
     sizes = ObjectSizes(keys)
+    found: set[NamedObject] = set()
+    suspects: list[NamedObject] = []
     try:
         await sizes.load(bucket)
-        suspects = []
         for number, named in enumerate(objects):
-            if sizes.get(keys.object_of(named.name_hash, named.object_name)) != named.size:
+            if sizes.get(keys.object_of(named.name_hash, named.object_name)) != named.size and named not in found:
                 suspects.append(named)
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
+            if len(suspects) == _AT_ONCE:
+                found |= await still_missing(bucket, keys, suspects)
+                suspects.clear()
+                if len(found) >= limit:
+                    break
     finally:
         sizes.close()
-    return await still_missing(bucket, keys, suspects)
+    return found | await still_missing(bucket, keys, suspects)
 
 
 async def still_missing(bucket: Bucket, keys: FolderKeys, suspects: Iterable[NamedObject]) -> set[NamedObject]:

@@ -22,10 +22,13 @@ from untrusted_s3.objects.checksums import crc32c_of, crc32c_of_range
 from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket, UploadedPart
+from untrusted_s3.store.listing import up_to
 from untrusted_s3.store.multipart import part_ranges
+from untrusted_s3.store.pages import MAX_PART_NUMBER
 from untrusted_s3.supervisor import TaskSet
 
 _logger = structlog.get_logger()
+_UPLOADS_TRIED = 1000
 
 
 class PartTransfers:
@@ -109,11 +112,16 @@ class MultipartWriter:
 
     async def _find_upload(self) -> None:
         """Continue the unfinished upload of this content that has most parts, or begin one."""
+        found = 0
         async for upload in self._bucket.list_multipart_uploads(self._key):
             if upload.key != self._key:  # the listing is by prefix
                 continue
+            found += 1
+            if found > _UPLOADS_TRIED:
+                break
             try:
-                listed = [part async for part in self._bucket.list_parts(self._key, upload.upload_id)]
+                parts_of = self._bucket.list_parts(self._key, upload.upload_id)
+                listed = [part async for part in up_to(MAX_PART_NUMBER, parts_of, self._key)]
             except UploadLost:
                 continue
             parts = {part.number: _Part(part.etag, None) for part in listed if self._is_usable(part)}
@@ -163,10 +171,10 @@ class MultipartWriter:
         await self._memory.acquire(end - start)
         try:
             self._check()
-        except WriteStopped:
+            requested = await self._assembly.request(start, end)
+        except BaseException:
             self._memory.release(end - start)
             raise
-        requested = self._assembly.request(start, end)
         self._run(self._upload(number, requested)).add_done_callback(partial(self._release, requested))
 
     def _check(self) -> None:

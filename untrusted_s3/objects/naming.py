@@ -9,19 +9,19 @@ has is never taken to be stored already because an untrusted one has given somet
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.index.content import content_hash as content_hash
-from untrusted_s3.store.format import MAX_OBJECT_KEYS
 
 _UNTRUSTED = "-u"
 _GIVER_SIZE = 8  # bytes of the device ID
 
 
 def object_names(file_info: FileInfo, giver: DeviceID | None = None) -> Iterator[str]:
-    """Yield the names under which the content of a file may be stored, in the order in which they are tried.
+    """Yield, without end, the names under which the content of a file may be stored, in the order of their trial.
 
     `giver` is the untrusted device that gives blocks of it, or None if only trusted devices do.
     """
@@ -29,7 +29,7 @@ def object_names(file_info: FileInfo, giver: DeviceID | None = None) -> Iterator
     if giver is not None:
         first += f"{_UNTRUSTED}{giver.raw[:_GIVER_SIZE].hex()}"
     yield first
-    for number in range(1, MAX_OBJECT_KEYS):
+    for number in itertools.count(1):
         yield f"{first}{number}" if giver is not None else f"{first}-{number}"
 
 

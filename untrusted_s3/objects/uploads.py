@@ -11,14 +11,21 @@ from untrusted_s3.store.format import UPLOAD_RETENTION
 from untrusted_s3.units import DAY
 
 _logger = structlog.get_logger()
+# The next call finds the others.
+_ABORTED_AT_ONCE = 10_000
 
 
 async def abort_old_uploads(bucket: Bucket, prefix: str, counters: Counters) -> None:
     """Abort the uploads to keys with `prefix` that nobody has worked on for UPLOAD_RETENTION. Raises StoreError."""
-    # All pages are listed first, because an abort would change what the next page holds.
-    uploads = [upload async for upload in bucket.list_multipart_uploads(prefix)]
+    # They are listed first, because an abort would change what the next page holds.
+    uploads = []
+    async for upload in bucket.list_multipart_uploads(prefix):
+        if upload.age > UPLOAD_RETENTION:
+            uploads.append(upload)
+        if len(uploads) == _ABORTED_AT_ONCE:
+            break
     for upload in uploads:
-        if upload.age > UPLOAD_RETENTION and not await _is_in_use(bucket, upload):
+        if not await _is_in_use(bucket, upload):
             await bucket.abort_multipart_upload(upload.key, upload.upload_id)
             counters.uploads_aborted.inc()
             _logger.info("old upload aborted", key=upload.key, days=round(upload.age / DAY))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Container, Hashable
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -19,13 +22,23 @@ from untrusted_s3.objects.multipart_writer import MultipartWriter, PartTransfers
 from untrusted_s3.objects.naming import has_untrusted_blocks, object_names
 from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.objects.stored_object import read_stored_object
+from untrusted_s3.objects.trailer import check_trailer
 from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.format import PART_GRID, PartGrid
+from untrusted_s3.store.format import MAX_OBJECT_KEYS, PART_GRID, PartGrid
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.multipart import part_size
+from untrusted_s3.threads import LargeWork
+from untrusted_s3.units import MIB
 
+Result = TypeVar("Result")
 _logger = structlog.get_logger()
+
+
+class _Work(Protocol):
+    """Calls a function whose time grows with the size of the file info."""
+
+    async def __call__(self, function: Callable[..., Result], /, *args: Any) -> Result: ...
 
 
 class ObjectWriter:
@@ -40,6 +53,7 @@ class ObjectWriter:
         counters: Counters,
         settings: ObjectSettings,
         grid: PartGrid = PART_GRID,
+        large_work: LargeWork | None = None,
     ) -> None:
         """Make a writer.
 
@@ -51,6 +65,7 @@ class ObjectWriter:
             counters: The gateway's counters.
             settings: How objects are written.
             grid: The parts of large objects.
+            large_work: Work on the file infos of very large files.
         """
         self._bucket = bucket
         self._keys = keys
@@ -59,6 +74,7 @@ class ObjectWriter:
         self._counters = counters
         self._settings = settings
         self._grid = grid
+        self._large_work = large_work if large_work is not None else LargeWork(MIB)
         self._transfers = PartTransfers(bucket, counters, settings)
 
     def drain(self) -> None:
@@ -99,18 +115,20 @@ class ObjectWriter:
         if giver is None and previous is not None and previous.stored is not None:
             previous = None if has_untrusted_blocks(previous.stored.object_name) else previous
         damage: DataError | None = None
-        for name in object_names(file_info, giver):
-            if name in condemned:
-                continue
+        # Whatever needs all blocks is done for the announcing device, in its turn.
+        work = partial(self._large_work.run, owner, len(file_info.raw))
+        names = (name for name in object_names(file_info, giver) if name not in condemned)
+        for name in await work(lambda: list(itertools.islice(names, MAX_OBJECT_KEYS))):
             try:
                 with self._memory.share(owner) as memory:
-                    return await self._write_as(name, file_info, fetch_block, previous, superseded, memory)
+                    return await self._write_as(name, file_info, fetch_block, previous, superseded, memory, work)
             except DataError as error:
                 # Something else is stored under this key. SeaweedFS, for one, leaves an object of no bytes if the
                 # connection ends between the head and the body of a PUT.
                 _logger.warning("object damaged, content gets another key", error=str(error))
                 damage = error
-        raise damage or DataError(f"all objects that {file_info.name!r} may have were found missing or damaged")
+        assert damage is not None
+        raise damage
 
     async def _write_as(
         self,
@@ -120,23 +138,25 @@ class ObjectWriter:
         previous: Entry | None,
         superseded: Callable[[], bool],
         memory: Share,
+        work: _Work,
     ) -> StoredObject:
         key = self._keys.object(file_info.name, name)
         try:
             if not self.is_large(file_info.message.size):
                 stored = await self._put(key, name, file_info, fetch_block, memory)
             elif await self._bucket.size(key) is None:
-                source = self._previous_object(previous, file_info)
+                source = await work(self._previous_object, previous, file_info)
+                parts = partial(self._write_parts, key, name, file_info, fetch_block)
                 try:
-                    stored = await self._write_parts(key, name, file_info, fetch_block, source, superseded, memory)
+                    stored = await parts(source, superseded, memory, work)
                 except PreviousObjectGone:
                     # What was copied by then is good, and the second try finds it in the upload.
-                    stored = await self._write_parts(key, name, file_info, fetch_block, None, superseded, memory)
+                    stored = await parts(None, superseded, memory, work)
             else:
-                return await self._adopt(key, name, file_info)
+                return await self._adopt(key, name, file_info, work)
         except PreconditionFailed:
             # Another gateway, or this one before a crash, has written this content and not yet named it in the log.
-            return await self._adopt(key, name, file_info)
+            return await self._adopt(key, name, file_info, work)
         self._counters.objects_written.inc()
         return stored
 
@@ -146,7 +166,7 @@ class ObjectWriter:
         assembly = Assembly(file_info, fetch_block)
         await memory.acquire(assembly.size)
         try:
-            requested = assembly.request(0, assembly.size)
+            requested = await assembly.request(0, assembly.size)
             pieces = await patiently(requested, memory, self._settings.patience)
             async with self._uploads:
                 await self._bucket.put(key, pieces, if_none_match=True)
@@ -165,9 +185,10 @@ class ObjectWriter:
         source: PreviousObject | None,
         superseded: Callable[[], bool],
         memory: Share,
+        work: _Work,
     ) -> StoredObject:
         size = self._part_size(file_info)
-        assembly = Assembly(file_info, fetch_block, source, self._settings.coalesced_get_size)
+        assembly = await work(Assembly, file_info, fetch_block, source, self._settings.coalesced_get_size)
         try:
             writer = MultipartWriter(self._transfers, memory, key, size, assembly, source, superseded)
             checksums = await writer.run()
@@ -175,9 +196,11 @@ class ObjectWriter:
             await assembly.close()
         return StoredObject(name, assembly.size, size, checksums)
 
-    async def _adopt(self, key: str, name: str, file_info: FileInfo) -> StoredObject:
+    async def _adopt(self, key: str, name: str, file_info: FileInfo, work: _Work) -> StoredObject:
         size = self._part_size(file_info)
-        return await read_stored_object(self._bucket, key, name, file_info, size, self._settings.read_back_size)
+        return await read_stored_object(
+            self._bucket, key, name, file_info, size, self._settings.read_back_size, partial(work, check_trailer)
+        )
 
     def _part_size(self, file_info: FileInfo) -> int:
         return part_size(file_info.message.size, file_info.message.blocks[0].size, self._grid)

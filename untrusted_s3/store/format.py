@@ -15,8 +15,8 @@ FORMAT: Final = "untrusted_s3"
 VERSION: Final = 2
 READ_VERSIONS: Final = (1, 2)
 
-# How many objects one content of one file may have had: where an object turns out to be damaged, the content is stored
-# again under the next key.
+# How many names of objects are tried for one content of one file, beside those of objects that were found missing or
+# damaged: where something else is stored under a key, the content is stored under the next one.
 MAX_OBJECT_KEYS: Final = 8
 
 
@@ -41,6 +41,9 @@ PART_GRID: Final = PartGrid()
 MAX_FILE_SIZE: Final = PART_GRID.max_parts * 4 * 1024 * MIB
 
 # The rules of the log (index/log.py). All gateways on a bucket rely on them.
+
+# The highest position of a segment or a checkpoint. No log gets there.
+MAX_POSITION: Final = 2**62
 
 # How long after signing the store accepts the PUT of a log segment.
 APPEND_LIFETIME: Final = 900

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import UsageError
+from untrusted_s3.store.format import MAX_POSITION
 
 STORE = "store.json"
 PEERS = "peers/"
@@ -119,9 +120,17 @@ def holds_file_data(key: str) -> bool:
     return len(segments) > 3 and segments[0] + "/" == FOLDERS and segments[2] == "objects"
 
 
+def folder_base(key: str) -> str:
+    """Return the `base` of the keys of the folder to which a key belongs."""
+    return "/".join(key.split("/", 2)[:2]) + "/"
+
+
 def _position(key: str, prefix: str) -> int | None:
     text = key[len(prefix) :] if key.startswith(prefix) else ""
-    return int(text) if len(text) == _POSITION_DIGITS and text.isascii() and text.isdigit() else None
+    if len(text) != _POSITION_DIGITS or not text.isascii() or not text.isdigit():
+        return None
+    position = int(text)
+    return position if 1 <= position <= MAX_POSITION else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,28 @@
-"""Listings of the bucket by what keys mean. A key that has not the expected form is skipped: it is not ours."""
+"""Listings of the bucket by what keys mean. A key that has not the expected form is skipped: it is not ours.
+
+What is kept of a listing is bounded, whatever the store lists.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
+from untrusted_s3.errors import AnswerTooLong
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket, ObjectSummary
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.positions import Positions
+
+Item = TypeVar("Item")
+
+# One segment every 5 seconds, which is the most over long times, for 2.6 years.
+MAX_SEGMENTS: Final = 2**24
+MAX_GAPS: Final = 100_000
+MAX_CHECKPOINTS: Final = 50_000
+# Devices, gateways, or folders.
+MAX_RECORDS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +38,39 @@ class Node:
     age: float
 
 
-async def list_segments(bucket: Bucket, keys: FolderKeys, after: int = 0) -> dict[int, ObjectSummary]:
-    """Return all log segments of a folder after a position, by their positions. Raises StoreError."""
-    found = {}
-    async for item in bucket.list(keys.segments, keys.segment(after)):
-        if (position := keys.segment_position(item.key)) is not None and position > after:
-            found[position] = item
+async def up_to(most: int, items: AsyncIterator[Item], what: str) -> AsyncIterator[Item]:
+    """Yield items of a listing. Raises AnswerTooLong, which names `what`, when there are more than `most`."""
+    count = 0
+    async for item in items:
+        count += 1
+        if count > most:
+            raise AnswerTooLong(f"the store lists more than {most} keys below {what}")
+        yield item
+
+
+async def list_segments(bucket: Bucket, keys: FolderKeys, after: int = 0, *, most: int = MAX_SEGMENTS) -> Positions:
+    """Return the positions of all log segments of a folder after a position.
+
+    Raises AnswerTooLong for more than `most` or for more gaps than any log has, and another StoreError.
+    """
+    found = Positions()
+    async for item in up_to(most, bucket.list(keys.segments, keys.segment(after)), keys.segments):
+        position = keys.segment_position(item.key)
+        if position is None or position <= after:
+            continue
+        found.add(position)
+        if len(found.ranges) > MAX_GAPS:
+            raise AnswerTooLong(f"the log below {keys.segments} has more than {MAX_GAPS} gaps")
     return found
 
 
 async def list_checkpoints(bucket: Bucket, keys: FolderKeys) -> dict[int, ObjectSummary]:
-    """Return all checkpoints of a folder by their positions. Raises StoreError."""
-    found = {}
-    async for item in bucket.list(keys.checkpoints):
+    """Return all checkpoints of a folder by their positions.
+
+    Raises AnswerTooLong for more than any folder has, and another StoreError.
+    """
+    found: dict[int, ObjectSummary] = {}
+    async for item in up_to(MAX_CHECKPOINTS, bucket.list(keys.checkpoints), keys.checkpoints):
         if (position := keys.checkpoint_position(item.key)) is not None:
             found[position] = item
     return found
@@ -43,11 +78,17 @@ async def list_checkpoints(bucket: Bucket, keys: FolderKeys) -> dict[int, Object
 
 async def list_folders(bucket: Bucket) -> AsyncIterator[FolderKeys]:
     """Yield the keys of every folder in the store. Raises StoreError."""
-    async for directory in bucket.list_directories(layout.FOLDERS):
+    async for directory in up_to(MAX_RECORDS, bucket.list_directories(layout.FOLDERS), layout.FOLDERS):
         yield FolderKeys(directory)
+
+
+async def list_peers(bucket: Bucket) -> AsyncIterator[str]:
+    """Yield the keys of the records of all accepted devices. Raises StoreError."""
+    async for item in up_to(MAX_RECORDS, bucket.list(layout.PEERS), layout.PEERS):
+        yield item.key
 
 
 async def list_nodes(bucket: Bucket) -> AsyncIterator[Node]:
     """Yield the heartbeats of all gateways. Raises StoreError."""
-    async for item in bucket.list(layout.NODES):
+    async for item in up_to(MAX_RECORDS, bucket.list(layout.NODES), layout.NODES):
         yield Node(layout.node_name(item.key), item.age)

@@ -31,7 +31,7 @@ from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import FORMAT, READ_VERSIONS, VERSION
 from untrusted_s3.store.json_fields import MAX_SIZE, Fields, InvalidFieldError, parse_object
-from untrusted_s3.store.listing import list_folders
+from untrusted_s3.store.listing import list_folders, list_peers
 
 Record = TypeVar("Record")
 
@@ -333,8 +333,8 @@ async def read_folders(bucket: Bucket) -> Records[FolderRecord]:
 async def read_peers(bucket: Bucket) -> Records[PeerRecord]:
     """Return all accepted devices, in any order. Raises StoreError if the store cannot be listed or reached."""
     found = Records[PeerRecord]()
-    async for item in bucket.list(layout.PEERS):
-        await _read_into(found, bucket, item.key, PeerRecord.from_json, _peer_key)
+    async for key in list_peers(bucket):
+        await _read_into(found, bucket, key, PeerRecord.from_json, _peer_key)
     return found
 
 

@@ -283,13 +283,16 @@ class S3Bucket:
         async def attempt() -> Page[Result]:
             return read(await self._control.call(operation, **parameters, **following))
 
+        listed = empty = 0
         while True:
             page = await self._repeat(attempt)
             for item in page.items:
                 yield item
             if not page.following:
                 return
-            if page.following == following:
+            listed += len(page.items)
+            empty = 0 if page.items else empty + 1
+            if page.following == following or empty > self._settings.empty_pages or listed > self._settings.listed:
                 raise StoreUnreachable(f"the store's answers to {operation} {what} do not end")
             following = page.following
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import structlog
@@ -26,7 +26,7 @@ from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import PART_GRID, PartGrid
-from untrusted_s3.store.layout import FolderKeys, name_key
+from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.supervisor import Work
 from untrusted_s3.sync.claiming import Claiming
@@ -38,7 +38,8 @@ from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.missing import FailedRead, MissingObjects
 from untrusted_s3.sync.puller import Puller
 from untrusted_s3.sync.refused_index import Suspect, suspects
-from untrusted_s3.sync.requests_in import matches
+from untrusted_s3.sync.requested_objects import RequestedObjects
+from untrusted_s3.sync.served_parts import ServedParts
 from untrusted_s3.sync.sources import Source, Sources
 
 # How many entries are looked at when a peer cannot decrypt one of those that it was sent.
@@ -103,7 +104,7 @@ class Folder:
             is_trusted=lambda device_id: sources.is_trusted(device_id),
             had_chance=lambda device_id, sequence: self._claiming.had_chance(device_id, sequence),
         )
-        sources = Sources(record.folder_id, self._pending)
+        sources = Sources(record.folder_id, self._pending, settings.sync)
         self._claiming = Claiming(
             self._state,
             self._pending,
@@ -115,13 +116,22 @@ class Folder:
             time_of_day=lambda: self._writer.time_of_day,
         )
         self._missing = MissingObjects(
-            record.folder_id, bucket, self._keys, self._state, self._writer.renew, settings.sync
+            record.folder_id,
+            bucket,
+            self._keys,
+            self._state,
+            self._writer.renew,
+            settings.sync,
+            settings.objects.read_back_size,
         )
+        self._served = ServedParts(self._missing.suspect)
         self._puller = Puller(
             record.folder_id,
             self._state,
             self._pending,
-            ObjectWriter(bucket, self._keys, memory.blocks_in, uploads, counters, settings.objects, grid),
+            ObjectWriter(
+                bucket, self._keys, memory.blocks_in, uploads, counters, settings.objects, grid, memory.large_work
+            ),
             self._writer.add,
             counters,
             settings.sync,
@@ -129,8 +139,16 @@ class Folder:
             sources,
             self._claiming,
         )
-        self._index_in = IndexIn(record.folder_id, self._claiming, self._pending, settings.sync)
+        self._requested = RequestedObjects(self._state, memory, settings.sync)
+        self._index_in = IndexIn(record.folder_id, self._claiming, self._pending, settings.sync, memory.large_work)
         self._held_back: set[DeviceID] = set()
+
+    def distrust_checkpoints(self) -> None:
+        """Have all entries of a checkpoint compared with their file infos before it is loaded.
+
+        That takes 20 seconds for a million. Else each is compared when it is read.
+        """
+        self._log.check_entries = True
 
     async def open(self) -> None:
         """Bring the state up to the end of the log.
@@ -321,28 +339,25 @@ class Folder:
         """Return what the folder has under an encrypted name."""
         return self._state.entry(name)
 
-    def requested_object(self, request: RequestReceived, device_id: DeviceID) -> str | None:
+    async def requested_object(self, request: RequestReceived, by: DeviceID) -> str | None:
         """Return the key of the object that has the block that a device requests; None where no stored block matches.
 
-        Without the block's hash it is that of the version which the device is shown.
+        Without the block's hash it is that of the version which the device is shown. For a very large file the device
+        may have to wait for its turn.
         """
-        self._claiming.asked(device_id)
-        for entry in self._requested(request, device_id):
-            if matches(request, entry):
-                assert entry.stored is not None
-                return self._keys.object(entry.file_info.name, entry.stored.object_name)
-        return None
+        self._claiming.asked(by)
+        found = await self._requested.find(request, by)
+        if found is None:
+            return None
+        name, entry = found
+        key = self._keys.object(request.name, name)
+        if entry is not None:
+            self._served.expect(key, entry, request.offset)
+        return key
 
-    def _requested(self, request: RequestReceived, device_id: DeviceID) -> Sequence[Entry]:
-        entry = self._state.entry(request.name)
-        if entry is None:
-            return ()
-        if request.hash and matches(request, entry):
-            return (entry,)
-        row = self._state.disputed_row(name_key(request.name))
-        if row is None:
-            return (entry,)
-        return list(row.entries.values()) if request.hash else (row.shown(device_id),)
+    def block_read(self, key: str, offset: int, block: memoryview) -> None:
+        """Check a block of an object that was read for a peer, with those before it."""
+        self._served.passed(key, offset, block)
 
     def read_failed(self, key: str, start: int, size: int) -> bool:
         """Note that an object is missing or lacks a range. Return whether it is one of this folder."""
@@ -422,6 +437,13 @@ class Folder:
             self._held_back.add(device_id)
         return taken.complete
 
+    async def skip_index(self, device_id: DeviceID, event: IndexReceived) -> None:
+        """Drop an index message that comes after one that was not taken as a whole.
+
+        Raises RemoteProtocolError or FolderRefused.
+        """
+        await self._index_in.skip(device_id, event)
+
     async def index_room(self, device_id: DeviceID) -> None:
         """Wait until more of a peer's index can be taken."""
         await self._index_in.until_room(device_id)
@@ -449,7 +471,7 @@ def _open_files(directory: Path, on_damage: Callable[[], None], memory: SyncMemo
     """
     files: list[FolderState | PendingIndex] = []
     try:
-        state = FolderState(directory / STATE_FILE, on_damage, memory.parsed, memory.large_entries)
+        state = FolderState(directory / STATE_FILE, on_damage, memory.parsed)
         files.append(state)
         pending = PendingIndex(directory / PENDING_FILE, on_damage, memory.parsed, memory.pending)
     except Exception as error:

@@ -11,14 +11,18 @@ renewal is written, so a crash loses nothing of it.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 import sqlite3
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import StateDamaged
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.entry import Entry, NamedObject, Removal
@@ -108,7 +112,7 @@ async def _before(state: FolderState, path: Path) -> _Before | None:
             await in_thread_to_the_end(_copy, state, path)
         except sqlite3.OperationalError:
             raise  # for example a full disk: the next attempt may succeed
-        except sqlite3.DatabaseError as error:
+        except (StateDamaged, sqlite3.DatabaseError) as error:
             _logger.error("healing without the local state", error=str(error))
             return None
     if not path.exists():
@@ -173,10 +177,10 @@ class _Healing:
             self._merges = self._is_ahead or state.index_id == before.index_id
             if not self._merges:
                 forgotten = sum(1 for _ in self._newer_before(state))
-        objects = list(state.objects())
+        objects = state.objects()
         if before is not None and self._merges:
-            objects += before.objects()
-        self._gone = await find_missing(self._bucket, self._keys, dict.fromkeys(objects))
+            objects = itertools.chain(objects, before.objects())
+        self._gone = await find_missing(self._bucket, self._keys, objects)
         force = bool(losses) or before is None or self._merges
         try:
             await self._log.renew(self._plan, force=force, apart=bool(losses))
@@ -189,54 +193,79 @@ class _Healing:
         kept = tuple(salvaged.kept.values())
         return Healed(losses, self._restored, self._missing, forgotten, kept)
 
-    def _plan(self, state: FolderState) -> tuple[list[Removal], list[Entry]]:
-        damaged = dict.fromkeys(named.name_hash for named in state.objects() if named in self._gone)
+    def _plan(self, state: FolderState) -> tuple[Iterable[Removal], Iterable[Entry]]:
+        damaged = dict.fromkeys(named.name_hash for named in self._gone if named in state.objects_of(named.name_hash))
         found, left = without_objects(filter(None, map(state.row, damaged)), self._gone)
         removals: dict[bytes, list[Removal]] = {}
         for removal in found:
             removals.setdefault(removal.name_hash, []).append(removal)
-        entries = {name_key(entry.file_info.name): entry for entry in left}
+        # Rows of the state from before, by their sequence numbers, since that stays as it is; and other entries.
+        restored = array("q")
+        others = {name_key(entry.file_info.name): entry for entry in left}
         self._restored = 0
         if self._before is not None and self._merges:
-            self._restore(self._before, state, removals, entries)
-        self._missing = sum(1 for key, some in removals.items() if self._is_missed(state, some[0], entries.get(key)))
-        if not removals and not entries and state.index_id != self._index_id:
+            self._restore(self._before, state, removals, restored, others)
+        self._missing = sum(1 for key, some in removals.items() if self._is_missed(state, some[0], others.get(key)))
+        if not (removals or restored or others) and state.index_id != self._index_id:
             raise _AlreadyRenewedError
         # Of a name that is removed twice, the second time comes in a later segment, and so after all others.
         in_order = [
             *(every[0] for every in removals.values()),
             *(one for every in removals.values() for one in every[1:]),
         ]
-        return in_order, list(entries.values())
+        return in_order, itertools.chain(self._entries(restored), others.values())
+
+    def _entries(self, sequences: Iterable[int]) -> Iterator[Entry]:
+        """Yield what the state from before has."""
+        for sequence in sequences:
+            assert self._before is not None
+            yield self._before.row_at(sequence).whole_entry
 
     def _restore(
-        self, before: FolderState, state: FolderState, removals: dict[bytes, list[Removal]], entries: dict[bytes, Entry]
+        self,
+        before: FolderState,
+        state: FolderState,
+        removals: dict[bytes, list[Removal]],
+        restored: array[int],
+        others: dict[bytes, Entry],
     ) -> None:
-        for row in self._lost_rows(before, state):
+        for row, is_as_before in self._lost_rows(before, state):
             name = row.entry.file_info.name
             key = name_key(name)
             self._restored += 1
             left = row.without_objects(self._gone)
             if not self._is_gone(row.entry):
                 assert left is not None
-                entries[key] = left
+                if is_as_before and not any(map(self._is_gone, row.entries.values())):
+                    restored.append(row.sequence)
+                    others.pop(key, None)
+                else:
+                    others[key] = left
                 if key in removals and removals[key][0].missing_object:
                     del removals[key]  # the entry takes the place of the other one
                 continue
             assert row.entry.stored is not None
-            older = left or entries.get(key) or self._kept(state, key, removals)
+            older = left or others.get(key) or self._kept(state, key, removals)
             version = row.entry.file_info.message.version.SerializeToString()
             removals[key] = [Removal(key, row.entry.stored.object_name, name, version)]
             if older is not None:
-                entries[key] = older  # better than nothing
+                others[key] = older  # better than nothing
         for missing in before.missing():
-            if missing.name_hash in removals or missing.name_hash in entries or state.is_missing(missing.name_hash):
+            key = missing.name_hash
+            if key in removals or state.is_missing(key):
                 continue
-            current = state.entry(missing.name)
-            if current is not None and (current.stored is None or current.stored.object_name != missing.object_name):
-                continue
+            if key not in others and not _has(restored, before.sequence_of(key)):
+                row_here = state.row(key)
+                if row_here is not None:
+                    current = row_here.entry
+                    is_it = current.stored is not None and current.stored.object_name == missing.object_name
+                    if not is_it and not is_newer(missing.version, current.file_info.message.version):
+                        continue
+                    kept = _without_object(row_here, missing.object_name)
+                    if kept is not None:
+                        others[key] = kept
             version = missing.version.SerializeToString()
-            removals[missing.name_hash] = [Removal(missing.name_hash, missing.object_name, missing.name, version)]
+            removals[key] = [Removal(key, missing.object_name, missing.name, version)]
         if self._is_ahead and state.index_id == self._index_id != before.index_id:
             # The log has lost a renewal, and with it what that had taken back.
             for key in state.names_without(before.path):
@@ -257,18 +286,24 @@ class _Healing:
         row = state.row(key)
         return row.whole_entry if row is not None and key not in removals else None
 
-    def _lost_rows(self, before: FolderState, state: FolderState) -> Iterator[Row]:
-        """Yield what the folder should have of the names of which `before` knows more than the log."""
+    def _lost_rows(self, before: FolderState, state: FolderState) -> Iterator[tuple[Row, bool]]:
+        """Yield what the folder should have of the names of which `before` knows more than the log.
+
+        And whether that is what `before` has. Its sequence numbers rise.
+        """
         for row in self._differing(before, state):
             here = state.row(name_key(row.entry.file_info.name))
             found = row
             if here is not None and not self._is_ahead:
                 found = Row.of(row.sequence, here.with_lost(row))
             if not state.has(found.whole_entry):
-                yield found
+                yield found, found.claims == row.claims and found.entries == row.entries
 
     def _differing(self, before: FolderState, state: FolderState) -> Iterator[Row]:
-        """Yield the rows of `before` that the log has not, or with another version, and those with dissents."""
+        """Yield the rows of `before` that the log has not, or otherwise, and those with dissents.
+
+        Their sequence numbers rise.
+        """
         for sequence in state.differing(before.path):
             try:
                 row = before.row_at(sequence)
@@ -283,3 +318,16 @@ class _Healing:
         for row in self._differing(self._before, state):
             if state.wants(row.entry.file_info):
                 yield row
+
+
+def _without_object(row: Row, object_name: str) -> Entry | None:
+    """Return the entry for the log that takes versions with an object from a name, or None if no version is left."""
+    return row.without(lambda entry: entry.stored is not None and entry.stored.object_name == object_name)
+
+
+def _has(sequences: Sequence[int], sequence: int | None) -> bool:
+    """Return whether rising numbers have one of them."""
+    if sequence is None:
+        return False
+    place = bisect.bisect_left(sequences, sequence)
+    return place < len(sequences) and sequences[place] == sequence

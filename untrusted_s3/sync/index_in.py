@@ -19,7 +19,7 @@ from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.format import MAX_FILE_SIZE
 from untrusted_s3.structured_logging import printable
 from untrusted_s3.sync.claiming import Claiming, Meaning
-from untrusted_s3.threads import in_thread_to_the_end
+from untrusted_s3.threads import LargeWork, in_thread_to_the_end
 
 _logger = structlog.get_logger()
 _LOGGED_NAME_LENGTH = 40
@@ -46,11 +46,14 @@ class Result:
 class IndexIn:
     """Takes index messages into one folder, piece by piece, so that a long message does not hold up other peers."""
 
-    def __init__(self, folder_id: str, claiming: Claiming, pending: PendingIndex, settings: SyncSettings) -> None:
+    def __init__(
+        self, folder_id: str, claiming: Claiming, pending: PendingIndex, settings: SyncSettings, large_work: LargeWork
+    ) -> None:
         self._folder_id = folder_id
         self._claiming = claiming
         self._pending = pending
         self._settings = settings
+        self._large_work = large_work
 
     async def take(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> Result:
         """Note as pending what of the message is new to the folder. `index_id` names the peer's index.
@@ -59,7 +62,8 @@ class IndexIn:
         logs that (v2.1.3 lib/model/indexhandler.go, receive).
 
         When the device's part of the local disk is full, the rest of the message is dropped. The device's cursor does
-        not pass it, so that the device sends it again with its next connection.
+        not pass it, and goes back if its sequence numbers have fallen, so that the device sends it again with its next
+        connection.
 
         Where the peer breaks the protocol, nothing of the message is kept. So a long message is parsed twice: only one
         piece of it is in memory in parsed form, which is several times as large as the serialized one.
@@ -69,7 +73,7 @@ class IndexIn:
         parsed_once = sum(map(len, event.files)) <= self._settings.index_piece_size
         parsed: list[_Taken] = []
         for piece in pieces:
-            parsed = [*(parsed if parsed_once else ()), await self._parse(piece)]
+            parsed = [*(parsed if parsed_once else ()), await self._parse(device_id, piece)]
             if len(pieces) > 1:
                 await asyncio.sleep(0)
         if not event.update:
@@ -80,8 +84,10 @@ class IndexIn:
         for number, piece in enumerate(pieces, 1):
             last = number == len(pieces)
             if not self._pending.has_room(device_id, sum(held_size(len(raw)) for raw in piece)):
+                for dropped in pieces[number - 1 :]:
+                    await self._ask_again(device_id, dropped)
                 return Result(lowest, complete=False)
-            taken = parsed[number - 1] if parsed_once else parsed[0] if last else await self._parse(piece)
+            taken = parsed[number - 1] if parsed_once else parsed[0] if last else await self._parse(device_id, piece)
             for sequence in taken.sequences:
                 if sequence <= highest:
                     lowest = sequence if lowest is None else min(lowest, sequence)
@@ -93,11 +99,28 @@ class IndexIn:
             self._store(device_id, index_id, _Taken(), event.last_sequence)
         return Result(lowest)
 
-    async def _parse(self, piece: Sequence[bytes]) -> _Taken:
-        """Parse a piece; a single large file info in a thread, since it takes up to a second."""
+    async def skip(self, device_id: DeviceID, event: IndexReceived) -> None:
+        """Drop a message that comes after one that was not taken as a whole: the device has to send it again.
+
+        Raises RemoteProtocolError or FolderRefused.
+        """
+        for piece in self._pieces(event.files):
+            await self._ask_again(device_id, piece)
+            await asyncio.sleep(0)
+
+    async def _ask_again(self, device_id: DeviceID, piece: Sequence[bytes]) -> None:
+        taken = await self._parse(device_id, piece)
+        if taken.sequences:
+            self._pending.ask_again_from(device_id, min(taken.sequences))
+
+    async def _parse(self, device_id: DeviceID, piece: Sequence[bytes]) -> _Taken:
+        """Parse a piece: in a thread if it is large, and in the device's turn if a single file info is."""
         if sum(map(len, piece)) <= self._settings.index_piece_size:
             return _parse(piece)
-        return await in_thread_to_the_end(_parse_and_hash, piece)
+        largest = max(map(len, piece))
+        if largest <= self._settings.index_piece_size:
+            return await in_thread_to_the_end(_parse_and_hash, piece)
+        return await self._large_work.run(device_id, largest, _parse_and_hash, piece)
 
     async def until_room(self, device_id: DeviceID) -> None:
         """Wait until there is room for a good part of a device's index."""

@@ -16,7 +16,15 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, SegmentDamaged, SegmentsMissing, StoreError
+from untrusted_s3.errors import (
+    DataError,
+    IndexClaimed,
+    LogWentBack,
+    SegmentDamaged,
+    SegmentsMissing,
+    StateDamaged,
+    StoreError,
+)
 from untrusted_s3.index.changes import Announcement, Change
 from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor
 from untrusted_s3.index.log import FolderLog
@@ -72,9 +80,9 @@ class LogWriter:
 
         `in_work` returns how many entries are being pulled or wait here. `on_committed` is called for each entry that
         the log has, with its name hash and whether anything else is pending under the name. `on_damage` is called when
-        the state's file is gone, `on_renewed` when the folder's index has another id, and `on_went_back` when the store
-        has lost or damaged a part of the log. `is_trusted` returns whether a device encrypts for us, and `had_chance`
-        whether it had time to take over what it is shown under a sequence number.
+        the state's file is gone or damaged, `on_renewed` when the folder's index has another id, and `on_went_back`
+        when the store has lost or damaged a part of the log. `is_trusted` returns whether a device encrypts for us, and
+        `had_chance` whether it had time to take over what it is shown under a sequence number.
         """
         self.error: str | None = None
         self.heard: set[DeviceID] = set()
@@ -196,6 +204,8 @@ class LogWriter:
                     await self._notify()
                 self._check_claim()
                 idle = not self._in_work() and not self.busy
+                if idle:
+                    self._pending.tidy()
                 if idle and _loop_time() - last_cursors > self._settings.cursor_interval:
                     last_cursors = _loop_time()
                     await self._append_cursors()
@@ -212,10 +222,10 @@ class LogWriter:
             self._checkpoint_wanted.clear()
             try:
                 await self._log.checkpoint_where_due()
-            except (StoreError, sqlite3.Error) as error:
+            except (StoreError, StateDamaged, sqlite3.Error) as error:
                 # SQLite fails when the state is replaced meanwhile; the next checkpoint succeeds.
                 _logger.warning("checkpoint not written", folder=self._folder_id, error=str(error))
-                if not self._state.path.exists():
+                if isinstance(error, StateDamaged) or not self._state.path.exists():
                     self._on_damage()  # the open file still serves, but cannot be copied
 
     @contextlib.contextmanager
@@ -231,6 +241,15 @@ class LogWriter:
                 self._index_id = self._state.index_id
                 self._claim = None
                 self._on_renewed()
+                ready, self._ready = list(self._ready), deque()
+                self._changes.clear()
+                self._confirmed.clear()
+                self._drop(ready)
+
+    def _drop(self, batch: Sequence[tuple[Pending, Entry]]) -> None:
+        """Let go of entries from before a renewal. Those whose devices are still there are announced again."""
+        for pending, _ in batch:
+            self._on_committed(pending.name_hash, True)
 
     def _check_claim(self) -> None:
         claim, self._claim = self._claim, None
@@ -263,6 +282,7 @@ class LogWriter:
     async def _append_some(self) -> None:
         batch = self._take_batch()
         changes = self._take_changes(batch)
+        index_id = self._index_id
         self._appending = True
         try:
             # What has a condemned object does not get into the log and stays pending, to be pulled again.
@@ -274,8 +294,11 @@ class LogWriter:
                 self._counters.segments_appended.inc()
                 self._pace.appended(full=self._is_full(batch))
         except BaseException:
-            self._ready.extendleft(reversed(batch))
-            self._changes.extendleft(reversed(changes))
+            if self._index_id == index_id:
+                self._ready.extendleft(reversed(batch))
+                self._changes.extendleft(reversed(changes))
+            else:
+                self._drop(batch)
             raise
         finally:
             self._appending = False

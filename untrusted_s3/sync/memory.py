@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from untrusted_s3.accounts import Account, ByteCache
-from untrusted_s3.index.state import LargeEntries
+from untrusted_s3.index.block_table import BlockTables
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.sync.pace import IndexPaces, Paces
+from untrusted_s3.threads import LargeWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class SyncMemory:
         parsed: Parsed file infos: those that wait to be pulled, and, owned by the state's file, those of entries that
             were looked up lately.
         requested: Blocks that were requested of peers and are not here yet.
-        large_entries: Parsed entries of very large files that were looked up lately.
+        large_entries: The blocks of very large files that peers have requested lately.
+        large_work: Work on the file infos of very large files, in turns by device.
         pending: Bytes of the local disk that announced entries take until they are in the log.
         in_work: Parsed file infos of entries that are being pulled or wait for the log.
         large_in_work: Those of files that are written in parts.
@@ -32,7 +34,8 @@ class SyncMemory:
     messages: Account
     parsed: Account
     requested: Account
-    large_entries: LargeEntries
+    large_entries: BlockTables
+    large_work: LargeWork
     pending: Account
     in_work: Account
     large_in_work: Account
@@ -59,6 +62,7 @@ class SyncMemory:
             parsed=Account(parsed),
             requested=Account(blocks // 2, guarantee=True),
             large_entries=ByteCache(Account(large_entries), "large entries", keep_one=True),
+            large_work=LargeWork(settings.index_piece_size),
             pending=Account(pending, guarantee=True),
             in_work=Account(in_work, guarantee=True),
             large_in_work=Account(in_work, guarantee=True),

@@ -1,8 +1,9 @@
 """Objects of a folder that turn out to be missing or damaged: their entries are taken back, so that devices see that we
 lack the files and send them again.
 
-A read that fails is only a hint. What counts is what the store answers when it is asked for the object itself: that it
-does not exist, has another size, or is shorter than it says. A store that does not answer, or refuses, says nothing.
+A read that fails is only a hint, and so are bytes with another CRC-32C than the log says. What counts is what the store
+answers when it is asked for the object itself: that it does not exist, has another size, is shorter than it says, or
+has the wrong bytes twice. A store that does not answer, or refuses, says nothing.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import crc32c
 import structlog
 
 from untrusted_s3.errors import AnswerTooShort, DataError, NoSuchKey, StoreError
 from untrusted_s3.index.entry import Entry, NamedObject, Removal
 from untrusted_s3.index.renewal import Plan, without_objects
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.objects.checksums import crc32c_of_range
 from untrusted_s3.objects.missing import find_missing
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.sync.served_parts import WrongPart
 
 _logger = structlog.get_logger()
 _MAX_SUSPECTS = 1000
@@ -50,8 +54,12 @@ class MissingObjects:
         state: FolderState,
         renew: Callable[[Plan], Awaitable[None]],
         settings: SyncSettings,
+        read_size: int,
     ) -> None:
-        """`renew` renews the log by a plan. Raises StoreError or DataError."""
+        """`renew` renews the log by a plan. Raises StoreError or DataError.
+
+        `read_size` bytes of a suspected object are in memory at once.
+        """
         self.noticed: dict[NamedObject, None] = {}
         self._folder_id = folder_id
         self._bucket = bucket
@@ -59,13 +67,15 @@ class MissingObjects:
         self._state = state
         self._renew = renew
         self._settings = settings
-        self._suspects: dict[str, FailedRead] = {}
+        self._read_size = read_size
+        self._suspects: dict[str, FailedRead | WrongPart] = {}
         self._wanted = asyncio.Event()
         self._last_list = self._last_renewal = float("-inf")
+        self._more = False  # whether the last look left some out
         self._pause = settings.missing_pause
 
-    def suspect(self, suspect: FailedRead) -> None:
-        """Look at an object of which a read has failed."""
+    def suspect(self, suspect: FailedRead | WrongPart) -> None:
+        """Look at an object of which a read has failed or given the wrong bytes."""
         if len(self._suspects) < _MAX_SUSPECTS:
             self._suspects[suspect.key] = suspect
             self._wanted.set()
@@ -79,7 +89,10 @@ class MissingObjects:
                 await self._look()
                 if self.noticed:
                     await self._look_at_all()
+                while self.noticed:
                     await self._take_back()
+                    if self._more:
+                        await self._look_at_all()
             except (StoreError, DataError) as error:
                 _logger.warning("missing objects not taken back", folder=self._folder_id, error=str(error))
                 await asyncio.sleep(self._settings.missing_pause)
@@ -103,10 +116,12 @@ class MissingObjects:
         objects = self._state.objects_of(parsed[0])
         return next((named for named in objects if named.object_name == parsed[1]), None)
 
-    async def _is_missing(self, suspect: FailedRead, size: int) -> bool:
+    async def _is_missing(self, suspect: FailedRead | WrongPart, size: int) -> bool:
         try:
             if await self._bucket.size(suspect.key) != size:
                 return True
+            if isinstance(suspect, WrongPart):
+                return await self._is_wrong(suspect)
             await self._bucket.get(suspect.key, suspect.start, suspect.size)
         except (NoSuchKey, AnswerTooShort):
             return True
@@ -114,13 +129,31 @@ class MissingObjects:
             pass
         return False
 
+    async def _is_wrong(self, part: WrongPart) -> bool:
+        """Return whether a part has the wrong bytes twice. Its trailer may be all that is not as expected."""
+        if part.data_end < part.end:
+            trailer = await self._bucket.get(part.key, part.data_end, part.end - part.data_end)
+            if crc32c.crc32c(trailer, part.passed) == part.checksum:
+                return False
+        for _ in range(2):
+            found = await crc32c_of_range(self._bucket, part.key, part.start, part.end, self._read_size)
+            if found == part.checksum:
+                return False
+        return True
+
     async def _look_at_all(self) -> None:
-        """Compare all entries with a listing, but not often: where one object is missing, others may be."""
+        """Compare all entries with a listing, but not often: where one object is missing, others may be.
+
+        When very many are, the rest has its turn after these are taken back.
+        """
         now = asyncio.get_running_loop().time()
-        if now - self._last_list < self._settings.object_list_interval:
+        if now - self._last_list < self._settings.object_list_interval and not self._more:
             return
         self._last_list = now
-        for named in await find_missing(self._bucket, self._keys, list(self._state.objects())):
+        limit = self._settings.missing_at_once
+        found = await find_missing(self._bucket, self._keys, self._state.objects(), limit)
+        self._more = len(found) >= limit
+        for named in found:
             self._note(named)
 
     def _note(self, named: NamedObject) -> None:

@@ -26,6 +26,8 @@ from untrusted_s3.errors import (
     StoreUnreachable,
     WriteStopped,
 )
+from untrusted_s3.index.block_table import entry_reader
+from untrusted_s3.index.content import CONTENT_HASH_SIZE
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.state import FolderState
@@ -48,8 +50,17 @@ _LOGGED_NAME_LENGTH = 40
 
 @dataclass(slots=True)
 class _InWork:
-    """An entry in work: the slots of its device, the memory that its file info holds, whether the device is trusted."""
+    """An entry in work.
 
+    Attributes:
+        index_id: The id of the folder's index when it was announced.
+        slots: The slots of its device.
+        memory: What counts the memory of its file info.
+        size: The bytes of that.
+        trusted: Whether the device is trusted.
+    """
+
+    index_id: int
     slots: DeviceSlots
     memory: Share
     size: int = 0
@@ -87,6 +98,7 @@ class Puller:
         self._commit = commit
         self._counters = counters
         self._settings = settings
+        self._large_work = memory.large_work
         self._slots = PullSlots(settings, memory.in_work, memory.large_in_work)
         self._in_work: dict[bytes, _InWork] = {}  # by name hash
         self._failures = Failures(settings)
@@ -282,9 +294,10 @@ class Puller:
 
     def _take(self, entry: Pending, slots: DeviceSlots) -> None:
         trusted = self.sources.is_trusted(entry.device_id)
+        index_id = self._pending.folder_index_id
         if self._is_large(entry):
             slots.entries.charge(1)
-            self._in_work[entry.name_hash] = _InWork(slots, slots.large_memory, trusted=trusted)
+            self._in_work[entry.name_hash] = _InWork(index_id, slots, slots.large_memory, trusted=trusted)
             slots.waiting.append(entry)
             self._wake.set()
             return
@@ -294,7 +307,7 @@ class Puller:
         size = memory_size(entry.file_info_size)
         slots.entries.charge(1)
         slots.memory.charge(size)
-        self._in_work[entry.name_hash] = _InWork(slots, slots.memory, size, trusted=trusted)
+        self._in_work[entry.name_hash] = _InWork(index_id, slots, slots.memory, size, trusted=trusted)
         if entry.has_data:
             self._start(entry, slots.small, self._pull(entry, file_info))
         else:
@@ -328,8 +341,11 @@ class Puller:
         await work.memory.acquire(size)
         work.size = size
         try:
-            file_info = self._pending.file_info(entry)
-        except StateDamaged:
+            file_info = await self._large_work.run(
+                entry.device_id, entry.file_info_size, self._pending.file_info_reader(entry)
+            )
+        except StateDamaged as error:
+            self._pending.damaged(str(error))
             self._leave(entry.name_hash)  # the folder is opened again
             return
         if file_info is None:
@@ -340,15 +356,19 @@ class Puller:
 
     async def _pull(self, entry: Pending, file_info: FileInfo) -> None:
         try:
-            current = self._state.entry(file_info.name)
-            stored = self._stored_data(entry, file_info.name)
+            stored, current = await self._stored_data(entry, file_info.name)
             if stored is not None:
                 # Only metadata changed, or the folder has this version: the data stays where it is.
                 change = Entry(file_info, stored, entry.device_id)
             else:
                 change = await self._write(entry, file_info, current)
             self._succeeded(entry)
-            self._commit(entry, change)
+            if self._in_work[entry.name_hash].index_id == self._pending.folder_index_id:
+                self._commit(entry, change)
+            else:
+                # The folder's index was renewed meanwhile, perhaps because this entry is not to be there.
+                self._leave(entry.name_hash)
+                self.rescan()
         except WriteStopped:
             self._leave(entry.name_hash)
             self.rescan()
@@ -360,21 +380,40 @@ class Puller:
             )
             self._failed(entry, file_info.name, error)
 
-    def _stored_data(self, entry: Pending, name: str) -> StoredObject | None:
-        """Return the object that has the data of an entry, if the folder has it under this name."""
-        for version in self._state.versions(name):
-            if version.stored is not None and self._has_same_data(version.stored, version.file_info, entry):
-                return version.stored
-        return None
+    async def _stored_data(self, entry: Pending, name: str) -> tuple[StoredObject | None, Entry | None]:
+        """Return the object that has the data of an entry, if the folder has it under this name; and what it has."""
+        current = await self._current(name, entry.device_id)
+        versions = [current] if current is not None else []
+        row = self._state.disputed_row(entry.name_hash)
+        if row is not None:
+            versions += [one for version, one in row.entries.items() if version != row.claims.current]
+        for version in versions:
+            if version.stored and await self._has_same_data(version.stored, version.file_info, entry):
+                return version.stored, current
+        return None, current
 
-    def _has_same_data(self, stored: StoredObject, current: FileInfo, entry: Pending) -> bool:
+    async def _current(self, name: str, by: DeviceID) -> Entry | None:
+        """Return what the folder has under a name, for a device that has announced something else."""
+        found = self._state.size_of(name)
+        if found is None or found[1] <= self._settings.index_piece_size:
+            return self._state.entry(name)
+        generation = self._state.generation
+        try:
+            return await self._large_work.run(by, found[1], entry_reader(self._state.path, found[0]))
+        except StateDamaged as error:
+            if self._state.generation is generation:
+                self._state.damaged(str(error))
+            raise
+
+    async def _has_same_data(self, stored: StoredObject, current: FileInfo, entry: Pending) -> bool:
         """Return whether a stored object has the data of an entry.
 
         Data from an untrusted device may be anything. They are fetched again when a trusted device has the file.
         """
         if self.sources.is_trusted(entry.device_id) and has_untrusted_blocks(stored.object_name):
             return False
-        return content_hash(current) == entry.content_hash
+        size = len(current.raw)
+        return await self._large_work.run(entry.device_id, size, content_hash, current) == entry.content_hash
 
     async def _write(self, entry: Pending, file_info: FileInfo, current: Entry | None) -> Entry:
         """Write the object of a file, and return the entry for the log. Raises what `ObjectWriter.write` raises.
@@ -382,7 +421,11 @@ class Puller:
         An untrusted device is asked when no trusted one announces the version, or when those that are still connected
         do not give it. A trusted device that has just gone is waited for until the next try.
         """
-        superseded = partial(self._precedence.is_superseded, entry)
+        was_there = self._is_there(entry)
+
+        def superseded() -> bool:
+            return self._precedence.is_superseded(entry) or (not was_there and self._is_there(entry))
+
         givers = self.sources.givers(entry)
         failures: list[BlockUnavailable] = []
         for giver in givers:
@@ -403,6 +446,15 @@ class Puller:
             except BlockUnavailable as error:
                 failures.append(error)
         raise failures[0]
+
+    def _is_there(self, entry: Pending) -> bool:
+        """Return whether the folder has the data of an entry under its name, by now perhaps through another gateway."""
+        trusted = self.sources.is_trusted(entry.device_id)
+        return any(
+            named.object_name[:CONTENT_HASH_SIZE] == entry.content_hash
+            and not (trusted and has_untrusted_blocks(named.object_name))
+            for named in self._state.objects_of(entry.name_hash)
+        )
 
     def _succeeded(self, entry: Pending) -> None:
         self.error = None

@@ -126,10 +126,15 @@ class Responder:
         counters: Counters,
         settings: SyncSettings,
         object_settings: ObjectSettings,
-        on_failure: Callable[[str, int, int], None] = lambda key, start, size: None,
+        on_failure: Callable[[str, int, int], object] = lambda key, start, size: None,
+        on_block: Callable[[str, int, memoryview], object] = lambda key, offset, block: None,
     ) -> None:
-        """`on_failure` gets key, start and size of a range that an object does not have, or of a missing object."""
+        """`on_failure` gets key, start and size of a range that an object does not have, or of a missing object.
+
+        `on_block` gets key, offset and bytes of each block that was read.
+        """
         self._on_failure = on_failure
+        self._on_block = on_block
         self._bucket = bucket
         self._counters = counters
         self._settings = settings
@@ -215,6 +220,8 @@ class Responder:
             self._store_in_trouble = True
         # A peer that reads slowly must not occupy this reader.
         for offset, same in batch:
+            if len(data):
+                self._on_block(key, offset, data[offset - start : offset - start + same[0].size])
             for request in same:
                 block = data[offset - start : offset - start + request.size]
                 self._tasks.start(self._send(request.answer, block, code))

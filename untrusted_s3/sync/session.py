@@ -274,23 +274,27 @@ class Session:
     async def _answer(self, request: events.RequestReceived) -> None:
         assert self._channels is not None
         share = self._shares.get(request.folder)
-        key = share.folder.requested_object(request, self._device_id) if share and not request.from_temporary else None
+        key = None
+        if share is not None and not request.from_temporary:
+            key = await share.folder.requested_object(request, self._device_id)
         if key is None:
             await self._channels.requests_in.refuse(request.id)
         else:
             await self._channels.requests_in.answer(request, key)
 
     async def _take_index(self, event: events.IndexReceived) -> None:
+        await self._keep_pace(event)  # to unpack it cost something, whatever it is for
         share = self._shares.get(event.folder)
         if share is None or self._only_reads:
             # It was on its way when we refused the folder, or the peer ignores the refusal; or nothing of it is taken.
             return
-        if event.folder in self._held_back and event.update:
-            return
-        self._held_back.discard(event.folder)
-        await self._keep_pace(event)
+        skipped = event.folder in self._held_back and event.update
+        if not skipped:
+            self._held_back.discard(event.folder)
         try:
-            if not await share.folder.take_index(self._device_id, share.peer_index.index_id, event):
+            if skipped:
+                await share.folder.skip_index(self._device_id, event)
+            elif not await share.folder.take_index(self._device_id, share.peer_index.index_id, event):
                 self._hold_back(event.folder, share.folder)
             self._host.counters.index_entries_received.inc(len(event.files))
         except FolderRefused as error:

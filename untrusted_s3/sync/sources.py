@@ -6,6 +6,7 @@ gives: it is asked only for versions that no connected trusted device announces 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -14,6 +15,10 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.objects.assembly import FetchBlock
+from untrusted_s3.settings import SyncSettings
+from untrusted_s3.supervisor import TaskSet
+
+_SETTINGS = SyncSettings()
 
 
 class Source(Protocol):
@@ -27,7 +32,8 @@ class Source(Protocol):
 class Sources:
     """The connected peers that share one folder."""
 
-    def __init__(self, folder_id: str, pending: PendingIndex) -> None:
+    def __init__(self, folder_id: str, pending: PendingIndex, settings: SyncSettings = _SETTINGS) -> None:
+        self._settings = settings
         self._folder_id = folder_id
         self._pending = pending
         self._connected: dict[DeviceID, Source] = {}
@@ -67,29 +73,52 @@ class Sources:
     def fetcher(self, entry: Pending, name: str, giver: DeviceID | None = None) -> FetchBlock:
         """Return a function that gets blocks of this version of a file, from each peer that announces it in turn.
 
-        `name` is the encrypted name. Only trusted devices are asked, or only `giver`. The function raises
-        BlockUnavailable when none of them gives the block.
+        `name` is the encrypted name. Only trusted devices are asked, or only `giver`. A peer that does not give a block
+        within `second_source_after` holds up the file no longer if another one announces it: that is asked too, and
+        comes first for the blocks that follow. The function raises BlockUnavailable when none of them gives the block.
         """
         announcing = self._asked(entry, giver)
+        slow: list[Source] = []
 
         async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
             nonlocal announcing
             reason = "no connected peer has it"
             tried: list[Source] = []
-            while True:
-                untried = self._untried(announcing, tried)
-                if not untried:
-                    # A peer may have announced the version, or have reconnected, since this pull began.
-                    announcing = self._asked(entry, giver)
+            requests = TaskSet()
+            waiting: dict[asyncio.Task[memoryview], Source] = {}
+            try:
+                while True:
                     untried = self._untried(announcing, tried)
-                if not untried:
-                    raise BlockUnavailable(f"block {number}: {reason}")
-                source = untried[number % len(untried)]
-                tried.append(source)
-                try:
-                    return await source.request_block(self._folder_id, name, number, block)
-                except BlockUnavailable as error:
-                    reason = str(error)
+                    if not untried and not waiting:
+                        # A peer may have announced the version, or have reconnected, since this pull began.
+                        announcing = self._asked(entry, giver)
+                        untried = self._untried(announcing, tried)
+                    if not untried and not waiting:
+                        raise BlockUnavailable(f"block {number}: {reason}")
+                    if untried:
+                        source = _in_turn([one for one in untried if one not in slow] or untried, number)
+                        tried.append(source)
+                        request = source.request_block(self._folder_id, name, number, block)
+                        if not waiting and len(untried) == 1:
+                            try:
+                                return await request
+                            except BlockUnavailable as error:
+                                reason = str(error)
+                                continue
+                        waiting[requests.start(request)] = source
+                    more = len(untried) > 1
+                    patience = self._settings.second_source_after if more else None
+                    done, _ = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                    if not done:
+                        slow.extend(one for one in waiting.values() if one not in slow)
+                    for task in done:
+                        del waiting[task]
+                        try:
+                            return task.result()
+                        except BlockUnavailable as error:
+                            reason = str(error)
+            finally:
+                await requests.cancel()
 
         return fetch_block
 
@@ -105,3 +134,7 @@ class Sources:
     def _untried(self, devices: Iterable[DeviceID], tried: Sequence[Source]) -> list[Source]:
         sources = (self._connected.get(device_id) for device_id in devices)
         return [source for source in sources if source is not None and source not in tried]
+
+
+def _in_turn(sources: Sequence[Source], number: int) -> Source:
+    return sources[number % len(sources)]

@@ -5,41 +5,45 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from untrusted_s3.index.entry import Entry, NamedObject
-from untrusted_s3.objects.missing import find_missing, still_missing
+from untrusted_s3.objects.listing import ObjectSizes
+from untrusted_s3.objects.missing import still_missing
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 
-# A page of a listing has 1000 keys, and needs about as long as a request for one.
-_LIST_FROM = 1000
+# After so many single objects, all are listed: a page of a listing has 1000 keys, and needs about as long as a request
+# for one.
+_LIST_AFTER = 1000
 
 
 class PresentObjects:
-    """The objects of a folder, as far as they were asked for."""
+    """The objects of a folder."""
 
     def __init__(self, bucket: Bucket, keys: FolderKeys) -> None:
         self._bucket = bucket
         self._keys = keys
-        self._asked: set[NamedObject] = set()
+        self._looked_at = 0
+        self._sizes: ObjectSizes | None = None
         self._missing: set[NamedObject] = set()
 
-    def has(self, entry: Entry) -> bool | None:
-        """Return whether the object of an entry, apart from its dissents, is there with its size.
-
-        None if `look` must be called first.
-        """
-        named = NamedObject.of(entry)
-        if named is None:
-            return True
-        return named not in self._missing if named in self._asked else None
-
-    def knows(self, entry: Entry) -> bool:
-        """Return whether `look` was called for an entry, or need not be."""
-        return all(self.has(version) is not None for version in entry.versions)
-
     async def look(self, entries: Iterable[Entry]) -> None:
-        """Ask for the objects of some entries and of their dissents. Raises StoreError."""
-        versions = [version for entry in entries for version in entry.versions]
+        """Ask for the objects of some entries and of their dissents, instead of those before. Raises StoreError."""
+        versions = (version for entry in entries for version in entry.versions)
         objects = {named for version in versions if (named := NamedObject.of(version)) is not None}
-        find = still_missing if len(objects) < _LIST_FROM else find_missing
-        self._missing |= await find(self._bucket, self._keys, objects)
-        self._asked |= objects
+        self._looked_at += len(objects)
+        if self._looked_at >= _LIST_AFTER and self._sizes is None:
+            sizes = ObjectSizes(self._keys)
+            try:
+                await sizes.load(self._bucket)
+            except BaseException:
+                sizes.close()
+                raise
+            self._sizes = sizes
+        self._missing = await still_missing(self._bucket, self._keys, filter(self._is_not_listed, objects))
+
+    def _is_not_listed(self, named: NamedObject) -> bool:
+        key = self._keys.object_of(named.name_hash, named.object_name)
+        return self._sizes is None or self._sizes.get(key) != named.size
+
+    def has(self, entry: Entry) -> bool:
+        """Return whether the object of one of these entries, or of one of their dissents, is there with its size."""
+        return NamedObject.of(entry) not in self._missing

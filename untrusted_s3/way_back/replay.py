@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -13,16 +15,23 @@ from untrusted_s3.errors import DataError, NoSuchKey
 from untrusted_s3.index.checkpoint import read_checkpoint
 from untrusted_s3.index.entry import Confirmation, Entry
 from untrusted_s3.index.history import segments_after
-from untrusted_s3.index.row import Row
+from untrusted_s3.index.row import Row, shortened
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, name_key
 from untrusted_s3.store.listing import list_checkpoints
+from untrusted_s3.way_back.key_set import KeySet
 
 _logger = structlog.get_logger()
 _SETTINGS = LogSettings()
+_GOOD_OBJECTS = """
+PRAGMA journal_mode = OFF;
+PRAGMA cache_size = -16384;
+CREATE TABLE good (name_hash BLOB NOT NULL, object_name TEXT NOT NULL, PRIMARY KEY (name_hash, object_name))
+WITHOUT ROWID;
+"""
 
 
 class Replay:
@@ -45,19 +54,21 @@ class Replay:
         self._state = state
         self._is_bad = is_bad
         self._settings = settings
-        self._suspects: Collection[bytes] | None = None
+        self._suspects: KeySet | None = None
         # First and last sequence numbers of the entries that renewals have written, in order
         self._first_renewed: list[int] = []
         self._last_renewed: list[int] = []
-        self._left_out: list[int] = []  # sequence numbers of entries of which nothing was played, in order
-        self._good_objects: set[tuple[bytes, str]] = set()
+        self._left_out = array("q")  # sequence numbers of entries of which nothing was played, in order
+        # In a temporary file: there is a row for each suspect.
+        self._good_objects = sqlite3.connect("", isolation_level=None)
+        self._good_objects.executescript(_GOOD_OBJECTS)
 
     @property
     def position(self) -> int:
         """The position of the last segment that was played."""
         return self._state.position
 
-    async def begin(self, suspects: Collection[bytes], until: int) -> None:
+    async def begin(self, suspects: KeySet, until: int) -> None:
         """Play the log up to the position `until`.
 
         `suspects` are the hashes of the names that have a bad entry now. Only their entries are looked at.
@@ -82,6 +93,13 @@ class Replay:
         """Play the segments up to the position `until`. Raises DataError and StoreError."""
         if self.position >= until:
             return
+        self._good_objects.execute("BEGIN")
+        try:
+            await self._follow(until)
+        finally:
+            self._good_objects.execute("COMMIT")
+
+    async def _follow(self, until: int) -> None:
         segments = segments_after(self._bucket, self._keys, self.position, self._settings)
         async with contextlib.aclosing(segments):
             async for position, segment in segments:
@@ -119,7 +137,8 @@ class Replay:
         good = Row.of(0, entry).without(self._is_bad) if entry.dissents or self._is_bad(entry) else entry
         for version in good.versions if good is not None else ():
             if version.stored is not None:
-                self._good_objects.add((key, version.stored.object_name))
+                row = (key, version.stored.object_name)
+                self._good_objects.execute("INSERT OR IGNORE INTO good VALUES (?, ?)", row)
         return good
 
     def _renumbered(self, confirmation: Confirmation) -> Confirmation:
@@ -138,11 +157,14 @@ class Replay:
     def entry(self, key: bytes) -> Entry | None:
         """Return what the name with this hash would be, or None where nothing good is known of it."""
         row = self._state.row(key)
-        return row.without(self._is_bad) if row is not None else None  # the oldest checkpoint may have bad ones
+        left = row.without(self._is_bad) if row is not None else None  # the oldest checkpoint may have bad ones
+        return shortened(left) if left is not None else None
 
     def is_good_object(self, key: bytes, object_name: str) -> bool:
         """Return whether an entry that is not bad has named this object of the name with this hash."""
-        if (key, object_name) in self._good_objects:
+        row = (key, object_name)
+        found = self._good_objects.execute("SELECT 1 FROM good WHERE name_hash = ? AND object_name = ?", row)
+        if found.fetchone() is not None:
             return True
         entry = self.entry(key)
         versions = entry.versions if entry is not None else ()

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from untrusted_s3.index.entry import Entry
-from untrusted_s3.index.row import Row
+from untrusted_s3.index.row import Row, shortened
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import has_untrusted_blocks
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, name_key
 from untrusted_s3.way_back.change import Change
-from untrusted_s3.way_back.plan import PlanOutdated
+from untrusted_s3.way_back.key_set import KeySet
+from untrusted_s3.way_back.plan import Batch, Planned
 from untrusted_s3.way_back.present import PresentObjects
 from untrusted_s3.way_back.replay import Replay
 from untrusted_s3.way_back.suspects import Suspects
 
 _SETTINGS = LogSettings()
-_AT_ONCE = 10_000
 
 
 class Opener(Protocol):
@@ -41,7 +42,7 @@ class Retraction:
     With an `opener`, only versions that decrypt come back.
 
     Attributes:
-        spared: How many names were left out at the last look, because a renewal has written what they have.
+        spared: How many names were left out so far, because a renewal has written what they have.
     """
 
     def __init__(
@@ -56,68 +57,92 @@ class Retraction:
         """Make a plan. `replayed` is an empty state, for the folder as it would be without the bad entries."""
         self.spared = 0
         self._suspects = suspects
+        self._settings = settings
         self._opener = opener
         self._replay = Replay(bucket, keys, replayed, self._is_bad, settings)
         self._begun = False
         self._present = PresentObjects(bucket, keys)
+        self._batch = Batch(self._settings)
+        self._done = 0  # all entries up to this sequence number were looked at
+        self._known = 0  # those up to there are in the replay
+        self._missing_done = 0
+
+    @property
+    def replayed(self) -> int:
+        return self._replay.position
 
     def _is_bad(self, entry: Entry) -> bool:
         return self._suspects.is_bad(entry) or (self._opener is not None and not self._opener.decrypts(entry))
 
-    async def prepare(self, state: FolderState) -> None:
+    async def prepare(self, state: FolderState) -> bool:
         if not self._begun:
-            suspects = {
-                name_key(state.entry_at(sequence).file_info.name) for sequence in self._suspects.bad_ones(state)
-            }
-            if not suspects:
-                return
-            await self._replay.begin(suspects, state.position)
-            self._begun = True
-        await self._replay.follow(state.position)
-        unasked = (
-            earlier
-            for change in self._changes(state, check_objects=False)
-            if (earlier := change.after) is not None and not self._present.knows(earlier)
-        )
-        while some := list(itertools.islice(unasked, _AT_ONCE)):
-            await self._present.look(some)
+            bad = self._suspects.bad_ones(state)
+            suspects = KeySet(name_key(state.entry_at(sequence).file_info.name) for sequence in bad)
+            if suspects:
+                await self._replay.begin(suspects, state.position)
+                self._begun, self._known = True, state.sequence
+        batch = self._next_batch(state) if self._begun else Batch(self._settings)
+        if self._begun and not batch.planned and self._done < state.sequence:
+            await self._replay.follow(state.position)
+            self._known = state.sequence
+            batch = self._next_batch(state)
+        await self._present.look(batch.returning())
+        self._batch = batch.without_gone(self._left)
+        if not self._batch.planned:
+            self._plan_missing(state)
+        return bool(self._batch.planned)
 
     def changes(self, state: FolderState) -> Iterator[Change]:
-        return self._changes(state, check_objects=True)
+        return self._batch.due(state)
 
-    def _changes(self, state: FolderState, *, check_objects: bool) -> Iterator[Change]:
-        self.spared = 0
-        for sequence in self._suspects.bad_ones(state):
-            if not self._begun or self._replay.position != state.position:
-                raise PlanOutdated
-            row = state.row_at(sequence)
-            if self._is_spared(sequence, row):
-                self.spared += 1
-                continue
-            if not self._is_bad(row.entry):  # but a dissent is
-                yield self._change(row, row.without(self._is_bad), gone=False)
-                continue
-            earlier = self._replay.entry(name_key(row.entry.file_info.name))
-            left = earlier
-            if earlier is not None and check_objects:
-                if not self._present.knows(earlier):
-                    raise PlanOutdated
-                left = Row.of(sequence, earlier).without(lambda version: not self._present.has(version))
-            yield self._change(row, left, gone=left is None and earlier is not None)
-        for name in self._suspects.missing:
+    def _next_batch(self, state: FolderState) -> Batch:
+        batch = Batch(self._settings)
+        with contextlib.closing(self._suspects.bad_ones(state, self._done)) as bad:
+            for sequence in bad:
+                if sequence > self._known:
+                    return batch
+                self._done = sequence
+                row = state.row_at(sequence)
+                if self._is_spared(sequence, row):
+                    self.spared += 1
+                    continue
+                if self._is_bad(row.entry):
+                    earlier = self._replay.entry(name_key(row.entry.file_info.name))
+                else:  # but a dissent is
+                    left = row.without(self._is_bad)
+                    assert left is not None
+                    earlier = shortened(left)
+                batch.add(Planned(self._change(row, earlier), sequence))
+                if batch.full:
+                    return batch
+        self._done = state.sequence
+        return batch
+
+    def _left(self, change: Change) -> Entry | None:
+        """Return what comes back, without the versions whose objects are gone."""
+        after = change.after
+        if after is None or replace(after, claims=None) == change.before or all(map(self._present.has, after.versions)):
+            return after  # if only dissents are bad, the others are left alone
+        return Row.of(0, after).without(lambda version: not self._present.has(version))
+
+    def _plan_missing(self, state: FolderState) -> None:
+        """Plan that names leave the list of missing files."""
+        while self._missing_done < len(self._suspects.missing) and not self._batch.full:
+            name = self._suspects.missing[self._missing_done]
+            self._missing_done += 1
             if state.is_missing(name_key(name)):
-                yield Change(name, None, None)
+                self._batch.add(Planned(Change(name, None, None), None))
 
     def _is_spared(self, sequence: int, row: Row) -> bool:
         if not self._suspects.spares_renewed or not self._replay.is_renewed(sequence):
             return False
         return self._opener is None or all(map(self._opener.decrypts, row.entries.values()))
 
-    def _change(self, row: Row, earlier: Entry | None, *, gone: bool) -> Change:
+    def _change(self, row: Row, earlier: Entry | None) -> Change:
         name = row.entry.file_info.name
         bad = [entry for entry in row.entries.values() if self._is_bad(entry)]
         distrusted = (self._distrusted(name, entry, earlier) for entry in bad)
-        return Change(name, row.entry, earlier, gone, tuple(dict.fromkeys(filter(None, distrusted))))
+        return Change(name, row.entry, earlier, distrusted=tuple(dict.fromkeys(filter(None, distrusted))))
 
     def _distrusted(self, name: str, entry: Entry, earlier: Entry | None) -> str:
         """Return the object of a bad entry, unless a good one has named it as well.

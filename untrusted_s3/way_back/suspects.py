@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,8 +28,11 @@ class Suspects(Protocol):
     spares_renewed: bool
     missing: Sequence[str]
 
-    def bad_ones(self, state: FolderState) -> Iterator[int]:
-        """Yield the sequence numbers of the names that have a bad version now: the current one or a dissent."""
+    def bad_ones(self, state: FolderState, after: int = 0) -> Generator[int]:
+        """Yield the sequence numbers above `after` of the names that have a bad version now, rising.
+
+        It may be the current one or a dissent.
+        """
         ...
 
     def is_bad(self, entry: Entry) -> bool:
@@ -44,14 +49,11 @@ class FromDevices:
     def __init__(self, devices: Collection[DeviceID]) -> None:
         self._devices = frozenset(devices)
 
-    def bad_ones(self, state: FolderState) -> Iterator[int]:
-        found = set()
-        for row in state.disputed():
-            if any(map(self.is_bad, row.entries.values())):
-                found.add(row.sequence)
-                yield row.sequence
-        for sequence, _, source in state.sources():
-            if source in self._devices and sequence not in found:
+    def bad_ones(self, state: FolderState, after: int = 0) -> Generator[int]:
+        for sequence, _, source in state.sources(after):
+            if source in self._devices or (
+                state.is_disputed(sequence) and any(map(self.is_bad, state.versions_at(sequence)))
+            ):
                 yield sequence
 
     def is_bad(self, entry: Entry) -> bool:
@@ -88,10 +90,9 @@ class Named:
                 self._targets[key] = _Target(entry.file_info.message.version, entry.source)
         self.missing: Sequence[str] = missing
 
-    def bad_ones(self, state: FolderState) -> Iterator[int]:
-        for key in self._targets:
-            sequence = state.sequence_of(key)
-            if sequence is not None and any(map(self.is_bad, state.versions_at(sequence))):
+    def bad_ones(self, state: FolderState, after: int = 0) -> Generator[int]:
+        for sequence, key, _ in state.sources(after):
+            if key in self._targets and any(map(self.is_bad, state.versions_at(sequence))):
                 yield sequence
 
     def is_bad(self, entry: Entry) -> bool:
@@ -112,18 +113,17 @@ class Undecryptable:
     def __init__(self, decrypts: Callable[[Entry], bool]) -> None:
         self._decrypts = decrypts
         self._checked = 0  # all entries up to this sequence number were looked at
-        self._bad: dict[int, bytes] = {}  # the hashes of names by sequence numbers, which are never used again
+        self._bad = array("q")  # the bad ones up to there, rising; sequence numbers are never used again
 
-    def bad_ones(self, state: FolderState) -> Iterator[int]:
-        while rows := list(state.file_infos_after(self._checked, _READ_AT_ONCE)):
-            for sequence, _ in rows:
-                versions = state.versions_at(sequence)
-                if any(map(self.is_bad, versions)):
-                    self._bad[sequence] = name_key(versions[0].file_info.name)
-            self._checked = rows[-1][0]
-        for sequence, key in self._bad.items():
-            if state.sequence_of(key) == sequence:
-                yield sequence
+    def bad_ones(self, state: FolderState, after: int = 0) -> Generator[int]:
+        while rows := list(state.sequences_after(self._checked, _READ_AT_ONCE)):
+            for sequence in rows:
+                if any(map(self.is_bad, state.versions_at(sequence))):
+                    self._bad.append(sequence)
+            self._checked = rows[-1]
+        for place in range(bisect_right(self._bad, after), len(self._bad)):
+            if state.has_sequence(self._bad[place]):
+                yield self._bad[place]
 
     def is_bad(self, entry: Entry) -> bool:
         return not self._decrypts(entry)

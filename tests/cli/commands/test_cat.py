@@ -19,7 +19,7 @@ pytestmark = pytest.mark.store
 
 def run_cli_bytes(arguments: list[str], *more: str) -> tuple[int, bytes]:
     command = [sys.executable, "-m", "untrusted_s3", "cat", *arguments, *more]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
     assert done.stderr == b""
     return done.returncode, done.stdout
 
@@ -51,10 +51,10 @@ def test_cat_of_paths_without_content(run_cli: RunCLI, arguments: list[str], pat
 def test_cat_of_damage_ends_before_it(arguments: list[str]) -> None:
     arguments[-1] = "another folder"
     command = [sys.executable, "-m", "untrusted_s3", "cat", *arguments]
-    done = subprocess.run([*command, "bad"], capture_output=True, timeout=60, check=False)
+    done = subprocess.run([*command, "bad"], capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1 and b"'bad' is damaged at byte 131072" in done.stderr
     assert done.stdout == random_bytes(300 * KIB)[: 128 * KIB]
-    done = subprocess.run([*command, "liar"], capture_output=True, timeout=60, check=False)
+    done = subprocess.run([*command, "liar"], capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1 and b"'liar' is damaged" in done.stderr and done.stdout == b""
 
 

@@ -175,6 +175,7 @@ def test_a_port_in_use(option: str) -> None:
         (["--http", "8385x"], "--http"),
         (["--buffer-memory", "1"], "--buffer-memory"),
         (["--history", "0"], "--history"),
+        (["--pending-disk", "1"], "--pending-disk"),
     ],
 )
 def test_invalid_options(arguments: list[str], message: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import RunCLI
+from tests.waiting import PATIENCE
 from untrusted_s3.vectors_check.cases import default_directory
 from untrusted_s3.vectors_check.operations import OPERATIONS
 
@@ -119,5 +120,7 @@ assert len(list(all_commands(click.Context(cli)))) > 12
 names = ("untrusted_s3.crypto", "untrusted_s3.vault", "untrusted_s3.vectors_check", "nacl")
 print([name for name in sys.modules if name.startswith(names)])
 """
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     assert found.stdout.strip() == "[]"

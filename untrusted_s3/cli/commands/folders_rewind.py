@@ -98,7 +98,7 @@ async def _rewind(
         then = FolderState(folder.scratch / "then.sqlite")
         try:
             await load_as_of(folder.bucket, folder.keys, then, to_time_ms(moment), store.settings.log)
-            plan = Rewinding(folder.bucket, folder.keys, then)
+            plan = Rewinding(folder.bucket, folder.keys, then, store.settings.log)
             await run(folder, plan, report, apply=apply)
         finally:
             then.close()

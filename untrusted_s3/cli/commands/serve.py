@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.gateway.state_lock import lock_state
-from untrusted_s3.settings import DEFAULT_HISTORY, MIN_HISTORY
+from untrusted_s3.settings import DEFAULT_HISTORY, MIN_HISTORY, MIN_PENDING_DISK, SyncSettings
 from untrusted_s3.store.probe import probe_conditional_writes, probe_presigned_expiry
 from untrusted_s3.units import DAY, MIB
 
@@ -65,6 +66,13 @@ _logger = structlog.get_logger()
 )
 @option("--name", default="untrusted-s3", show_default=True, help="The device name that peers see.")
 @buffer_memory_option("Memory for blocks being received and sent.")
+@option(
+    "--pending-disk",
+    type=click.IntRange(min=MIN_PENDING_DISK // MIB),
+    show_default=f"{SyncSettings().pending_disk // MIB}",
+    metavar="MIB",
+    help="Local disk for what devices have announced and is not stored yet; above that, their indexes wait.",
+)
 @option(
     "--history",
     type=click.IntRange(min=int(MIN_HISTORY // DAY)),
@@ -100,6 +108,7 @@ def serve(
     http_hosts: tuple[str, ...],
     name: str,
     buffer_memory: int,
+    pending_disk: int | None,
     history: int,
     single_writer: bool,
     always_welcome: bool,
@@ -116,6 +125,8 @@ def serve(
     if http != NO_HTTP:
         parse_http(http)
     tuning = current_invocation().settings
+    if pending_disk is not None:
+        tuning = replace(tuning, sync=replace(tuning.sync, pending_disk=pending_disk * MIB))
     settings = GatewaySettings(
         listen=listen,
         http=None if http == NO_HTTP else http,

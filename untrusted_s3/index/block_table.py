@@ -1,0 +1,82 @@
+"""Stored files of very many blocks: where their blocks lie, in a fraction of the memory of the parsed entry."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable
+from pathlib import Path
+
+from untrusted_s3.accounts import ByteCache
+from untrusted_s3.errors import StateDamaged
+from untrusted_s3.index.database import is_damage
+from untrusted_s3.index.entry import ENTRY_COLUMNS, Entry, read_row
+
+
+class BlockTable:
+    """The blocks of a stored file, 20 bytes for each.
+
+    Attributes:
+        name: The encrypted name.
+        object_name: The name of the object; None if the entry has none.
+    """
+
+    def __init__(self, entry: Entry) -> None:
+        self.name = entry.file_info.name
+        self.object_name = entry.stored.object_name if entry.stored is not None else None
+        blocks = entry.file_info.message.blocks
+        self._offsets = array("q", (block.offset for block in blocks))
+        self._sizes = array("i", (block.size for block in blocks))
+        # Hashes that differ in each process. Nobody can find two tokens with the same one.
+        self._tokens = array("q", (hash(block.hash) for block in blocks))
+
+    @property
+    def memory_size(self) -> int:
+        """About how many bytes it takes in memory."""
+        return 20 * len(self._offsets) + 512
+
+    def has(self, offset: int, size: int, token: bytes) -> bool:
+        """Return whether there is exactly this block. The token may be missing."""
+        number = bisect_left(self._offsets, offset)
+        if number == len(self._offsets) or (self._offsets[number], self._sizes[number]) != (offset, size):
+            return False
+        return not token or hash(token) == self._tokens[number]
+
+
+# Of all open states: by an object that each has for its file, and the sequence number.
+BlockTables = ByteCache[tuple[object, int], BlockTable]
+
+
+def entry_reader(path: Path, sequence: int) -> Callable[[], Entry | None]:
+    """Return a function that reads what a state's file has under a sequence number, also in a thread.
+
+    It returns None where there is nothing, and raises StateDamaged.
+    """
+
+    def read() -> Entry | None:
+        try:
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+                row = connection.execute(ENTRY_COLUMNS, (sequence,)).fetchone()
+            return read_row(row) if row is not None else None
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            raise StateDamaged(f"the local state is damaged ({error})") from error
+        except (ValueError, TypeError) as error:
+            raise StateDamaged(f"the local state is damaged: sequence {sequence} cannot be read") from error
+
+    return read
+
+
+def table_reader(path: Path, sequence: int) -> Callable[[], BlockTable | None]:
+    """Return a function like that of `entry_reader`, for a table of the blocks."""
+    read = entry_reader(path, sequence)
+
+    def read_table() -> BlockTable | None:
+        entry = read()
+        return BlockTable(entry) if entry is not None else None
+
+    return read_table
