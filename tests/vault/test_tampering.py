@@ -158,6 +158,10 @@ def tamper_with_segment(store: SimulatedStore, data: st.DataObject) -> None:
         one.file_info = message.SerializeToString()
     elif field == "part_crc32c":
         one.part_crc32c.append(data.draw(st.integers(0, 2**32 - 1)))
+    elif field == "claims":
+        version = segment_pb2.Entry()
+        version.CopyFrom(data.draw(st.sampled_from([one, two])))
+        one.claims.dissents.add(version=version, claimed_by=[bytes(32)])
     elif data.draw(st.booleans()):
         setattr(one, field, getattr(two, field))
     else:
