@@ -121,7 +121,7 @@ file_infos = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(counters, counters)
 def test_vectors_compare_as_in_the_model(one: Counters, other: Counters) -> None:
     """The model has its own translation of Syncthing's function, which goes over both vectors at once."""
@@ -132,7 +132,7 @@ def test_vectors_compare_as_in_the_model(one: Counters, other: Counters) -> None
     assert {getattr(second, name) for name in names} == set(range(len(names)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(file_infos, file_infos)
 def test_one_of_two_different_versions_wins(one: pb.FileInfo, other: pb.FileInfo) -> None:
     assert not (wins(one, other) and wins(other, one))
@@ -141,7 +141,7 @@ def test_one_of_two_different_versions_wins(one: pb.FileInfo, other: pb.FileInfo
     assert not (loses_content(one, other) and compare(one.version, other.version) is Order.GREATER)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(file_infos, min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_the_winner_does_not_depend_on_the_order(versions: list[pb.FileInfo], random: Random) -> None:
     """Not even where versions win over each other in a circle; of versions that are equal, either is chosen."""
@@ -152,7 +152,7 @@ def test_the_winner_does_not_depend_on_the_order(versions: list[pb.FileInfo], ra
     assert compare(first.version, again.version) is Order.EQUAL and first.invalid == again.invalid
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(file_infos, min_size=1, max_size=5))
 def test_a_version_that_wins_over_all_others_is_the_winner(versions: list[pb.FileInfo]) -> None:
     valid = [one for one in versions if not one.invalid] or versions
