@@ -202,14 +202,14 @@ SCENARIOS: Final = (
     *(_three_edit(newest) for newest in "AC"),
     Scenario(
         "away",
-        "A makes a file. D edits it and goes away before anyone sees that. A and B edit it in turn; D comes back.",
+        "A makes a file. D edits it and goes away before anyone sees that. A edits it, then B; D comes back.",
         [
             {"A": [_FIRST]},
             {"A": [Write("f", _OF_A, 10)], "D": [Write("f", _OF_D, 20)]},
             {"B": [Write("f", _OF_B, 30)]},
-            {"A": [Write("f", "last edit of A", 40)]},
+            {},
         ],
-        {"f": "last edit of A", _copy("f"): _OF_D},
+        {"f": _OF_B, _copy("f"): _OF_D},
     ),
     Scenario(
         "away-newest",
@@ -218,9 +218,9 @@ SCENARIOS: Final = (
             {"A": [_FIRST]},
             {"A": [Write("f", _OF_A, 10)], "D": [Write("f", _OF_D, 50)]},
             {"B": [Write("f", _OF_B, 30)]},
-            {"A": [Write("f", "last edit of A", 40)]},
+            {},
         ],
-        {"f": _OF_D, _copy("f"): "last edit of A"},
+        {"f": _OF_D, _copy("f"): _OF_B},
     ),
     Scenario(
         "reset",

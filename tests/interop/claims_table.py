@@ -21,6 +21,7 @@ from tests.interop.claims_scenarios import SCENARIOS, Scenario
 from tests.interop.claims_trial import Outcome, play_directly, play_with_gateway, play_with_native
 from tests.peers.debian import SYNCTHING_VERSIONS, syncthing_binary
 from tests.peers.gateway import Gateway
+from untrusted_s3.settings import ClaimSettings, Settings
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
 Setting = Literal["direct", "native", "gateway"]
@@ -29,7 +30,7 @@ SETTINGS: Final[Mapping[Setting, str]] = {
     "native": "a native untrusted device",
     "gateway": "this gateway",
 }
-CHANCE = 1.0
+CHANCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,14 @@ def play(setting: Setting, version: str, binary: Path, last_first: bool, scenari
         elif setting == "native":
             outcomes = play_with_native(binary, home, scenarios, last_first=last_first)
         else:
+            settings = Settings(claims=ClaimSettings(chance=CHANCE, interval=CHANCE / 4))
             with (
                 EmbeddedStore.start(home / "store") as store,
-                Gateway(home / "gateway", store, "claims") as gateway,
+                Gateway(home / "gateway", store, "claims", settings=settings) as gateway,
             ):
-                outcomes = play_with_gateway(binary, home, scenarios, gateway, last_first=last_first, chance=CHANCE)
+                outcomes = play_with_gateway(
+                    binary, home, scenarios, gateway, last_first=last_first, chance=1.25 * CHANCE
+                )
     return [Result.of(one, setting, version, last_first, outcomes[one.name]) for one in scenarios]
 
 

@@ -162,8 +162,11 @@ class Trial(ABC):
         """Return whether what is in the middle has nothing to do."""
 
     @abstractmethod
-    def in_step(self, views: Mapping[tuple[str, str], View]) -> bool:
-        """Return whether those that meet know each other's indexes. `views` is by device and scenario."""
+    def in_step(self, views: Mapping[tuple[str, str], View], quiet: float) -> bool:
+        """Return whether those that meet know each other's indexes.
+
+        `views` is by device and scenario. Nothing has happened for `quiet` seconds.
+        """
 
     # The course
 
@@ -288,7 +291,7 @@ class Trial(ABC):
         views = {(name, scenario.name): self._view(name, scenario) for name in names for scenario in self.folders(name)}
         if not self.middle_is_idle() or any(view.state != "idle" for view in views.values()):
             return False
-        if not self.in_step(views):
+        if not self.in_step(views, quiet):
             return False
         return quiet >= self.stuck_seconds or all(
             view.needs == 0 and all(shown.complete for shown in view.shown.values()) for view in views.values()
@@ -361,7 +364,7 @@ class DirectTrial(Trial):
     def middle_is_idle(self) -> bool:
         return True
 
-    def in_step(self, views: Mapping[tuple[str, str], View]) -> bool:
+    def in_step(self, views: Mapping[tuple[str, str], View], quiet: float) -> bool:
         ids = {device.device_id: name for name, device in self.devices.items()}
         return all(
             shown.sequence == views[(ids[peer], folder)].sequence
@@ -413,14 +416,14 @@ class MiddleTrial(Trial):
     def middle_is_idle(self) -> bool:
         return self._middle.is_idle()
 
-    def in_step(self, views: Mapping[tuple[str, str], View]) -> bool:
+    def in_step(self, views: Mapping[tuple[str, str], View], quiet: float) -> bool:
         for name in {name for name, _ in views}:
             known = {
                 folder: (view.sequence, view.shown[self._middle.device_id].sequence)
                 for (device, folder), view in views.items()
                 if device == name
             }
-            if not self._middle.in_step(self.devices[name], known):
+            if not self._middle.in_step(self.devices[name], known, quiet):
                 return False
         return True
 
@@ -441,7 +444,10 @@ def play_with_native(
 def play_with_gateway(
     binary: Path, home: Path, scenarios: Iterable[Scenario], gateway: Gateway, *, last_first: bool, chance: float
 ) -> dict[str, Outcome]:
-    """Play scenarios with a running gateway between the devices, which gives them `chance` seconds for a version."""
+    """Play scenarios with a running gateway between the devices.
+
+    `chance` is how long it takes at most until the gateway notes that a device stays with its version, in seconds.
+    """
     trial = MiddleTrial(binary, home, scenarios, GatewayMiddle(gateway), last_first=last_first)
     trial.stuck_seconds = chance + _STUCK_SECONDS
     return trial.run()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.loops import RunAsync
 from tests.simulated import Call, Fault, Phase, SimulatedBucket, fast_directory
+from tests.vault.conflicting import GONE_COPY, REPORT_COPY, fill
 from tests.vault.stored_folder import (
     FOLDER_ID,
     MODIFIED_NS,
@@ -69,6 +70,7 @@ async def restore(
     globs: Sequence[str] = (),
     progress: Progress | None = None,
     outcomes: dict[str, Outcome] | None = None,
+    conflicts: bool = False,
 ) -> RestoreReport:
     """Restore as a program of its own does, and check that it only reads."""
     seen = outcomes if outcomes is not None else {}
@@ -80,7 +82,7 @@ async def restore(
                     seen[entry.path] = outcome
 
                 run = Restoration(reader, target, options, progress or Progress(), note)
-                return await run.run(Selection(globs).of(opened))
+                return await run.run(Selection(globs).of(opened, conflicts=conflicts))
     finally:
         assert {call.operation for call in bucket.calls} <= READS
 
@@ -545,3 +547,33 @@ async def test_one_object_that_the_store_never_gives_is_listed_and_the_rest_come
     assert report.files == 50
     assert sum(call.key == key for call in bucket.calls) <= 2
     assert (await restore(reader_of(folder), root)).files == 1
+
+
+WINNERS: dict[str, object] = {
+    "back.txt": b"is back",
+    "docs": None,
+    "docs/report.txt": b"of A, newer",
+    "old.txt": b"new",
+    "plain.txt": b"plain",
+}
+
+
+async def test_the_winning_versions_come_back_and_the_others_if_asked_for(folder: StoredFolder, root: Path) -> None:
+    await fill(folder)
+    report = await restore(reader_of(folder), root)
+    assert not report.failed and tree(root) == WINNERS
+    report = await restore(reader_of(folder), root, conflicts=True)
+    assert not report.failed and (report.files, report.there) == (2, 4)
+    assert tree(root) == {**WINNERS, REPORT_COPY: b"of B", GONE_COPY: b"edit of A"}
+    report = await restore(reader_of(folder), root, conflicts=True)
+    assert (report.files, report.there) == (0, 6)
+
+
+async def test_a_conflict_copy_replaces_nothing(folder: StoredFolder, root: Path) -> None:
+    await fill(folder)
+    (root / "docs").mkdir(parents=True)
+    (root / REPORT_COPY).write_bytes(b"mine")
+    for overwrite in (False, True):
+        report = await restore(reader_of(folder), root, RestoreOptions(overwrite=overwrite), conflicts=True)
+        assert failures(report) == {REPORT_COPY: "something else is there, and a conflict copy replaces nothing"}
+        assert report.taken == [] and (root / REPORT_COPY).read_bytes() == b"mine"

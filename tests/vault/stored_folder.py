@@ -114,10 +114,11 @@ class StoredFolder:
         real.symlink_target = target.encode() if isinstance(target, str) else target
         return Entry(self._encrypt(real), None)
 
-    def deleted(self, path: str, kind: pb.FileInfoType = pb.FILE) -> Entry:
+    def deleted(self, path: str, kind: pb.FileInfoType = pb.FILE, *, change_real: Change = unchanged) -> Entry:
         """Return the entry of a deletion."""
         real = self._real(path, kind, 0o644, MODIFIED_NS)
         real.deleted = True
+        change_real(real)
         return Entry(self._encrypt(real), None)
 
     def object_key(self, entry: Entry) -> str:

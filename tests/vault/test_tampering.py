@@ -147,6 +147,17 @@ def tamper_with_checkpoint(store: SimulatedStore, path: Path, data: st.DataObjec
     store.put(KEYS.checkpoint(CHECKPOINT), body + crc32c.crc32c(body).to_bytes(4, "big"))
 
 
+def tamper_with_claims(entry: segment_pb2.Entry, other: segment_pb2.Entry, data: st.DataObject) -> None:
+    """Give an entry a dissent that somebody has changed, and perhaps exchange both."""
+    version = segment_pb2.Entry.FromString(entry.SerializeToString())
+    message, taken = pb.FileInfo.FromString(version.file_info), pb.FileInfo.FromString(other.file_info)
+    change_message(message, taken, data)
+    version.file_info = message.SerializeToString()
+    if data.draw(st.booleans()):
+        version.file_info, entry.file_info = entry.file_info, version.file_info
+    entry.claims.dissents.add(version=version, claimed_by=[bytes(32)])
+
+
 def tamper_with_segment(store: SimulatedStore, data: st.DataObject) -> None:
     key = KEYS.segment(CHECKPOINT + 1)
     segment = segment_pb2.Segment.FromString(store.body(key)[len(MAGIC) : -4])
@@ -156,12 +167,10 @@ def tamper_with_segment(store: SimulatedStore, data: st.DataObject) -> None:
         message, other = pb.FileInfo.FromString(one.file_info), pb.FileInfo.FromString(two.file_info)
         change_message(message, other, data)
         one.file_info = message.SerializeToString()
+    elif field == "claims":
+        tamper_with_claims(one, two, data)
     elif field == "part_crc32c":
         one.part_crc32c.append(data.draw(st.integers(0, 2**32 - 1)))
-    elif field == "claims":
-        version = segment_pb2.Entry()
-        version.CopyFrom(data.draw(st.sampled_from([one, two])))
-        one.claims.dissents.add(version=version, claimed_by=[bytes(32)])
     elif data.draw(st.booleans()):
         setattr(one, field, getattr(two, field))
     else:

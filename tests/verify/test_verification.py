@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulated import Call, Fault, Phase, SimulatedBucket
+from tests.vault.conflicting import TIME, A, B, disputed, fill, made_by
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, flip, random_bytes, stored_folder
 from tests.virtual_time import virtual_time
 from untrusted_s3.bep.file_info import parse_file_info
@@ -54,7 +55,7 @@ async def _verify(
     reader = SimulatedBucket(bucket.store, gate=bucket.gate, fault=bucket.fault)
     async with open_folder(reader, FOLDER_ID, PASSWORD) as opened:
         with Verification(opened, progress, settings, list_objects=list_objects) as verification:
-            report = await verification.run(opened.entries())
+            report = await verification.run(opened.entries(versions=True))
     assert {call.operation for call in reader.calls} <= {"get", "list", "size", "download_file"}
     assert reader.count("size") == (0 if list_objects else report.files + len(report.unreadable))
     return report
@@ -270,3 +271,21 @@ async def test_a_store_that_refuses_everything_ends_the_run(folder: StoredFolder
     bucket.fault = lambda call: Fault.REFUSED if "/objects/" in call.key else None
     with pytest.raises(RequestRefused):
         await _verify(bucket, Progress(), SETTINGS, False)
+
+
+async def test_all_versions_of_a_name_are_verified(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    await fill(folder)
+    report = await verify(bucket)
+    assert damaged(report) == {}
+    assert (report.files, report.others, report.other_versions) == (7, 1, 3)
+
+
+async def test_damage_of_another_version_is_named(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    current = await folder.file("f", b"of B", change_real=made_by(B, TIME, a=5, b=9))
+    winner = await folder.file("f", b"of A, newer", change_real=made_by(A, TIME + 9, a=7))
+    await folder.append(disputed(current, winner))
+    for entry, begin in ((current, "another version of it: its block at 0"), (winner, "its block at 0")):
+        flip(bucket, folder.object_key(entry), 3)
+        ((path, reason),) = damaged(await verify(bucket)).items()
+        assert path == "f" and reason.startswith(begin)
+        flip(bucket, folder.object_key(entry), 3)

@@ -152,6 +152,12 @@ def noting_deletions(
         yield entry
 
 
+def tell_conflicts(number: int, advice: str) -> None:
+    """Say on standard error how many conflicts there are, and how to see the other versions."""
+    what = "1 other version of a file is" if number == 1 else f"{number:,} other versions of files are"
+    click.echo(f"{what} in conflict with the one that wins: {advice}", err=True)
+
+
 async def tell_earlier_versions(folder: Folder, false_deletions: list[str]) -> None:
     """Say on standard error whether the store has data of files that are falsely announced as deleted."""
     asked = false_deletions[:_MOST_ASKED]

@@ -48,6 +48,7 @@ class RestoreReport:
         taken: The paths of these that failed because something else is there that may be overwritten.
         incomplete: What is restored without some of its metadata.
         not_tried: How many files, directories and symlinks were not tried after the disk was full.
+        conflicts: How many conflicts there are among what was selected, whether their copies are restored or not.
     """
 
     files: int = 0
@@ -59,3 +60,4 @@ class RestoreReport:
     taken: list[str] = field(default_factory=list)
     incomplete: list[Problem] = field(default_factory=list)
     not_tried: int = 0
+    conflicts: int = 0

@@ -121,7 +121,7 @@ class Restoration:
             return await in_thread_to_the_end(file.finish, entry.size)
 
     def _new_file(self, entry: Entry) -> NewFile:
-        return self._target.new_file(entry.path, self._metadata(entry), overwrite=self._options.overwrite)
+        return self._target.new_file(entry.path, self._metadata(entry), overwrite=self._may_overwrite(entry))
 
     def _restore_directory(self, entry: Entry) -> None:
         metadata = self._metadata(entry)
@@ -167,9 +167,14 @@ class Restoration:
             return True
         if stat.S_ISDIR(status.st_mode):
             raise NotRestored("a directory is in its place")
-        if not self._options.overwrite:
+        if not self._may_overwrite(entry):
+            if entry.conflict_of is not None:
+                raise NotRestored("something else is there, and a conflict copy replaces nothing")
             raise PathTaken
         return False
+
+    def _may_overwrite(self, entry: Entry) -> bool:
+        return self._options.overwrite and entry.conflict_of is None
 
     def _renew_metadata(self, entry: Entry) -> None:
         try:

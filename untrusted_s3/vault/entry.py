@@ -35,12 +35,15 @@ class Entry:
     """One file, directory or symlink.
 
     Attributes:
-        path: Relative to the folder, with slashes. It is harmless: no component is empty, `.` or `..`.
+        path: Relative to the folder, with slashes. It is harmless: no component is empty, `.` or `..`. Of a conflict
+            copy it is not the name in the file info.
         kind: What it is.
         real: The decrypted file info.
         encrypted: The file info around it; its block list says where each block lies in the object.
         stored: The object with the data, for a file that is not deleted.
         key: The key of that object, or an empty string.
+        conflicts: How many other versions of the file are in conflict with this one. Each has a conflict copy.
+        is_other: Whether this is another version than the one that the folder holds.
     """
 
     path: str
@@ -49,6 +52,13 @@ class Entry:
     encrypted: FileInfo
     stored: StoredObject | None
     key: str
+    conflicts: int = 0
+    is_other: bool = False
+
+    @property
+    def conflict_of(self) -> str | None:
+        """The path of the file that this is a conflict copy of, or None."""
+        return self.real.name if self.real.name != self.path else None
 
     @property
     def deleted(self) -> bool:
@@ -71,7 +81,7 @@ class Entry:
 
     @property
     def modified_ns(self) -> int:
-        """The modification time in nanoseconds since 1970 UTC. The time of a deletion is not known."""
+        """The modification time in nanoseconds since 1970 UTC. Of a deletion: when it was noticed."""
         return self.real.modified_s * _NANOSECONDS + self.real.modified_ns
 
     @property
@@ -105,10 +115,12 @@ class Version:
     Attributes:
         since: The time, by the clock of the gateway that wrote it; None if it is older than the history.
         entry: What the path was; perhaps a deletion.
+        is_dissent: Whether this is a version that a device had while others had another one.
     """
 
     since: datetime | None
     entry: Entry | DamagedEntry
+    is_dissent: bool = False
 
 
 def open_entry(entry: LogEntry, folder_key: FolderKey, keys: FolderKeys) -> Entry | DamagedEntry:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, name_hash
 from untrusted_s3.store.records import FolderRecord, read_folders, read_record
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Version, is_gone, open_entry
-from untrusted_s3.vault.names import Names
+from untrusted_s3.vault.name_versions import NameVersions
+from untrusted_s3.vault.names import Names, Presence
 from untrusted_s3.vault.opener import Opener, harmless_path
 from untrusted_s3.vault.versions import read_versions
+from untrusted_s3.vault.winner import CONFLICT_MARK, conflict_paths
 
 _MISFILED = "a checkpoint has it in another entry's place"
 
@@ -72,21 +75,44 @@ class Folder:
         """The numbers of files, directories (with symlinks) and deleted entries, and the bytes of encrypted data."""
         return self.state.totals
 
+    @property
+    def conflict_count(self) -> int:
+        """The number of conflict copies: versions of files that are in conflict with the one that wins."""
+        return self._all_names().count_copies() if self.state.disputed_count else 0
+
     def entry(self, path: str) -> Entry | DamagedEntry | None:
-        """Return what has a path, also if it is deleted; None if nothing ever had. Lists nothing."""
+        """Return what has a path, also if it is deleted, or a conflict copy; None if nothing ever had.
+
+        Lists nothing, but looks for a conflict copy in the list of all.
+        """
         if not path or not _is_utf8(path):
             return None
         name = self.key.encrypt_name(path)
         try:
-            found = self.state.entry(name)
+            versions = self.state.versions(name)
         except EntryMisplaced:
             return DamagedEntry(path, name, _MISFILED, deleted=False)
-        return self._open(found) if found is not None else None
+        if versions:
+            return self._choose(versions).chosen
+        if self.state.disputed_count and CONFLICT_MARK in path:
+            found = self._all_names().copy(path)
+            return self._copy(path, *found) if found is not None else None
+        return None
 
     def entries(
-        self, directory: str = "", *, deleted: bool = False, matching: Callable[[str], object] = bool
+        self,
+        directory: str = "",
+        *,
+        deleted: bool = False,
+        matching: Callable[[str], object] = bool,
+        conflicts: bool = False,
+        versions: bool = False,
     ) -> Iterator[Entry | DamagedEntry]:
         """Yield all entries below a directory whose path matches; the empty path is the whole folder.
+
+        Where a name has several versions, this is the one that wins, and after it those that are damaged. With
+        `conflicts`, conflict copies are there as well, if their own path or that of their file matches. With
+        `versions`, all other versions that some device still has follow the one that wins (`Entry.is_other`).
 
         Entries that are announced as deleted or ignored are left out unless `deleted` is true or the announcement is
         not authentic; these are damaged entries. Each is decrypted when it is its turn. The order is by directory, then
@@ -95,26 +121,57 @@ class Folder:
         """
         if not _is_utf8(directory):
             return
-        for path, sequence in self._all_names().below(directory, deleted):
-            if matching(path):
-                yield self._entry_at(sequence)
+        presence = Presence.GONE if deleted else Presence.OTHERS if versions else Presence.THERE
+        for path, sequence, place in self._all_names().below(directory, presence, copies=conflicts):
+            if place is not None:
+                copy = self._copy(path, sequence, place)
+                if matching(path) or matching(copy.real.name):
+                    yield copy
+            elif matching(path):
+                yield from self._entries_at(sequence, deleted=deleted, versions=versions)
         if not directory:
             yield from self.unnamed(deleted=deleted)
 
-    def children(self, directory: str = "", *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
-        """Yield the entries directly in a directory, by name."""
-        found = self._all_names().children(directory, deleted) if _is_utf8(directory) else ()
-        for _, sequence in found:
-            yield self._entry_at(sequence)
+    def children(
+        self, directory: str = "", *, deleted: bool = False, conflicts: bool = False
+    ) -> Iterator[Entry | DamagedEntry]:
+        """Yield the entries directly in a directory, by name; with `conflicts`, conflict copies as well."""
+        if not _is_utf8(directory):
+            return
+        presence = Presence.GONE if deleted else Presence.THERE
+        for path, sequence, place in self._all_names().children(directory, presence, copies=conflicts):
+            if place is not None:
+                yield self._copy(path, sequence, place)
+            else:
+                yield from self._entries_at(sequence, deleted=deleted)
 
-    def directories(self, directory: str = "", *, deleted: bool = False) -> Iterator[str]:
+    def directories(self, directory: str = "", *, deleted: bool = False, conflicts: bool = False) -> Iterator[str]:
         """Yield the paths of the directories below one that have something in them."""
-        return self._all_names().directories(directory, deleted) if _is_utf8(directory) else iter(())
+        if not _is_utf8(directory):
+            return iter(())
+        presence = Presence.GONE if deleted else Presence.THERE
+        return self._all_names().directories(directory, presence, copies=conflicts)
 
     def unnamed(self, *, deleted: bool = False) -> Iterator[Entry | DamagedEntry]:
         """Yield the entries without a harmless path: their names do not decrypt, or would lead out of the folder."""
-        for sequence in self._all_names().unnamed(deleted):
-            yield self._entry_at(sequence)
+        for sequence in self._all_names().unnamed(Presence.GONE if deleted else Presence.THERE):
+            yield from self._entries_at(sequence, deleted=deleted)
+
+    def conflicts(self, matching: Callable[[str], object] = bool) -> Iterator[Entry]:
+        """Yield the conflict copies whose own path or that of their file matches."""
+        if not self.state.disputed_count:
+            return
+        for path, sequence, place in self._all_names().copies():
+            copy = self._copy(path, sequence, place)
+            if matching(path) or matching(copy.real.name):
+                yield copy
+
+    def other_versions(self, matching: Callable[[str], object] = bool) -> Iterator[Entry]:
+        """Yield the versions that `entries` has only with `versions`, of the paths that match."""
+        for row in self.state.disputed():
+            for entry in self._at(row.sequence).others:
+                if matching(entry.path):
+                    yield entry
 
     async def versions(self, path: str) -> list[Version]:
         """Return all versions of a path within the history that the store keeps, oldest first.
@@ -122,7 +179,7 @@ class Folder:
         Reads the whole log. Raises DataError or StoreError.
         """
         found = read_versions(self.bucket, self.keys, self.key.encrypt_name(path))
-        return [Version(since, self._open(entry)) async for since, entry in found]
+        return [Version(since, self._open(entry), is_dissent) async for since, entry, is_dissent in found]
 
     async def has_data(self, encrypted_name: str) -> bool:
         """Return whether the store has data of any version of a file. Raises StoreError."""
@@ -130,24 +187,44 @@ class Folder:
             return True
         return False
 
-    def _entry_at(self, sequence: int) -> Entry | DamagedEntry:
-        entry = self.state.entry_at(sequence)
+    def _entries_at(self, sequence: int, *, deleted: bool, versions: bool = False) -> Iterator[Entry | DamagedEntry]:
+        found = self._at(sequence)
+        if deleted or isinstance(found.chosen, DamagedEntry) or not found.chosen.deleted:
+            yield found.chosen
+        yield from found.damaged
+        if versions:
+            yield from found.others
+
+    def _at(self, sequence: int) -> NameVersions:
+        entries = self.state.versions_at(sequence)
         if sequence in self._misfiled:
-            name = entry.file_info.name
-            return DamagedEntry(harmless_path(self.key, name), name, _MISFILED, deleted=False)
-        return self._open(entry)
+            name = entries[0].file_info.name
+            return NameVersions(DamagedEntry(harmless_path(self.key, name), name, _MISFILED, deleted=False))
+        return self._choose(entries)
+
+    def _choose(self, entries: Sequence[LogEntry]) -> NameVersions:
+        return NameVersions.of([self._open(entry) for entry in entries])
 
     def _open(self, entry: LogEntry) -> Entry | DamagedEntry:
         return open_entry(entry, self.key, self.keys)
 
+    def _copy(self, path: str, sequence: int, place: int) -> Entry:
+        entry = self._open(self.state.versions_at(sequence)[place])
+        assert isinstance(entry, Entry)  # it was one when the names were read
+        return replace(entry, path=path, is_other=True)
+
     def _all_names(self) -> Names:
         if self._names is None:
             names = Names()
-            names.add(self._read_names())
+            copies: list[tuple[int, int, Entry]] = []
+            names.add(self._read_names(copies))
+            for sequence, place, entry in copies:
+                names.add_copy(conflict_paths(entry.path, entry.real), sequence, place)
             self._names = names
         return self._names
 
-    def _read_names(self) -> Iterator[tuple[str | None, int, bool]]:
+    def _read_names(self, copies: list[tuple[int, int, Entry]]) -> Iterator[tuple[str | None, int, Presence]]:
+        """Yield the rows of all entries. Add sequence number, place and entry of each conflict copy to the list."""
         for sequence, hashed, raw in self.state.named_file_infos():
             try:
                 message = pb.FileInfo.FromString(raw)
@@ -155,11 +232,18 @@ class Folder:
                 raise DataError(f"sequence {sequence} of the state cannot be read: {error}") from error
             if hashed != bytes.fromhex(name_hash(message.name)):
                 self._misfiled.add(sequence)
-                yield None, sequence, False
+                yield None, sequence, Presence.THERE
+                continue
+            path = harmless_path(self.key, message.name)
+            if self.state.is_disputed(sequence):
+                found = self._at(sequence)
+                copies += ((sequence, place, entry) for place, entry in found.conflicts)
+                there = Presence.OTHERS if found.others else Presence.GONE
+                yield path, sequence, there if found.is_gone else Presence.THERE
                 continue
             # Anybody can write the outside of a file info: an entry is gone only if the encrypted part says so.
             gone = is_gone(message) and isinstance(self._open(LogEntry(FileInfo(raw, message), None)), Entry)
-            yield harmless_path(self.key, message.name), sequence, gone
+            yield path, sequence, Presence.GONE if gone else Presence.THERE
 
 
 @asynccontextmanager

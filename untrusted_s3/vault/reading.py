@@ -82,7 +82,7 @@ class BlockReader:
         if not entry.encrypted.has_data:
             what = "was deleted" if entry.deleted else f"is a {entry.kind}"
             raise UsageError(f"{entry.path!r} {what}: there is nothing to read")
-        file = _EncryptedFile(self.folder.bucket, entry, self.folder.key.file_key(entry.path))
+        file = _EncryptedFile(self.folder.bucket, entry, self.folder.key.file_key(entry.real.name))
         ranges = file.ranges(start, entry.real.size if end is None else end, self._pipeline.read_size)
         async with contextlib.aclosing(self._pipeline.read(ranges, file.get, file.decrypt)) as results:
             async for result in results:

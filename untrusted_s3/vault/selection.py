@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from untrusted_s3.errors import UsageError
 from untrusted_s3.progress import Progress
@@ -34,13 +34,14 @@ class Selection:
             for above in (path, *_above(path))
         )
 
-    def of(self, folder: Folder) -> Iterator[Entry | DamagedEntry]:
+    def of(self, folder: Folder, *, conflicts: bool = False, versions: bool = False) -> Iterator[Entry | DamagedEntry]:
         """Yield the selected entries of a folder and the directories that they lie in.
 
         A directory comes before what is in it. Entries without a known path are included, because they could match.
+        For `conflicts` and `versions` see `Folder.entries`.
         """
         given: set[str] = set()
-        for entry in folder.entries(matching=self.includes):
+        for entry in folder.entries(matching=self.includes, conflicts=conflicts, versions=versions):
             if not self.is_everything and isinstance(entry, Entry):
                 for above in _above(entry.path):
                     if above not in given and not self.includes(above):
@@ -50,22 +51,31 @@ class Selection:
                             yield directory
             yield entry
 
-    def progress(self, folder: Folder) -> Progress:
+    def progress(self, folder: Folder, *, conflicts: bool = False, versions: bool = False) -> Progress:
         """Return the work on the selected files of a folder, with nothing done.
 
         Raises UsageError if the folder has nothing that is selected.
         """
+        progress, found = Progress(), self.is_everything
         if self.is_everything:
-            return Progress(total_files=folder.totals.files, total_bytes=folder.totals.bytes)
-        progress, found = Progress(), False
-        for entry in folder.entries(matching=self.includes):
-            found = found or entry.path is not None
-            if isinstance(entry, Entry) and entry.kind is Kind.FILE:
-                progress.total_files += 1
-                progress.total_bytes += entry.encrypted.message.size
+            progress.total_files, progress.total_bytes = folder.totals.files, folder.totals.bytes
+            if conflicts or versions:
+                others = folder.conflicts() if conflicts else folder.other_versions()
+                _count(progress, others)
+        else:
+            for entry in folder.entries(matching=self.includes, conflicts=conflicts, versions=versions):
+                found = found or entry.path is not None
+                _count(progress, [entry])
         if not found:
             raise UsageError("the folder has nothing under that path")
         return progress
+
+
+def _count(progress: Progress, entries: Iterable[Entry | DamagedEntry]) -> None:
+    for entry in entries:
+        if isinstance(entry, Entry) and entry.kind is Kind.FILE:
+            progress.total_files += 1
+            progress.total_bytes += entry.encrypted.message.size
 
 
 def _above(path: str) -> list[str]:

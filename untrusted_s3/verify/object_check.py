@@ -36,7 +36,7 @@ class ObjectCheck:
         self._folder = folder
         self._entry = entry
         self._stored = stored
-        self._key = folder.key.file_key(entry.path)
+        self._key = folder.key.file_key(entry.real.name)
 
     def check_size(self, size: int | None, read_size: int) -> None:
         """Raise DataError unless the object has `size` bytes, or if its trailer is much too long; None: no object."""

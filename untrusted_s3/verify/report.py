@@ -15,6 +15,7 @@ class VerifyReport:
         files: Files that were read.
         bytes: The bytes of their objects.
         others: Directories and symlinks.
+        other_versions: How many of the files are other versions than those that the folder holds.
         damaged: What is damaged, by plain path, or by encrypted name if the path is not known.
         unreadable: Files whose objects the store refuses to give.
     """
@@ -22,5 +23,6 @@ class VerifyReport:
     files: int = 0
     bytes: int = 0
     others: int = 0
+    other_versions: int = 0
     damaged: list[Problem] = field(default_factory=list)
     unreadable: list[Problem] = field(default_factory=list)

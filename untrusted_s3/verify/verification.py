@@ -85,20 +85,26 @@ class Verification:
                     await check.run(self._pipeline, counted)
             self._refusals.note_read()
         except DataError as error:
-            self.report.damaged.append(Problem(entry.path, str(error)))
+            self.report.damaged.append(_problem(entry, error))
         except RequestRefused as error:
             self._refusals.note(error)
-            self.report.unreadable.append(Problem(entry.path, str(error)))
+            self.report.unreadable.append(_problem(entry, error))
             counted.end()
             return
         except StoreUnreachable as error:
             await self._refusals.note_unreachable(error, self._folder.bucket, self._folder.keys.record)
-            self.report.unreadable.append(Problem(entry.path, str(error)))
+            self.report.unreadable.append(_problem(entry, error))
             counted.end()
             return
         self.report.files += 1
+        self.report.other_versions += entry.is_other
         self.report.bytes += entry.stored.size
         counted.end()
 
     async def _size_of(self, key: str) -> int | None:
         return await self._folder.bucket.size(key) if self._sizes is None else self._sizes.get(key)
+
+
+def _problem(entry: Entry, error: Exception) -> Problem:
+    """Return what is wrong with a file; of one path there may be several versions."""
+    return Problem(entry.path, f"another version of it: {error}" if entry.is_other else str(error))

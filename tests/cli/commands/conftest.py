@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.vault import conflicting
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, derive, random_bytes, stored_folder
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
@@ -50,6 +51,17 @@ def filled(store: list[str], tmp_path: Path) -> list[str]:
             await folder.file("top", b"1"),
             folder.symlink("link", "docs"),
         )
+
+    in_store(store, fill)
+    return store
+
+
+@pytest.fixture
+def disputed(store: list[str], tmp_path: Path) -> list[str]:
+    """The options of a store with a folder with conflicts in it."""
+
+    async def fill(bucket: S3Bucket) -> None:
+        await conflicting.fill(await stored_folder(bucket, tmp_path))
 
     in_store(store, fill)
     return store

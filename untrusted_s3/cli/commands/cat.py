@@ -10,7 +10,7 @@ import sys
 import click
 import uvloop
 
-from untrusted_s3.cli.key_holder import QUIET, KeyHolderOptions, key_holder_options, opened_folder
+from untrusted_s3.cli.key_holder import QUIET, KeyHolderOptions, key_holder_options, opened_folder, tell_conflicts
 from untrusted_s3.cli.options import StoreOptions, common_options, option, store_options
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.errors import DataError, UsageError
@@ -33,8 +33,8 @@ _RANGE = re.compile(r"(\d{1,18})?-(\d{1,18})?")
 def cat(path: str, byte_range: str | None, key_holder: KeyHolderOptions, store: StoreOptions) -> None:
     """Write a file of a folder to standard output.
 
-    PATH is the file's path in the folder. The file comes straight from the store; every block is checked before it is
-    written.
+    PATH is the file's path in the folder, or that of a conflict copy. The file comes straight from the store; every
+    block is checked before it is written.
     """
     if byte_range is not None and (not _RANGE.fullmatch(byte_range) or byte_range == "-"):
         raise UsageError(f"--range must look like 0-499, 500- or -500, not {byte_range!r}")
@@ -51,6 +51,8 @@ async def _cat(path: str, byte_range: str | None, key_holder: KeyHolderOptions, 
             raise UsageError(f"there is no {path!r} in the folder")
         if isinstance(entry, DamagedEntry):
             raise DataError(f"{path!r} is damaged: {entry.reason}")
+        if entry.conflicts:
+            tell_conflicts(entry.conflicts, "ls --conflicts lists them")
         start, end = find_range(byte_range, entry.size)
         output = sys.stdout.buffer
         async with (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from untrusted_s3.cli.key_holder import (
     KeyHolderOptions,
     key_holder_options,
     opened_folder,
+    tell_conflicts,
     tell_earlier_versions,
 )
 from untrusted_s3.cli.options import StoreOptions, common_options, option, store_options
@@ -40,6 +41,7 @@ _SECOND = 1_000_000_000
 @option("-R", "--recursive", is_flag=True, help="List subdirectories too.")
 @option("-h", "--human-readable", is_flag=True, help="Show sizes like 1.5K and 12M.")
 @option("--deleted", is_flag=True, help="List deleted files too.")
+@option("--conflicts", is_flag=True, help="List the other versions of files in conflict too.")
 @option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @key_holder_options
 @store_options
@@ -52,6 +54,7 @@ def ls(
     recursive: bool,
     human_readable: bool,
     deleted: bool,
+    conflicts: bool,
     as_json: bool,
     key_holder: KeyHolderOptions,
     store: StoreOptions,
@@ -61,7 +64,7 @@ def ls(
     PATH is a directory, a file, or a glob: *, ? and [...] stand for characters of one name, ** for any. The exit code
     is 1 if something is damaged.
     """
-    listing = _Listing(long, recursive, human_readable, deleted, as_json)
+    listing = _Listing(long, recursive, human_readable, deleted, conflicts, as_json)
     context.exit(uvloop.run(_list(listing, paths, key_holder, store)))
 
 
@@ -69,6 +72,8 @@ async def _list(listing: _Listing, paths: tuple[str, ...], key_holder: KeyHolder
     async with open_store(store) as bucket, opened_folder(bucket, key_holder) as folder:
         listing.show_paths(folder, paths or ("",))
         await tell_earlier_versions(folder, listing.false_deletions)
+        if folder.conflict_count and not listing.conflicts:
+            tell_conflicts(folder.conflict_count, "--conflicts lists them")
         if listing.missing:
             return UsageError.exit_code
         return DataError.exit_code if listing.damaged else 0
@@ -80,7 +85,10 @@ class _Listing:
     `false_deletions` has the encrypted names of entries that are falsely announced as deleted.
     """
 
-    def __init__(self, long: bool, recursive: bool, human_readable: bool, deleted: bool, as_json: bool) -> None:
+    def __init__(
+        self, long: bool, recursive: bool, human_readable: bool, deleted: bool, conflicts: bool, as_json: bool
+    ) -> None:
+        self.conflicts = conflicts
         self.missing = False
         self.damaged = False
         self.false_deletions: list[str] = []
@@ -101,20 +109,20 @@ class _Listing:
 
     def _show_items(self, folder: Folder, path: str) -> list[str]:
         """Print the files and symlinks that a path matches; return the directories."""
-        from untrusted_s3.vault.globs import compile_glob, is_glob
+        from untrusted_s3.vault.globs import is_glob
 
         plain = path.strip("/").removeprefix("./")
         if plain in ("", "."):
             return [""]
         entry = folder.entry(plain)
+        copies = folder.conflicts(plain.__eq__) if self.conflicts else ()
+        found: Iterable[Entry | DamagedEntry] = [copy for copy in copies if copy.path != plain]
         if entry is not None and (self._deleted or not is_deleted(entry)):
-            found: Iterable[Entry | DamagedEntry] = [entry]
-        elif next(folder.entries(plain, deleted=self._deleted), None) is not None:
-            return [plain]  # a directory that the log does not have (yet)
-        else:
-            pattern = compile_glob(plain)
-            matching = folder.entries(deleted=self._deleted, matching=pattern.fullmatch) if is_glob(plain) else ()
-            found = (entry for entry in matching if entry.path is not None and pattern.fullmatch(entry.path))
+            found = [entry, *found]
+        elif not found:
+            if next(folder.entries(plain, deleted=self._deleted, conflicts=self.conflicts), None) is not None:
+                return [plain]  # a directory that the log does not have (yet)
+            found = self._matching(folder, plain) if is_glob(plain) else ()
         directories, empty = [], True
         for entry in found:
             empty = False
@@ -128,13 +136,23 @@ class _Listing:
             click.echo(f"error: there is no {printable(path)!r} in the folder", err=True)
         return directories
 
+    def _matching(self, folder: Folder, glob: str) -> Iterator[Entry | DamagedEntry]:
+        from untrusted_s3.vault.globs import compile_glob
+
+        matches = compile_glob(glob).fullmatch
+        for entry in folder.entries(deleted=self._deleted, matching=matches, conflicts=self.conflicts):
+            path = getattr(entry, "conflict_of", None) or entry.path
+            if path is not None and (matches(path) or matches(str(entry.path))):
+                yield entry
+
     def _show_directory(self, folder: Folder, directory: str, named: bool) -> None:
-        below = folder.directories(directory, deleted=self._deleted) if self._recursive else ()
+        shown: dict[str, bool] = {"deleted": self._deleted, "conflicts": self.conflicts}
+        below = folder.directories(directory, **shown) if self._recursive else ()
         for path in itertools.chain([directory], below):
             if named and not self._as_json:
                 self._print(("\n" if self._separate else "") + printable(path or ".") + ":")
             self._separate = True
-            for entry in folder.children(path, deleted=self._deleted):
+            for entry in folder.children(path, **shown):
                 self._show(entry, str(entry.path).rpartition("/")[2])
         if not directory:
             for entry in folder.unnamed(deleted=self._deleted):
@@ -162,7 +180,7 @@ class _Listing:
     def _long_line(self, entry: Entry, name: str) -> str:
         size = human_size(entry.size).rjust(_HUMAN_WIDTH) if self._human_readable else f"{entry.size:{_SIZE_WIDTH}}"
         target = f" -> {printable(entry.target)}" if entry.kind == "symlink" else ""
-        note = " (deleted)" if entry.deleted else ""
+        note = " (deleted)" if entry.deleted else " (conflict)" if entry.conflict_of is not None else ""
         return f"{mode_text(entry)} {size} {time_text(entry.modified_ns)} {printable(name)}{target}{note}"
 
     def _print(self, line: str) -> None:
@@ -192,6 +210,10 @@ def entry_json(entry: Entry) -> dict[str, Any]:
         value["target"] = entry.target
     if entry.deleted:
         value["deleted"] = True
+    if entry.conflicts:
+        value["conflicts"] = entry.conflicts
+    if entry.conflict_of is not None:
+        value["conflict_of"] = entry.conflict_of
     return value
 
 

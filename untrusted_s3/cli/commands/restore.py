@@ -17,6 +17,7 @@ from untrusted_s3.cli.key_holder import (
     key_holder_options,
     noting_deletions,
     opened_folder,
+    tell_conflicts,
     tell_earlier_versions,
 )
 from untrusted_s3.cli.options import (
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
 @option(
     "--privileged-xattrs", is_flag=True, help="Also restore those of other namespaces: capabilities, ACLs and so on."
 )
+@option(
+    "--conflicts", is_flag=True, help="Also restore the other versions of files in conflict, under names of their own."
+)
 @option("--dry-run", is_flag=True, help="Write nothing; list the paths to restore.")
 @json_option
 @key_holder_options
@@ -68,6 +72,7 @@ def restore(
     owner: bool,
     xattrs: bool,
     privileged_xattrs: bool,
+    conflicts: bool,
     dry_run: bool,
     as_json: bool,
     key_holder: KeyHolderOptions,
@@ -84,13 +89,15 @@ def restore(
 
     reuse_large_buffers()
     options = RestoreOptions(overwrite, owner, xattrs, dry_run, privileged_xattrs)
-    report = run_interruptible(_restore(store, key_holder, target, selection, options, reading, as_json))
+    report = run_interruptible(_restore(store, key_holder, target, selection, options, reading, as_json, conflicts))
     _add_advice(report)
     if as_json:
         fields = dataclasses.asdict(report)
         del fields["taken"]
         print_json({"ok": not report.failed, "dry_run": dry_run, **fields})
     _print_report(report, dry_run)
+    if report.conflicts and not conflicts:
+        tell_conflicts(report.conflicts, "--conflicts restores them too")
     context.exit(NotRestored.exit_code if report.failed else 0)
 
 
@@ -102,6 +109,7 @@ async def _restore(
     options: RestoreOptions,
     reading: ReadSettings,
     as_json: bool,
+    conflicts: bool,
 ) -> RestoreReport:
     from untrusted_s3.restore.report import Outcome
     from untrusted_s3.restore.restoration import Restoration
@@ -117,7 +125,7 @@ async def _restore(
         bucket = await stack.enter_async_context(open_store(store))
         folder = await stack.enter_async_context(opened_folder(bucket, key_holder))
         reader = await stack.enter_async_context(BlockReader(folder, reading))
-        progress = selection.progress(folder)
+        progress = selection.progress(folder, conflicts=conflicts)
         real_target = not options.dry_run or target.exists()
         if not real_target:
             target = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # as empty as a new target
@@ -128,7 +136,9 @@ async def _restore(
         if live_line is not None and not options.dry_run:
             await stack.enter_async_context(shown_progress(progress, "restored", live_line))
         false_deletions: list[str] = []
-        report = await run.run(noting_deletions(selection.of(folder), false_deletions))
+        selected = selection.of(folder, conflicts=conflicts)
+        report = await run.run(noting_deletions(selected, false_deletions))
+        report.conflicts = sum(1 for _ in folder.conflicts(selection.includes))
         await tell_earlier_versions(folder, false_deletions)
         return report
 
@@ -158,6 +168,7 @@ def _print_report(report: RestoreReport, dry_run: bool) -> None:
     print_problems("restored, but not all of its metadata", report.incomplete)
     parts = [f"{counted(report.files, 'file')} ({size_text(report.bytes)})", counted(report.symlinks, "symlink")]
     parts += [f"{report.there:,} there already"] if report.there else []
+    parts += [counted(report.conflicts, "conflict")] if report.conflicts else []
     failed = len(report.failed) + report.not_tried
     parts += [f"{failed:,} not restored"] if failed else []
     click.echo(f"{'would restore' if dry_run else 'restored'} {', '.join(parts)}", err=True)

@@ -80,7 +80,8 @@ def verify(
 ) -> None:
     """Read, decrypt and check all of a folder.
 
-    Its log is checked too. The exit code is 1 if anything is damaged or cannot be read.
+    Of a file with several versions, all are checked. The folder's log is checked too. The exit code is 1 if anything is
+    damaged or cannot be read.
     """
     if sample is not None and seed is None:
         seed = secrets.randbits(_SEED_BITS)
@@ -126,8 +127,8 @@ async def _verify(
                 raise
             return log, None
         log = [problem async for problem in check_log(bucket, folder.keys)]
-        progress = selection.progress(folder)
-        entries = selection.of(folder)
+        progress = selection.progress(folder, versions=True)
+        entries = selection.of(folder, versions=True)
         all_of_it = share is None and selection.is_everything
         if share is not None:
             entries = sample(entries, share, progress.total_files, seed)
@@ -150,6 +151,8 @@ def _print_report(log: list[Problem], report: VerifyReport | None, share: float 
     print_problems("damaged", report.damaged)
     print_problems("not verified", report.unreadable)
     what = f"{counted(report.files, 'file')} ({size_text(report.bytes)})"
+    if report.other_versions:
+        what += f", {report.other_versions:,} of them other versions,"
     if share is not None:
         what += f", a sample of {share:.4g} with --seed {seed},"
     damage = counted(len(log) + len(report.damaged), "problem") if log or report.damaged else "no damage"
