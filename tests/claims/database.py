@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
-from tests.claims.vector import CONCURRENT_GREATER, EMPTY, EQUAL, GREATER, LESSER, Vector, compare, covers
+from tests.claims.vector import CONCURRENT_GREATER, EMPTY, EQUAL, GREATER, LESSER, Vector, compare, concurrent, covers
 
 LOCAL: Final = 0
 
@@ -223,21 +223,11 @@ def _comes_before_2(device: int, row: Row, other_device: int, other: Row) -> boo
 
 
 def _comes_before_1(device: int, row: Row, other_device: int, other: Row) -> bool:
-    """v1.29.5 lib/protocol/bep_fileinfo.go, WinsConflict: a deletion loses."""
-    order = compare(row.vector, other.vector)
-    if order == GREATER:
-        return True
-    if order == LESSER:
-        return False
-    if (row.flags == 0) != (other.flags == 0):
-        return row.flags == 0
-    if order == EQUAL:
-        return device < other_device
-    if row.deleted != other.deleted:
+    """v1.29.5 lib/protocol/bep_fileinfo.go, WinsConflict: the same, but a deletion loses a conflict."""
+    in_conflict = concurrent(row.vector, other.vector) and (row.flags == 0) == (other.flags == 0)
+    if in_conflict and row.deleted != other.deleted:
         return other.deleted
-    if row.modified != other.modified:
-        return row.modified > other.modified
-    return order == CONCURRENT_GREATER
+    return _comes_before_2(device, row, other_device, other)
 
 
 def local_vector(database: Database[R], name: str) -> Vector:

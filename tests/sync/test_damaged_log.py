@@ -14,6 +14,7 @@ from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore
 from tests.sync.fakes import has, new_folder, working
 from tests.sync.scripted_device import KEYS, RECORD, Device
 from tests.virtual_time import settled, virtual_time
+from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import LogWentBack, SegmentDamaged, StoreUnreachable, UnknownFormat
 from untrusted_s3.index.segment import MAGIC
 from untrusted_s3.sync.folder import Folder
@@ -23,6 +24,15 @@ pytestmark = virtual_time
 INFOS = [file(number) for number in range(4)]
 
 
+async def announce(folder: Folder, number: int, info: FileInfo) -> None:
+    """Let a device that has one file share the folder and announce it."""
+    one = Device(number)
+    one.take(info)
+    one.share(folder)
+    await one.announce(folder, 10)
+    await settled()
+
+
 async def filled(directory: Path) -> SimulatedStore:
     """Return a store whose log has four segments with a file each, written with the state in `directory`."""
     store = SimulatedStore()
@@ -30,11 +40,7 @@ async def filled(directory: Path) -> SimulatedStore:
     await folder.open()
     async with working(folder):
         for number, info in enumerate(INFOS, 1):
-            one = Device(number)
-            one.take(info)
-            one.share(folder)
-            await one.announce(folder, 10)
-            await settled()
+            await announce(folder, number, info)
             assert folder.position == number
     return store
 
@@ -87,11 +93,7 @@ async def test_a_damaged_segment_is_passed_over_and_kept(how: Callable[[bytes], 
     assert KEYS.segment(2) not in store.objects
     async with working(folder):
         for number, info in enumerate(INFOS, 1):
-            one = Device(number)
-            one.take(info)
-            one.share(folder)
-            await one.announce(folder, 10)
-            await settled()
+            await announce(folder, number, info)
         assert all(has(folder, info) for info in INFOS), "the device sends what the damaged one said"
     fresh = new_folder(RECORD, SimulatedBucket(store), tmp_path / "3")
     await fresh.open()

@@ -21,6 +21,7 @@ from untrusted_s3.index.pending import held_size
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.memory import SyncMemory
 
 A, B = device(1), device(2)
 
@@ -55,6 +56,11 @@ class Announcing:
         return True
 
 
+def folder_with(memory: SyncMemory, sync: SyncSettings, directory: Path) -> Folder:
+    record = FolderRecord("folder", "", b"token")
+    return new_folder(record, SimulatedBucket(), directory, memory=memory, settings=replace(DEFAULTS, sync=sync))
+
+
 def index_of(name: str, blocks: list[int]) -> list[FileInfo]:
     return [file(f"{name} {number}", sizes=(1064,) * count, sequence=number + 1) for number, count in enumerate(blocks)]
 
@@ -62,14 +68,7 @@ def index_of(name: str, blocks: list[int]) -> list[FileInfo]:
 @virtual_time
 async def test_a_device_with_more_than_its_part_waits_and_is_served_in_the_end(tmp_path: Path) -> None:
     memory = sync_memory(pending=60_000)
-    sync = SyncSettings(pending_disk=60_000)
-    folder = new_folder(
-        FolderRecord("folder", "", b"token"),
-        SimulatedBucket(),
-        tmp_path,
-        memory=memory,
-        settings=replace(DEFAULTS, sync=sync),
-    )
+    folder = folder_with(memory, SyncSettings(pending_disk=60_000), tmp_path)
     await folder.open()
     running = asyncio.ensure_future(run(folder))
     one = Announcing(A, index_of("a", [1] * 1000), FakeSource())
@@ -87,15 +86,7 @@ async def test_a_device_with_more_than_its_part_waits_and_is_served_in_the_end(t
 @virtual_time
 async def test_an_index_whose_sequence_numbers_fall_is_asked_for_again_from_the_lowest(tmp_path: Path) -> None:
     """Syncthing's rise. Where a device's do not, what was not taken has lower numbers than what was."""
-    memory = sync_memory(pending=2000)
-    sync = SyncSettings(pending_disk=2000, index_piece_files=1)
-    folder = new_folder(
-        FolderRecord("folder", "", b"token"),
-        SimulatedBucket(),
-        tmp_path,
-        memory=memory,
-        settings=replace(DEFAULTS, sync=sync),
-    )
+    folder = folder_with(sync_memory(pending=2000), SyncSettings(pending_disk=2000, index_piece_files=1), tmp_path)
     await folder.open()
     folder.start_index(A, IndexState(7, 20))
 
@@ -146,13 +137,7 @@ def test_whatever_one_device_announces_the_disk_is_bounded_and_the_other_goes_on
     async def play() -> None:
         memory = sync_memory(pending=capacity, in_work=10_000_000)
         with fast_directory() as directory:
-            folder = new_folder(
-                FolderRecord("folder", "", b"token"),
-                SimulatedBucket(),
-                directory,
-                memory=memory,
-                settings=replace(DEFAULTS, sync=SyncSettings(pending_disk=capacity)),
-            )
+            folder = folder_with(memory, SyncSettings(pending_disk=capacity), directory)
             await folder.open()
             running = asyncio.ensure_future(run(folder))
             silent = FakeSource()

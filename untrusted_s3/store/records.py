@@ -353,7 +353,7 @@ async def _read_into(
     from_json: Callable[[dict[str, Any]], Record],
     key_of: Callable[[Record], str],
 ) -> bool:
-    """Read a record into what was found. Return False if there is none."""
+    """Read a record and add it to what was found. Return False if the store does not have it."""
     if not _PLAIN_KEY.fullmatch(key):
         found.unreadable.append(Problem(key, "it is not a key of this program"))
         return True
