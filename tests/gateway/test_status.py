@@ -25,6 +25,7 @@ from untrusted_s3.gateway.status import (
     task_status,
     unknown_status,
 )
+from untrusted_s3.index.dissent_counts import Dissents
 from untrusted_s3.index.refused import Refused, RefusedFiles
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.supervisor import TaskState, TaskStatus
@@ -35,6 +36,7 @@ from untrusted_s3.sync.refused_index import RefusedIndex, Suspect
 from untrusted_s3.sync.session import Session
 
 DEVICE = DeviceID(bytes(range(32)))
+OTHER = DeviceID(bytes(range(1, 33)))
 NUMBERS = ("files", "directories", "deleted", "bytes", "sequence", "pending_files", "pending_bytes")
 
 
@@ -51,6 +53,7 @@ def a_folder(**changes: Any) -> Folder:
         "held_back": {},
         "missing_files": 0,
         "missing_examples": lambda limit: [("a name", "folders/f/objects/an object")][:limit],
+        "dissents": lambda limit: Dissents(),
     }
     return cast(Folder, SimpleNamespace(**{**fields, **changes}))
 
@@ -76,7 +79,28 @@ def test_a_folder() -> None:
         "missing_files": 0,
         "missing_examples": [{"name": "a name", "object": "folders/f/objects/an object"}],
         "lost": [],
+        "disputed_files": 0,
+        "dissents": 0,
+        "dissenting_devices": 0,
+        "dissents_of": [],
     }
+
+
+def test_files_of_which_devices_have_different_versions() -> None:
+    asked = []
+
+    def dissents(limit: int) -> Dissents:
+        asked.append(limit)
+        return Dissents(2, 5, ((DEVICE, 2), (OTHER, 1)), 70)
+
+    folder = a_folder(dissents=dissents)
+    status = folder_status(folder, name_of=lambda device_id: "laptop" if device_id == DEVICE else "")
+    assert (status["disputed_files"], status["dissents"], status["dissenting_devices"]) == (2, 5, 70)
+    assert status["dissents_of"] == [
+        {"device_id": str(DEVICE), "name": "laptop", "dissents": 2},
+        {"device_id": str(OTHER), "name": "", "dissents": 1},
+    ]
+    assert asked == [20], "a status is small"
 
 
 def test_files_of_a_folder_that_are_left_out() -> None:

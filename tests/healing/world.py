@@ -40,7 +40,7 @@ from untrusted_s3.supervisor import Supervisor
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.session import Session
 
-RECORD = FolderRecord("folder", "", b"token", index_id=99)
+RECORD = FolderRecord("folder", "", b"token", index_id=98)
 KEYS = FolderKeys.of("folder")
 OFFER = FolderOffer("folder", "", RECORD.token, paused=False, peer=IndexState(), known=IndexState())
 NAMES = 6

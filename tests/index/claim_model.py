@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from untrusted_s3.bep.cluster_config import IndexState
@@ -163,6 +164,14 @@ class Model:
         disputed = [row for row in rows if row.claims.dissents]
         assert list(state.disputed()) == disputed
         assert state.disputed_count == len(disputed)
+        claiming = Counter(
+            one for row in rows for one, version in row.claims.claimed.items() if version != row.claims.current
+        )
+        dissents = state.dissents(1000)
+        assert (dissents.names, dissents.devices) == (len(disputed), len(claiming))
+        assert dissents.versions == sum(len(row.claims.dissents) for row in disputed)
+        assert dict(dissents.of_devices) == claiming
+        assert [number for _, number in dissents.of_devices] == sorted(claiming.values(), reverse=True)
         assert list(state.disputed(disputed[0].sequence if disputed else 0, 1)) == disputed[1:2]
         assert list(state.file_infos_after(0, -1)) == [(row.sequence, row.entry.file_info.raw) for row in rows]
         for device_id in self.devices:
@@ -172,9 +181,9 @@ class Model:
         objects: list[NamedObject] = []
         for key, row in zip(in_order, rows, strict=True):
             current = row.claims.current
-            claiming = {one for one, version in row.claims.claimed.items() if version == current}
-            assert state.claimed_by(row.sequence) == claiming
-            assert {one for one in self.devices if state.is_claimed(one, row.sequence)} == claiming
+            those = {one for one, version in row.claims.claimed.items() if version == current}
+            assert state.claimed_by(row.sequence) == those
+            assert {one for one in self.devices if state.is_claimed(one, row.sequence)} == those
             assert state.versions(row.entry.file_info.name) == tuple(row.entries.values())
             named = dict.fromkeys(filter(None, map(NamedObject.of, row.entries.values())))
             assert state.objects_of(key) == list(named)

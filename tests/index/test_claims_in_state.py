@@ -15,8 +15,10 @@ from tests.file_infos import deleted, device, directory, encrypted_name, entry, 
 from tests.index.claim_model import Model
 from tests.simulated import fast_directory
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import DataError
 from untrusted_s3.index.checkpoint_check import check_copy
 from untrusted_s3.index.database import Database
+from untrusted_s3.index.dissent_counts import Dissents
 from untrusted_s3.index.entry import (
     Confirmation,
     DeclinedVersion,
@@ -324,3 +326,34 @@ def test_a_state_says_what_a_model_of_the_rules_says(
         other.replace(path / "copy")
         folder.model.check(other)
         other.close()
+
+
+def test_dissents_are_counted_and_not_gone_through(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.apply(disputed(), disputed("b"), version(1, B, "c"))
+    folder.apply(replace(version(9, A, "c"), claims=EntryClaims((A,), (Dissent(version(2, B, "c"), some(B, C)),))))
+    counts = Dissents(3, 5, ((B, 3), (C, 3)), 2)
+    assert folder.state.dissents(20) == counts
+    assert folder.state.dissents(1) == replace(counts, of_devices=counts.of_devices[:1])
+    monkeypatch.setattr(Database, "execute", None)
+    assert folder.state.dissents(20) == counts
+
+
+def test_counts_of_dissents_are_those_of_the_file(folder: Folder, tmp_path: Path) -> None:
+    """Of a state that is opened, or loaded from a checkpoint, and after a segment that was not applied."""
+    folder.apply(disputed(), disputed("b"))
+    counts = folder.state.dissents(20)
+    assert (counts.names, counts.versions) == (2, 4)
+    removals = (Removal(KEY), Removal(name_key(encrypted_name("b"))))
+    huge = version(1, A, "d")
+    huge.file_info.message.size = 2**62 + 1
+    wrong = Segment(device(0), bytes(16), 0, 3, (disputed("c"), huge), (), Renewal(5, removals))
+    with pytest.raises(DataError):
+        folder.state.apply(folder.state.position + 1, wrong)
+    assert folder.state.dissents(20) == counts
+    folder.state.write_copy(tmp_path / "copy.sqlite")
+    folder.apply(version(9, C), renewal=Renewal(5))
+    assert folder.state.dissents(20).versions == 2
+    folder.state.replace(tmp_path / "copy.sqlite")
+    assert folder.state.dissents(20) == counts
+    folder.state.clear()
+    assert folder.state.dissents(20) == Dissents()

@@ -179,7 +179,7 @@ class Trial(ABC):
             self.introduce()
             last = max(len(scenario.phases) for scenario in self.scenarios.values()) - 1
             for phase in range(last + 1):
-                self._change(phase)
+                self.change(phase)
                 present = [name for name in self.devices if name != AWAY or phase in (0, COMES_BACK)]
                 self._meet_until_nothing_changes(phase, present, last=phase == last)
             return self._outcomes()
@@ -203,7 +203,8 @@ class Trial(ABC):
 
     # Changes
 
-    def _change(self, phase: int) -> None:
+    def change(self, phase: int) -> None:
+        """Make the changes of a phase."""
         for name, device in self.devices.items():
             scenarios = [
                 scenario

@@ -18,7 +18,7 @@ from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
 
-RECORD = FolderRecord("folder", "", b"token", index_id=99)
+RECORD = FolderRecord("folder", "", b"token", index_id=98)
 KEYS = FolderKeys.of(RECORD.folder_id)
 
 

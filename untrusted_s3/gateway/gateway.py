@@ -36,6 +36,7 @@ from untrusted_s3.gateway.status import (
     any_folder_status,
     any_peer_status,
     closed_folder_status,
+    peer_name,
     redacted,
     task_status,
     unknown_status,
@@ -274,7 +275,7 @@ class Gateway:
             "store": str(self.bucket.location),
             "folders": [
                 *(
-                    any_folder_status(folder, failures.get(folder_id), self.folders.lost(folder_id))
+                    any_folder_status(folder, failures.get(folder_id), self.folders.lost(folder_id), self._name_of)
                     for folder_id, folder in self.folders.by_id()
                 ),
                 *(closed_folder_status(closed, self.folders.lost(closed.folder_id)) for closed in self.folders.closed),
@@ -288,6 +289,10 @@ class Gateway:
         }
         shown: dict[str, Any] = redacted(status)
         return shown
+
+    def _name_of(self, device_id: DeviceID) -> str:
+        peer = self.peers.accepted.get(device_id)
+        return peer_name(peer) if peer is not None else ""
 
     def _problems(self) -> list[dict[str, str]]:
         found = self.folders.problems()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,12 +22,27 @@ _TEXT_SHOWN = 200  # characters of what a device chooses, such as its name
 _REFUSED_SHOWN = 10
 _MISSING_SHOWN = 20
 _ALLOWED_SHOWN = 100
+_DISSENTING_SHOWN = 20
+
+# What a folder is shown with that cannot be read.
+_NO_DISSENTS: Mapping[str, Any] = {
+    "disputed_files": 0,
+    "dissents": 0,
+    "dissenting_devices": 0,
+    "dissents_of": [],
+}
 
 
-def folder_status(folder: Folder, task_error: str | None = None, lost: Sequence[str] = ()) -> dict[str, Any]:
+def folder_status(
+    folder: Folder,
+    task_error: str | None = None,
+    lost: Sequence[str] = (),
+    name_of: Callable[[DeviceID], str] = lambda device_id: "",
+) -> dict[str, Any]:
     """Return the JSON of a folder.
 
     `task_error` says why one of its background tasks fails, `lost` what its log has lost and nobody here knows.
+    `name_of` returns the name of a device.
     """
     totals = folder.totals
     pending_files, pending_bytes = folder.pending_totals
@@ -58,6 +73,20 @@ def folder_status(folder: Folder, task_error: str | None = None, lost: Sequence[
         "missing_files": folder.missing_files,
         "missing_examples": [{"name": name, "object": key} for name, key in folder.missing_examples(_MISSING_SHOWN)],
         "lost": list(lost),
+        **_dissents(folder, name_of),
+    }
+
+
+def _dissents(folder: Folder, name_of: Callable[[DeviceID], str]) -> dict[str, Any]:
+    dissents = folder.dissents(_DISSENTING_SHOWN)
+    return {
+        "disputed_files": dissents.names,
+        "dissents": dissents.versions,
+        "dissenting_devices": dissents.devices,
+        "dissents_of": [
+            {"device_id": str(device_id), "name": name_of(device_id), "dissents": count}
+            for device_id, count in dissents.of_devices
+        ],
     }
 
 
@@ -71,10 +100,15 @@ def closed_folder_status(closed: ClosedFolder, lost: Sequence[str] = ()) -> dict
     return _failed_folder(closed.folder_id, closed.label, closed.error, lost)
 
 
-def any_folder_status(folder: Folder, task_error: str | None = None, lost: Sequence[str] = ()) -> dict[str, Any]:
+def any_folder_status(
+    folder: Folder,
+    task_error: str | None = None,
+    lost: Sequence[str] = (),
+    name_of: Callable[[DeviceID], str] = lambda device_id: "",
+) -> dict[str, Any]:
     """Return the JSON of a folder, also of one whose state cannot be read."""
     try:
-        return folder_status(folder, task_error, lost)
+        return folder_status(folder, task_error, lost, name_of)
     except Exception as error:
         text = f"the local state cannot be read: {type(error).__name__}: {error}"
         return _failed_folder(folder.record.folder_id, folder.record.label, text, lost)
@@ -96,7 +130,14 @@ def _failed_folder(folder_id: str, label: str, error: str, lost: Sequence[str]) 
         "missing_files": 0,
         "missing_examples": [],
         "lost": list(lost),
+        **_NO_DISSENTS,
     }
+
+
+def peer_name(peer: Peer) -> str:
+    """Return the name of an accepted device as it is shown, or nothing."""
+    session = peer.session
+    return (peer.record.name or (session.hello.device_name if session and session.hello else ""))[:_TEXT_SHOWN]
 
 
 def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
@@ -104,7 +145,7 @@ def peer_status(device_id: DeviceID, peer: Peer) -> dict[str, Any]:
     session = peer.session
     return {
         "device_id": str(device_id),
-        "name": (peer.record.name or (session.hello.device_name if session and session.hello else ""))[:_TEXT_SHOWN],
+        "name": peer_name(peer),
         "connected": session is not None,
         "address": session.transport.address if session else "",
         "client": peer.client[:_TEXT_SHOWN],

@@ -73,7 +73,8 @@ class Announcement:
             stays = device_id not in row.claims.claimed and self.had_chance(device_id, row.sequence)
             claims = claims.claim(device_id, version)
             if stays and claims.current == row.claims.current != version:
-                claims = claims.decline(device_id, claims.current, self.time)
+                all_known = not state.may_be_claimed(row.entry, claims)
+                claims = claims.decline(device_id, claims.current, self.time, all_known=all_known)
         return outcome(row, claims, self.entry)
 
     def _just_follows(self, state: FolderState, version: VersionKey) -> bool:
@@ -124,7 +125,8 @@ class Refusal:
         shown = row.claims.shown(self.device_id)
         if shown == row.claims.claimed.get(self.device_id):
             return None
-        return outcome(row, row.claims.decline(self.device_id, shown, self.time))
+        all_known = not state.may_be_claimed(row.entry, row.claims)
+        return outcome(row, row.claims.decline(self.device_id, shown, self.time, all_known=all_known))
 
 
 @dataclass(frozen=True, slots=True)

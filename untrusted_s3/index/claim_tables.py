@@ -14,6 +14,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.index.claims import Claims, Declined
 from untrusted_s3.index.database import Database
 from untrusted_s3.index.devices import Devices
+from untrusted_s3.index.dissent_counts import DissentCounts, Dissents
 from untrusted_s3.index.entry import Entry, read_entry
 from untrusted_s3.index.row import Row, RowClaims, VersionKey, read_claims
 
@@ -36,6 +37,23 @@ class ClaimTables:
     def __init__(self, connection: Database, devices: Devices) -> None:
         self._connection = connection
         self._devices = devices
+        self._counts = DissentCounts()
+        self._counts_before = self._counts
+        for claimed, dissents in connection.execute("SELECT claimed, count(*) FROM dissents GROUP BY claimed"):
+            self._counts.add(self._unpack(claimed), dissents)
+
+    def begin(self) -> None:
+        """Note that a transaction begins."""
+        self._counts_before = self._counts.copied()
+
+    def rolled_back(self) -> None:
+        """Forget what was counted since `begin`: the transaction was rolled back."""
+        self._counts = self._counts_before
+
+    def counted(self, names: int, limit: int) -> Dissents:
+        """Return how many dissents there are, with at most `limit` devices. `names` have any."""
+        devices = [(self._devices.device_id(number), dissents) for number, dissents in self._counts.most(limit)]
+        return Dissents(names, self._counts.versions, tuple(devices), len(self._counts.of_devices))
 
     def put(self, sequence: int, entry: Entry) -> int:
         """Note the claims of an entry that has any. Return by how many the disputed names grow."""
@@ -47,12 +65,14 @@ class ClaimTables:
         for place, dissent in enumerate(claims.dissents, 1):
             other, stored = dissent.entry, dissent.entry.stored
             source = number(other.source) if other.source is not None else None
+            claimed = [number(device_id) for device_id in dissent.claimed_by]
+            self._counts.add(claimed)
             self._connection.execute(
                 "INSERT INTO dissents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     sequence,
                     place,
-                    _pack([number(device_id) for device_id in dissent.claimed_by]),
+                    _pack(claimed),
                     source,
                     other.file_info.message.version.SerializeToString(),
                     stored.object_name if stored else None,
@@ -75,8 +95,13 @@ class ClaimTables:
         """Remove all of a row of `files` that is gone. Return by how many the disputed names shrink."""
         self._connection.execute("DELETE FROM claims WHERE sequence = ?", (sequence,))
         self._connection.execute("DELETE FROM declined WHERE sequence = ?", (sequence,))
-        dissents = self._connection.execute("DELETE FROM dissents WHERE sequence = ?", (sequence,))
-        return 1 if dissents.rowcount else 0
+        dissents = self._connection.execute("SELECT claimed FROM dissents WHERE sequence = ?", (sequence,)).fetchall()
+        if not dissents:
+            return 0
+        for (claimed,) in dissents:
+            self._counts.remove(self._unpack(claimed))
+        self._connection.execute("DELETE FROM dissents WHERE sequence = ?", (sequence,))
+        return 1
 
     def confirm(self, number: int, sequences: range, *, disputed: bool) -> int:
         """Note that a device claims the current versions of a range of sequence numbers, those that are in use.
@@ -114,11 +139,13 @@ class ClaimTables:
             if len(left) == len(before):
                 continue
             if left:
+                self._counts.end(number)
                 self._connection.execute(
                     "UPDATE dissents SET claimed = ?3 WHERE sequence = ?1 AND number = ?2",
                     (sequence, place, _pack(left)),
                 )
                 continue
+            self._counts.remove(before)
             self._connection.execute("DELETE FROM dissents WHERE sequence = ? AND number = ?", (sequence, place))
             self._connection.execute("DELETE FROM declined WHERE sequence = ? AND number = ?", (sequence, place))
             shrink += not self.is_disputed(sequence)

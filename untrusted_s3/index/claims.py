@@ -130,13 +130,18 @@ class Claims(Generic[Device, Version]):
         same = self.current == other.current  # for devices that claim nothing
         return same and all(self.shown(device) == other.shown(device) for device in devices)
 
-    def decline(self, device: Device, version: Version, time: float) -> Claims[Device, Version]:
-        """Return the claims when a device was shown a version for long enough and has not taken it over."""
+    def decline(
+        self, device: Device, version: Version, time: float, *, all_known: bool = True
+    ) -> Claims[Device, Version]:
+        """Return the claims when a device was shown a version for long enough and has not taken it over.
+
+        `all_known` says that no other device claims the current version than those that are known to.
+        """
         before = self.declined_by(device).get(version)
         noted = Declined(time, before.times + 1 if before is not None else 1)
         changed = replace(self, declined={**self.declined, device: {**self.declined_by(device), version: noted}})
         own = self.claimed.get(device)
-        if version != self.current or own is None or self.current in self.claimed.values():
+        if version != self.current or own is None or self.current in self.claimed.values() or not all_known:
             return changed
         # Nobody claims the current version any more.
         return changed._with(own, self.claimed, *self.versions)

@@ -50,6 +50,13 @@ class Devices:
         """Return how many devices have a number."""
         return int(self._connection.execute("SELECT count(*) FROM devices").fetchone()[0])
 
+    def without_cursor(self) -> list[DeviceID]:
+        """Return the devices of whose present index the log reflects nothing."""
+        rows = self._connection.execute(
+            "SELECT number FROM devices WHERE device_id NOT IN (SELECT device_id FROM cursors)"
+        )
+        return [self.device_id(row[0]) for row in rows.fetchall()]
+
     def device_id(self, number: int) -> DeviceID:
         """Return the device with a number."""
         device_id = self._ids.get(number)

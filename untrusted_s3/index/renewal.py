@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 
 from untrusted_s3.index.entry import Entry, NamedObject, Removal, Renewal
 from untrusted_s3.index.row import Row, shortened
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
+from untrusted_s3.store.index_id import new_index_id
 from untrusted_s3.store.layout import name_key
 
 # Says what the folder should no longer hold, and the entries that replace what it has, newer or not.
 # It must not read the state after it has returned: an iterator over its rows would meet its own changes.
-Plan = Callable[[FolderState], tuple[Iterable[Removal], Iterable[Entry]]]
+Planned = tuple[Iterable[Removal], Iterable[Entry]]
+Plan = Callable[[FolderState], Planned]
 Part = tuple[tuple[Removal, ...], tuple[Entry, ...]]
 
 # A removal is much smaller than an entry.
@@ -23,7 +24,7 @@ _REMOVAL_SIZE = 24
 
 def new_renewal(removals: tuple[Removal, ...]) -> Renewal:
     """Return a renewal with a new index id."""
-    return Renewal(secrets.randbits(63) | 1, removals)
+    return Renewal(new_index_id(), removals)
 
 
 def parts(

@@ -12,7 +12,9 @@ from typing import NamedTuple
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, LogWentBack
+from untrusted_s3.index.dissent_counts import Dissents
 from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor, Removal, Renewal
+from untrusted_s3.index.row import RowClaims
 from untrusted_s3.index.schema import COUNTERS
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.index.state_file import KIND_DELETED, KIND_DIRECTORY, KIND_FILE, StateFile
@@ -49,6 +51,21 @@ class _RowToRemove(NamedTuple):
 class FolderState(StateFile):
     """The state of one folder, which follows its log."""
 
+    def dissents(self, limit: int) -> Dissents:
+        """Return how many dissents there are, and of which devices, at most `limit`. They are not counted for that."""
+        return self._claims.counted(self.disputed_count, limit)
+
+    def may_be_claimed(self, current: Entry, claims: RowClaims) -> bool:
+        """Return whether devices may claim a current version that are not known to.
+
+        An entry of a time when claims were not noted names no source. Until all devices of that time have told their
+        indexes again, or declined the version, nobody knows who has it.
+        """
+        return current.source is None and any(
+            device_id not in claims.claimed and claims.current not in claims.declined_by(device_id)
+            for device_id in self._devices.without_cursor()
+        )
+
     def skip(self, position: int) -> None:
         """Note that the log goes on after a position, up to which segments may be missing."""
         meta = self._meta | {"position": position, "append_id": 0}
@@ -80,6 +97,7 @@ class FolderState(StateFile):
                 f"but segment {self.position} ended at {self.sequence}"
             )
         meta = self._meta.copy()
+        self._claims.begin()
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             if segment.renewal is not None:
@@ -104,6 +122,7 @@ class FolderState(StateFile):
             self._connection.execute("COMMIT")
         except BaseException:
             self._devices.rolled_back()
+            self._claims.rolled_back()
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise

@@ -95,6 +95,7 @@ class ObjectWriter:
         owner: Hashable,
         giver: DeviceID | None = None,
         condemned: Container[str] = (),
+        may_be_stored: bool = False,
     ) -> StoredObject:
         """Write the object of a file and return what the log is to say of it.
 
@@ -108,6 +109,8 @@ class ObjectWriter:
             giver: The untrusted device that the blocks come from; then the content gets a name of its own. None for
                 trusted ones; then no blocks of a previous object are used that came from an untrusted device.
             condemned: Names of objects of this file that were found missing or damaged. None of them is used.
+            may_be_stored: Whether the object may well be there already. Then the store is asked for it before the
+                device is; a large one is always looked for.
 
         Raises WriteStopped, BlockUnavailable, StoreError or DataError. An unfinished upload then stays for the next
         try.
@@ -121,7 +124,9 @@ class ObjectWriter:
         for name in await work(lambda: list(itertools.islice(names, MAX_OBJECT_KEYS))):
             try:
                 with self._memory.share(owner) as memory:
-                    return await self._write_as(name, file_info, fetch_block, previous, superseded, memory, work)
+                    return await self._write_as(
+                        name, file_info, fetch_block, previous, superseded, memory, work, may_be_stored
+                    )
             except DataError as error:
                 # Something else is stored under this key. SeaweedFS, for one, leaves an object of no bytes if the
                 # connection ends between the head and the body of a PUT.
@@ -139,12 +144,16 @@ class ObjectWriter:
         superseded: Callable[[], bool],
         memory: Share,
         work: _Work,
+        look_first: bool,
     ) -> StoredObject:
         key = self._keys.object(file_info.name, name)
+        is_large = self.is_large(file_info.message.size)
         try:
-            if not self.is_large(file_info.message.size):
+            if (is_large or look_first) and await self._bucket.size(key) is not None:
+                return await self._adopt(key, name, file_info, work)
+            if not is_large:
                 stored = await self._put(key, name, file_info, fetch_block, memory)
-            elif await self._bucket.size(key) is None:
+            else:
                 source = await work(self._previous_object, previous, file_info)
                 parts = partial(self._write_parts, key, name, file_info, fetch_block)
                 try:
@@ -152,8 +161,6 @@ class ObjectWriter:
                 except PreviousObjectGone:
                     # What was copied by then is good, and the second try finds it in the upload.
                     stored = await parts(None, superseded, memory, work)
-            else:
-                return await self._adopt(key, name, file_info, work)
         except PreconditionFailed:
             # Another gateway, or this one before a crash, has written this content and not yet named it in the log.
             return await self._adopt(key, name, file_info, work)

@@ -30,6 +30,7 @@ from untrusted_s3.problem import Problem
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import FORMAT, READ_VERSIONS, VERSION
+from untrusted_s3.store.index_id import new_index_id
 from untrusted_s3.store.json_fields import MAX_SIZE, Fields, InvalidFieldError, parse_object
 from untrusted_s3.store.listing import list_folders, list_peers
 
@@ -194,7 +195,7 @@ class FolderRecord:
     folder_id: str
     label: str
     token: bytes
-    index_id: int = field(default_factory=lambda: secrets.randbits(63) | 1)
+    index_id: int = field(default_factory=new_index_id)
     removed: bool = False
     created_by: DeviceID | None = None
 

@@ -16,6 +16,7 @@ from untrusted_s3.bep.events import IndexReceived, RequestReceived
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, StateDamaged, StateFolderUnusable
 from untrusted_s3.index.database import remove_database
+from untrusted_s3.index.dissent_counts import Dissents
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.local_files import PENDING_FILE, STATE_FILE, delete_others, folder_directory
 from untrusted_s3.index.log import FolderLog
@@ -41,6 +42,7 @@ from untrusted_s3.sync.refused_index import Suspect, suspects
 from untrusted_s3.sync.requested_objects import RequestedObjects
 from untrusted_s3.sync.served_parts import ServedParts
 from untrusted_s3.sync.sources import Source, Sources
+from untrusted_s3.sync.upgrade import begin_claims
 
 # How many entries are looked at when a peer cannot decrypt one of those that it was sent.
 _SUSPECT_ENTRIES = 20_000
@@ -159,6 +161,7 @@ class Folder:
         if is_unfinished(self._directory):
             raise LogWentBack("the store has lost a part of the log, and healing it was interrupted")
         await self._log.load()
+        await begin_claims(self.record, self._log)
         self._settle()
 
     async def heal(self) -> Healed:
@@ -304,6 +307,10 @@ class Folder:
                 yield name, self._keys.object_of(named.name_hash, named.object_name)
         for missing in self._state.missing(max(limit - len(self._missing.noticed), 0)):
             yield missing.name, self._keys.object_of(missing.name_hash, missing.object_name)
+
+    def dissents(self, limit: int) -> Dissents:
+        """Return how many versions devices have that are not the current ones; with at most `limit` devices."""
+        return self._state.dissents(limit)
 
     # Our index
 

@@ -441,6 +441,8 @@ class Puller:
                     owner=giver or entry.device_id,
                     giver=giver,
                     condemned=self._state.condemned(entry.name_hash),
+                    # An older version may have been the folder's once. Its object is still there then.
+                    may_be_stored=not self._state.wants_version(entry.name_hash, entry.vector),
                 )
                 return Entry(file_info, stored, giver or entry.device_id)
             except BlockUnavailable as error:

@@ -17,7 +17,10 @@ FOLDER = {
     "sequence": 5,
     "pending_files": 6,
     "pending_bytes": 7,
+    "disputed_files": 8,
+    "dissents": 9,
     "state": "idle",
+    "dissents_of": [{"device_id": "A", "name": "laptop", "dissents": 9}],
 }
 
 
@@ -40,10 +43,15 @@ def registry(gateway: FakeGateway) -> CollectorRegistry:
 
 
 def test_folders(registry: CollectorRegistry) -> None:
-    fields = [name for name in FOLDER if name not in ("id", "state")]
+    fields = [name for name in FOLDER if name not in ("id", "state", "dissents_of")]
     values = {name: registry.get_sample_value(f"untrusted_s3_folder_{name}", {"folder": "f"}) for name in fields}
     assert values == {name: FOLDER[name] for name in fields}
     assert registry.get_sample_value("untrusted_s3_folder_files", {"folder": "g"}) == 10
+
+
+def test_devices_with_other_versions(registry: CollectorRegistry) -> None:
+    labels = {"folder": "g", "device": "A"}
+    assert registry.get_sample_value("untrusted_s3_folder_dissents_of_device", labels) == 9
 
 
 def test_folders_with_errors(gateway: FakeGateway, registry: CollectorRegistry) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from untrusted_s3.addresses import HostPort
-from untrusted_s3.cli.advice import NO_FOLDER_ADVICE, REFUSAL_ADVICE, REFUSED_INDEX_ADVICE
+from untrusted_s3.cli.advice import DISSENTS_ADVICE, NO_FOLDER_ADVICE, REFUSAL_ADVICE, REFUSED_INDEX_ADVICE
 from untrusted_s3.cli.options import NO_HTTP, common_options, http_option, json_option, parse_http
 from untrusted_s3.cli.output import print_json, print_table, size_text
 from untrusted_s3.errors import GatewayUnreachable, UsageError
@@ -85,6 +85,22 @@ def _print_refused(peers: Any) -> None:
         click.echo(f"\n{NO_FOLDER_ADVICE}", err=True)
 
 
+def _print_dissents(folders: Any) -> None:
+    """Print of which folders devices have different versions of files, and what to do."""
+    rows = []
+    for folder in folders:
+        if not folder.get("disputed_files"):
+            continue
+        devices = [(one["name"] or one["device_id"], one["dissents"]) for one in folder["dissents_of"]]
+        if more := folder["dissenting_devices"] - len(devices):
+            devices.append((f"and {more:,} more", ""))
+        rows += [(folder["id"], folder["label"], folder["disputed_files"], *device) for device in devices]
+    if rows:
+        click.echo()
+        print_table(("FOLDER", "LABEL", "FILES THAT DIFFER", "DEVICE", "OTHER VERSIONS"), rows)
+        click.echo(f"\n{DISSENTS_ADVICE}", err=True)
+
+
 def _print_status(answer: Any) -> None:
     click.echo(f"Device ID  {answer['device_id']}")
     click.echo(f"Store      {answer['store']}")
@@ -104,6 +120,7 @@ def _print_status(answer: Any) -> None:
         for folder in answer["folders"]
     ]
     print_table(("FOLDER", "LABEL", "STATE", "FILES", "SIZE", "PENDING", "PENDING SIZE", "ERROR"), folders)
+    _print_dissents(answer["folders"])
     click.echo()
     peers = [
         (

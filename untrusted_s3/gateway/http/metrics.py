@@ -21,6 +21,8 @@ _FOLDER_GAUGES: Final = {
     "sequence": "Highest sequence number announced",
     "pending_files": "Files announced by peers and not in the store yet",
     "pending_bytes": "Bytes of the pending files",
+    "disputed_files": "Files of which devices have different versions",
+    "dissents": "Versions of files that devices have and that are not the current ones",
 }
 
 
@@ -38,6 +40,15 @@ class GatewayCollector(Collector):
             for folder in status["folders"]:
                 gauge.add_metric([folder["id"]], folder[field])
             yield gauge
+        dissents = GaugeMetricFamily(
+            "untrusted_s3_folder_dissents_of_device",
+            "Versions that the device has and that are not the current ones; the twenty devices with the most",
+            labels=["folder", "device"],
+        )
+        for folder in status["folders"]:
+            for one in folder["dissents_of"]:
+                dissents.add_metric([folder["id"], one["device_id"]], one["dissents"])
+        yield dissents
         failed = GaugeMetricFamily("untrusted_s3_folder_error", "1 while the folder has an error", labels=["folder"])
         for folder in status["folders"]:
             failed.add_metric([folder["id"]], folder["state"] == "error")
