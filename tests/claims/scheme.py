@@ -177,7 +177,10 @@ class Gateway:
             if is_behind:
                 if not self._had_chance(session, name):
                     return False
-                claims = claims.decline(device, row.claims.current, self._clock.now)
+                if version.has_same_content(row.claims.current):
+                    claims = row.claims.replaced(version, device)
+                else:
+                    claims = claims.decline(device, row.claims.current, self._clock.now)
             if not self._fetch(session, announced):
                 return False
         self.store.put(name, claims, announced)

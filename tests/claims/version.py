@@ -60,6 +60,10 @@ class Seen(NamedTuple):
     deleted: bool
     content: int | None
 
+    def has_same_content(self, other: Seen) -> bool:
+        """Return whether two versions have the same data: then they differ in their metadata at most."""
+        return self.content is not None and self.content == other.content
+
 
 class Announced(NamedTuple):
     """An encrypted FileInfo.

@@ -69,6 +69,7 @@ def claiming(state: FolderState, pending: PendingIndex, sources: Sources) -> Cla
         change=lambda change: None,
         confirm=lambda device_id, sequence: None,
         on_chance=lambda: None,
+        in_work=lambda key: False,
         time_of_day=lambda: 0.0,
     )
 

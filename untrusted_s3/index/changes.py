@@ -71,6 +71,10 @@ class Announcement:
         claims = row.claims
         for device_id in self.devices:
             stays = device_id not in row.claims.claimed and self.had_chance(device_id, row.sequence)
+            if stays and version.has_same_content(claims.current):
+                # Nothing is at risk, so the device's word is enough: a whole folder may have joined with a copy.
+                claims = claims.replaced(version, device_id)
+                continue
             claims = claims.claim(device_id, version)
             if stays and claims.current == row.claims.current != version:
                 all_known = not state.may_be_claimed(row.entry, claims)
@@ -91,15 +95,40 @@ class Withdrawal:
 
     Attributes:
         key: The hash of the name.
+        version: What the device has claimed so far. If it claims another version, it has announced that since.
     """
 
     key: bytes
     device_id: DeviceID
+    version: VersionKey
 
     def __call__(self, state: FolderState) -> Outcome:
         """Return what this comes to."""
         row = state.row(self.key)
-        return outcome(row, row.claims.withdraw(self.device_id)) if row is not None else None
+        if row is None or row.claims.claimed.get(self.device_id) != self.version:
+            return None
+        return outcome(row, row.claims.withdraw(self.device_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Oblivion:
+    """A device has another index than before: it has forgotten what it claimed, and others must not be shown that.
+
+    Attributes:
+        key: The hash of the name.
+        index_id: The id of its index.
+    """
+
+    key: bytes
+    device_id: DeviceID
+    index_id: int
+
+    def __call__(self, state: FolderState) -> Outcome:
+        """Return what this comes to."""
+        row = state.row(self.key)
+        if row is None or state.known_index(self.device_id) == self.index_id:
+            return None
+        return outcome(row, row.claims.withdraw(self.device_id))
 
 
 @dataclass(frozen=True, slots=True)

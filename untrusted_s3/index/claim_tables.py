@@ -164,6 +164,17 @@ class ClaimTables:
         ).fetchall()
         return [row[0] for row in rows]
 
+    def declined_long_ago(
+        self, number: int, after: int, now: float, first_pause: float, longest_pause: float, limit: int
+    ) -> list[int]:
+        """Return the sequence numbers above `after` of names of which a device declined a version before a pause."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT sequence FROM declined WHERE sequence > ? AND device = ? AND NOT shown_again"
+            " AND time_ms / 1000.0 + min(? * (1 << min(times - 1, 30)), ?) <= ? ORDER BY sequence LIMIT ?",
+            (after, number, first_pause, longest_pause, now, limit),
+        ).fetchall()
+        return [row[0] for row in rows]
+
     def claiming(self, sequence: int) -> Iterator[int]:
         """Yield the numbers of the devices that claim the current version with a sequence number."""
         row = self._connection.execute(

@@ -46,6 +46,11 @@ class Devices:
                 self._keep(number, device_id)
         return number
 
+    def index_id(self, device_id: DeviceID) -> int | None:
+        """Return the id of a device's index, or None if no cursor has told it."""
+        row = self._connection.execute("SELECT index_id FROM devices WHERE device_id = ?", (device_id.raw,)).fetchone()
+        return int(row[0]) if row is not None and row[0] is not None else None
+
     def count(self) -> int:
         """Return how many devices have a number."""
         return int(self._connection.execute("SELECT count(*) FROM devices").fetchone()[0])

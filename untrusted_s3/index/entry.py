@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -140,6 +141,14 @@ class Confirmation:
             else:
                 ranges.append(range(sequence, sequence + 1))
         return cls(device_id, tuple(ranges))
+
+    @classmethod
+    def merged(cls, confirmations: Iterable[Confirmation]) -> tuple[Confirmation, ...]:
+        """Return one confirmation a device instead of several."""
+        sequences: dict[DeviceID, list[range]] = {}
+        for one in confirmations:
+            sequences.setdefault(one.device_id, []).extend(one.sequences)
+        return tuple(cls.of(device_id, itertools.chain(*some)) for device_id, some in sequences.items())
 
 
 @dataclass(frozen=True, slots=True)

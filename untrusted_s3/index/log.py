@@ -216,12 +216,17 @@ class FolderLog:
                     return False
                 # Of all changes each time: another gateway's renewal may have removed what the log had.
                 entries, confirmed = self._outcomes(changes)
-                confirmed.extend(confirmations)
                 if self.state.index_id != at_call and index_id is None:
-                    cursors, confirmed = (), []
+                    cursors, confirmations, confirmed = (), (), []
+                if confirmations and any(entry.claims is not None for entry in entries):
+                    # Such an entry says all of a name: it is to have what is confirmed here.
+                    if await self._write((), (), confirmations=Confirmation.merged(confirmations)):
+                        confirmations = ()
+                    continue
+                confirmed.extend(confirmations)
                 if not entries and not cursors and not confirmed:
                     return False
-                if await self._write(tuple(entries), tuple(cursors), confirmations=tuple(confirmed)):
+                if await self._write(tuple(entries), tuple(cursors), confirmations=Confirmation.merged(confirmed)):
                     return True
 
     @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from untrusted_s3.index.parsed import ParsedFileInfos
 from untrusted_s3.index.refused import Refused, RefusedFiles
 from untrusted_s3.store.layout import name_key
 
-_PENDING_VERSION = 5
+_PENDING_VERSION = 6
 _SCHEMA = """
 CREATE TABLE folder (index_id INTEGER NOT NULL);
 INSERT INTO folder VALUES (0);
@@ -36,6 +36,10 @@ CREATE TABLE received (
     sequence INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE refused (
+    device_id BLOB PRIMARY KEY,
+    sequence INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE noted (
     device_id BLOB PRIMARY KEY,
     sequence INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -163,7 +167,8 @@ class PendingIndex:
         self._disk = disk if disk is not None else Account(1 << 62)
         self._held: dict[bytes, Share] = {}
         self.refused = RefusedFiles()
-        self._ask_again_for_refused()
+        self._noted: set[bytes] = set()  # the devices in the table
+        self._ask_again()
         self._folder_index_id = int(self._connection.execute("SELECT index_id FROM folder").fetchone()[0])
         self._files, self._bytes = self._connection.execute(
             "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT max(size) AS size FROM pending GROUP BY name_hash)"
@@ -238,6 +243,7 @@ class PendingIndex:
                 files, size = self._connection.execute(_ONLY_OF_DEVICE, (device_id.raw,)).fetchone()
             self._connection.execute("DELETE FROM pending WHERE device_id = ?", (device_id.raw,))
             self._connection.execute("DELETE FROM refused WHERE device_id = ?", (device_id.raw,))
+            self._connection.execute("DELETE FROM noted WHERE device_id = ?", (device_id.raw,))
             self._connection.execute("DELETE FROM held WHERE device_id = ?", (device_id.raw,))
             self._set_received(device_id, state)
         self._apply([(-files, -size)])
@@ -259,6 +265,7 @@ class PendingIndex:
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("DELETE FROM refused WHERE device_id = ?", (device_id.raw,))
+            self._connection.execute("DELETE FROM noted WHERE device_id = ?", (device_id.raw,))
             self._set_received(device_id, IndexState())
         self._parsed.drop(device_id)
         self.refused.drop(device_id)
@@ -299,11 +306,13 @@ class PendingIndex:
         wanted: Sequence[Announced],
         unwanted: Iterable[str],
         refused: Sequence[FileInfoRefused] = (),
+        noted: int | None = None,
     ) -> list[Refused]:
         """Take in an index message of a device, after which its index is known up to `state`.
 
         `wanted` becomes pending; the names in `unwanted` and `refused` are no longer pending from this device. A name
-        is in one of the three only. Return the files that were not refused before.
+        is in one of the three only. From the sequence number `noted` on, `unwanted` has something that is in memory
+        only until `noted_is_written`. Return the files that were not refused before.
         """
         device = device_id.raw
         infos = {name_key(announced.file_info.name): announced for announced in wanted}
@@ -325,6 +334,12 @@ class PendingIndex:
             )
             self._connection.executemany("INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._set_received(device_id, state)
+            if noted is not None:
+                self._connection.execute(
+                    "INSERT INTO noted VALUES (?1, ?2) ON CONFLICT DO UPDATE SET sequence = min(sequence, ?2)",
+                    (device, noted),
+                )
+                self._noted.add(device)
             if self.refused.first(device_id) != first_refused:
                 self._set_refused(device_id)
         self._apply(changes)
@@ -334,6 +349,12 @@ class PendingIndex:
         for key, announced in infos.items():
             self._parsed.put(device_id, key, announced.file_info)
         return new
+
+    def noted_is_written(self, unless: Container[DeviceID]) -> None:
+        """Note that the log has what was in memory only, except of some devices."""
+        for device in [one for one in self._noted if DeviceID(one) not in unless]:
+            self._connection.execute("DELETE FROM noted WHERE device_id = ?", (device,))
+            self._noted.discard(device)
 
     def remove(self, entries: Iterable[Pending]) -> set[bytes]:
         """Remove entries that have been handled, except those that the device has announced again since.
@@ -468,14 +489,18 @@ class PendingIndex:
         else:
             self._connection.execute("INSERT OR REPLACE INTO refused VALUES (?, ?)", (device_id.raw, first))
 
-    def _ask_again_for_refused(self) -> None:
+    def _ask_again(self) -> None:
+        """Have the devices send again what was refused, and what was in memory only."""
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            for device, first in self._connection.execute("SELECT device_id, sequence FROM refused").fetchall():
+            for device, first in self._connection.execute(
+                "SELECT device_id, sequence FROM refused UNION ALL SELECT device_id, sequence FROM noted"
+            ).fetchall():
                 self._connection.execute(
                     "UPDATE received SET sequence = min(sequence, ?) WHERE device_id = ?", (max(first - 1, 0), device)
                 )
             self._connection.execute("DELETE FROM refused")
+            self._connection.execute("DELETE FROM noted")
 
     def _entries(self, key: bytes) -> dict[bytes, _Known]:
         """Return sequence number, size, and bytes on the disk of a name's entries, by device."""

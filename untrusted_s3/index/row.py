@@ -47,6 +47,10 @@ class VersionKey:
         """Return the key of the version of an entry."""
         return cls.of(entry.file_info, entry.stored)
 
+    def has_same_content(self, other: VersionKey) -> bool:
+        """Return whether two versions have the same data: then they differ in their metadata at most."""
+        return bool(self.content) and self.content == other.content
+
 
 RowClaims = Claims[DeviceID, VersionKey]
 

@@ -337,6 +337,22 @@ class StateFile:
             for sequence in self._claims.disputed(after, self.sequence, limit):
                 yield self.row_at(sequence)
 
+    def disputed_sequences(self, after: int, limit: int) -> list[int]:
+        """Return the sequence numbers above `after` of names with dissents, in order; at most `limit`."""
+        return self._claims.disputed(after, self.sequence, limit) if self.disputed_count else []
+
+    def declined_long_ago(
+        self, device_id: DeviceID, after: int, now: float, first_pause: float, longest_pause: float, limit: int
+    ) -> list[int]:
+        """Return the sequence numbers above `after` of names of which a device declined a version before a pause.
+
+        The pause is `first_pause` seconds after the first time, and twice as long each time, up to `longest_pause`.
+        """
+        number = self._devices.find(device_id)
+        if number is None:
+            return []
+        return self._claims.declined_long_ago(number, after, now, first_pause, longest_pause, limit)
+
     def versions(self, name: str) -> tuple[Entry, ...]:
         """Return the current version of an encrypted name and its dissents; nothing if the folder lacks the name."""
         current = self.entry(name)
@@ -463,6 +479,10 @@ class StateFile:
             found.extend(row[0] for row in self._connection.execute(query))
         finally:
             self._connection.execute("DETACH other")
+
+    def known_index(self, device_id: DeviceID) -> int | None:
+        """Return the id of a device's index, to which its claims belong, also after a renewal; None if not known."""
+        return self._devices.index_id(device_id)
 
     def cursor(self, device_id: DeviceID) -> IndexState:
         """Return how much of a device's index the log reflects."""

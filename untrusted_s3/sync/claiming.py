@@ -33,6 +33,7 @@ class Meaning(Enum):
     NEW = auto()  # it is to be brought in
     KNOWN = auto()  # the folder has it, and knows that the device has it
     CONFIRMS = auto()  # the folder has it as the only version of the name
+    ENDS = auto()  # the device no longer announces what it claimed
 
 
 class _Chances:
@@ -78,11 +79,13 @@ class Claiming:
         change: Callable[[Change], None],
         confirm: Callable[[DeviceID, int], None],
         on_chance: Callable[[], None],
+        in_work: Callable[[bytes], bool],
         time_of_day: Callable[[], float],
     ) -> None:
         """`change` takes what is to be written to the log, `confirm` a device and a sequence number that it confirms.
 
-        `on_chance` is called when an announcement no longer `has_to_wait`.
+        `on_chance` is called when an announcement no longer `has_to_wait`. `in_work` returns whether anything that was
+        announced under a name is on its way to the log.
         """
         self._state = state
         self._pending = pending
@@ -91,6 +94,7 @@ class Claiming:
         self._change = change
         self._confirm = confirm
         self._on_chance = on_chance
+        self._in_work = in_work
         self._time_of_day = time_of_day
         self._chances: dict[DeviceID, _Chances] = {}
         # By device: the lowest sequence number for which an announcement waits.
@@ -101,12 +105,6 @@ class Claiming:
     def joined(self, device_id: DeviceID) -> None:
         """Note that a device is connected. It was sent nothing yet."""
         self._chances[device_id] = _Chances()
-
-    def began_again(self, device_id: DeviceID) -> None:
-        """Note that a device has another index: it has forgotten what it claimed, and others must not be shown that."""
-        for row in self._state.disputed():
-            if device_id in row.claims.claimed:
-                self._change(Withdrawal(name_key(row.entry.file_info.name), device_id))
 
     def left(self, device_id: DeviceID) -> None:
         """Note that a device is no longer connected."""
@@ -131,9 +129,9 @@ class Claiming:
     # What announcements mean
 
     def take(self, device_id: DeviceID, info: FileInfo, content: str | None) -> Meaning:
-        """Return what a file info means that a device announces, and note what is known at once.
+        """Return what a file info means that a device announces.
 
-        `content` is the content hash of a file with data.
+        What CONFIRMS or ENDS a claim is noted for the log. `content` is the content hash of a file with data.
         """
         if not self._sources.is_trusted(device_id):
             return Meaning.NEW if not info.message.invalid and self._state.wants(info) else Meaning.KNOWN
@@ -142,9 +140,13 @@ class Claiming:
             return Meaning.NEW
         if info.message.invalid:
             row = self._state.disputed_row(key)
-            if row is not None and device_id in row.claims.claimed:
-                self._change(Withdrawal(key, device_id))
-            return Meaning.KNOWN
+            claimed = row.claims.claimed.get(device_id) if row is not None else None
+            if claimed is None:
+                return Meaning.KNOWN
+            self._change(Withdrawal(key, device_id, claimed))
+            return Meaning.ENDS
+        if self._in_work(key):
+            return Meaning.NEW  # what is in the log then may be something else, also of this device
         message = info.message
         number = sum(counter.value for counter in message.version.counters)
         meaning = self._meaning(device_id, key, VersionKey(number, message.type, message.deleted, content or ""))
@@ -204,13 +206,10 @@ class Claiming:
         while True:
             await asyncio.sleep(self._settings.interval)
             self._end_waits()
-            if not self._state.disputed_count:
-                continue
             for device_id, chances in list(self._chances.items()):
-                if self._sources.is_trusted(device_id):
-                    self._judge(device_id, chances)
-                    self._remind(device_id, chances)
-                    await asyncio.sleep(0)
+                if self._state.disputed_count and self._sources.is_trusted(device_id):
+                    await self._judge(device_id, chances)
+                    await self._remind(device_id, chances)
 
     def _end_waits(self) -> None:
         ended = [device_id for device_id, sequence in self._waiting.items() if self.had_chance(device_id, sequence)]
@@ -219,16 +218,24 @@ class Claiming:
         if ended:
             self._on_chance()
 
-    def _judge(self, device_id: DeviceID, chances: _Chances) -> None:
+    async def _judge(self, device_id: DeviceID, chances: _Chances) -> None:
         """Look at the disputed names that a device has had time for, a part at a time."""
         had = chances.had(_loop_time(), self._settings.chance)
-        for row in self._state.disputed(chances.judged, _ROWS_AT_ONCE):
-            if row.sequence > had:
+        for sequence in self._state.disputed_sequences(chances.judged, _ROWS_AT_ONCE):
+            if sequence > had:
                 return
-            chances.judged = row.sequence
+            chances.judged = sequence
+            row = self._disputed_at(sequence)
+            if row is None:
+                continue
             key = name_key(row.entry.file_info.name)
             if self._declines(device_id, row) and not self._is_pending(device_id, key):
-                self._change(Refusal(key, device_id, row.sequence, self._time_of_day()))
+                self._change(Refusal(key, device_id, sequence, self._time_of_day()))
+            await asyncio.sleep(0)
+
+    def _disputed_at(self, sequence: int) -> Row | None:
+        """Return what is disputed under a sequence number, or None if that is no longer so."""
+        return self._state.row_at(sequence) if self._state.is_disputed(sequence) else None
 
     def _declines(self, device_id: DeviceID, row: Row) -> bool:
         shown = row.claims.shown(device_id)
@@ -240,20 +247,21 @@ class Claiming:
     def _is_pending(self, device_id: DeviceID, key: bytes) -> bool:
         return any(other.device_id == device_id for other in self._pending.of_name(key))
 
-    def _remind(self, device_id: DeviceID, chances: _Chances) -> None:
+    async def _remind(self, device_id: DeviceID, chances: _Chances) -> None:
         """Show a device again what it declined long enough ago: perhaps it could not take it over then."""
-        now = self._time_of_day()
+        now, first, longest = self._time_of_day(), self._settings.first_pause, self._settings.longest_pause
         last = 0
-        for row in self._state.disputed(chances.reminded, _ROWS_AT_ONCE):
-            last = row.sequence
-            if row.claims.shown(device_id) != row.claims.claimed.get(device_id):
+        for sequence in self._state.declined_long_ago(device_id, chances.reminded, now, first, longest, _ROWS_AT_ONCE):
+            last = sequence
+            row = self._disputed_at(sequence)
+            if row is None or row.claims.shown(device_id) != row.claims.claimed.get(device_id):
                 continue
             for version, declined in row.claims.declined_by(device_id).items():
-                pause = min(self._settings.first_pause * 2 ** min(declined.times - 1, 30), self._settings.longest_pause)
+                pause = min(first * 2 ** min(declined.times - 1, 30), longest)
                 if not declined.shown_again and declined.time + pause <= now:
-                    key = name_key(row.entry.file_info.name)
-                    self._change(Reminder(key, device_id, row.sequence, version))
+                    self._change(Reminder(name_key(row.entry.file_info.name), device_id, sequence, version))
                     break
+            await asyncio.sleep(0)
         chances.reminded = last
 
 

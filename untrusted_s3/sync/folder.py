@@ -115,6 +115,7 @@ class Folder:
             change=self._writer.change,
             confirm=self._writer.confirm,
             on_chance=lambda: self._puller.rescan(),
+            in_work=lambda key: self._puller.has_in_work(key),
             time_of_day=lambda: self._writer.time_of_day,
         )
         self._missing = MissingObjects(
@@ -413,8 +414,6 @@ class Folder:
         if received.index_id == announced.index_id != 0:
             return received
         cursor = self._state.cursor(device_id)
-        if cursor.index_id not in (0, announced.index_id):
-            self._claiming.began_again(device_id)
         if cursor.index_id != announced.index_id or announced.index_id == 0:
             cursor = IndexState(announced.index_id, 0)
         self._pending.start(device_id, cursor)
@@ -429,6 +428,13 @@ class Folder:
         """Do what takes long of `start_index`, piece by piece: drop what is pending of another index of the peer."""
         if not self._pending.received(device_id).index_id == announced.index_id != 0:
             await self._pending.empty(device_id)
+
+    async def begin_index(self, device_id: DeviceID, announced: IndexState) -> None:
+        """Write to the log that a peer has another index than before, if it has. This comes before `start_index`.
+
+        Raises StoreError or DataError.
+        """
+        await self._writer.begin_index(device_id, announced.index_id)
 
     async def take_index(self, device_id: DeviceID, index_id: int, event: IndexReceived) -> bool:
         """Take an index message of a peer. Raises RemoteProtocolError or FolderRefused; then nothing was kept.

@@ -134,14 +134,19 @@ class IndexIn:
         reached = max([known, last_sequence, *taken.sequences])
         wanted: list[Announced] = []
         unwanted: list[str] = []
+        noted: int | None = None
         for info in taken.infos.values():
             known_hash = taken.hashes.get(info.name) or (content_hash(info) if info.has_data else None)
-            if self._claiming.take(device_id, info, known_hash) is Meaning.NEW:
+            meaning = self._claiming.take(device_id, info, known_hash)
+            if meaning is Meaning.NEW:
                 wanted.append(Announced(info, known_hash))
-            else:
-                unwanted.append(info.name)
+                continue
+            unwanted.append(info.name)
+            if meaning is not Meaning.KNOWN:
+                sequence = info.message.sequence
+                noted = sequence if noted is None else min(noted, sequence)
         refused = list(taken.refused.values())
-        new = self._pending.add(device_id, IndexState(index_id, reached), wanted, unwanted, refused)
+        new = self._pending.add(device_id, IndexState(index_id, reached), wanted, unwanted, refused, noted)
         if new:
             # One line a message: a peer must not be able to fill the log.
             _logger.warning(

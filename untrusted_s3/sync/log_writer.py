@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from untrusted_s3.errors import (
     StateDamaged,
     StoreError,
 )
-from untrusted_s3.index.changes import Announcement, Change
+from untrusted_s3.index.changes import Announcement, Change, Oblivion
 from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
@@ -33,6 +34,7 @@ from untrusted_s3.index.renewal import Plan
 from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
+from untrusted_s3.store.layout import name_key
 
 _logger = structlog.get_logger()
 
@@ -106,6 +108,7 @@ class LogWriter:
         # Changes of claims that need no transfer, and by device the sequence numbers that it confirms.
         self._changes: deque[Change] = deque()
         self._confirmed: dict[DeviceID, list[int]] = {}
+        self._appends = 0  # under way
         self._appending = False
         self._wanted = asyncio.Event()
         self._checkpoint_wanted = asyncio.Event()
@@ -163,6 +166,23 @@ class LogWriter:
         """Renew the log. Raises StoreError or DataError."""
         with self._minding_the_log():
             await self._log.renew(plan)
+        await self._notify()
+
+    async def begin_index(self, device_id: DeviceID, index_id: int) -> None:
+        """Write that a device has another index than before, if it has: it has forgotten what it claimed.
+
+        What it announces in that index must come later. Raises StoreError or DataError.
+        """
+        if not index_id or self._state.known_index(device_id) in (None, index_id):
+            return
+        self._confirmed.pop(device_id, None)
+        forgotten = [
+            Oblivion(name_key(row.entry.file_info.name), device_id, index_id)
+            for row in self._state.disputed()
+            if device_id in row.claims.claimed
+        ]
+        with self._minding_the_log():
+            await self._append(forgotten, [PeerCursor(device_id, index_id, 0)])
         await self._notify()
 
     async def flush(self) -> None:
@@ -288,8 +308,10 @@ class LogWriter:
             # What has a condemned object does not get into the log and stays pending, to be pulled again.
             handled = self._handled_by([one for one in batch if not self._state.is_condemned(one[1])])
             with self._minding_the_log():
-                announced = [self._announcement(pending, entry) for pending, entry in batch]
-                appended = await self._append([*announced, *changes], self._moved_cursors(handled))
+                announced = list(filter(None, itertools.starmap(self._announcement, batch)))
+                # Cursors pass nothing that is still to be written.
+                cursors = self._moved_cursors(handled) if not self._changes else []
+                appended = await self._append([*announced, *changes], cursors)
             if appended:
                 self._counters.segments_appended.inc()
                 self._pace.appended(full=self._is_full(batch))
@@ -339,13 +361,21 @@ class LogWriter:
         self._changes.extendleft(reversed(left))
         return taken
 
-    def _announcement(self, pending: Pending, entry: Entry) -> Announcement:
+    def _announcement(self, pending: Pending, entry: Entry) -> Announcement | None:
+        """Return who announces what is in an entry.
+
+        That is its device, too, if it has announced something else since: that comes next. None if it no longer
+        announces anything under the name, nor does anybody else announce this.
+        """
         announcing = [
             other.device_id
             for other in self._pending.of_name(pending.name_hash)
-            if other.version == pending.version and other.content_hash == pending.content_hash
+            if (other.version == pending.version and other.content_hash == pending.content_hash)
+            or other.device_id == pending.device_id
         ]
-        trusted = tuple(filter(self._is_trusted, dict.fromkeys([pending.device_id, *announcing])))
+        if not announcing:
+            return None
+        trusted = tuple(filter(self._is_trusted, announcing))
         return Announcement(entry, trusted, self.time_of_day, self._had_chance)
 
     def _is_full(self, batch: list[tuple[Pending, Entry]]) -> bool:
@@ -392,15 +422,21 @@ class LogWriter:
 
     async def _append(self, changes: Sequence[Change], cursors: list[PeerCursor]) -> bool:
         confirmed, self._confirmed = self._confirmed, {}
+        self._appends += 1
         confirmations = [Confirmation.of(device_id, sequences) for device_id, sequences in confirmed.items()]
         try:
             # The log may know of a renewal already while its end is still looked for.
             index_id = self._pending.folder_index_id
-            return await self._log.append(changes, cursors, confirmations, index_id=index_id)
+            appended = await self._log.append(changes, cursors, confirmations, index_id=index_id)
         except BaseException:
             for device_id, sequences in confirmed.items():
                 self._confirmed.setdefault(device_id, []).extend(sequences)
             raise
+        finally:
+            self._appends -= 1
+        if not self._changes and not self._appends:
+            self._pending.noted_is_written(unless=self._confirmed.keys())
+        return appended
 
     async def _notify(self) -> None:
         async with self._changed:

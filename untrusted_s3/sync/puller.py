@@ -124,6 +124,10 @@ class Puller:
         """The number of entries that are under way and not in the log yet."""
         return len(self._in_work)
 
+    def has_in_work(self, key: bytes) -> bool:
+        """Return whether an entry of the name with this hash is under way and not in the log yet."""
+        return key in self._in_work
+
     @property
     def memory_in_work(self) -> int:
         """The bytes of their file infos."""

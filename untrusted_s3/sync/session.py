@@ -349,6 +349,8 @@ class Session:
             if accepted is not None:
                 offers[message.id] = accepted
                 await accepted[1].prepare_index(self._device_id, accepted[0].peer)
+                if not self._only_reads:
+                    await accepted[1].begin_index(self._device_id, accepted[0].peer)
         if self._ended:
             return
         self._host.refused(self._device_id, self._refusals)
