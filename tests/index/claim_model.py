@@ -9,7 +9,7 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.index.claims import Claims, Declined
 from untrusted_s3.index.entry import Confirmation, Entry, NamedObject, PeerCursor
-from untrusted_s3.index.row import Row, VersionKey
+from untrusted_s3.index.row import DisputedName, Row, VersionKey
 from untrusted_s3.index.segment import Segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.layout import name_key
@@ -172,10 +172,14 @@ class Model:
         assert dissents.versions == sum(len(row.claims.dissents) for row in disputed)
         assert dict(dissents.of_devices) == claiming
         assert [number for _, number in dissents.of_devices] == sorted(claiming.values(), reverse=True)
-        assert list(state.disputed(disputed[0].sequence if disputed else 0, 1)) == disputed[1:2]
+        names = [DisputedName(row.sequence, name_key(row.entry.file_info.name), row.claims) for row in disputed]
+        assert [state.disputed_name(sequence) for sequence in state.disputed_sequences()] == names
+        after = disputed[0].sequence if disputed else 0
+        assert state.disputed_sequences(after, 1) == [name.sequence for name in names[1:2]]
+        assert [state.disputed_claims(name.key) for name in names] == [name.claims for name in names]
         assert list(state.file_infos_after(0, -1)) == [(row.sequence, row.entry.file_info.raw) for row in rows]
         for device_id in self.devices:
-            shown = [(row.sequence, row.shown(device_id).file_info.raw) for row in rows]
+            shown = [(row.sequence, row.entries[row.claims.shown(device_id)].file_info.raw) for row in rows]
             assert list(state.file_infos_after(0, -1, device_id)) == shown
             assert state.cursor(device_id) == self.cursors.get(device_id, IndexState())
         objects: list[NamedObject] = []
@@ -187,6 +191,13 @@ class Model:
             assert state.versions(row.entry.file_info.name) == tuple(row.entries.values())
             named = dict.fromkeys(filter(None, map(NamedObject.of, row.entries.values())))
             assert state.objects_of(key) == list(named)
+            stored = [version.stored for version in row.entries.values() if version.stored is not None]
+            assert state.stored_objects(key) == stored
+            assert state.version_of(key) == current
+            sizes = [(0, len(row.entry.file_info.raw)), *state.dissent_sizes(row.sequence)]
+            assert [size for _, size in sizes] == [len(version.file_info.raw) for version in row.entries.values()]
+            for (number, _), version in zip(sizes[1:], list(row.entries.values())[1:], strict=True):
+                assert state.dissent(row.sequence, number, version.file_info.name) == version
             objects += named
             assert state.has(row.whole_entry)
         assert set(state.objects()) == set(objects)

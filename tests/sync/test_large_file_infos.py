@@ -128,3 +128,38 @@ async def test_blocks_of_large_files_are_looked_up_in_turn_and_read_once(tmp_pat
             request = RequestReceived(1, "folder", info.name, block.offset, block.size, b"", False)
             assert await folder.requested_object(request, B) is not None
     assert turns == [B]
+
+
+async def test_no_step_handles_all_blocks_of_a_file_in_conflict(tmp_path: Path) -> None:
+    """Devices judge, and request blocks of both versions."""
+    steps = Steps()
+    memory = replace(sync_memory(), large_work=LargeWork(LEAST))
+    settings = replace(DEFAULTS, sync=SyncSettings(index_piece_size=LEAST))
+    folder = new_folder(RECORD, SimulatedBucket(), tmp_path, memory=memory, settings=settings, grid=GRID)
+    await folder.open()
+    versions = {A: large("a", 2, sequence=1), B: large("a", 1, sequence=1, content=1)}
+    async with working(folder):
+        for device_id, info in versions.items():
+            folder.start_index(device_id, IndexState(7, 1))
+            folder.add_source(device_id, FakeSource())
+            folder.index_sent(device_id, folder.own_index.max_sequence)
+            await folder.take_index(device_id, 7, IndexReceived("folder", (info.raw,), True, 1, 0))
+            while folder.dissents(1).versions < (device_id == B) or not folder.own_index.max_sequence:
+                folder.index_sent(device_id, folder.own_index.max_sequence)
+                await asyncio.sleep(1)
+        for _ in range(10):  # until both have judged
+            folder.index_sent(A, folder.own_index.max_sequence)
+            folder.index_sent(B, folder.own_index.max_sequence)
+            await asyncio.sleep(20)
+        assert folder.dissents(1).versions == 1
+        with steps.counted():
+            for _ in range(5):
+                await asyncio.sleep(20)
+                assert {raw for _, raw in folder.file_infos_after(0, 10, A)} <= {info.raw for info in versions.values()}
+                for info in versions.values():
+                    block = info.message.blocks[0]
+                    request = RequestReceived(1, "folder", info.name, block.offset, block.size, block.hash, False)
+                    assert await folder.requested_object(request, device(3)) is not None
+                    assert await folder.requested_object(replace(request, hash=b""), device(3)) is not None
+                    assert await folder.requested_object(replace(request, hash=b"another"), device(3)) is None
+    assert 0 < steps.most < MOST_LINES

@@ -6,13 +6,12 @@ import contextlib
 import sqlite3
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable
 from pathlib import Path
 
 from untrusted_s3.accounts import ByteCache
 from untrusted_s3.errors import StateDamaged
 from untrusted_s3.index.database import is_damage
-from untrusted_s3.index.entry import ENTRY_COLUMNS, Entry, read_row
+from untrusted_s3.index.entry import DISSENT_COLUMNS, ENTRY_COLUMNS, Entry, read_row
 
 
 class BlockTable:
@@ -45,38 +44,30 @@ class BlockTable:
         return not token or hash(token) == self._tokens[number]
 
 
-# Of all open states: by an object that each has for its file, and the sequence number.
-BlockTables = ByteCache[tuple[object, int], BlockTable]
+# Of all open states: by an object that each has for its file, the sequence number, and the number of the dissent.
+BlockTables = ByteCache[tuple[object, int, int], BlockTable]
 
 
-def entry_reader(path: Path, sequence: int) -> Callable[[], Entry | None]:
-    """Return a function that reads what a state's file has under a sequence number, also in a thread.
+def read_large_entry(path: Path, sequence: int, number: int = 0) -> Entry | None:
+    """Return what a state's file has under a sequence number: the current version, or a dissent by its number.
 
-    It returns None where there is nothing, and raises StateDamaged.
+    Returns None where there is nothing. May run in a thread beside the state's methods. Raises StateDamaged.
     """
-
-    def read() -> Entry | None:
-        try:
-            uri = f"{path.absolute().as_uri()}?mode=ro"
-            with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-                row = connection.execute(ENTRY_COLUMNS, (sequence,)).fetchone()
-            return read_row(row) if row is not None else None
-        except sqlite3.Error as error:
-            if not is_damage(error):
-                raise
-            raise StateDamaged(f"the local state is damaged ({error})") from error
-        except (ValueError, TypeError) as error:
-            raise StateDamaged(f"the local state is damaged: sequence {sequence} cannot be read") from error
-
-    return read
+    query, values = (DISSENT_COLUMNS, (sequence, number)) if number else (ENTRY_COLUMNS, (sequence,))
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            row = connection.execute(query, values).fetchone()
+        return read_row(row) if row is not None else None
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        raise StateDamaged(f"the local state is damaged ({error})") from error
+    except (ValueError, TypeError) as error:
+        raise StateDamaged(f"the local state is damaged: sequence {sequence} cannot be read") from error
 
 
-def table_reader(path: Path, sequence: int) -> Callable[[], BlockTable | None]:
-    """Return a function like that of `entry_reader`, for a table of the blocks."""
-    read = entry_reader(path, sequence)
-
-    def read_table() -> BlockTable | None:
-        entry = read()
-        return BlockTable(entry) if entry is not None else None
-
-    return read_table
+def read_table(path: Path, sequence: int, number: int = 0) -> BlockTable | None:
+    """Return a table of the blocks of what `read_large_entry` returns."""
+    entry = read_large_entry(path, sequence, number)
+    return BlockTable(entry) if entry is not None else None

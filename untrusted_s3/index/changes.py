@@ -83,7 +83,7 @@ class Announcement:
 
     def _just_follows(self, state: FolderState, version: VersionKey) -> bool:
         """Return whether an entry without claims says it all. To see that, the entry before is not parsed."""
-        if self.devices != (self.entry.source,) or state.disputed_row(self.key) is not None:
+        if self.devices != (self.entry.source,) or state.disputed_claims(self.key) is not None:
             return False
         current = state.version_of(self.key)
         return current is None or version.number > current.number

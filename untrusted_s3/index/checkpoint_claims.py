@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.index.claim_tables import MAX_CLAIMING
-from untrusted_s3.index.entry import MAX_OBJECT_SIZE, MAX_TIME_MS, Entry, read_entry
+from untrusted_s3.index.entry import MAX_OBJECT_SIZE, MAX_TIME_MS, Entry, kind_of, read_checksums, read_entry
 from untrusted_s3.index.row import VersionKey
 
 _MAX_UINT32: Final = 2**32 - 1
@@ -22,6 +22,7 @@ SELECT sequence FROM claims WHERE typeof(devices) != 'integer' OR devices NOT BE
 _WRONG_DISSENTS = f"""
 SELECT sequence FROM dissents WHERE NOT (
     typeof(sequence) = 'integer' AND typeof(number) = 'integer' AND number BETWEEN 1 AND {_MAX_UINT32}
+    AND typeof(kind) = 'integer' AND kind BETWEEN 0 AND 2
     AND typeof(claimed) = 'blob' AND length(claimed) > 0 AND length(claimed) % 4 = 0
     AND typeof(version) = 'blob' AND typeof(file_info) = 'blob'
     AND (source IS NULL OR typeof(source) = 'integer' AND source BETWEEN 1 AND ?1)
@@ -126,11 +127,12 @@ def _check_claiming(connection: sqlite3.Connection, devices: int) -> None:
 def _check_dissents(connection: sqlite3.Connection) -> None:
     before, versions, name = 0, set[VersionKey](), ""
     rows = connection.execute(
-        "SELECT sequence, dissents.version, dissents.file_info, dissents.content_hash, dissents.object_size,"
-        " dissents.part_size, dissents.part_crc32c, files.file_info, files.content_hash, files.object_size,"
-        " files.part_size, files.part_crc32c FROM dissents JOIN files USING (sequence) ORDER BY sequence"
+        "SELECT sequence, dissents.version, dissents.kind, dissents.file_info, dissents.content_hash,"
+        " dissents.object_size, dissents.part_size, dissents.part_crc32c, files.file_info, files.content_hash,"
+        " files.object_size, files.part_size, files.part_crc32c"
+        " FROM dissents JOIN files USING (sequence) ORDER BY sequence"
     )
-    for sequence, version, *columns in rows:
+    for sequence, version, kind, *columns in rows:
         if sequence != before:
             current = _entry(*columns[5:])
             before, versions, name = sequence, {VersionKey.of_entry(current)}, current.file_info.name
@@ -139,6 +141,8 @@ def _check_dissents(connection: sqlite3.Connection) -> None:
             raise WrongCheckpoint(f"has a dissent of {name!r} with another name")
         if pb.Vector.FromString(version) != dissent.file_info.message.version:
             raise WrongCheckpoint(f"has another version of a dissent of {name!r} than its file info")
+        if kind != kind_of(dissent.file_info.message):
+            raise WrongCheckpoint(f"has another kind of a dissent of {name!r} than its file info")
         key = VersionKey.of_entry(dissent)
         if key in versions:
             raise WrongCheckpoint(f"has a version of {name!r} twice")
@@ -148,5 +152,4 @@ def _check_dissents(connection: sqlite3.Connection) -> None:
 def _entry(
     raw: bytes, content_hash: str | None, object_size: int | None, part_size: int | None, crcs: bytes | None
 ) -> Entry:
-    checksums = struct.unpack(f">{len(crcs or b'') // 4}I", crcs or b"")
-    return read_entry(raw, content_hash or "", object_size or 0, part_size or 0, checksums)
+    return read_entry(raw, content_hash or "", object_size or 0, part_size or 0, read_checksums(crcs))

@@ -8,14 +8,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
+
+from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.index.claims import Claims, Declined
 from untrusted_s3.index.database import Database
 from untrusted_s3.index.devices import Devices
 from untrusted_s3.index.dissent_counts import DissentCounts, Dissents
-from untrusted_s3.index.entry import Entry, read_entry
+from untrusted_s3.index.entry import DISSENT_COLUMNS, Entry, kind_of, read_row
 from untrusted_s3.index.row import Row, RowClaims, VersionKey, read_claims
 
 # Claims to the current version are kept of devices up to this number: a bit each of an integer of SQLite.
@@ -68,11 +70,12 @@ class ClaimTables:
             claimed = [number(device_id) for device_id in dissent.claimed_by]
             self._counts.add(claimed)
             self._connection.execute(
-                "INSERT INTO dissents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO dissents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     sequence,
                     place,
                     _pack(claimed),
+                    kind_of(other.file_info.message),
                     source,
                     other.file_info.message.version.SerializeToString(),
                     stored.object_name if stored else None,
@@ -190,30 +193,83 @@ class ClaimTables:
         elif source is not None and sequence > void_until:
             yield source
 
-    def dissents(self, sequence: int, name: str) -> list[tuple[int, Entry, list[int]]]:
-        """Return number, entry and the numbers of the claiming devices of each dissent of an encrypted name, in order.
-
-        `sequence` is the sequence number of the name.
-        """
+    def dissents(self, sequence: int, name: str) -> list[tuple[int, Entry]]:
+        """Return number and entry of each dissent of an encrypted name, in order. `sequence` is that of the name."""
         rows = self._connection.execute(
-            "SELECT number, claimed, file_info, content_hash, object_size, part_size, part_crc32c, source"
-            " FROM dissents WHERE sequence = ? ORDER BY number",
-            (sequence,),
+            "SELECT number FROM dissents WHERE sequence = ? ORDER BY number", (sequence,)
         ).fetchall()
-        return [(row[0], self._entry(sequence, name, *row[2:]), self._unpack(row[1])) for row in rows]
+        found = ((number, self.dissent(sequence, number, name)) for (number,) in rows)
+        return [(number, entry) for number, entry in found if entry is not None]
 
-    def _entry(self, sequence: int, name: str, *columns: Any) -> Entry:
-        raw, content_hash, object_size, part_size, crcs, source = columns
+    def dissent(self, sequence: int, number: int, name: str) -> Entry | None:
+        """Return the entry of a dissent of an encrypted name, or None if it is not there."""
+        row = self._connection.execute(DISSENT_COLUMNS, (sequence, number)).fetchone()
+        if row is None:
+            return None
         try:
-            checksums = _unpack(crcs or b"")
-            entry = read_entry(raw, content_hash or "", object_size or 0, part_size or 0, checksums)
-        except (ValueError, TypeError, struct.error) as error:
+            entry = read_row(row)
+        except (ValueError, TypeError) as error:
             raise self._connection.damaged(f"a dissent at sequence {sequence} cannot be read") from error
         if entry.file_info.name != name:
             raise self._connection.damaged(f"a dissent at sequence {sequence} has another name")
-        if source is None:
-            return entry
-        return Entry(entry.file_info, entry.stored, self._devices.device_id(source))
+        return entry
+
+    def sizes(self, sequence: int) -> list[tuple[int, int]]:
+        """Return the number of each dissent with a sequence number, in order, and the bytes of its file info."""
+        rows: list[tuple[int, int]] = self._connection.execute(
+            "SELECT number, length(file_info) FROM dissents WHERE sequence = ? ORDER BY number", (sequence,)
+        ).fetchall()
+        return rows
+
+    def shown(self, sequence: int, device_id: DeviceID) -> int:
+        """Return what a device is shown under a sequence number: the number of a dissent, 0 for the current version."""
+        claims, numbers = self.claims(sequence)
+        return numbers[claims.shown(device_id)]
+
+    def file_info(self, sequence: int, number: int) -> bytes:
+        """Return the serialized file info of a dissent."""
+        row = self._connection.execute(
+            "SELECT file_info FROM dissents WHERE sequence = ? AND number = ?", (sequence, number)
+        ).fetchone()
+        raw: bytes = row[0]
+        return raw
+
+    def claims(self, sequence: int) -> tuple[RowClaims, dict[VersionKey, int]]:
+        """Return the claims to the name with a sequence number, and the number of each of its versions.
+
+        That is 0 for the current version. No file info is parsed.
+        """
+        device_id = self._devices.device_id
+        rows = self._connection.execute(
+            "SELECT 0 AS number, version, kind, content_hash, x'' FROM files WHERE sequence = ?1 UNION ALL"
+            " SELECT number, version, kind, content_hash, claimed FROM dissents WHERE sequence = ?1 ORDER BY number",
+            (sequence,),
+        ).fetchall()
+        versions: dict[int, VersionKey] = {}
+        claimed: dict[DeviceID, VersionKey] = {}
+        for number, vector, kind, object_name, claiming in rows:
+            try:
+                version = VersionKey.of_columns(vector, kind, object_name)
+            except (DecodeError, TypeError) as error:
+                raise self._connection.damaged(f"a version at sequence {sequence} cannot be read") from error
+            if version in versions.values():
+                raise self._connection.damaged(f"a dissent at sequence {sequence} is there twice")
+            versions[number] = version
+            devices = self._unpack(claiming) if number else self.claiming(sequence)
+            claimed |= {device_id(device): version for device in devices}
+        if 0 not in versions:
+            raise self._connection.damaged(f"sequence {sequence} is missing")
+        declined: dict[DeviceID, dict[VersionKey, Declined]] = {}
+        for device, number, time_ms, times, shown_again in self._connection.execute(
+            "SELECT device, number, time_ms, times, shown_again FROM declined WHERE sequence = ?", (sequence,)
+        ).fetchall():
+            if number not in versions:
+                raise self._connection.damaged(f"a dissent at sequence {sequence} is missing")
+            noted = Declined(time_ms / 1000, times, bool(shown_again))
+            declined.setdefault(device_id(device), {})[versions[number]] = noted
+        dissents = tuple(version for number, version in versions.items() if number)
+        claims = Claims(versions[0], claimed, dissents, declined)
+        return claims, {version: number for number, version in versions.items()}
 
     def has(self, sequence: int, entry: Entry) -> bool:
         """Return whether the name with a sequence number has the claims of an entry, as far as they are kept."""
@@ -238,27 +294,14 @@ class ClaimTables:
 
     def row(self, sequence: int, entry: Entry) -> Row:
         """Return the whole row with a sequence number, of which `entry` is the current version."""
-        device_id = self._devices.device_id
-        current = VersionKey.of_entry(entry)
-        entries = {current: entry}
-        claimed = {device_id(number): current for number in self.claiming(sequence)}
-        places = {0: current}
-        for place, other, claiming in self.dissents(sequence, entry.file_info.name):
-            version = places[place] = VersionKey.of_entry(other)
-            if version in entries:
-                raise self._connection.damaged(f"a dissent at sequence {sequence} is there twice")
-            entries[version] = other
-            claimed |= {device_id(number): version for number in claiming}
-        declined: dict[DeviceID, dict[VersionKey, Declined]] = {}
-        for device, place, time_ms, times, shown_again in self._connection.execute(
-            "SELECT device, number, time_ms, times, shown_again FROM declined WHERE sequence = ?", (sequence,)
-        ).fetchall():
-            if place not in places:
-                raise self._connection.damaged(f"a dissent at sequence {sequence} is missing")
-            noted = Declined(time_ms / 1000, times, bool(shown_again))
-            declined.setdefault(device_id(device), {})[places[place]] = noted
-        dissents = tuple(version for version in entries if version != current)
-        return Row(sequence, entry, Claims(current, claimed, dissents, declined), entries)
+        claims, numbers = self.claims(sequence)
+        entries: dict[VersionKey, Entry] = {}
+        by_number = dict(self.dissents(sequence, entry.file_info.name))
+        for version, number in numbers.items():
+            entries[version] = by_number.get(number, entry)
+            if VersionKey.of_entry(entries[version]) != version:
+                raise self._connection.damaged(f"sequence {sequence} has another version than its file info")
+        return Row(sequence, entry, claims, entries)
 
     def _unpack(self, claimed: bytes) -> list[int]:
         try:

@@ -19,7 +19,16 @@ from untrusted_s3.store.layout import is_object_name, name_key
 MAX_OBJECT_SIZE: Final = 2**56
 MAX_SEQUENCE: Final = 2**63 - 1
 MAX_TIME_MS: Final = 253_402_300_799_999  # the end of the year 9999
+# What a name is: a file, a directory or symlink, or deleted.
+KIND_FILE, KIND_DIRECTORY, KIND_DELETED = range(3)
 _UNCLEAN = frozenset(("", ".", ".."))
+
+
+def kind_of(message: pb.FileInfo) -> int:
+    """Return what a file info says that its name is."""
+    if message.deleted:
+        return KIND_DELETED
+    return KIND_FILE if message.type == pb.FILE else KIND_DIRECTORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,21 +248,29 @@ def read_entry(
     return Entry(file_info, StoredObject(object_name, object_size, part_size, tuple(part_crc32c)), device_id)
 
 
-# What `read_row` takes.
+# What `read_row` takes: of the current version of a sequence number, and of a dissent.
 ENTRY_COLUMNS = """
 SELECT file_info, content_hash, object_size, part_size, part_crc32c, device_id
 FROM files LEFT JOIN devices ON number = source WHERE sequence = ?
+"""
+DISSENT_COLUMNS = """
+SELECT file_info, content_hash, object_size, part_size, part_crc32c, device_id
+FROM dissents LEFT JOIN devices ON devices.number = source WHERE sequence = ? AND dissents.number = ?
 """
 
 
 def read_row(row: Sequence[Any]) -> Entry:
     """Parse and check an entry of a state. Raises ValueError or TypeError."""
     raw, object_name, object_size, part_size, crcs, source = row
+    return read_entry(raw, object_name or "", object_size or 0, part_size or 0, read_checksums(crcs), source)
+
+
+def read_checksums(crcs: bytes | None) -> tuple[int, ...]:
+    """Return the checksums of an object's parts from the value of a state. Raises ValueError or TypeError."""
     try:
-        checksums = struct.unpack(f">{len(crcs or b'') // 4}I", crcs or b"")
+        return struct.unpack(f">{len(crcs or b'') // 4}I", crcs or b"")
     except struct.error as error:
         raise ValueError("checksums of no whole number") from error
-    return read_entry(raw, object_name or "", object_size or 0, part_size or 0, checksums, source)
 
 
 def read_file_info(raw: bytes) -> FileInfo:

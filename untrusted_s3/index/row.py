@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.index.claims import Claims, Declined
 from untrusted_s3.index.content import CONTENT_HASH_SIZE, content_hash
-from untrusted_s3.index.entry import DeclinedVersion, Dissent, Entry, EntryClaims, NamedObject, StoredObject
+from untrusted_s3.index.entry import DeclinedVersion, Dissent, Entry, EntryClaims, NamedObject, StoredObject, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +24,29 @@ class VersionKey:
 
     Attributes:
         number: The sum of the counters of the version vector. An encrypted file info has one counter.
-        kind: The type: FILE or DIRECTORY.
-        deleted: Whether it is a deletion.
+        kind: What the name is (`index.entry.kind_of`).
         content: The content hash of a file with data, else empty.
     """
 
     number: int
     kind: int
-    deleted: bool
     content: str
 
     @classmethod
     def of(cls, file_info: FileInfo, stored: StoredObject | None = None) -> VersionKey:
         """Return the key of a version. Of a stored one, the name of the object tells the content."""
-        message = file_info.message
-        number = sum(counter.value for counter in message.version.counters)
         content = ""
         if file_info.has_data:
             content = stored.object_name[:CONTENT_HASH_SIZE] if stored is not None else content_hash(file_info)
-        return cls(number, message.type, message.deleted, content)
+        return cls(_number(file_info.message.version), kind_of(file_info.message), content)
+
+    @classmethod
+    def of_columns(cls, vector: bytes, kind: int, object_name: str | None) -> VersionKey:
+        """Return the key of a version from what a state has of it beside its file info.
+
+        Raises DecodeError or TypeError.
+        """
+        return cls(_number(pb.Vector.FromString(vector)), kind, (object_name or "")[:CONTENT_HASH_SIZE])
 
     @classmethod
     def of_entry(cls, entry: Entry) -> VersionKey:
@@ -52,7 +58,25 @@ class VersionKey:
         return bool(self.content) and self.content == other.content
 
 
+def _number(vector: pb.Vector) -> int:
+    return sum(counter.value for counter in vector.counters)
+
+
 RowClaims = Claims[DeviceID, VersionKey]
+
+
+class DisputedName(NamedTuple):
+    """The claims to a name that has dissents.
+
+    Attributes:
+        sequence: The sequence number.
+        key: The hash of the name.
+        claims: The claims to it.
+    """
+
+    sequence: int
+    key: bytes
+    claims: RowClaims
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +124,6 @@ class Row:
     def whole_entry(self) -> Entry:
         """The entry for the log that makes this row beside a renewal."""
         return shortened(self.entry_with(self.claims))
-
-    def shown(self, device_id: DeviceID) -> Entry:
-        """Return the version that a device is shown."""
-        return self.entries[self.claims.shown(device_id)]
 
     def without_objects(self, gone: Container[NamedObject]) -> Entry | None:
         """Return the entry for the log that takes the versions with certain objects from this name.

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-STATE_VERSION: Final = 3
+STATE_VERSION: Final = 4
 SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES
@@ -39,6 +39,7 @@ CREATE TABLE dissents (
     sequence INTEGER NOT NULL,
     number INTEGER NOT NULL,
     claimed BLOB NOT NULL,
+    kind INTEGER NOT NULL,
     source INTEGER,
     version BLOB NOT NULL,
     content_hash TEXT,

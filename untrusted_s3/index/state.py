@@ -9,16 +9,15 @@ import struct
 from dataclasses import replace
 from typing import NamedTuple
 
-from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, LogWentBack
 from untrusted_s3.index.dissent_counts import Dissents
-from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor, Removal, Renewal
+from untrusted_s3.index.entry import KIND_FILE, Confirmation, Entry, PeerCursor, Removal, Renewal, kind_of
 from untrusted_s3.index.row import RowClaims
 from untrusted_s3.index.schema import COUNTERS
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
-from untrusted_s3.index.state_file import KIND_DELETED, KIND_DIRECTORY, KIND_FILE, StateFile
 from untrusted_s3.index.state_file import FolderTotals as FolderTotals
+from untrusted_s3.index.state_file import StateFile
 from untrusted_s3.store.layout import name_key
 
 # Within one index a cursor never moves back: another gateway may have handled less of it.
@@ -184,7 +183,7 @@ class FolderState(StateFile):
             self._remove(before, meta)
         if meta["missing"] and not self._missing.has_newer(key, message.version):
             self._forget_missing(key, meta)
-        kind = _kind(message)
+        kind = kind_of(message)
         size = message.size if kind == KIND_FILE else 0
         meta[COUNTERS[kind]] += 1
         meta["bytes"] += size
@@ -224,9 +223,3 @@ class FolderState(StateFile):
 def short_append_id(segment: Segment) -> int:
     """Return what `FolderState.append_id` is after a segment; 0 for one of no bytes."""
     return int.from_bytes(segment.append_id[:8], "big") >> 1
-
-
-def _kind(message: pb.FileInfo) -> int:
-    if message.deleted:
-        return KIND_DELETED
-    return KIND_FILE if message.type == pb.FILE else KIND_DIRECTORY

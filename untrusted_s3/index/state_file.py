@@ -22,17 +22,15 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import EntryMisplaced, StateDamaged
 from untrusted_s3.index.claim_tables import ClaimTables
-from untrusted_s3.index.content import CONTENT_HASH_SIZE
 from untrusted_s3.index.database import is_damage, open_database, remove_database
 from untrusted_s3.index.devices import Devices
-from untrusted_s3.index.entry import ENTRY_COLUMNS, Entry, NamedObject, read_row
+from untrusted_s3.index.entry import ENTRY_COLUMNS, Entry, NamedObject, StoredObject, read_checksums, read_row
 from untrusted_s3.index.missing_files import MissingFile, MissingFiles
-from untrusted_s3.index.row import Row, VersionKey
+from untrusted_s3.index.row import DisputedName, Row, RowClaims, VersionKey
 from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION
 from untrusted_s3.store.layout import name_key
 from untrusted_s3.units import MIB
 
-KIND_FILE, KIND_DIRECTORY, KIND_DELETED = range(3)
 # Bytes of parsed entries that are kept where no account is given.
 _PARSED_ENTRIES = 4 * MIB
 # Rows that are in memory while all are gone through.
@@ -83,9 +81,10 @@ class StateFile:
         """
         self.path = path
         self._on_damage = on_damage
-        # By sequence numbers, which are never used again. Peers ask for one block of a file after the other.
+        # By sequence numbers, which are never used again, and numbers of dissents. Peers ask for one block of a file
+        # after the other.
         account = parsed if parsed is not None else Account(_PARSED_ENTRIES)
-        self._parsed: ByteCache[int, Entry] = ByteCache(account, path)
+        self._parsed: ByteCache[tuple[int, int], Entry] = ByteCache(account, path)
         try:
             self._open()
         except BaseException:
@@ -189,14 +188,26 @@ class StateFile:
         if row is None:
             return None
         sequence = row[0]
-        found = self._parsed.get(sequence)
+        found = self._parsed.get((sequence, 0))
         if found is None:
             found = self.entry_at(sequence)
-            if (size := found.file_info.memory_size) <= _LARGE_ENTRY:
-                self._parsed.put(sequence, found, size)
+            self._keep_parsed(sequence, 0, found)
         if found.file_info.name != name:
             raise self._misplaced(found.file_info.name)
         return found
+
+    def dissent(self, sequence: int, number: int, name: str) -> Entry | None:
+        """Return a dissent of an encrypted name with a sequence number, or None if it is not there any more."""
+        found = self._parsed.get((sequence, number))
+        if found is None:
+            found = self._claims.dissent(sequence, number, name)
+            if found is not None:
+                self._keep_parsed(sequence, number, found)
+        return found
+
+    def _keep_parsed(self, sequence: int, number: int, entry: Entry) -> None:
+        if (size := entry.file_info.memory_size) <= _LARGE_ENTRY:
+            self._parsed.put((sequence, number), entry, size)
 
     def _name_and_version(self, key: bytes) -> tuple[str, bytes] | None:
         row = self._connection.execute("SELECT version, file_info FROM files WHERE name_hash = ?", (key,)).fetchone()
@@ -254,10 +265,8 @@ class StateFile:
             yield from rows
             return
         for number, raw in rows:
-            if self._claims.is_disputed(number):
-                yield number, self.row_at(number).shown(device_id).file_info.raw
-            else:
-                yield number, raw
+            dissent = self._claims.shown(number, device_id) if self._claims.is_disputed(number) else 0
+            yield number, (self._claims.file_info(number, dissent) if dissent else raw)
 
     def sequences_after(self, sequence: int, limit: int) -> Iterator[int]:
         """Yield sequence numbers above `sequence` that are in use, in order; at most `limit`."""
@@ -307,37 +316,46 @@ class StateFile:
         """Return whether the name with a sequence number has dissents."""
         return self.disputed_count > 0 and self._claims.is_disputed(sequence)
 
-    def disputed_row(self, key: bytes) -> Row | None:
-        """Return all that the folder has under the name with this hash if the name has dissents, else None."""
+    def disputed_claims(self, key: bytes) -> RowClaims | None:
+        """Return the claims to the name with this hash if it has dissents, else None."""
         if not self.disputed_count:
             return None
         sequence = self.sequence_of(key)
-        return self.row_at(sequence) if sequence is not None and self._claims.is_disputed(sequence) else None
+        disputed = sequence is not None and self._claims.is_disputed(sequence)
+        return self._claims.claims(sequence)[0] if sequence is not None and disputed else None
+
+    def disputed_name(self, sequence: int) -> DisputedName | None:
+        """Return the claims to the name with a sequence number, or None if there is none that has dissents."""
+        if not self.is_disputed(sequence):
+            return None
+        (key,) = self._connection.execute("SELECT name_hash FROM files WHERE sequence = ?", (sequence,)).fetchone()
+        return DisputedName(sequence, key, self._claims.claims(sequence)[0])
+
+    def disputed(self) -> Iterator[Row]:
+        """Yield the rows of the names with dissents, by their sequence numbers."""
+        if self.disputed_count:
+            for sequence in self._claims.disputed(0, self.sequence):
+                yield self.row_at(sequence)
+
+    def dissent_sizes(self, sequence: int) -> list[tuple[int, int]]:
+        """Return the number of each dissent with a sequence number, in order, and the bytes of its file info."""
+        return self._claims.sizes(sequence) if self.disputed_count else []
+
+    def shown(self, sequence: int, device_id: DeviceID) -> int:
+        """Return what a device is shown of a name with dissents: the number of a dissent, 0 for the current version."""
+        return self._claims.shown(sequence, device_id)
 
     def version_of(self, key: bytes) -> VersionKey | None:
         """Return the current version of the name with this hash, or None if the folder lacks it."""
         row = self._connection.execute(
-            "SELECT version, kind, content_hash, sequence FROM files WHERE name_hash = ?", (key,)
+            "SELECT version, kind, content_hash FROM files WHERE name_hash = ?", (key,)
         ).fetchone()
-        if row is None:
-            return None
-        version, kind, object_name, sequence = row
-        if kind == KIND_DELETED:
-            return VersionKey.of_entry(self.entry_at(sequence))  # only the file info tells what was deleted
         try:
-            number = sum(counter.value for counter in pb.Vector.FromString(version).counters)
+            return VersionKey.of_columns(*row) if row is not None else None
         except (DecodeError, TypeError) as error:
             raise self._connection.damaged(f"the version of {key.hex()} cannot be read") from error
-        file_type = pb.FILE if kind == KIND_FILE else pb.DIRECTORY
-        return VersionKey(number, file_type, False, (object_name or "")[:CONTENT_HASH_SIZE])
 
-    def disputed(self, after: int = 0, limit: int = -1) -> Iterator[Row]:
-        """Yield the rows of the names with dissents whose sequence numbers are above `after`, in order."""
-        if self.disputed_count:
-            for sequence in self._claims.disputed(after, self.sequence, limit):
-                yield self.row_at(sequence)
-
-    def disputed_sequences(self, after: int, limit: int) -> list[int]:
+    def disputed_sequences(self, after: int = 0, limit: int = -1) -> list[int]:
         """Return the sequence numbers above `after` of names with dissents, in order; at most `limit`."""
         return self._claims.disputed(after, self.sequence, limit) if self.disputed_count else []
 
@@ -360,14 +378,14 @@ class StateFile:
             return (current,) if current is not None else ()
         sequence = self.sequence_of(name_key(name))
         assert sequence is not None
-        return current, *(entry for _, entry, _ in self._claims.dissents(sequence, name))
+        return current, *(entry for _, entry in self._claims.dissents(sequence, name))
 
     def versions_at(self, sequence: int) -> tuple[Entry, ...]:
         """Return the current version and the dissents under a sequence number, which must be in use."""
         current = self.entry_at(sequence)
         if not self.disputed_count:
             return (current,)
-        return current, *(entry for _, entry, _ in self._claims.dissents(sequence, current.file_info.name))
+        return current, *(entry for _, entry in self._claims.dissents(sequence, current.file_info.name))
 
     def claimed_by(self, sequence: int) -> frozenset[DeviceID]:
         """Return the devices that claim the current version with a sequence number."""
@@ -432,16 +450,27 @@ class StateFile:
                 yield NamedObject(*row[2:])
             after = rows[-1][:2]
 
-    def objects_of(self, key: bytes) -> list[NamedObject]:
+    def stored_objects(self, key: bytes) -> list[StoredObject]:
         """Return the objects of the versions of the name with this hash, that of the current version first."""
         rows = self._connection.execute(
-            "SELECT content_hash, object_size, 0 AS number FROM files WHERE name_hash = ?1 AND content_hash IS NOT NULL"
-            " UNION ALL SELECT dissents.content_hash, dissents.object_size, number"
+            "SELECT content_hash, object_size, part_size, part_crc32c, 0 AS number FROM files"
+            " WHERE name_hash = ?1 AND content_hash IS NOT NULL UNION ALL"
+            " SELECT dissents.content_hash, dissents.object_size, dissents.part_size, dissents.part_crc32c, number"
             " FROM dissents JOIN files USING (sequence) WHERE name_hash = ?1 AND dissents.content_hash IS NOT NULL"
             " ORDER BY number",
             (key,),
         ).fetchall()
-        return list(dict.fromkeys(NamedObject(key, name, size) for name, size, _ in rows))
+        try:
+            return [
+                StoredObject(name, size, part_size, read_checksums(crcs)) for name, size, part_size, crcs, _ in rows
+            ]
+        except (ValueError, TypeError) as error:
+            raise self._connection.damaged(f"the objects of {key.hex()} cannot be read") from error
+
+    def objects_of(self, key: bytes) -> list[NamedObject]:
+        """Return the objects of the versions of the name with this hash, that of the current version first."""
+        found = self.stored_objects(key)
+        return list(dict.fromkeys(NamedObject(key, stored.object_name, stored.size) for stored in found))
 
     def differing(self, other: Path) -> array[int]:
         """Return the sequence numbers in another state's file of those entries that are not here as they are there.

@@ -13,18 +13,18 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
-from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.index.changes import Change, Refusal, Reminder, Withdrawal
+from untrusted_s3.index.entry import KIND_FILE, kind_of
 from untrusted_s3.index.pending import Pending, PendingIndex
-from untrusted_s3.index.row import Row, VersionKey
+from untrusted_s3.index.row import RowClaims, VersionKey
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import ClaimSettings
 from untrusted_s3.store.layout import name_key
 from untrusted_s3.sync.sources import Sources
 
-_ROWS_AT_ONCE = 100
+_NAMES_AT_ONCE = 100
 
 
 class Meaning(Enum):
@@ -139,17 +139,16 @@ class Claiming:
         if not info.message.invalid and self._state.wants(info):
             return Meaning.NEW
         if info.message.invalid:
-            row = self._state.disputed_row(key)
-            claimed = row.claims.claimed.get(device_id) if row is not None else None
+            claims = self._state.disputed_claims(key)
+            claimed = claims.claimed.get(device_id) if claims is not None else None
             if claimed is None:
                 return Meaning.KNOWN
             self._change(Withdrawal(key, device_id, claimed))
             return Meaning.ENDS
         if self._in_work(key):
             return Meaning.NEW  # what is in the log then may be something else, also of this device
-        message = info.message
-        number = sum(counter.value for counter in message.version.counters)
-        meaning = self._meaning(device_id, key, VersionKey(number, message.type, message.deleted, content or ""))
+        number = sum(counter.value for counter in info.message.version.counters)
+        meaning = self._meaning(device_id, key, VersionKey(number, kind_of(info.message), content or ""))
         if meaning is Meaning.CONFIRMS:
             sequence = self._state.sequence_of(key)
             assert sequence is not None
@@ -172,20 +171,21 @@ class Claiming:
         sequence = self._state.sequence_of(entry.name_hash)
         if sequence is None or self.had_chance(entry.device_id, sequence):
             return False
-        row = self._state.disputed_row(entry.name_hash)
-        if row is not None and (entry.device_id in row.claims.claimed or self._version(entry) in row.entries):
-            return False
-        if row is None and self._state.is_claimed(entry.device_id, sequence):
-            return False
-        if row is None and self._version(entry) == self._state.version_of(entry.name_hash):
+        claims = self._state.disputed_claims(entry.name_hash)
+        if claims is not None:
+            knows = entry.device_id in claims.claimed or self._version(entry) in claims.versions
+        else:
+            knows = self._state.is_claimed(entry.device_id, sequence)
+            knows = knows or self._version(entry) == self._state.version_of(entry.name_hash)
+        if knows:
             return False
         self._waiting[entry.device_id] = min(sequence, self._waiting.get(entry.device_id, sequence))
         return True
 
     def _meaning(self, device_id: DeviceID, key: bytes, version: VersionKey) -> Meaning:
-        row = self._state.disputed_row(key)
-        if row is not None:
-            return Meaning.KNOWN if row.claims.claimed.get(device_id) == version else Meaning.NEW
+        claims = self._state.disputed_claims(key)
+        if claims is not None:
+            return Meaning.KNOWN if claims.claimed.get(device_id) == version else Meaning.NEW
         sequence = self._state.sequence_of(key)
         if sequence is None or self._state.version_of(key) != version:
             return Meaning.NEW
@@ -195,7 +195,7 @@ class Claiming:
         """Return the version of a pending entry, or None if the device has announced another one since."""
         if entry.content_hash is not None:
             number = sum(counter.value for counter in entry.vector.counters)
-            return VersionKey(number, pb.FILE, False, entry.content_hash)
+            return VersionKey(number, KIND_FILE, entry.content_hash)
         info = self._pending.file_info(entry)
         return VersionKey.of(info) if info is not None else None
 
@@ -221,27 +221,22 @@ class Claiming:
     async def _judge(self, device_id: DeviceID, chances: _Chances) -> None:
         """Look at the disputed names that a device has had time for, a part at a time."""
         had = chances.had(_loop_time(), self._settings.chance)
-        for sequence in self._state.disputed_sequences(chances.judged, _ROWS_AT_ONCE):
+        for sequence in self._state.disputed_sequences(chances.judged, _NAMES_AT_ONCE):
             if sequence > had:
                 return
             chances.judged = sequence
-            row = self._disputed_at(sequence)
-            if row is None:
-                continue
-            key = name_key(row.entry.file_info.name)
-            if self._declines(device_id, row) and not self._is_pending(device_id, key):
-                self._change(Refusal(key, device_id, sequence, self._time_of_day()))
+            name = self._state.disputed_name(sequence)
+            if name is None:
+                continue  # no longer
+            if self._declines(device_id, name.claims) and not self._is_pending(device_id, name.key):
+                self._change(Refusal(name.key, device_id, sequence, self._time_of_day()))
             await asyncio.sleep(0)
 
-    def _disputed_at(self, sequence: int) -> Row | None:
-        """Return what is disputed under a sequence number, or None if that is no longer so."""
-        return self._state.row_at(sequence) if self._state.is_disputed(sequence) else None
-
-    def _declines(self, device_id: DeviceID, row: Row) -> bool:
-        shown = row.claims.shown(device_id)
-        if shown == row.claims.claimed.get(device_id):
+    def _declines(self, device_id: DeviceID, claims: RowClaims) -> bool:
+        shown = claims.shown(device_id)
+        if shown == claims.claimed.get(device_id):
             return False
-        before = row.claims.declined_by(device_id).get(shown)
+        before = claims.declined_by(device_id).get(shown)
         return before is None or before.shown_again
 
     def _is_pending(self, device_id: DeviceID, key: bytes) -> bool:
@@ -251,15 +246,15 @@ class Claiming:
         """Show a device again what it declined long enough ago: perhaps it could not take it over then."""
         now, first, longest = self._time_of_day(), self._settings.first_pause, self._settings.longest_pause
         last = 0
-        for sequence in self._state.declined_long_ago(device_id, chances.reminded, now, first, longest, _ROWS_AT_ONCE):
+        for sequence in self._state.declined_long_ago(device_id, chances.reminded, now, first, longest, _NAMES_AT_ONCE):
             last = sequence
-            row = self._disputed_at(sequence)
-            if row is None or row.claims.shown(device_id) != row.claims.claimed.get(device_id):
+            name = self._state.disputed_name(sequence)
+            if name is None or name.claims.shown(device_id) != name.claims.claimed.get(device_id):
                 continue
-            for version, declined in row.claims.declined_by(device_id).items():
+            for version, declined in name.claims.declined_by(device_id).items():
                 pause = min(first * 2 ** min(declined.times - 1, 30), longest)
                 if not declined.shown_again and declined.time + pause <= now:
-                    self._change(Reminder(name_key(row.entry.file_info.name), device_id, sequence, version))
+                    self._change(Reminder(name.key, device_id, sequence, version))
                     break
             await asyncio.sleep(0)
         chances.reminded = last

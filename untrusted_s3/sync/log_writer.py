@@ -34,7 +34,6 @@ from untrusted_s3.index.renewal import Plan
 from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
-from untrusted_s3.store.layout import name_key
 
 _logger = structlog.get_logger()
 
@@ -176,11 +175,8 @@ class LogWriter:
         if not index_id or self._state.known_index(device_id) in (None, index_id):
             return
         self._confirmed.pop(device_id, None)
-        forgotten = [
-            Oblivion(name_key(row.entry.file_info.name), device_id, index_id)
-            for row in self._state.disputed()
-            if device_id in row.claims.claimed
-        ]
+        names = filter(None, map(self._state.disputed_name, self._state.disputed_sequences()))
+        forgotten = [Oblivion(name.key, device_id, index_id) for name in names if device_id in name.claims.claimed]
         with self._minding_the_log():
             await self._append(forgotten, [PeerCursor(device_id, index_id, 0)])
         await self._notify()

@@ -26,17 +26,17 @@ from untrusted_s3.errors import (
     StoreUnreachable,
     WriteStopped,
 )
-from untrusted_s3.index.block_table import entry_reader
 from untrusted_s3.index.content import CONTENT_HASH_SIZE
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.objects.naming import content_hash, has_untrusted_blocks
+from untrusted_s3.objects.naming import has_untrusted_blocks
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.supervisor import TaskSet
 from untrusted_s3.sync.claiming import Claiming
 from untrusted_s3.sync.failures import Failure, Failures
+from untrusted_s3.sync.large_entries import LargeEntries
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.pending_queues import PendingQueues
 from untrusted_s3.sync.precedence import Precedence
@@ -99,6 +99,7 @@ class Puller:
         self._counters = counters
         self._settings = settings
         self._large_work = memory.large_work
+        self._large_entries = LargeEntries(state, memory, settings)
         self._slots = PullSlots(settings, memory.in_work, memory.large_in_work)
         self._in_work: dict[bytes, _InWork] = {}  # by name hash
         self._failures = Failures(settings)
@@ -360,12 +361,12 @@ class Puller:
 
     async def _pull(self, entry: Pending, file_info: FileInfo) -> None:
         try:
-            stored, current = await self._stored_data(entry, file_info.name)
+            stored = self._stored_data(entry)
             if stored is not None:
                 # Only metadata changed, or the folder has this version: the data stays where it is.
                 change = Entry(file_info, stored, entry.device_id)
             else:
-                change = await self._write(entry, file_info, current)
+                change = await self._write(entry, file_info, await self._current(file_info.name, entry.device_id))
             self._succeeded(entry)
             if self._in_work[entry.name_hash].index_id == self._pending.folder_index_id:
                 self._commit(entry, change)
@@ -384,40 +385,24 @@ class Puller:
             )
             self._failed(entry, file_info.name, error)
 
-    async def _stored_data(self, entry: Pending, name: str) -> tuple[StoredObject | None, Entry | None]:
-        """Return the object that has the data of an entry, if the folder has it under this name; and what it has."""
-        current = await self._current(name, entry.device_id)
-        versions = [current] if current is not None else []
-        row = self._state.disputed_row(entry.name_hash)
-        if row is not None:
-            versions += [one for version, one in row.entries.items() if version != row.claims.current]
-        for version in versions:
-            if version.stored and await self._has_same_data(version.stored, version.file_info, entry):
-                return version.stored, current
-        return None, current
+    def _stored_data(self, entry: Pending) -> StoredObject | None:
+        """Return the object that has the data of an entry, if the folder has it under this name.
+
+        Data from an untrusted device may be anything. They are fetched again when a trusted device has the file.
+        """
+        trusted = self.sources.is_trusted(entry.device_id)
+        for stored in self._state.stored_objects(entry.name_hash):
+            has_same_data = stored.object_name[:CONTENT_HASH_SIZE] == entry.content_hash
+            if has_same_data and not (trusted and has_untrusted_blocks(stored.object_name)):
+                return stored
+        return None
 
     async def _current(self, name: str, by: DeviceID) -> Entry | None:
         """Return what the folder has under a name, for a device that has announced something else."""
         found = self._state.size_of(name)
-        if found is None or found[1] <= self._settings.index_piece_size:
+        if found is None or not self._large_entries.is_large(found[1]):
             return self._state.entry(name)
-        generation = self._state.generation
-        try:
-            return await self._large_work.run(by, found[1], entry_reader(self._state.path, found[0]))
-        except StateDamaged as error:
-            if self._state.generation is generation:
-                self._state.damaged(str(error))
-            raise
-
-    async def _has_same_data(self, stored: StoredObject, current: FileInfo, entry: Pending) -> bool:
-        """Return whether a stored object has the data of an entry.
-
-        Data from an untrusted device may be anything. They are fetched again when a trusted device has the file.
-        """
-        if self.sources.is_trusted(entry.device_id) and has_untrusted_blocks(stored.object_name):
-            return False
-        size = len(current.raw)
-        return await self._large_work.run(entry.device_id, size, content_hash, current) == entry.content_hash
+        return await self._large_entries.entry(found[0], found[1], by)
 
     async def _write(self, entry: Pending, file_info: FileInfo, current: Entry | None) -> Entry:
         """Write the object of a file, and return the entry for the log. Raises what `ObjectWriter.write` raises.
@@ -425,10 +410,10 @@ class Puller:
         An untrusted device is asked when no trusted one announces the version, or when those that are still connected
         do not give it. A trusted device that has just gone is waited for until the next try.
         """
-        was_there = self._is_there(entry)
 
         def superseded() -> bool:
-            return self._precedence.is_superseded(entry) or (not was_there and self._is_there(entry))
+            # The folder may have the data by now, through another gateway.
+            return self._precedence.is_superseded(entry) or self._stored_data(entry) is not None
 
         givers = self.sources.givers(entry)
         failures: list[BlockUnavailable] = []
@@ -452,15 +437,6 @@ class Puller:
             except BlockUnavailable as error:
                 failures.append(error)
         raise failures[0]
-
-    def _is_there(self, entry: Pending) -> bool:
-        """Return whether the folder has the data of an entry under its name, by now perhaps through another gateway."""
-        trusted = self.sources.is_trusted(entry.device_id)
-        return any(
-            named.object_name[:CONTENT_HASH_SIZE] == entry.content_hash
-            and not (trusted and has_untrusted_blocks(named.object_name))
-            for named in self._state.objects_of(entry.name_hash)
-        )
 
     def _succeeded(self, entry: Pending) -> None:
         self.error = None

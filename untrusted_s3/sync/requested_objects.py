@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.events import RequestReceived
-from untrusted_s3.errors import StateDamaged
-from untrusted_s3.index.block_table import BlockTable, table_reader
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import SyncSettings
-from untrusted_s3.store.layout import name_key
+from untrusted_s3.sync.large_entries import LargeEntries
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.requests_in import matches
 
@@ -19,9 +17,7 @@ class RequestedObjects:
 
     def __init__(self, state: FolderState, memory: SyncMemory, settings: SyncSettings) -> None:
         self._state = state
-        self._tables = memory.large_entries
-        self._work = memory.large_work
-        self._least = settings.index_piece_size
+        self._large = LargeEntries(state, memory, settings)
 
     async def find(self, request: RequestReceived, by: DeviceID) -> tuple[str, Entry | None] | None:
         """Return the name of the object, and the entry unless it is very large; None where no stored block matches.
@@ -33,47 +29,31 @@ class RequestedObjects:
         if found is None:
             return None
         sequence, size = found
-        disputed = self._state.is_disputed(sequence)
-        if request.hash or not disputed:
-            current = await self._of_current(request, by, sequence, size)
-            if current is not None or not disputed:
-                return current
-        row = self._state.disputed_row(name_key(request.name))
-        if row is None:
-            return None  # changed meanwhile
-        for entry in row.entries.values() if request.hash else (row.shown(by),):
-            if entry.stored is not None and matches(request, entry):
-                return entry.stored.object_name, entry
+        sizes = {0: size}
+        if self._state.is_disputed(sequence):
+            sizes |= dict(self._state.dissent_sizes(sequence))
+            if not request.hash:
+                shown = self._state.shown(sequence, by)
+                sizes = {shown: sizes[shown]}
+        for number, size in sizes.items():
+            stored = await self._of_version(request, by, sequence, number, size)
+            if stored is not None:
+                return stored
         return None
 
-    async def _of_current(
-        self, request: RequestReceived, by: DeviceID, sequence: int, size: int
+    async def _of_version(
+        self, request: RequestReceived, by: DeviceID, sequence: int, number: int, size: int
     ) -> tuple[str, Entry | None] | None:
-        """Return what `find` returns, of the current version of the name alone."""
-        if size <= self._least:
-            entry = self._state.entry(request.name)
+        """Return what `find` returns, of one version of the name."""
+        name = request.name
+        if not self._large.is_large(size):
+            entry = self._state.dissent(sequence, number, name) if number else self._state.entry(name)
             if entry is None or entry.stored is None or not matches(request, entry):
                 return None
             return entry.stored.object_name, entry
-        table = await self._table(sequence, size, by)
+        table = await self._large.table(sequence, number, size, by)
         if table is None or not table.has(request.offset, request.size, request.hash):
             return None
-        if table.name != request.name:
+        if table.name != name:
             raise self._state.damaged(f"it has {table.name!r} under another name")
         return (table.object_name, None) if table.object_name is not None else None
-
-    async def _table(self, sequence: int, size: int, by: DeviceID) -> BlockTable | None:
-        generation = self._state.generation
-        key = (generation, sequence)
-        table = self._tables.get(key)
-        if table is not None:
-            return table
-        try:
-            table = await self._work.run(by, size, table_reader(self._state.path, sequence))
-        except StateDamaged as error:
-            if self._state.generation is generation:
-                raise self._state.damaged(str(error)) from error
-            return None
-        if table is not None and self._state.generation is generation:
-            self._tables.put(key, table, table.memory_size)
-        return table
