@@ -8,8 +8,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
-from untrusted_s3.errors import DataError, NoSuchKey, SegmentDamaged, StoreError
-from untrusted_s3.index.segment import Segment, decode_segment
+from untrusted_s3.errors import AnswerTooLong, DataError, NoSuchKey, SegmentDamaged, StoreError
+from untrusted_s3.index.segment import MAGIC, Segment, decode_segment, too_large
 from untrusted_s3.read_ahead import read_ahead
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
@@ -58,7 +58,10 @@ class SegmentReader:
         asked_at = self._clock()
         key = self._keys.segment(position)
         try:
-            body = await self._bucket.get(key)
+            try:
+                body = await self._bucket.get(key)
+            except AnswerTooLong as error:
+                raise too_large(await self._bucket.get(key, 0, len(MAGIC)), key) from error
         except NoSuchKey:
             return SegmentRead(position, None, 0, asked_at)
         return SegmentRead(position, decode_segment(body, key), len(body), asked_at)
