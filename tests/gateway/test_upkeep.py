@@ -41,7 +41,7 @@ def bucket() -> SimulatedBucket:
 
 
 def maintenance(bucket: SimulatedBucket, counters: Counters) -> Maintenance:
-    return Maintenance(bucket, lambda: ["one", "two"], DEFAULT_HISTORY, counters, UpkeepSettings())
+    return Maintenance(bucket, lambda: {"one": 3, "two": 3}, DEFAULT_HISTORY, counters, UpkeepSettings())
 
 
 def counted(counters: Counters) -> list[float]:
@@ -85,6 +85,15 @@ async def test_what_fails_is_done_in_the_next_turn(bucket: SimulatedBucket, brok
     assert counted(counters) == [4, 2, 1]
 
 
+async def test_a_checkpoint_where_no_log_is_deletes_nothing(bucket: SimulatedBucket) -> None:
+    """It would be the oldest that covers everything."""
+    for position in (4, 10**6, 2**61, 3 * 2**60):
+        bucket.store.put(FOLDERS[0].checkpoint(position), b"anything", begun=bucket.store.clock() - 100 * DAY)
+    await maintenance(bucket, Counters()).turn()
+    assert bucket.store.keys(FOLDERS[0].segments) == [FOLDERS[0].segment(3)]
+    assert FOLDERS[0].checkpoint(2) in bucket.store.objects
+
+
 async def test_two_at_once(bucket: SimulatedBucket) -> None:
     await asyncio.gather(*(maintenance(bucket, Counters()).turn() for _ in range(2)))
     assert bucket.store.keys(FOLDERS[0].segments) == [FOLDERS[0].segment(3)]
@@ -100,7 +109,7 @@ async def test_again_and_again(bucket: SimulatedBucket) -> None:
             raise EndOfTest
 
     settings = UpkeepSettings(first_delay=600, interval=1000)
-    work = Maintenance(bucket, lambda: ["one", "two"], DEFAULT_HISTORY, Counters(), settings, sleep)
+    work = Maintenance(bucket, lambda: {"one": 3, "two": 3}, DEFAULT_HISTORY, Counters(), settings, sleep)
     with pytest.raises(EndOfTest):
         await work.run()
     assert bucket.count("list_multipart_uploads") == 3

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tests.simulated.calls import Call, Crash, Fault, Gate, Phase
 from tests.simulated.store import SIGNATURE_LIFETIME, SimulatedStore
-from untrusted_s3.errors import AnswerTooShort, PreconditionFailed, RequestRefused, StoreUnreachable
+from untrusted_s3.errors import AnswerTooLong, AnswerTooShort, PreconditionFailed, RequestRefused, StoreUnreachable
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.bucket import Bucket, Buffer, MultipartUpload, ObjectSummary, UploadedPart
 from untrusted_s3.store.format import FILE_UPLOAD_LIFETIME
@@ -90,6 +90,8 @@ class SimulatedBucket:
     async def get(self, key: str, start: int = 0, size: int | None = None, *, max_size: int = 128 << 20) -> bytes:
         def act() -> bytes:
             body = self.store.get(key)
+            if size is None and len(body) - start > max_size:
+                raise AnswerTooLong(f"{key}: more than {max_size} bytes")
             if size is not None and len(body) < start + size:
                 raise AnswerTooShort(f"{key}: {max(len(body) - start, 0)} bytes instead of {size}")
             return body[start:] if size is None else body[start : start + size]

@@ -17,6 +17,7 @@ from tests.virtual_time import settled, virtual_time
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import LogWentBack, SegmentDamaged, StoreUnreachable, UnknownFormat
 from untrusted_s3.index.segment import MAGIC
+from untrusted_s3.store.bucket import MAX_WHOLE_OBJECT
 from untrusted_s3.sync.folder import Folder
 
 pytestmark = virtual_time
@@ -220,3 +221,38 @@ async def test_two_gateways_heal_one_damaged_segment(tmp_path: Path) -> None:
     assert second.own_index == first.own_index
     first.close()
     second.close()
+
+
+def large(body: bytes) -> bytes:
+    """More than is read of any segment, and of which copies are made in parts."""
+    return body + bytes(MAX_WHOLE_OBJECT)
+
+
+async def test_an_object_too_large_to_be_read_is_copied_inside_the_store(tmp_path: Path) -> None:
+    """And it is copied once, though another gateway has copied it before."""
+    store = await filled(tmp_path / "1")
+    body = damage(store, 2, large)
+    other = SimulatedGateway(SimulatedBucket(store), 3, tmp_path)
+    kept = (await other.log.salvage()).kept
+    assert other.bucket.count("upload_part_copy") == 3
+    folder = await healed(new_folder(RECORD, SimulatedBucket(store), tmp_path / "2"))
+    assert [has(folder, info) for info in INFOS] == [True, False, True, True]
+    assert store.keys(f"{KEYS.base}damaged/") == list(kept.values()) and not store.uploads
+    assert store.body(kept[KEYS.segment(2)]) == body
+    assert KEYS.segment(2) not in store.objects
+    store.put(KEYS.segment(2), b"something else")
+    await other.log.remove_kept(kept)
+    assert store.body(KEYS.segment(2)) == b"something else"
+    other.close()
+    folder.close()
+
+
+async def test_a_large_object_that_a_newer_program_may_have_written_is_no_damage(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "1")
+    damage(store, 2, lambda body: large(newer(body)))
+    folder = new_folder(RECORD, SimulatedBucket(store), tmp_path / "2")
+    for attempt in (folder.open, folder.heal):
+        with pytest.raises(UnknownFormat):
+            await attempt()
+    assert KEYS.segment(2) in store.objects
+    folder.close()

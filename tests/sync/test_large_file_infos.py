@@ -19,7 +19,7 @@ from tests.virtual_time import virtual_time
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.events import IndexReceived, RequestReceived
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.settings import SyncSettings
+from untrusted_s3.settings import LogSettings, SyncSettings
 from untrusted_s3.store.format import PartGrid
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
@@ -134,7 +134,8 @@ async def test_no_step_handles_all_blocks_of_a_file_in_conflict(tmp_path: Path) 
     """Devices judge, and request blocks of both versions."""
     steps = Steps()
     memory = replace(sync_memory(), large_work=LargeWork(LEAST))
-    settings = replace(DEFAULTS, sync=SyncSettings(index_piece_size=LEAST))
+    log = LogSettings(decoded_at_once=LEAST)
+    settings = replace(DEFAULTS, sync=SyncSettings(index_piece_size=LEAST), log=log)
     folder = new_folder(RECORD, SimulatedBucket(), tmp_path, memory=memory, settings=settings, grid=GRID)
     await folder.open()
     versions = {A: large("a", 2, sequence=1), B: large("a", 1, sequence=1, content=1)}

@@ -116,6 +116,10 @@ class Folders:
         """The IDs of all open folders."""
         return sorted(self._folders)
 
+    def positions(self) -> dict[str, int]:
+        """Return how far the logs of all open folders are known, by folder ID."""
+        return {folder_id: folder.position for folder_id, folder in self.by_id()}
+
     @property
     def closed(self) -> Sequence[ClosedFolder]:
         """The folders that are not open: those whose IDs are known, and those whose records cannot be read."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -26,20 +26,21 @@ _logger = structlog.get_logger()
 class Maintenance:
     """The upkeep of one store.
 
-    `folder_ids` returns the folders that are open now. `history` is how many seconds of their history are kept.
+    `positions` returns the folders that are open now, and how far the log of each is known. `history` is how many
+    seconds of their history are kept.
     """
 
     def __init__(
         self,
         bucket: Bucket,
-        folder_ids: Callable[[], Iterable[str]],
+        positions: Callable[[], Mapping[str, int]],
         history: float,
         counters: Counters,
         settings: UpkeepSettings,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._bucket = bucket
-        self._folder_ids = folder_ids
+        self._positions = positions
         self._history = history
         self._counters = counters
         self._settings = settings
@@ -55,9 +56,9 @@ class Maintenance:
 
     async def turn(self) -> None:
         """Do all upkeep once. What fails is logged and left to the next turn."""
-        for folder_id in list(self._folder_ids()):
+        for folder_id, position in self._positions().items():
             try:
-                await self._trim(folder_id)
+                await self._trim(folder_id, position)
             except StoreError as error:
                 _logger.warning("log not trimmed", folder=folder_id, error=str(error))
         try:
@@ -65,8 +66,8 @@ class Maintenance:
         except StoreError as error:
             _logger.warning("old uploads not aborted", error=str(error))
 
-    async def _trim(self, folder_id: str) -> None:
-        trimmed = await trim(self._bucket, FolderKeys.of(folder_id), self._history)
+    async def _trim(self, folder_id: str, position: int) -> None:
+        trimmed = await trim(self._bucket, FolderKeys.of(folder_id), self._history, known=position)
         self._counters.checkpoints_deleted.inc(trimmed.checkpoints)
         self._counters.segments_deleted.inc(trimmed.segments)
         if trimmed.checkpoints or trimmed.segments:

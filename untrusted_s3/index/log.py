@@ -59,10 +59,11 @@ from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor, Renewal
 from untrusted_s3.index.log_end import LastSegment, check_last, is_end, missing_between, ranges
 from untrusted_s3.index.renewal import Plan, new_renewal, parts
 from untrusted_s3.index.rules import LOG_RULES, LogRules
-from untrusted_s3.index.salvage import Salvaged, remove_kept, salvage
+from untrusted_s3.index.salvage import Salvaged, salvage
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, encode_segment
 from untrusted_s3.index.segment_reader import SegmentRead, SegmentReader
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.index.strange_segments import remove_kept
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
@@ -179,8 +180,8 @@ class FolderLog:
             self._last_look, self._in_doubt = looked, False
             return salvaged
 
-    async def remove_kept(self, kept: Mapping[int, str]) -> None:
-        """Delete damaged segments that `salvage` has copied. A checkpoint must cover them. Raises StoreError."""
+    async def remove_kept(self, kept: Mapping[str, str]) -> None:
+        """Delete what `salvage` has copied. A checkpoint must cover them. Raises StoreError."""
         await remove_kept(self._bucket, self._keys, kept)
 
     @property

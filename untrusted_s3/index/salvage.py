@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 import structlog
 
-from untrusted_s3.errors import DataError, NoSuchKey, SegmentDamaged, StoreUnreachable, UnknownFormat
+from untrusted_s3.errors import DataError, NoSuchKey, UnknownFormat
 from untrusted_s3.index.checkpoint import read_checkpoint
 from untrusted_s3.index.log_end import ranges
-from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.index.segment_reader import SegmentReader
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.index.strange_segments import keep_any, keep_segment
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.format import FAR_POSITION, MAX_FAR_GAP
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
+from untrusted_s3.store.positions import Positions
 
 _logger = structlog.get_logger()
 
@@ -27,11 +29,11 @@ class Salvaged:
 
     Attributes:
         losses: What is lost, a text for each gap; nothing if there is no gap.
-        kept: The keys of copies of the segments that cannot be used, by their positions.
+        kept: The keys of copies of the objects that are no part of the log, by their own keys.
     """
 
     losses: tuple[str, ...]
-    kept: Mapping[int, str]
+    kept: Mapping[str, str]
 
 
 async def salvage(
@@ -41,8 +43,8 @@ async def salvage(
 
     Segments behind a gap count, for what they say is true; what the missing ones said is not known. The position of the
     state is then that of the last segment, readable or not. Segments that are damaged or contradict those before them
-    are copied to keys of their own. Raises UnknownFormat, for a newer program may read what this one cannot, and
-    StoreError.
+    are copied to keys of their own, and so is what lies at a position that no log reaches. Raises UnknownFormat, for a
+    newer program may read what this one cannot, and StoreError.
     """
     state.clear()
     checkpoints = sorted(await list_checkpoints(bucket, keys), reverse=True)
@@ -54,9 +56,15 @@ async def salvage(
             raise
         except (NoSuchKey, DataError) as error:
             _logger.error("checkpoint unreadable", position=position, error=str(error))
-    listed = await list_segments(bucket, keys, after=state.position)
+    listed, far = _without_far(await list_segments(bucket, keys, after=state.position), state.position)
     losses: list[str] = []
-    kept: dict[int, str] = {}
+    kept: dict[str, str] = {}
+
+    async def keep(position: int, *, is_readable: bool) -> None:
+        copy = await keep_segment(bucket, keys, position, is_readable=is_readable)
+        if copy is not None:
+            kept[keys.segment(position)] = copy
+
     async with contextlib.aclosing(reader.read_each(listed)) as segments:
         async for position, segment in segments:
             if isinstance(segment, UnknownFormat):
@@ -64,7 +72,7 @@ async def salvage(
             if segment is None or isinstance(segment, DataError):
                 _logger.error("log segment unreadable", position=position, error=str(segment or "it is gone"))
                 if segment is not None:
-                    await _keep(bucket, keys, position, kept)
+                    await keep(position, is_readable=False)
                 continue
             first, sequence = state.position + 1, state.sequence
             try:
@@ -77,51 +85,44 @@ async def salvage(
                 state.apply(position, segment, follows=False)
             except DataError as error:
                 _logger.error("log segment contradicts those before it", position=position, error=str(error))
-                await _keep(bucket, keys, position, kept, is_readable=True)
+                await keep(position, is_readable=True)
                 continue
             losses.append(_loss(first, position - 1, segment.first_sequence - 1 - sequence))
-    last = max(listed.last, *checkpoints[:1], 0)
+    reached = max(listed.last, state.position)
+    near = [position for position in checkpoints if _is_near(position, reached)]
+    strangers = [(keys.segment(position), position) for position in far]
+    strangers += [(keys.checkpoint(position), position) for position in checkpoints if position not in near]
+    for key, position in strangers:
+        _logger.error("key at a position that no log reaches", key=key)
+        copy = await keep_any(bucket, keys, key, position)
+        if copy is not None:
+            kept[key] = copy
+    last = max(listed.last, *near[:1], 0)
     if state.position < last:
         losses.append(_loss(state.position + 1, last, 0))
         state.skip(last)
     return Salvaged(tuple(losses), kept)
 
 
-async def remove_kept(bucket: Bucket, keys: FolderKeys, kept: Mapping[int, str]) -> None:
-    """Delete the segments of which `salvage` has made copies, unless something else is in their places by now.
+def _without_far(listed: Positions, after: int) -> tuple[Positions, list[int]]:
+    """Return the positions that can be those of a log that goes on after a position, and the others.
 
-    A checkpoint must cover them. Raises StoreError.
+    Whoever can write to the bucket can make a key at any position, and no log goes on behind the highest one.
     """
-    for position, copy in kept.items():
-        key = keys.segment(position)
-        with contextlib.suppress(NoSuchKey):
-            if keys.damaged_segment(position, await bucket.get(key)) == copy:
-                await bucket.delete(key)
-                _logger.warning("damaged log segment moved", key=key, to=copy)
+    near: list[range] = []
+    far: list[int] = []
+    for one in listed.ranges:
+        if not far and _is_near(one.start, after):
+            near.append(one)
+            after = one[-1]
+        else:
+            far.extend(one)
+    return Positions(*near), far
 
 
-async def _keep(
-    bucket: Bucket, keys: FolderKeys, position: int, kept: dict[int, str], *, is_readable: bool = False
-) -> None:
-    """Copy a segment to a key of its own."""
-    key = keys.segment(position)
-    try:
-        body = await bucket.get(key)
-    except NoSuchKey:
-        return
-    if _is_readable(body, key) != is_readable:
-        raise StoreUnreachable(f"{key} is another one each time that it is read")
-    copy = keys.damaged_segment(position, body)
-    await bucket.put(copy, [body])
-    kept[position] = copy
-
-
-def _is_readable(body: bytes, key: str) -> bool:
-    try:
-        decode_segment(body, key)
-    except SegmentDamaged:
-        return False
-    return True
+def _is_near(position: int, after: int) -> bool:
+    """Return whether there can be a segment or a checkpoint at a position if there is one at `after`."""
+    return position <= FAR_POSITION or position <= after + MAX_FAR_GAP
 
 
 def _loss(first: int, last: int, entries: int) -> str:

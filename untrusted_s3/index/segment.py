@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from untrusted_s3.bep.bep_pb2 import Vector
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import SegmentDamaged, UnknownFormat
+from untrusted_s3.errors import DataError, SegmentDamaged, UnknownFormat
 from untrusted_s3.index import segment_pb2 as pb
 from untrusted_s3.index.entry import (
     MAX_SEQUENCE,
@@ -115,6 +115,13 @@ def decode_segment(data: bytes, key: str) -> Segment:
         return _read_segment(message)
     except (DecodeError, ValueError) as error:
         raise SegmentDamaged(f"{key} cannot be read: {error}") from error
+
+
+def too_large(head: bytes, key: str) -> DataError:
+    """Return what is wrong with an object that has too many bytes for a segment and begins with `head`."""
+    text = f"{key} is larger than any log segment"
+    known = head[: len(MAGIC)] in (MAGIC, MAGIC_1)
+    return UnknownFormat(text) if not known and _may_be_newer(head) else SegmentDamaged(text)
 
 
 def _may_be_newer(data: bytes) -> bool:

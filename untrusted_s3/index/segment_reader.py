@@ -8,12 +8,13 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
-from untrusted_s3.errors import DataError, NoSuchKey, SegmentDamaged, StoreError
-from untrusted_s3.index.segment import Segment, decode_segment
+from untrusted_s3.errors import AnswerTooLong, DataError, NoSuchKey, SegmentDamaged, StoreError
+from untrusted_s3.index.segment import MAGIC, Segment, decode_segment, too_large
 from untrusted_s3.read_ahead import read_ahead
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.threads import in_thread_to_the_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,17 @@ class SegmentReader:
         asked_at = self._clock()
         key = self._keys.segment(position)
         try:
-            body = await self._bucket.get(key)
+            try:
+                body = await self._bucket.get(key)
+            except AnswerTooLong as error:
+                raise too_large(await self._bucket.get(key, 0, len(MAGIC)), key) from error
         except NoSuchKey:
             return SegmentRead(position, None, 0, asked_at)
-        return SegmentRead(position, decode_segment(body, key), len(body), asked_at)
+        if len(body) > self._settings.decoded_at_once:
+            segment = await in_thread_to_the_end(decode_segment, body, key)
+        else:
+            segment = decode_segment(body, key)
+        return SegmentRead(position, segment, len(body), asked_at)
 
     async def read_after(self, position: int, depth: int | None = None) -> AsyncGenerator[SegmentRead, None]:
         """Read all segments after a position, in order, and last the first position where there is none.

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.format import MAX_POSITION
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
 from untrusted_s3.units import DAY
@@ -43,17 +44,20 @@ async def trim(
     keys: FolderKeys,
     history: float,
     *,
+    known: int = MAX_POSITION,
     settings: LogSettings = _SETTINGS,
     rules: LogRules = LOG_RULES,
     clock: Callable[[], float] = time.monotonic,
 ) -> Trimmed:
     """Delete the checkpoints and segments that a history of `history` seconds does not need.
 
-    A shorter history than `rules.retention` counts as that. `clock` gives seconds since any fixed point. Raises
+    Checkpoints behind the position `known` are left alone: where the log does not reach, they may be anything. A
+    shorter history than `rules.retention` counts as that. `clock` gives seconds since any fixed point. Raises
     StoreError; then some of them are deleted, and the next trim goes on.
     """
     began = clock()
-    checkpoints = {position: item.age for position, item in (await list_checkpoints(bucket, keys)).items()}
+    listed = await list_checkpoints(bucket, keys)
+    checkpoints = {position: item.age for position, item in listed.items() if position <= known}
     base = find_base(checkpoints, max(history, rules.retention))
     surplus = surplus_checkpoints(checkpoints, base)
     deleted = 0

@@ -116,7 +116,9 @@ class DataPlane:
                 self._clock.note(response.headers.get("Date"))
                 check_head(response.status, response.headers, what)
                 refused = response.status >= 300
-                body = await _read(response.content, MAX_ERROR_SIZE if refused else max_size)
+                most = MAX_ERROR_SIZE if refused else max_size
+                says = response.content_length or 0
+                body = await _read(response.content, most) if says <= most else None
                 if body is None:
                     response.close()  # else the rest would be read
         except (TimeoutError, aiohttp.ClientError, OSError) as error:

@@ -42,8 +42,13 @@ MAX_FILE_SIZE: Final = PART_GRID.max_parts * 4 * 1024 * MIB
 
 # The rules of the log (index/log.py). All gateways on a bucket rely on them.
 
-# The highest position of a segment or a checkpoint. No log gets there.
+# The highest position of a segment. No log gets there, and none goes on behind a key above FAR_POSITION.
 MAX_POSITION: Final = 2**62
+FAR_POSITION: Final = 2**61
+# The highest position of a checkpoint. So a log has room left behind any checkpoint.
+MAX_CHECKPOINT_POSITION: Final = 3 * 2**60
+# A key above FAR_POSITION belongs to the log if it is no further behind the one before it.
+MAX_FAR_GAP: Final = 2**24
 
 # How long after signing the store accepts the PUT of a log segment.
 APPEND_LIFETIME: Final = 900

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import UsageError
-from untrusted_s3.store.format import MAX_POSITION
+from untrusted_s3.store.format import MAX_CHECKPOINT_POSITION, MAX_POSITION
 
 STORE = "store.json"
 PEERS = "peers/"
@@ -125,12 +125,12 @@ def folder_base(key: str) -> str:
     return "/".join(key.split("/", 2)[:2]) + "/"
 
 
-def _position(key: str, prefix: str) -> int | None:
+def _position(key: str, prefix: str, highest: int) -> int | None:
     text = key[len(prefix) :] if key.startswith(prefix) else ""
     if len(text) != _POSITION_DIGITS or not text.isascii() or not text.isdigit():
         return None
     position = int(text)
-    return position if 1 <= position <= MAX_POSITION else None
+    return position if 1 <= position <= highest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class FolderKeys:
 
     def segment_position(self, key: str) -> int | None:
         """Return the position in the key of a log segment, or None if it is not one of this folder."""
-        return _position(key, self.segments)
+        return _position(key, self.segments, MAX_POSITION)
 
     def checkpoint(self, position: int) -> str:
         """Return the key of the checkpoint of the state after the segment at `position`."""
@@ -201,11 +201,19 @@ class FolderKeys:
 
     def checkpoint_position(self, key: str) -> int | None:
         """Return the position in the key of a checkpoint, or None if it is not one of this folder."""
-        return _position(key, self.checkpoints)
+        return _position(key, self.checkpoints, MAX_CHECKPOINT_POSITION)
 
     def damaged_segment(self, position: int, body: bytes) -> str:
         """Return the key under which a damaged log segment is kept. Another content has another key."""
-        return f"{self.base}damaged/{position:0{_POSITION_DIGITS}d}-{hashlib.sha256(body).hexdigest()[:32]}"
+        return self.damaged(position, hashlib.sha256(body).hexdigest())
+
+    def damaged(self, position: int, content: str) -> str:
+        """Return the key for what has this SHA-256, in hex digits, and was in the place of a segment."""
+        return f"{self.base}damaged/{position:0{_POSITION_DIGITS}d}-{content[:32]}"
+
+    def damaged_position(self, key: str) -> int:
+        """Return the position in a key that `damaged` has made."""
+        return int(key[len(self.base) + len("damaged/") :][:_POSITION_DIGITS])
 
     def relative(self, key: str) -> str:
         """Return a key of this folder without the folder's prefix, such as "log/00000000000000000001"."""

@@ -189,7 +189,7 @@ class _Healing:
         if losses:
             # Readers begin at the newest checkpoint and so never come to the gap.
             await self._log.checkpoint()
-            await self._log.remove_kept(salvaged.kept)
+        await self._log.remove_kept(salvaged.kept)
         kept = tuple(salvaged.kept.values())
         return Healed(losses, self._restored, self._missing, forgotten, kept)
 
