@@ -170,8 +170,17 @@ class Model:
         dissents = state.dissents(1000)
         assert (dissents.names, dissents.devices) == (len(disputed), len(claiming))
         assert dissents.versions == sum(len(row.claims.dissents) for row in disputed)
-        assert dict(dissents.of_devices) == claiming
-        assert [number for _, number in dissents.of_devices] == sorted(claiming.values(), reverse=True)
+        assert {one.device_id: one.dissents for one in dissents.of_devices} == claiming
+        assert [one.dissents for one in dissents.of_devices] == sorted(claiming.values(), reverse=True)
+        staying = [
+            (row.sequence, one)
+            for row in rows
+            for one in row.claims.declined
+            if row.claims.current in row.claims.declined_by(one)
+        ]
+        assert dissents.conflicts == len({sequence for sequence, _ in staying})
+        for found in dissents.of_devices:
+            assert found.conflicts == sum(one == found.device_id for _, one in staying)
         assert list(state.disputed(disputed[0].sequence if disputed else 0, 1)) == disputed[1:2]
         assert list(state.file_infos_after(0, -1)) == [(row.sequence, row.entry.file_info.raw) for row in rows]
         for device_id in self.devices:
