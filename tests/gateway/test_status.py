@@ -25,7 +25,7 @@ from untrusted_s3.gateway.status import (
     task_status,
     unknown_status,
 )
-from untrusted_s3.index.dissent_counts import Dissents
+from untrusted_s3.index.dissent_counts import Dissents, DissentsOf
 from untrusted_s3.index.refused import Refused, RefusedFiles
 from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.supervisor import TaskState, TaskStatus
@@ -79,6 +79,7 @@ def test_a_folder() -> None:
         "missing_files": 0,
         "missing_examples": [{"name": "a name", "object": "folders/f/objects/an object"}],
         "lost": [],
+        "conflicting_files": 0,
         "disputed_files": 0,
         "dissents": 0,
         "dissenting_devices": 0,
@@ -91,14 +92,15 @@ def test_files_of_which_devices_have_different_versions() -> None:
 
     def dissents(limit: int) -> Dissents:
         asked.append(limit)
-        return Dissents(2, 5, ((DEVICE, 2), (OTHER, 1)), 70)
+        return Dissents(2, 5, 1, (DissentsOf(DEVICE, 2, 1), DissentsOf(OTHER, 1)), 70)
 
     folder = a_folder(dissents=dissents)
     status = folder_status(folder, name_of=lambda device_id: "laptop" if device_id == DEVICE else "")
-    assert (status["disputed_files"], status["dissents"], status["dissenting_devices"]) == (2, 5, 70)
+    fields = ("conflicting_files", "disputed_files", "dissents", "dissenting_devices")
+    assert tuple(status[field] for field in fields) == (1, 2, 5, 70)
     assert status["dissents_of"] == [
-        {"device_id": str(DEVICE), "name": "laptop", "dissents": 2},
-        {"device_id": str(OTHER), "name": "", "dissents": 1},
+        {"device_id": str(DEVICE), "name": "laptop", "dissents": 2, "conflicts": 1},
+        {"device_id": str(OTHER), "name": "", "dissents": 1, "conflicts": 0},
     ]
     assert asked == [20], "a status is small"
 

@@ -170,13 +170,22 @@ class Model:
         dissents = state.dissents(1000)
         assert (dissents.names, dissents.devices) == (len(disputed), len(claiming))
         assert dissents.versions == sum(len(row.claims.dissents) for row in disputed)
-        assert dict(dissents.of_devices) == claiming
-        assert [number for _, number in dissents.of_devices] == sorted(claiming.values(), reverse=True)
         names = [DisputedName(row.sequence, name_key(row.entry.file_info.name), row.claims) for row in disputed]
         assert [state.disputed_name(sequence) for sequence in state.disputed_sequences()] == names
         after = disputed[0].sequence if disputed else 0
         assert state.disputed_sequences(after, 1) == [name.sequence for name in names[1:2]]
         assert [state.disputed_claims(name.key) for name in names] == [name.claims for name in names]
+        assert {one.device_id: one.dissents for one in dissents.of_devices} == claiming
+        assert [one.dissents for one in dissents.of_devices] == sorted(claiming.values(), reverse=True)
+        staying = [
+            (row.sequence, one)
+            for row in rows
+            for one in row.claims.declined
+            if row.claims.current in row.claims.declined_by(one)
+        ]
+        assert dissents.conflicts == len({sequence for sequence, _ in staying})
+        for found in dissents.of_devices:
+            assert found.conflicts == sum(one == found.device_id for _, one in staying)
         assert list(state.file_infos_after(0, -1)) == [(row.sequence, row.entry.file_info.raw) for row in rows]
         for device_id in self.devices:
             shown = [(row.sequence, row.entries[row.claims.shown(device_id)].file_info.raw) for row in rows]

@@ -18,7 +18,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError
 from untrusted_s3.index.checkpoint_check import check_copy
 from untrusted_s3.index.database import Database
-from untrusted_s3.index.dissent_counts import Dissents
+from untrusted_s3.index.dissent_counts import Dissents, DissentsOf
 from untrusted_s3.index.entry import (
     Confirmation,
     DeclinedVersion,
@@ -331,7 +331,7 @@ def test_a_state_says_what_a_model_of_the_rules_says(
 def test_dissents_are_counted_and_not_gone_through(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.apply(disputed(), disputed("b"), version(1, B, "c"))
     folder.apply(replace(version(9, A, "c"), claims=EntryClaims((A,), (Dissent(version(2, B, "c"), some(B, C)),))))
-    counts = Dissents(3, 5, ((B, 3), (C, 3)), 2)
+    counts = Dissents(3, 5, 2, (DissentsOf(B, 3), DissentsOf(C, 3, 2)), 2)
     assert folder.state.dissents(20) == counts
     assert folder.state.dissents(1) == replace(counts, of_devices=counts.of_devices[:1])
     monkeypatch.setattr(Database, "execute", None)

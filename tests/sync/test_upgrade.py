@@ -19,11 +19,12 @@ from tests.virtual_time import virtual_time
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
-from untrusted_s3.index.entry import Entry, PeerCursor, StoredObject
+from untrusted_s3.index.entry import Entry, PeerCursor, Renewal, StoredObject
 from untrusted_s3.index.segment import MAGIC_1, Segment, decode_segment, encode_segment
 from untrusted_s3.objects.checksums import crc32c_of
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer
+from untrusted_s3.settings import ClaimSettings, Settings
 from untrusted_s3.store.index_id import keeps_claims
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord, open_store, read_folders
@@ -190,6 +191,7 @@ async def test_the_first_gateway_of_this_version_begins_the_index_again(tmp_path
     await asyncio.gather(*(folder.open() for folder in folders))
     keys = FolderKeys.of(record.folder_id)
     assert [folder.position for folder in folders] == [4, 4]
+    assert not bucket.store.body(keys.segment(4)).startswith(MAGIC_1)
     segment = decode_segment(bucket.store.body(keys.segment(4)), "the key")
     assert segment.renewal is not None and segment.renewal.removals == () and segment.entries == ()
     assert keeps_claims(segment.renewal.index_id)
@@ -200,3 +202,38 @@ async def test_the_first_gateway_of_this_version_begins_the_index_again(tmp_path
     await again.open()
     assert again.position == 4
     again.close()
+
+
+@pytest.mark.parametrize(("index_id", "began_again"), [(7, True), (8, False)])
+async def test_an_index_that_an_older_gateway_has_begun(
+    bucket: SimulatedBucket, tmp_path: Path, index_id: int, began_again: bool
+) -> None:
+    segment = Segment(GATEWAY, bytes(16), 1_700_000_000_000, 1, (), (), Renewal(index_id))
+    bucket.store.put(KEYS.segment(1), encode_segment(segment))
+    folder = new_folder(RECORD, bucket, tmp_path)
+    await folder.open()
+    assert folder.position == (2 if began_again else 1)
+    assert keeps_claims(folder.own_index.index_id)
+    folder.close()
+
+
+async def test_a_folder_without_a_log_is_left_alone(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    folder = new_folder(RECORD, bucket, tmp_path)
+    await folder.open()
+    assert (folder.position, folder.own_index.index_id) == (0, 99)
+    folder.close()
+
+
+async def test_meetings_shorter_than_the_pause_between_cursors(bucket: SimulatedBucket, tmp_path: Path) -> None:
+    """B says only that it has what the folder has. That is not forgotten when A's version comes."""
+    ranking = [20, 21, 10]
+    a, b = Judge(1, ranking, FIRST, OF_A), Judge(2, ranking, FIRST, OF_B)
+    written_before(bucket, [FIRST, OF_B], {a: 2, b: 2}, version=1)
+    settings = Settings(claims=ClaimSettings(chance=10.0, interval=1.0))
+    folder = new_folder(RECORD, bucket, tmp_path, settings=settings)
+    await folder.open()
+    async with working(folder):
+        await b.meet(folder, 20)
+        await a.meet(folder, 40)
+        await b.meet(folder, 20)
+        assert b.number(OF_A.name) == 20

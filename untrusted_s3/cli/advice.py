@@ -92,11 +92,11 @@ NO_FOLDER_ADVICE: Final = (
     " or offer the device a folder that the store has: untrusted-s3 peers add DEVICE_ID --share FOLDER"
 )
 
-DISSENTS_ADVICE: Final = (
-    "Files differ between devices: two devices have changed a file without seeing each other's change, or a device was"
-    " away. The store has all versions. The devices settle it themselves, with the usual conflict copies: let each of"
-    " them be connected for some minutes, two or three times. With the password, untrusted-s3 ls --conflicts lists the"
-    " versions that lose a conflict, and untrusted-s3 restore --conflicts brings them"
+CONFLICTS_ADVICE: Final = (
+    "Files are in conflict: two devices have changed a file without seeing each other's change, and one of them stays"
+    " with its own version. The store has both. The devices settle it themselves, with the usual conflict copies: let"
+    " each of them be connected for some minutes, two or three times. With the password, untrusted-s3 ls --conflicts"
+    " lists the versions that lose, and untrusted-s3 restore --conflicts brings them"
 )
 
 

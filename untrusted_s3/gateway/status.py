@@ -26,6 +26,7 @@ _DISSENTING_SHOWN = 20
 
 # What a folder is shown with that cannot be read.
 _NO_DISSENTS: Mapping[str, Any] = {
+    "conflicting_files": 0,
     "disputed_files": 0,
     "dissents": 0,
     "dissenting_devices": 0,
@@ -80,12 +81,18 @@ def folder_status(
 def _dissents(folder: Folder, name_of: Callable[[DeviceID], str]) -> dict[str, Any]:
     dissents = folder.dissents(_DISSENTING_SHOWN)
     return {
+        "conflicting_files": dissents.conflicts,
         "disputed_files": dissents.names,
         "dissents": dissents.versions,
         "dissenting_devices": dissents.devices,
         "dissents_of": [
-            {"device_id": str(device_id), "name": name_of(device_id), "dissents": count}
-            for device_id, count in dissents.of_devices
+            {
+                "device_id": str(one.device_id),
+                "name": name_of(one.device_id),
+                "dissents": one.dissents,
+                "conflicts": one.conflicts,
+            }
+            for one in dissents.of_devices
         ],
     }
 

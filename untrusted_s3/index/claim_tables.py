@@ -16,7 +16,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.index.claims import Claims, Declined
 from untrusted_s3.index.database import Database
 from untrusted_s3.index.devices import Devices
-from untrusted_s3.index.dissent_counts import DissentCounts, Dissents
+from untrusted_s3.index.dissent_counts import DissentCounts, Dissents, DissentsOf
 from untrusted_s3.index.entry import DISSENT_COLUMNS, Entry, kind_of, read_row
 from untrusted_s3.index.row import Row, RowClaims, VersionKey, read_claims
 
@@ -41,6 +41,9 @@ class ClaimTables:
         self._devices = devices
         self._counts = DissentCounts()
         self._counts_before = self._counts
+        # Of how many names the current version was declined, by anybody and by the number of each device. Devices that
+        # are only away decline nothing, so these are few, and counted when they are asked for and have changed.
+        self._declined: tuple[int, dict[int, int]] | None = None
         for claimed, dissents in connection.execute("SELECT claimed, count(*) FROM dissents GROUP BY claimed"):
             self._counts.add(self._unpack(claimed), dissents)
 
@@ -51,11 +54,23 @@ class ClaimTables:
     def rolled_back(self) -> None:
         """Forget what was counted since `begin`: the transaction was rolled back."""
         self._counts = self._counts_before
+        self._declined = None
 
     def counted(self, names: int, limit: int) -> Dissents:
         """Return how many dissents there are, with at most `limit` devices. `names` have any."""
-        devices = [(self._devices.device_id(number), dissents) for number, dissents in self._counts.most(limit)]
-        return Dissents(names, self._counts.versions, tuple(devices), len(self._counts.of_devices))
+        if self._declined is None:
+            rows = self._connection.execute("SELECT device, count(*) FROM declined WHERE number = 0 GROUP BY device")
+            of_devices = dict(rows.fetchall())
+            (conflicts,) = self._connection.execute(
+                "SELECT count(DISTINCT sequence) FROM declined WHERE number = 0"
+            ).fetchone()
+            self._declined = conflicts, of_devices
+        conflicts, declined = self._declined
+        devices = tuple(
+            DissentsOf(self._devices.device_id(number), dissents, declined.get(number, 0))
+            for number, dissents in self._counts.most(limit)
+        )
+        return Dissents(names, self._counts.versions, conflicts, devices, len(self._counts.of_devices))
 
     def put(self, sequence: int, entry: Entry) -> int:
         """Note the claims of an entry that has any. Return by how many the disputed names grow."""
@@ -85,6 +100,8 @@ class ClaimTables:
                     other.file_info.raw,
                 ),
             )
+        if claims.declined:
+            self._declined = None
         self._connection.executemany(
             "INSERT INTO declined VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -97,7 +114,7 @@ class ClaimTables:
     def remove(self, sequence: int) -> int:
         """Remove all of a row of `files` that is gone. Return by how many the disputed names shrink."""
         self._connection.execute("DELETE FROM claims WHERE sequence = ?", (sequence,))
-        self._connection.execute("DELETE FROM declined WHERE sequence = ?", (sequence,))
+        self._delete_declined("sequence = ?", sequence)
         dissents = self._connection.execute("SELECT claimed FROM dissents WHERE sequence = ?", (sequence,)).fetchall()
         if not dissents:
             return 0
@@ -114,9 +131,7 @@ class ClaimTables:
         first, last = sequences.start, sequences.stop - 1
         if number <= MAX_CLAIMING:
             self._connection.execute(_CONFIRM, (first, last, _bit(number)))
-        self._connection.execute(
-            "DELETE FROM declined WHERE device = ?1 AND sequence BETWEEN ?2 AND ?3", (number, first, last)
-        )
+        self._delete_declined("device = ? AND sequence BETWEEN ? AND ?", number, first, last)
         return self._end_dissents(number, first, last) if disputed else 0
 
     def void(self, number: int, last: int, *, disputed: bool) -> int:
@@ -127,8 +142,13 @@ class ClaimTables:
         if number <= MAX_CLAIMING:
             bit = _bit(number)
             self._connection.execute("UPDATE claims SET devices = devices & ~?1 WHERE devices & ?1", (bit,))
-        self._connection.execute("DELETE FROM declined WHERE device = ?", (number,))
+        self._delete_declined("device = ?", number)
         return self._end_dissents(number, 1, last) if disputed else 0
+
+    def _delete_declined(self, condition: str, *values: int) -> None:
+        deleted = self._connection.execute(f"DELETE FROM declined WHERE {condition}", values)  # noqa: S608
+        if deleted.rowcount:
+            self._declined = None
 
     def _end_dissents(self, number: int, first: int, last: int) -> int:
         """End a device's claims to dissents; a dissent that nobody claims is gone."""
@@ -150,7 +170,7 @@ class ClaimTables:
                 continue
             self._counts.remove(before)
             self._connection.execute("DELETE FROM dissents WHERE sequence = ? AND number = ?", (sequence, place))
-            self._connection.execute("DELETE FROM declined WHERE sequence = ? AND number = ?", (sequence, place))
+            self._delete_declined("sequence = ? AND number = ?", sequence, place)
             shrink += not self.is_disputed(sequence)
         return shrink
 

@@ -7,25 +7,41 @@ from collections import Counter
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 from untrusted_s3.bep.device_id import DeviceID
 
 
+class DissentsOf(NamedTuple):
+    """The dissents of a device.
+
+    Attributes:
+        dissents: How many it claims.
+        conflicts: Of how many names it has declined the current version.
+    """
+
+    device_id: DeviceID
+    dissents: int
+    conflicts: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Dissents:
-    """The dissents of a folder.
+    """The dissents of a folder. A device that was away has dissents, too.
 
     Attributes:
         names: How many names have any.
         versions: How many there are.
-        of_devices: Of the devices that claim the most, how many.
+        conflicts: Of how many names a device has declined the current version: it was connected, and stays with its
+            own.
+        of_devices: The devices that claim the most.
         devices: How many devices claim any.
     """
 
     names: int = 0
     versions: int = 0
-    of_devices: tuple[tuple[DeviceID, int], ...] = ()
+    conflicts: int = 0
+    of_devices: tuple[DissentsOf, ...] = ()
     devices: int = 0
 
 

@@ -51,7 +51,7 @@ class FolderState(StateFile):
     """The state of one folder, which follows its log."""
 
     def dissents(self, limit: int) -> Dissents:
-        """Return how many dissents there are, and of which devices, at most `limit`. They are not counted for that."""
+        """Return how many dissents there are, with at most `limit` devices. They are not counted for that."""
         return self._claims.counted(self.disputed_count, limit)
 
     def may_be_claimed(self, current: Entry, claims: RowClaims) -> bool:

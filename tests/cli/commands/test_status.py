@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import DEVICE, RunCLI
 from tests.store.http_server import Answer, Request, http_server
-from untrusted_s3.cli.advice import DISSENTS_ADVICE, REFUSAL_ADVICE
+from untrusted_s3.cli.advice import CONFLICTS_ADVICE, REFUSAL_ADVICE
 
 STATUS: dict[str, Any] = {
     "device_id": str(DEVICE),
@@ -103,17 +103,28 @@ def test_files_that_differ_between_devices_are_shown_with_what_to_do(
         {"device_id": "A", "name": "lap\x1b[2Jtop", "dissents": 1200},
         {"device_id": "B", "name": "", "dissents": 1},
     ]
-    differing = {"disputed_files": 1234, "dissents": 1300, "dissenting_devices": 9, "dissents_of": devices}
+    differing = {
+        "conflicting_files": 2,
+        "disputed_files": 1234,
+        "dissents": 1300,
+        "dissenting_devices": 9,
+        "dissents_of": devices,
+    }
     folders = [{**STATUS["folders"][0], **differing}, {**STATUS["folders"][0], "disputed_files": 0}]
     monkeypatch.setitem(STATUS, "folders", folders)
     outcome = run_cli("status", "--http", gateway_address)
     rows = [re.split("  +", line.rstrip()) for line in outcome.stdout.splitlines() if "1,234" in line]
     assert [row[2:] for row in rows] == [
-        ["1,234", "lap\\x1b[2Jtop", "1,200"],
-        ["1,234", "B", "1"],
-        ["1,234", "and 7 more"],
+        ["2", "1,234", "lap\\x1b[2Jtop", "1,200"],
+        ["2", "1,234", "B", "1"],
+        ["2", "1,234", "and 7 more"],
     ]
-    assert DISSENTS_ADVICE in outcome.stderr
+    assert CONFLICTS_ADVICE in outcome.stderr
+    differing["conflicting_files"] = 0
+    monkeypatch.setitem(STATUS, "folders", [{**STATUS["folders"][0], **differing}])
+    outcome = run_cli("status", "--http", gateway_address)
+    assert "1,234" in outcome.stdout
+    assert CONFLICTS_ADVICE not in outcome.stderr, "devices that are away are no conflict"
     monkeypatch.setitem(STATUS, "folders", folders[1:])
     assert "DIFFER" not in run_cli("status", "--http", gateway_address).stdout
 

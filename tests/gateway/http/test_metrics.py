@@ -17,6 +17,7 @@ FOLDER = {
     "sequence": 5,
     "pending_files": 6,
     "pending_bytes": 7,
+    "conflicting_files": 8,
     "disputed_files": 8,
     "dissents": 9,
     "state": "idle",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from untrusted_s3.addresses import HostPort
-from untrusted_s3.cli.advice import DISSENTS_ADVICE, NO_FOLDER_ADVICE, REFUSAL_ADVICE, REFUSED_INDEX_ADVICE
+from untrusted_s3.cli.advice import CONFLICTS_ADVICE, NO_FOLDER_ADVICE, REFUSAL_ADVICE, REFUSED_INDEX_ADVICE
 from untrusted_s3.cli.options import NO_HTTP, common_options, http_option, json_option, parse_http
 from untrusted_s3.cli.output import print_json, print_table, size_text
 from untrusted_s3.errors import GatewayUnreachable, UsageError
@@ -91,14 +91,16 @@ def _print_dissents(folders: Any) -> None:
     for folder in folders:
         if not folder.get("disputed_files"):
             continue
+        counts = folder["conflicting_files"], folder["disputed_files"]
         devices = [(one["name"] or one["device_id"], one["dissents"]) for one in folder["dissents_of"]]
         if more := folder["dissenting_devices"] - len(devices):
             devices.append((f"and {more:,} more", ""))
-        rows += [(folder["id"], folder["label"], folder["disputed_files"], *device) for device in devices]
+        rows += [(folder["id"], folder["label"], *counts, *device) for device in devices]
     if rows:
         click.echo()
-        print_table(("FOLDER", "LABEL", "FILES THAT DIFFER", "DEVICE", "OTHER VERSIONS"), rows)
-        click.echo(f"\n{DISSENTS_ADVICE}", err=True)
+        print_table(("FOLDER", "LABEL", "FILES IN CONFLICT", "FILES THAT DIFFER", "DEVICE", "OTHER VERSIONS"), rows)
+    if any(folder.get("conflicting_files") for folder in folders):
+        click.echo(f"\n{CONFLICTS_ADVICE}", err=True)
 
 
 def _print_status(answer: Any) -> None:

@@ -21,6 +21,7 @@ _FOLDER_GAUGES: Final = {
     "sequence": "Highest sequence number announced",
     "pending_files": "Files announced by peers and not in the store yet",
     "pending_bytes": "Bytes of the pending files",
+    "conflicting_files": "Files of which a device stays with its own version, though it was offered another one",
     "disputed_files": "Files of which devices have different versions",
     "dissents": "Versions of files that devices have and that are not the current ones",
 }
