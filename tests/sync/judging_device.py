@@ -21,6 +21,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.events import RequestReceived
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.counters import Counters
+from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.row import Row, VersionKey
 from untrusted_s3.index.segment import Segment, decode_segment
@@ -59,6 +60,7 @@ class Judge(Device):
     Attributes:
         takes_over: Whether it takes over anything: a send-only folder does not.
         waits: Whether it takes over nothing for now.
+        gives: Whether it has the data of its files.
         shown: What it was sent of the gateway's index, by name.
         sent: The sequence numbers and names that it was sent, in order.
     """
@@ -67,6 +69,7 @@ class Judge(Device):
         super().__init__(number)
         self.takes_over = takes_over
         self.waits = False
+        self.gives = True
         self.shown: dict[str, FileInfo] = {}
         self.sent: list[tuple[int, str]] = []
         self.folder: Folder | None = None
@@ -112,6 +115,11 @@ class Judge(Device):
         )
 
     # Connections
+
+    async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
+        if not self.gives:
+            raise BlockUnavailable("no such file")
+        return await super().request_block(folder_id, name, number, block)
 
     async def connect(self, folder: Folder) -> None:
         """Share the folder, as a session does."""

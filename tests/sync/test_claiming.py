@@ -408,3 +408,33 @@ async def test_an_equal_copy_that_wins_makes_no_dissents(gateway: Gateway, store
     assert [entry.claims for entry in logged(store)] == [None] * 20
     assert gateway.bucket.count("put") - len(segments(store)) == 10, "objects"
     assert a.sees_complete() and b.sees_complete()
+
+
+async def test_what_a_gone_author_made_comes_from_another_device(gateway: Gateway) -> None:
+    """A cannot give what it announces. B has the same content, under another number."""
+    a, b = Judge(1), Judge(2)
+    a.edit(version("f", 20, 2, content=0))
+    a.gives = False
+    await meet(a, gateway, 10)
+    assert gateway.numbers("f") == []
+    b.edit(version("f", 10, 1, content=0))
+    await meet(b, gateway)
+    assert gateway.numbers("f") == [10]
+    # When A is there again, it has to give nothing.
+    await meet(a, gateway, 10)
+    assert gateway.claimed("f") == {A: 20, B: 10}
+
+
+async def test_who_has_the_content_gives_it_for_another_device(gateway: Gateway) -> None:
+    """The same, where both are connected."""
+    a, b = Judge(1), Judge(2, takes_over=False)
+    a.gives = False
+    a.edit(version("f", 20, 2, content=0))
+    b.edit(version("f", 10, 1, content=0))
+    await a.connect(gateway.folder)
+    await asyncio.sleep(1)
+    await b.connect(gateway.folder)
+    await asyncio.sleep(8)
+    assert gateway.claimed("f")[A] == 20
+    await a.disconnect()
+    await b.disconnect()

@@ -47,13 +47,24 @@ async def test_the_peers_that_announce_the_version_take_turns(asking: Asking) ->
     peers = {A: FakeSource(), B: FakeSource(), C: FakeSource()}
     for one, source in peers.items():
         asking.sources.add(one, source)
-        entry = asking.announce(one, INFO if one != C else file("a", 1, sizes=(1064,) * 4, sequence=1))
+        entry = asking.announce(one, INFO if one != C else file("a", 2, sizes=(1064,) * 4, sequence=1, content=1))
     fetch = asking.sources.fetcher(asking.announce(A), INFO.name)
     for number, block in enumerate(BLOCKS):
         assert len(await fetch(number, block)) == 1064
     assert (peers[A].asked_for("a"), peers[B].asked_for("a")) in (([0, 2], [1, 3]), ([1, 3], [0, 2]))
-    assert not peers[C].asked, "it announces another version"
+    assert not peers[C].asked, "it announces another content, with the same number by accident"
     assert entry.device_id == C
+
+
+async def test_a_peer_that_has_the_content_under_another_number_is_asked(asking: Asking) -> None:
+    """The author of the version may be gone for good, and another device may have made the same content."""
+    gone, source = asking.announce(A), FakeSource()
+    asking.announce(B, file("a", 1, sizes=(1064,) * 4, sequence=1))
+    asking.sources.add(B, source)
+    assert len(await asking.sources.fetcher(gone, INFO.name)(0, BLOCKS[0])) == 1064
+    asking.sources.add(B, source, trusted=False)
+    with pytest.raises(BlockUnavailable, match="no connected peer has it"):
+        await asking.sources.fetcher(gone, INFO.name)(0, BLOCKS[0])
 
 
 async def test_one_peer_after_the_other_is_asked_for_a_block(asking: Asking) -> None:

@@ -71,7 +71,7 @@ class Sources:
         return untrusted if untrusted and len(untrusted) == len(connected) else [None, *untrusted]
 
     def fetcher(self, entry: Pending, name: str, giver: DeviceID | None = None) -> FetchBlock:
-        """Return a function that gets blocks of this version of a file, from each peer that announces it in turn.
+        """Return a function that gets blocks of a version of a file, from each peer that announces its content in turn.
 
         `name` is the encrypted name. Only trusted devices are asked, or only `giver`. A peer that does not give a block
         within `second_source_after` holds up the file no longer if another one announces it: that is asked too, and
@@ -123,13 +123,17 @@ class Sources:
         return fetch_block
 
     def _asked(self, entry: Pending, giver: DeviceID | None) -> list[DeviceID]:
-        """Return the devices that have announced this version and may be asked: the trusted ones, or `giver`."""
+        """Return the devices that have announced this content and may be asked: the trusted ones, or `giver`."""
         return [one for one in self._announcing(entry) if one == giver or (giver is None and self.is_trusted(one))]
 
     def _announcing(self, entry: Pending) -> list[DeviceID]:
-        """Return the devices that have announced this version."""
-        others = self._pending.of_name(entry.name_hash)
-        return [other.device_id for other in others if other.version == entry.version]
+        """Return the devices that have announced this content: trusted ones under whichever version."""
+        return [
+            other.device_id
+            for other in self._pending.of_name(entry.name_hash)
+            if other.content_hash == entry.content_hash
+            and (other.version == entry.version or self.is_trusted(other.device_id))
+        ]
 
     def _untried(self, devices: Iterable[DeviceID], tried: Sequence[Source]) -> list[Source]:
         sources = (self._connected.get(device_id) for device_id in devices)
