@@ -32,6 +32,7 @@ from untrusted_s3.gateway.folders import Folders
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.losses import Forgotten, LossRecord, LostSegments
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.supervisor import Supervisor
 from untrusted_s3.sync.folder import Folder
@@ -39,6 +40,8 @@ from untrusted_s3.sync.healing import Healed
 
 THEIRS, OTHER = device(1), device(2)
 TOKEN = bytes(range(40))
+DAMAGED = f"{2:020d}-{'a' * 32}"
+LOSS = LossRecord(4, OTHER, 1_700_000_000, 0, (LostSegments(2, 3, 4, 5),), (DAMAGED,), Forgotten(9, 12, 7))
 
 
 class Store:
@@ -60,7 +63,7 @@ class Store:
         self.opened: list[FakeFolder] = []
         self.errors: list[Exception | None] = []
         self.bad: dict[str, Exception] = {}
-        self.healed = Healed((), 0, 0, 0)
+        self.healed = Healed((), 0, 0)
         self.pauses: list[float] = []
         self.hold = asyncio.Event()
         self.hold.set()
@@ -583,13 +586,12 @@ async def test_what_a_log_has_lost_for_good_is_said(store: Store) -> None:
     store.opened[0].lose(LogWentBack("the end is gone"))
     await until(lambda: bool(store.pauses))
     assert "being healed" in store.folders.closed[0].error
-    healed = Healed(("segments 2 to 3 with 5 entries",), 1, 2, 7, ("folders/a/damaged/2",))
-    store.healed = healed
+    store.healed = Healed((LOSS,), 1, 2)
     store.hold.set()
     await until(lambda: store.folders.ids == ["a"])
     assert "segments 2 to 3 with 5 entries" in store.folders.lost("a")[0]
-    assert "damaged: it is kept as folders/a/damaged/2" in store.folders.lost("a")[1]
-    assert "7 entries" in store.folders.lost("a")[2]
+    assert f"damaged: it is kept as folders/a/damaged/{DAMAGED}" in store.folders.lost("a")[1]
+    assert f"7 entries that the gateway {OTHER} knew" in store.folders.lost("a")[2]
 
 
 async def test_a_store_that_keeps_losing_is_healed_ever_more_rarely(store: Store) -> None:
@@ -606,10 +608,10 @@ async def test_a_device_is_believed_once_in_a_while(store: Store) -> None:
     store.add(record("a"))
     await store.folders.open_all()
     assert store.opened[0].heeds_claims()
-    store.opened[0].lose(IndexClaimed("a device knows more"))
+    store.opened[0].lose(IndexClaimed("a device knows more", 7, 20, 15))
     await until(lambda: len(store.opened) == 2 and store.folders.ids == ["a"])
     assert not store.opened[1].heeds_claims()
-    assert "a device knows more" in store.folders.lost("a")[0]
+    assert store.opened[1].heard[0] == "heal, a device knows more"
 
 
 async def test_a_folder_that_is_removed_loses_its_log_first(store: Store) -> None:

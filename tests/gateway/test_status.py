@@ -76,6 +76,7 @@ def test_a_folder() -> None:
         "missing_files": 0,
         "missing_examples": [{"name": "a name", "object": "folders/f/objects/an object"}],
         "lost": [],
+        "lost_count": 0,
     }
 
 

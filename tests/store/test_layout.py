@@ -33,10 +33,23 @@ def test_every_key_is_safe(folder_id: str, name: str, content_hash: str, positio
         keys.segment(position),
         keys.checkpoint(position),
         keys.object(name, content_hash),
+        keys.damaged_segment(position, name.encode(errors="replace")),
+        keys.loss(position, content_hash),
     ):
         assert_safe(key)
         assert key.startswith(keys.base)
         assert keys.base + keys.relative(key) == key
+
+
+def test_keys_of_losses_are_told_from_foreign_ones() -> None:
+    keys = FolderKeys.of("f")
+    key = keys.loss(7, "a" * 32)
+    assert key == f"folders/f/losses/{7:020d}-{'a' * 32}.json"
+    assert keys.is_loss(key)
+    for other in (key + "x", key.upper(), keys.losses, keys.loss(7, "a/.." + "a" * 28), "folders/g" + key[9:]):
+        assert not keys.is_loss(other), other
+    assert layout.is_damaged_name(keys.damaged_segment(7, b"body").removeprefix(keys.damaged_segments))
+    assert not layout.is_damaged_name("../" + "a" * 50)
 
 
 def test_name_hash() -> None:

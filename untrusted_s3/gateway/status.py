@@ -21,6 +21,7 @@ _REFUSALS_SHOWN = 20
 _TEXT_SHOWN = 200  # characters of what a device chooses, such as its name
 _REFUSED_SHOWN = 10
 _MISSING_SHOWN = 20
+_LOST_SHOWN = 20
 _ALLOWED_SHOWN = 100
 
 
@@ -57,7 +58,8 @@ def folder_status(folder: Folder, task_error: str | None = None, lost: Sequence[
         ],
         "missing_files": folder.missing_files,
         "missing_examples": [{"name": name, "object": key} for name, key in folder.missing_examples(_MISSING_SHOWN)],
-        "lost": list(lost),
+        "lost": list(lost[-_LOST_SHOWN:]),
+        "lost_count": len(lost),
     }
 
 
@@ -95,7 +97,8 @@ def _failed_folder(folder_id: str, label: str, error: str, lost: Sequence[str]) 
         "held_back": [],
         "missing_files": 0,
         "missing_examples": [],
-        "lost": list(lost),
+        "lost": list(lost[-_LOST_SHOWN:]),
+        "lost_count": len(lost),
     }
 
 

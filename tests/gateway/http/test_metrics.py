@@ -17,6 +17,8 @@ FOLDER = {
     "sequence": 5,
     "pending_files": 6,
     "pending_bytes": 7,
+    "missing_files": 8,
+    "lost_count": 9,
     "state": "idle",
 }
 

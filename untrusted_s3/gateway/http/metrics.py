@@ -21,6 +21,8 @@ _FOLDER_GAUGES: Final = {
     "sequence": "Highest sequence number announced",
     "pending_files": "Files announced by peers and not in the store yet",
     "pending_bytes": "Bytes of the pending files",
+    "missing_files": "Files whose objects the store has lost or damaged",
+    "lost_count": "Losses of the log that the operator has not taken note of",
 }
 
 
