@@ -9,7 +9,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: run test lint types unit interop large ceph bench hostile proto constraints clean
+.PHONY: run test lint types unit interop large ceph bench hostile images proto constraints clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/untrusted-s3 serve --welcome --data $(DATA)
@@ -51,6 +51,10 @@ bench: $(VENV)/.dev
 # A real Syncthing beside hostile devices: time, memory and loop lag (docs/testing.md).
 hostile: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile $(HOSTILE)
+
+# Images of a running embedded store, put back (docs/testing.md).
+images: $(VENV)/.dev
+	$(BIN)/python -m tests.interop.store_images $(IMAGES)
 
 # The generated modules are committed: an installation needs no protocol compiler.
 proto: $(VENV)/.dev

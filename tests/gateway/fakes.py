@@ -83,6 +83,9 @@ class FakeFolder:
         self.heard.append(f"read failed: {key}")
         return key.startswith(f"folders/{self.record.folder_id}/")
 
+    async def look_for_missing(self) -> None:
+        self.heard.append("look for missing")
+
     def distrust_checkpoints(self) -> None:
         self.heard.append("distrust checkpoints")
 

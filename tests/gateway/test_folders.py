@@ -56,6 +56,7 @@ class Store:
         folders_of_device: int = 1000,
         retry_delay: float = 5,
         renewal_pauses: Pauses | None = None,
+        in_doubt: bool = False,
     ) -> None:
         self.bucket = SimulatedBucket()
         self.sessions = Sessions()
@@ -81,6 +82,7 @@ class Store:
             folders_of_device=folders_of_device,
             renewal_pauses=renewal_pauses,
             sleep=self._pause,
+            in_doubt=in_doubt,
         )
 
     def add(self, *records: FolderRecord) -> None:
@@ -653,6 +655,18 @@ async def test_a_block_that_was_read_is_told_to_its_folder(store: Store) -> None
         store.folders.block_read(key, 0, memoryview(b"block"))
         assert folder.heard[-1] == f"block read: {key}"
     store.folders.block_read(FolderKeys.of("unknown").object("name", "0" * 32), 0, memoryview(b"block"))
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+async def test_a_folder_of_a_store_in_doubt_is_compared_with_it_once(in_doubt: bool) -> None:
+    store = Store(in_doubt=in_doubt)
+    store.add(record("a"))
+    await store.folders.open_all()
+    assert store.opened[0].heard == ["open", "look for missing"][: 1 + in_doubt]
+    store.opened[0].lose(SegmentsMissing("a part is gone"))
+    await until(lambda: len(store.opened) == 2 and store.folders.get("a") is not None)
+    assert "look for missing" not in store.opened[1].heard
+    await store.supervisor.stop()
 
 
 async def test_a_folder_with_missing_files_is_a_problem(store: Store) -> None:

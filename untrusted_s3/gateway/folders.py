@@ -56,7 +56,8 @@ class Folders:
 
     `new_folder` makes a folder that is not open yet. `retry_delay` is the pause in seconds before a folder that could
     not be opened is tried again; it doubles up to `max_retry_delay`. `close_timeout` is how long the peers of a removed
-    folder have to end their connections.
+    folder have to end their connections. `in_doubt` says that the store may have lost any object: each folder is
+    compared with the store before it is shared.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Folders:
         renewal_pauses: Pauses | None = None,
         losses: Losses | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        in_doubt: bool = False,
     ) -> None:
         self._bucket = bucket
         self._new_folder = new_folder
@@ -95,6 +98,8 @@ class Folders:
         self._renewal_pauses = renewal_pauses or Pauses(retry_delay, max_retry_delay)
         # The folders whose local state was damaged in this run. Perhaps a checkpoint has what cannot be read.
         self._damaged: set[str] = set()
+        self._in_doubt = in_doubt
+        self._compared: set[str] = set()
         self._folders: dict[str, Folder] = {}
         self._by_base: dict[str, Folder] = {}  # perhaps of before; for the folders of blocks
         self._closed = ClosedFolders()
@@ -375,6 +380,9 @@ class Folders:
         folder.heeds_claims = partial(self._healer.heeds_claims, record.folder_id)
         try:
             await self._healer.open(folder)
+            if self._in_doubt and record.folder_id not in self._compared:
+                await folder.look_for_missing()
+                self._compared.add(record.folder_id)
         except BaseException:
             folder.close()
             if folder.damaged:

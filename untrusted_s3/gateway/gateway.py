@@ -92,11 +92,17 @@ class Gateway:
     """
 
     def __init__(
-        self, bucket: GatewayBucket, identity: Identity, settings: GatewaySettings, grid: PartGrid = PART_GRID
+        self,
+        bucket: GatewayBucket,
+        identity: Identity,
+        settings: GatewaySettings,
+        grid: PartGrid = PART_GRID,
+        *,
+        in_doubt: bool = False,
     ) -> None:
         """Make a gateway that does nothing yet. Raises UsageError for an address that cannot be parsed.
 
-        All gateways on a bucket must use the same `grid`.
+        All gateways on a bucket must use the same `grid`. `in_doubt` says that the store may have lost any object.
         """
         tuning = settings.tuning
         self.device_id = identity.device_id
@@ -144,6 +150,7 @@ class Gateway:
             claim_pauses=Pauses(tuning.upkeep.claim_pause, tuning.upkeep.max_claim_pause),
             folders_of_device=tuning.upkeep.folders_of_device,
             losses=Losses(bucket, tuning.upkeep.losses_interval, tuning.upkeep.max_losses_interval),
+            in_doubt=in_doubt,
         )
         self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk, self._disk_looked_at)
         capacity = unadmitted_capacity(raise_file_limit(tuning.connections), tuning.connections)

@@ -155,6 +155,13 @@ class Folder:
         """
         return await heal(self._bucket, self._keys, self._log, self._state, self._losses, claim)
 
+    async def look_for_missing(self) -> None:
+        """Take back all entries whose objects are not in the store, of an open folder that nobody shares yet.
+
+        Raises StoreError or DataError.
+        """
+        await self._missing.look_at_all()
+
     def _settle(self) -> None:
         """Forget what is known of peers' indexes if it belongs to another index id of the folder."""
         self._writer.opened()
