@@ -9,7 +9,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: run test lint types unit interop large ceph bench hostile claims proto constraints clean
+.PHONY: run test lint types unit interop large ceph bench hostile images claims proto constraints clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/untrusted-s3 serve --welcome --data $(DATA)
@@ -56,6 +56,10 @@ hostile: $(VENV)/.dev
 # (docs/claims.md).
 claims: $(VENV)/.dev
 	$(BIN)/python -m tests.interop.claims_table $(CLAIMS)
+
+# Images of a running embedded store, put back (docs/testing.md).
+images: $(VENV)/.dev
+	$(BIN)/python -m tests.interop.store_images $(IMAGES)
 
 # The generated modules are committed: an installation needs no protocol compiler.
 proto: $(VENV)/.dev

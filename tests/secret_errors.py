@@ -22,6 +22,7 @@ _MADE: dict[type[Exception], Callable[[], Exception]] = {
     errors.BlockDamaged: lambda: errors.BlockDamaged(PATH, 1, TEXT),
     errors.PathTaken: errors.PathTaken,
     errors.FileInfoRefused: lambda: errors.FileInfoRefused(TEXT, 1, TEXT),
+    errors.IndexClaimed: lambda: errors.IndexClaimed(TEXT, 1, 2, 1),
     errors.FolderRemovalUnfinished: lambda: errors.FolderRemovalUnfinished(TEXT),
 }
 

@@ -39,7 +39,7 @@ OTHERS = [ROOT / name for name in ("Dockerfile", "compose.yaml", ".env.example",
 WORKFLOWS = sorted((ROOT / "docs" / "ci").glob("*.yml"))
 BLOCK = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 # What looks like a path of the repository: keys in the bucket, what the program makes, a type of secret.
-OTHER_NAMES = {"folders/", "peers/", "./data", ".venv/bin", "kubernetes.io/tls"}
+OTHER_NAMES = {"folders/", "peers/", "damaged/", "losses/", "./data", ".venv/bin", "kubernetes.io/tls"}
 # Options of other programs that a document names by themselves, with the program.
 OTHER_OPTIONS = {
     "--build-arg": "docker build",

@@ -235,7 +235,19 @@ class LogWentBack(DataError):
 
 
 class IndexClaimed(LogWentBack):
-    """A device says that it knows more of a folder's index than the log has. It may lie."""
+    """A device says that it knows more of a folder's index than the log has. It may lie.
+
+    Attributes:
+        index_id: The id of the folder's index.
+        sequence: Up to which sequence number the device says that it knows it.
+        known: Up to which one the log has it.
+    """
+
+    def __init__(self, message: str, index_id: int, sequence: int, known: int) -> None:
+        super().__init__(message)
+        self.index_id = index_id
+        self.sequence = sequence
+        self.known = known
 
 
 class HealingDelayed(DataError):

@@ -304,6 +304,8 @@ class UpkeepSettings:
         claim_pause: The least time between renewals of a log because a device says that it knows more of our index
             than there is; it doubles up to max_claim_pause.
         max_claim_pause: The longest such pause.
+        losses_interval: How often it is read again what a folder's log has lost, where something is.
+        max_losses_interval: How often elsewhere.
     """
 
     first_delay: float = 60.0
@@ -328,6 +330,8 @@ class UpkeepSettings:
     max_heal_pause: float = 3600.0
     claim_pause: float = 3600.0
     max_claim_pause: float = 86400.0
+    losses_interval: float = 60.0
+    max_losses_interval: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

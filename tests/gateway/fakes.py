@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
-from untrusted_s3.errors import DataError, StateDamaged
+from untrusted_s3.errors import DataError, IndexClaimed, StateDamaged
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.healing import Healed
@@ -40,7 +40,7 @@ class FakeFolder:
         self.flush_error: Exception | None = None
         self.task_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: str | None = None
-        self.healed: Healed | Exception = Healed((), 0, 0, 0)
+        self.healed: Healed | Exception = Healed((), 0, 0)
         self.position = 5
         self.remains = 0
         self.missing_files = 0
@@ -69,8 +69,8 @@ class FakeFolder:
         self._loss = error
         self._damage.set()
 
-    async def heal(self) -> Healed:
-        self.heard.append("heal")
+    async def heal(self, claim: IndexClaimed | None = None) -> Healed:
+        self.heard.append(f"heal, {claim}" if claim is not None else "heal")
         if isinstance(self.healed, Exception):
             raise self.healed
         self.open_error = None
@@ -82,6 +82,9 @@ class FakeFolder:
     def read_failed(self, key: str, start: int, size: int) -> bool:
         self.heard.append(f"read failed: {key}")
         return key.startswith(f"folders/{self.record.folder_id}/")
+
+    async def look_for_missing(self) -> None:
+        self.heard.append("look for missing")
 
     def distrust_checkpoints(self) -> None:
         self.heard.append("distrust checkpoints")

@@ -32,6 +32,7 @@ from untrusted_s3.gateway.folders import Folders
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.losses import Forgotten, LossRecord, LostSegments
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.supervisor import Supervisor
 from untrusted_s3.sync.folder import Folder
@@ -39,6 +40,8 @@ from untrusted_s3.sync.healing import Healed
 
 THEIRS, OTHER = device(1), device(2)
 TOKEN = bytes(range(40))
+DAMAGED = f"{2:020d}-{'a' * 32}"
+LOSS = LossRecord(4, OTHER, 1_700_000_000, 0, (LostSegments(2, 3, 4, 5),), (DAMAGED,), Forgotten(9, 12, 7))
 
 
 class Store:
@@ -53,6 +56,7 @@ class Store:
         folders_of_device: int = 1000,
         retry_delay: float = 5,
         renewal_pauses: Pauses | None = None,
+        in_doubt: bool = False,
     ) -> None:
         self.bucket = SimulatedBucket()
         self.sessions = Sessions()
@@ -60,7 +64,7 @@ class Store:
         self.opened: list[FakeFolder] = []
         self.errors: list[Exception | None] = []
         self.bad: dict[str, Exception] = {}
-        self.healed = Healed((), 0, 0, 0)
+        self.healed = Healed((), 0, 0)
         self.pauses: list[float] = []
         self.hold = asyncio.Event()
         self.hold.set()
@@ -78,6 +82,7 @@ class Store:
             folders_of_device=folders_of_device,
             renewal_pauses=renewal_pauses,
             sleep=self._pause,
+            in_doubt=in_doubt,
         )
 
     def add(self, *records: FolderRecord) -> None:
@@ -583,13 +588,12 @@ async def test_what_a_log_has_lost_for_good_is_said(store: Store) -> None:
     store.opened[0].lose(LogWentBack("the end is gone"))
     await until(lambda: bool(store.pauses))
     assert "being healed" in store.folders.closed[0].error
-    healed = Healed(("segments 2 to 3 with 5 entries",), 1, 2, 7, ("folders/a/damaged/2",))
-    store.healed = healed
+    store.healed = Healed((LOSS,), 1, 2)
     store.hold.set()
     await until(lambda: store.folders.ids == ["a"])
     assert "segments 2 to 3 with 5 entries" in store.folders.lost("a")[0]
-    assert "damaged: it is kept as folders/a/damaged/2" in store.folders.lost("a")[1]
-    assert "7 entries" in store.folders.lost("a")[2]
+    assert f"damaged: it is kept as folders/a/damaged/{DAMAGED}" in store.folders.lost("a")[1]
+    assert f"7 entries that the gateway {OTHER} knew" in store.folders.lost("a")[2]
 
 
 async def test_a_store_that_keeps_losing_is_healed_ever_more_rarely(store: Store) -> None:
@@ -606,10 +610,10 @@ async def test_a_device_is_believed_once_in_a_while(store: Store) -> None:
     store.add(record("a"))
     await store.folders.open_all()
     assert store.opened[0].heeds_claims()
-    store.opened[0].lose(IndexClaimed("a device knows more"))
+    store.opened[0].lose(IndexClaimed("a device knows more", 7, 20, 15))
     await until(lambda: len(store.opened) == 2 and store.folders.ids == ["a"])
     assert not store.opened[1].heeds_claims()
-    assert "a device knows more" in store.folders.lost("a")[0]
+    assert store.opened[1].heard[0] == "heal, a device knows more"
 
 
 async def test_a_folder_that_is_removed_loses_its_log_first(store: Store) -> None:
@@ -651,6 +655,18 @@ async def test_a_block_that_was_read_is_told_to_its_folder(store: Store) -> None
         store.folders.block_read(key, 0, memoryview(b"block"))
         assert folder.heard[-1] == f"block read: {key}"
     store.folders.block_read(FolderKeys.of("unknown").object("name", "0" * 32), 0, memoryview(b"block"))
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+async def test_a_folder_of_a_store_in_doubt_is_compared_with_it_once(in_doubt: bool) -> None:
+    store = Store(in_doubt=in_doubt)
+    store.add(record("a"))
+    await store.folders.open_all()
+    assert store.opened[0].heard == ["open", "look for missing"][: 1 + in_doubt]
+    store.opened[0].lose(SegmentsMissing("a part is gone"))
+    await until(lambda: len(store.opened) == 2 and store.folders.get("a") is not None)
+    assert "look for missing" not in store.opened[1].heard
+    await store.supervisor.stop()
 
 
 async def test_a_folder_with_missing_files_is_a_problem(store: Store) -> None:

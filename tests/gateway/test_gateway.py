@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import time
 import zlib
@@ -17,7 +18,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.connections.loopback import DEFAULTS, Recorder
-from tests.simulated import Fault, SimulatedBucket, SimulatedStore
+from tests.file_infos import entry, file
+from tests.index.gateways import SimulatedGateway
+from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore
 from tests.waiting import until
 from untrusted_s3.addresses import parse_address
 from untrusted_s3.bep import bep_pb2 as pb
@@ -26,10 +29,12 @@ from untrusted_s3.errors import AddressUnavailable, StateFolderUnusable, StoreUn
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.identity.certificate import Identity, generate
+from untrusted_s3.index.entry import Removal
 from untrusted_s3.settings import ConnectionSettings, HTTPSettings, LogSettings, Settings, UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.folder_removal import remove_folder
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.losses import LossNotes, LostSegments
 from untrusted_s3.store.records import FolderRecord, PeerRecord, write_record
 
 OURS, THEIRS = generate(), generate()
@@ -131,6 +136,7 @@ async def test_a_gateway_without_folders_and_devices(new_gateway: NewGateway) ->
         "maintenance",
         "measure the event loop",
         "read accepted devices",
+        "read what is lost",
         "watch the local disk",
     ]
     assert [(task["name"], task["state"]) for task in status["tasks"]] == [(name, "running") for name in names]
@@ -367,6 +373,89 @@ async def test_a_damaged_segment_is_healed_and_said(
     kept = FolderKeys.of("bad").damaged_segment(1, body)
     assert bucket.store.body(kept) == body
     assert any(kept in text for text in folder["lost"])
+
+
+async def test_what_is_lost_stays_said_until_the_operator_has_noted_it(
+    new_gateway: NewGateway, bucket: Bucket, tmp_path: Path
+) -> None:
+    add_folder(bucket, "bad")
+    garbage_checkpoint(bucket)
+    settings = tuned(record_interval=0.01, losses_interval=0, max_losses_interval=0)
+    first, running = await new_gateway(settings=settings), await new_gateway(THEIRS, settings=settings)
+    text = "the log has lost segment 1: what was in it and no device has is lost"
+
+    def said(gateway: Gateway) -> tuple[list[str], int]:
+        (folder,) = gateway.status()["folders"]
+        return folder["lost"], folder["lost_count"]
+
+    assert said(first) == said(running) == ([text], 1)
+    await first.stop()
+    shutil.rmtree(tmp_path / OURS.device_id.short)
+    again = await new_gateway(settings=settings)
+    assert said(again) == ([text], 1)
+    assert 'untrusted_s3_folder_lost_count{folder="bad"} 1.0' in (await page(again, "/metrics"))[1]
+    assert await page(again, "/readyz") == (200, "ready\n"), "what is lost needs no help"
+    (key,) = bucket.store.keys(FolderKeys.of("bad").losses)
+    del bucket.store.objects[key]
+    for gateway in (running, again):
+        await until(lambda gateway=gateway: said(gateway) == ([], 0))  # type: ignore[misc]
+
+
+async def test_a_gateway_hears_of_a_loss_that_another_one_finds(new_gateway: NewGateway, bucket: Bucket) -> None:
+    add_folder(bucket, "f")
+    gateway = await new_gateway(settings=tuned(record_interval=0.01, losses_interval=0, max_losses_interval=0))
+    keys = FolderKeys.of("f")
+    await LossNotes(bucket, keys, THEIRS.device_id).write(3, 0, segments=[LostSegments(2, 3, 1, 0)])
+    await until(lambda: gateway.status()["folders"][0]["lost_count"] == 1)
+
+
+async def test_a_damaged_record_of_a_loss_is_local_and_loud(new_gateway: NewGateway, bucket: Bucket) -> None:
+    for folder_id in ("bad", "good"):
+        add_folder(bucket, folder_id)
+    garbage_checkpoint(bucket)
+    for key in (FolderKeys.of("bad").loss(7, "a" * 32), FolderKeys.of("bad").losses + "notes.txt"):
+        bucket.store.put(key, b"something else")
+    gateway = await new_gateway()
+    assert gateway.folders.ids == ["bad", "good"]
+    folders = {folder["id"]: folder for folder in gateway.status()["folders"]}
+    assert folders["bad"]["lost_count"] == 1 and folders["bad"]["state"] == "idle", "the healing went on"
+    assert folders["good"]["lost"] == []
+    assert await page(gateway, "/readyz") == (200, "ready, degraded: folder bad: losses not readable\n")
+    (problem,) = gateway.status()["problems"]
+    assert "notes.txt" in problem["error"] and "it is not a key of this program" in problem["error"]
+
+
+@pytest.mark.parametrize("damage", [lambda call: Fault.UNREACHABLE, lambda call: Fault.REFUSED])
+async def test_losses_that_cannot_be_listed_keep_no_folder_closed(
+    new_gateway: NewGateway, bucket: Bucket, damage: Callable[[Call], Fault]
+) -> None:
+    add_folder(bucket, "f")
+    bucket.fault = lambda call: damage(call) if call.key == FolderKeys.of("f").losses else None
+    gateway = await new_gateway()
+    assert gateway.folders.ids == ["f"]
+    assert gateway.problems == ["folder f: losses not readable"]
+
+
+async def test_missing_files_are_counted_after_a_restart(
+    new_gateway: NewGateway, bucket: Bucket, tmp_path: Path
+) -> None:
+    """The log and the local state know them."""
+    add_folder(bucket, "folder")
+    writer = SimulatedGateway(bucket, 1, tmp_path)
+    await writer.log.load()
+    missing, other = entry(file("a")), entry(file("b"))
+    await writer.log.append([missing, other])
+    assert missing.stored is not None
+    removal = Removal(layout.name_key(missing.file_info.name), missing.stored.object_name)
+    await writer.log.renew(lambda state: ([] if state.missing_count else [removal], []))
+    writer.close()
+    for _ in range(2):
+        gateway = await new_gateway()
+        (folder,) = gateway.status()["folders"]
+        assert (folder["missing_files"], [one["name"] for one in folder["missing_examples"]]) == (1, [file("a").name])
+        assert gateway.problems == ["folder folder: files missing"]
+        assert 'untrusted_s3_folder_missing_files{folder="folder"} 1.0' in (await page(gateway, "/metrics"))[1]
+        await gateway.stop()
 
 
 @pytest.mark.parametrize(

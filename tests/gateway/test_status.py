@@ -84,6 +84,7 @@ def test_a_folder() -> None:
         "dissents": 0,
         "dissenting_devices": 0,
         "dissents_of": [],
+        "lost_count": 0,
     }
 
 

@@ -2,7 +2,8 @@
 
 A schedule is a seed. Devices change files, connect and go; gateways crash between any two calls to the store, with
 their local state or without; the store loses segments, checkpoints, objects and records. In the end everything that a
-device has is stored, all gateways agree, and whatever else was stored at any time is there or named as lost.
+device has is stored, all gateways agree, and whatever else was stored at any time is there or named as lost. All
+gateways still say then what any of them has said is lost.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import FolderRefused, LogWentBack, SegmentDamaged, SegmentsMissing, StoreError
 from untrusted_s3.gateway.folders import Folders
+from untrusted_s3.gateway.losses import Losses
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.index.database import remove_database
@@ -196,6 +198,7 @@ class Gateway:
             close_timeout=0.5,
             heal_pauses=Pauses(30.0, 300.0),
             claim_pauses=world.claims,
+            losses=Losses(self.bucket, 30.0, 30.0),
         )
         self._task = asyncio.create_task(self._run())
 
@@ -206,7 +209,7 @@ class Gateway:
                 break
             except StoreError:
                 await asyncio.sleep(1)
-        await self.folders.watch(15.0)
+        await asyncio.gather(self.folders.watch(15.0), self.folders.watch_losses(15.0))
 
     async def _gate(self, call: Call, phase: Phase) -> None:
         if self.dies_in is not None and phase is Phase.REQUEST:
@@ -244,7 +247,8 @@ class World:
         self.version = 0
         # By name, the newest version that a log has had.
         self.stored: dict[str, int] = {}
-        self.said_lost = False
+        self.said: set[str] = set()  # what any gateway has said is lost
+        self.said_removed = False
         self.states_lost = False
         self.looked_removed = False
         self.found_damage = False
@@ -299,8 +303,8 @@ class World:
         await asyncio.sleep(seconds)
         for number, gateway in list(self.gateways.items()):
             # A folder without record and log, or nearly so, counts as removed, and the status says that.
-            removed = any(not closed.damaged for closed in gateway.folders.closed)
-            self.said_lost = self.said_lost or bool(gateway.folders.lost("folder")) or removed
+            self.said_removed |= any(not closed.damaged for closed in gateway.folders.closed)
+            self.said.update(gateway.folders.lost("folder"))
             if gateway.dead:
                 await self._crash(number)
 
@@ -551,7 +555,12 @@ class World:
         self._check_lost()
 
     def _check_lost(self) -> None:
-        """What was stored at any time and is not now must be named."""
+        """What was stored at any time and is not now must be named, and what was said to be lost stays said."""
+        for gateway in self.gateways.values():
+            assert self.said <= set(gateway.folders.lost("folder")), (
+                f"gateway {gateway.number} does not say it any more"
+            )
+            assert not gateway.folders.problems().keys() & {"folder folder: losses not readable"}
         folder = next(iter(self.gateways.values())).folder
         assert folder is not None
         named = {name for name, _ in folder.missing_examples(1000)}
@@ -563,7 +572,7 @@ class World:
         if self.looked_removed or self.forgotten.get(name, 0) >= version:
             return True
         # What a gateway alone knows is said to be lost, but not named, where the other one has healed the log.
-        return self.log_lost and len(self.numbers) > 1 and (self.said_lost or self.states_lost)
+        return self.log_lost and len(self.numbers) > 1 and (bool(self.said) or self.said_removed or self.states_lost)
 
 
 async def read_fresh(world: World) -> tuple[int, int, list[bytes]]:

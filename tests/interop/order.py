@@ -17,6 +17,7 @@ SECONDS = {
     "test_untrusted_to_untrusted.py": 120,
     "test_several_peers.py": 100,
     "test_soak.py": 100,
+    "test_store_images.py": 100,
     "test_stateless.py": 100,
     "test_vectors.py": 100,
     "test_hostile_dice.py": 90,

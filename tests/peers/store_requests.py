@@ -12,6 +12,7 @@ _KINDS = {
     "object": re.compile(r"(^|/)folders/[^/]+/objects/"),
     "segment": re.compile(r"(^|/)folders/[^/]+/log/"),
     "checkpoint": re.compile(r"(^|/)folders/[^/]+/checkpoints/"),
+    "loss": re.compile(r"(^|/)folders/[^/]+/losses/"),
     "folder record": re.compile(r"(^|/)folders/[^/]+/folder\.json$"),
     "folders": re.compile(r"(^|/)folders/$"),
     "peer record": re.compile(r"(^|/)peers/"),

@@ -21,14 +21,18 @@ _INTERNAL = (".stfolder", ".syncthing.")
 class RandomChanges:
     """Random changes to the folder at `root`; `made` counts them by kind.
 
-    With `contents_only`, files are created and changed, but nothing is deleted or renamed. A name stays that of a file
-    or of a directory: if a directory becomes a file that is deleted before another device has seen it, Syncthing cannot
-    delete the directory there ("encountered directory when trying to remove file").
+    `large_share` of the contents have 9 to 40 MiB. With `contents_only`, files are created and changed, but nothing is
+    deleted or renamed. A name stays that of a file or of a directory: if a directory becomes a file that is deleted
+    before another device has seen it, Syncthing cannot delete the directory there ("encountered directory when trying
+    to remove file").
     """
 
-    def __init__(self, root: Path, seed: int, *, contents_only: bool = False) -> None:
+    def __init__(
+        self, root: Path, seed: int, *, contents_only: bool = False, large_share: float = _LARGE_SHARE
+    ) -> None:
         self.made: Counter[str] = Counter()
         self._root = root
+        self._large_share = large_share
         self._random = random.Random(seed)
         self._names = 20 if contents_only else 1000
         self._changes: list[tuple[Callable[[], None], int]] = [
@@ -89,7 +93,7 @@ class RandomChanges:
         return self._random.choice(directories) / f"{kind} {self._random.randrange(self._names)}"
 
     def _bytes(self) -> bytes:
-        if self._random.random() < _LARGE_SHARE:
+        if self._random.random() < self._large_share:
             return self._random.randbytes(self._random.randrange(9 * MIB, 40 * MIB))
         return self._random.randbytes(self._random.choice([0, 1, 1024, self._random.randrange(300 * KIB)]))
 

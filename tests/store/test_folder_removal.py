@@ -13,11 +13,12 @@ from untrusted_s3.store.records import FolderRecord, read_folders, write_record
 KEYS = FolderKeys.of("f")
 
 
-@pytest.mark.parametrize("fails_at", range(1, 8))
+@pytest.mark.parametrize("fails_at", range(1, 9))
 async def test_a_removal_that_is_broken_off_goes_on_later(fails_at: int) -> None:
     bucket = SimulatedBucket()
     await write_record(bucket, KEYS.record, FolderRecord("f", "", b"token").to_json())
-    for key in (KEYS.segment(1), KEYS.segment(2), KEYS.checkpoint(2), KEYS.object("a" * 32, "b" * 32)):
+    objects = KEYS.segment(1), KEYS.segment(2), KEYS.checkpoint(2), KEYS.object("a" * 32, "b" * 32)
+    for key in (*objects, KEYS.loss(2, "c" * 32)):
         await bucket.put(key, [b"data"])
     writes = 0
 
@@ -34,8 +35,8 @@ async def test_a_removal_that_is_broken_off_goes_on_later(fails_at: int) -> None
         (record,) = await read_folders(bucket)
         # Whole and open to all, or closed to all.
         assert record.removed == (fails_at > 1)
-        assert record.removed or len(bucket.store.objects) == 5
+        assert record.removed or len(bucket.store.objects) == 6
         await remove_folder(bucket, "f")
     else:
-        assert fails_at == 7
+        assert fails_at == 8
     assert not bucket.store.objects

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store import layout
-from untrusted_s3.store.format import MAX_POSITION
+from untrusted_s3.store.format import MAX_CHECKPOINT_POSITION, MAX_POSITION
 from untrusted_s3.store.layout import FolderKeys, StoreLocation, folder_segment, name_hash
 
 SAFE_SEGMENT = re.compile(r"[0-9A-Za-z._-]{1,255}")
@@ -33,10 +33,23 @@ def test_every_key_is_safe(folder_id: str, name: str, content_hash: str, positio
         keys.segment(position),
         keys.checkpoint(position),
         keys.object(name, content_hash),
+        keys.damaged_segment(position, name.encode(errors="replace")),
+        keys.loss(position, content_hash),
     ):
         assert_safe(key)
         assert key.startswith(keys.base)
         assert keys.base + keys.relative(key) == key
+
+
+def test_keys_of_losses_are_told_from_foreign_ones() -> None:
+    keys = FolderKeys.of("f")
+    key = keys.loss(7, "a" * 32)
+    assert key == f"folders/f/losses/{7:020d}-{'a' * 32}.json"
+    assert keys.is_loss(key)
+    for other in (key + "x", key.upper(), keys.losses, keys.loss(7, "a/.." + "a" * 28), "folders/g" + key[9:]):
+        assert not keys.is_loss(other), other
+    assert layout.is_damaged_name(keys.damaged_segment(7, b"body").removeprefix(keys.damaged_segments))
+    assert not layout.is_damaged_name("../" + "a" * 50)
 
 
 def test_name_hash() -> None:
@@ -89,7 +102,8 @@ def test_positions_sort_as_texts(one: int, other: int) -> None:
 def test_positions_are_read_back(position: int) -> None:
     keys = FolderKeys.of("f")
     assert keys.segment_position(keys.segment(position)) == position
-    assert keys.checkpoint_position(keys.checkpoint(position)) == position
+    checkpoint = keys.checkpoint_position(keys.checkpoint(position))
+    assert checkpoint == (position if position <= MAX_CHECKPOINT_POSITION else None)
     assert keys.segment_position(keys.checkpoint(position)) is None
     assert keys.checkpoint_position(keys.segment(position)) is None
     assert FolderKeys.of("other").segment_position(keys.segment(position)) is None

@@ -16,7 +16,14 @@ from untrusted_s3.errors import AnswerTooLong
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket, ObjectSummary
 from untrusted_s3.store.layout import FolderKeys, node_key
-from untrusted_s3.store.listing import list_checkpoints, list_folders, list_nodes, list_peers, list_segments
+from untrusted_s3.store.listing import (
+    list_checkpoints,
+    list_folders,
+    list_losses,
+    list_nodes,
+    list_peers,
+    list_segments,
+)
 from untrusted_s3.store.positions import Positions
 
 KEYS = FolderKeys.of("f")
@@ -79,6 +86,7 @@ ENDLESS: dict[str, tuple[Callable[[int], str], Callable[[Bucket], Awaitable[obje
     ),
     "checkpoints": (KEYS.checkpoint, lambda bucket: list_checkpoints(bucket, KEYS)),
     "strangers": (lambda number: f"{KEYS.segments}{number}", lambda bucket: list_segments(bucket, KEYS, most=10_000)),
+    "losses": (lambda number: KEYS.loss(number, "a" * 32), lambda bucket: list_losses(bucket, KEYS)),
     "folders": (lambda number: f"folders/{number}/", lambda bucket: gathered(list_folders(bucket))),
     "devices": (lambda number: f"peers/{number}.json", lambda bucket: gathered(list_peers(bucket))),
     "gateways": (lambda number: f"nodes/{number}.json", lambda bucket: gathered(list_nodes(bucket))),

@@ -26,6 +26,7 @@ from untrusted_s3.errors import (
 )
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import ObjectSummary
+from untrusted_s3.store.losses import Claimed, Forgotten, LossRecord, LostSegments
 from untrusted_s3.store.records import (
     FolderRecord,
     NodeRecord,
@@ -128,12 +129,14 @@ async def test_damage_is_told_with_the_key(from_json: Callable[[dict[str, Any]],
 
 
 DEVICE_ID = str(ONE)
+LOSS = LossRecord(4, ONE, 1_700_000_000, 8, (LostSegments(2, 3, 7, 5),), (), Forgotten(9, 40, 6), Claimed(8, 30, 20))
 RECORDS: list[tuple[FromJSON, dict[str, Any]]] = [
     (StoreRecord.from_json, StoreRecord("0123456789abcdef" * 2).to_json()),
     (PeerRecord.from_json, PeerRecord(ONE, "name", ("tcp://192.0.2.1:22000",), ("folder",)).to_json()),
     (PeerRecord.from_json, PeerRecord(ONE, read_only=True, folders=("folder",)).to_json()),
     (NodeRecord.from_json, NodeRecord(ONE, "name", 1_700_000_000, "0123456789abcdef" * 2).to_json()),
     (FolderRecord.from_json, FolderRecord("folder", "label", b"token", 7, removed=True, created_by=ONE).to_json()),
+    (LossRecord.from_json, LOSS.to_json()),
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -143,7 +146,14 @@ JSON = st.recursive(
 TYPES: dict[str, Any] = {"store_id": str, "device_id": DeviceID, "name": str, "time": int, "instance": str}
 TYPES |= {"folder_id": str, "label": str, "token": bytes, "index_id": int, "removed": bool, "addresses": tuple}
 TYPES |= {"share": tuple, "read_only": bool, "untrusted": bool, "folders": (tuple, type(None))}
-TYPES |= {"created_by": (DeviceID, type(None))}
+TYPES |= {
+    "created_by": (DeviceID, type(None)),
+    "position": int,
+    "writer": DeviceID,
+    "segments": tuple,
+    "damaged": tuple,
+}
+TYPES |= {"forgotten": (Forgotten, type(None)), "claimed": (Claimed, type(None)), "loss_id": str}
 
 
 @settings(max_examples=300, deadline=None)

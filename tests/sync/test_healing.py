@@ -396,6 +396,30 @@ async def test_very_many_missing_objects_are_taken_back_in_turns(bucket: Simulat
         assert folder.missing_files == 5 and folder.totals.files == 0
 
 
+async def test_what_is_missing_is_taken_back_before_anybody_shares_the_folder(
+    bucket: SimulatedBucket, tmp_path: Path
+) -> None:
+    one = device_with(*(file(number) for number in range(5)))
+    async with opened(bucket, tmp_path, one):
+        pass
+    keys = [bucket.store.keys(KEYS.objects_of(file(number).name))[0] for number in range(3)]
+    for key in keys:
+        del bucket.store.objects[key]
+    settings = Settings(sync=SyncSettings(missing_at_once=2, missing_pause=1.0))
+    folder = new_folder(RECORD, bucket, tmp_path, settings=settings)
+    await folder.open()
+    assert (folder.missing_files, folder.totals.files) == (0, 5)
+    await folder.look_for_missing()
+    assert (folder.missing_files, folder.totals.files) == (3, 2)
+    assert {key for _, key in folder.missing_examples(5)} == set(keys)
+    position = folder.position
+    await folder.look_for_missing()
+    assert folder.position == position
+    async with working(folder):
+        await give(folder, one)
+        assert (folder.missing_files, folder.totals.files) == (0, 5)
+
+
 async def test_cursors_of_before_a_renewal_are_not_written_after_it(bucket: SimulatedBucket, tmp_path: Path) -> None:
     one = device_with(file("a"))
     async with opened(bucket, tmp_path, one) as folder:

@@ -22,6 +22,7 @@ from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.layout import name_key
+from untrusted_s3.store.losses import LossNotes
 from untrusted_s3.sync.healing import Healed, heal
 from untrusted_s3.sync.missing import FailedRead, MissingObjects
 from untrusted_s3.units import MIB
@@ -131,7 +132,7 @@ async def test_a_name_is_never_without_what_it_keeps(bucket: SimulatedBucket, tm
 
 
 async def healed(bucket: SimulatedBucket, one: Gateway) -> Healed:
-    found = await heal(bucket, KEYS, one.log, one.state)
+    found = await heal(bucket, KEYS, one.log, one.state, LossNotes(bucket, KEYS, A))
     assert not found.losses
     return found
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.file_infos import entry, file
+from tests.file_infos import device, entry, file
 from tests.index.gateways import KEYS, SimulatedGateway, contents
 from tests.simulated import SimulatedBucket, SimulatedStore, fast_directory, inline_threads
 from tests.virtual_time import run_in_virtual_time
@@ -16,6 +16,7 @@ from untrusted_s3.errors import LogWentBack, SegmentDamaged, SegmentsMissing
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.segment import MAGIC
 from untrusted_s3.store.format import FAR_POSITION, MAX_CHECKPOINT_POSITION, MAX_FAR_GAP, MAX_POSITION
+from untrusted_s3.store.losses import LossNotes
 from untrusted_s3.sync.healing import heal
 
 LENGTH = 3
@@ -30,7 +31,7 @@ NAMES = st.one_of(
     st.builds("{:020d}{}".format, POSITIONS, st.sampled_from(["/", "/x", ".old", " ", "-" + "0" * 32])),
     st.text("0123456789٣²x./-", min_size=1, max_size=24),
 )
-PREFIXES = st.sampled_from(["log/", "checkpoints/", "objects/", "damaged/", ""])
+PREFIXES = st.sampled_from(["log/", "checkpoints/", "objects/", "damaged/", "losses/", ""])
 _SEGMENT, _CHECKPOINT = "a copy of a segment", "a copy of the checkpoint"
 BODIES = st.sampled_from([b"", b"x", b"<html>", MAGIC, MAGIC + bytes(100), _SEGMENT, _CHECKPOINT])
 KEYS_AND_BODIES = st.tuples(st.builds(lambda prefix, name: KEYS.base + prefix + name, PREFIXES, NAMES), BODIES)
@@ -42,7 +43,8 @@ async def opened(store: SimulatedStore, number: int, directory: Path) -> Simulat
     try:
         await gateway.log.load()
     except (LogWentBack, SegmentDamaged, SegmentsMissing):
-        await heal(gateway.bucket, KEYS, gateway.log, gateway.state)
+        notes = LossNotes(gateway.bucket, KEYS, device(number))
+        await heal(gateway.bucket, KEYS, gateway.log, gateway.state, notes)
         await gateway.log.load()
     return gateway
 

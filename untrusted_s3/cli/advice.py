@@ -87,6 +87,10 @@ REFUSED_INDEX_ADVICE: Final = (
     " --read-only (or peers remove); then take its entries back with: untrusted-s3 folders retract FOLDER --device"
     " DEVICE_ID. With the password, --undecryptable finds the entries themselves"
 )
+LOST_ADVICE: Final = (
+    "Devices that still have what the log has lost send it again. When you have taken note, untrusted-s3 folders losses"
+    " FOLDER --clear ends this report; docs/http.md says what is meant"
+)
 NO_FOLDER_ADVICE: Final = (
     "A device is connected and shares no folder: share one with the gateway in Syncthing, with an encryption password;"
     " or offer the device a folder that the store has: untrusted-s3 peers add DEVICE_ID --share FOLDER"

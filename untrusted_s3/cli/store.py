@@ -41,7 +41,7 @@ async def open_bucket(
             credentials = S3Credentials(server.access_key, server.secret_key)
             location = StoreLocation(server.bucket, "")
             bucket = await EmbeddedBucket.open(location, server.endpoint_url, credentials, settings=settings)
-            bucket.disk = DiskSync(server.directory)
+            bucket.disk, bucket.server = DiskSync(server.directory), server
         else:
             bucket = await S3Bucket.open(
                 location, options.endpoint_url, create_bucket=options.create_bucket, settings=settings

@@ -29,6 +29,7 @@ from untrusted_s3.errors import (
 from untrusted_s3.gateway.closed_folders import NOT_OPEN, ClosedFolder, ClosedFolders
 from untrusted_s3.gateway.folder_records import FolderRecords, check_password
 from untrusted_s3.gateway.healer import Healer
+from untrusted_s3.gateway.losses import Losses
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.problem import Problem
@@ -47,6 +48,7 @@ _HEAL = "heal the log"
 _OPENED_AGAIN = "a folder is opened again"
 _OPEN = "open"
 _CONCURRENT_READS = 8
+_LOSSES_TIMEOUT = 10.0
 
 
 class Folders:
@@ -54,7 +56,8 @@ class Folders:
 
     `new_folder` makes a folder that is not open yet. `retry_delay` is the pause in seconds before a folder that could
     not be opened is tried again; it doubles up to `max_retry_delay`. `close_timeout` is how long the peers of a removed
-    folder have to end their connections.
+    folder have to end their connections. `in_doubt` says that the store may have lost any object: each folder is
+    compared with the store before it is shared.
     """
 
     def __init__(
@@ -71,7 +74,10 @@ class Folders:
         heal_pauses: Pauses | None = None,
         claim_pauses: Pauses | None = None,
         renewal_pauses: Pauses | None = None,
+        losses: Losses | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        in_doubt: bool = False,
     ) -> None:
         self._bucket = bucket
         self._new_folder = new_folder
@@ -83,13 +89,17 @@ class Folders:
         self._records = FolderRecords(bucket, max_folders, folders_of_device)
         self._sleep = sleep
         settings = UpkeepSettings()
+        self._losses = losses or Losses(bucket, settings.losses_interval, settings.max_losses_interval)
         self._healer = Healer(
             heal_pauses or Pauses(settings.heal_pause, settings.max_heal_pause),
             claim_pauses or Pauses(settings.claim_pause, settings.max_claim_pause),
+            self._losses,
         )
         self._renewal_pauses = renewal_pauses or Pauses(retry_delay, max_retry_delay)
         # The folders whose local state was damaged in this run. Perhaps a checkpoint has what cannot be read.
         self._damaged: set[str] = set()
+        self._in_doubt = in_doubt
+        self._compared: set[str] = set()
         self._folders: dict[str, Folder] = {}
         self._by_base: dict[str, Folder] = {}  # perhaps of before; for the folders of blocks
         self._closed = ClosedFolders()
@@ -208,6 +218,7 @@ class Folders:
             error = "the folder was removed from the store" if found is None or not found.removed else None
             error = error or str(FolderRemovalUnfinished(folder_id))
             self._closed.add(folder.record, error, damaged=False)
+            self._losses.forget(folder_id)
         _logger.warning("folder dropped", folder=folder_id, reason=error)
         await self._sessions.end_sharing(folder_id, "a folder was removed", self._close_timeout)
         folder.close()
@@ -254,8 +265,14 @@ class Folders:
         }
 
     def lost(self, folder_id: str) -> Sequence[str]:
-        """Return what healing the folder's log since the start of this gateway has found lost, as texts."""
-        return self._healer.lost(folder_id)
+        """Return what healings of the folder's log have found lost, as texts, the newest last."""
+        return self._losses.texts(folder_id)
+
+    async def watch_losses(self, interval: float) -> None:
+        """Look every `interval` seconds whether what folders have lost is to be read again, until cancelled."""
+        while True:
+            await self._sleep(interval)
+            await self._losses.read(self.ids)
 
     def read_failed(self, key: str, start: int, size: int) -> None:
         """Note that an object of some folder is missing or lacks a range."""
@@ -275,7 +292,8 @@ class Folders:
 
     def problems(self) -> dict[str, str]:
         """Return what is wrong with folders that should be open, by their names for /readyz."""
-        return self._closed.problems() | {
+        found = self._closed.problems() | self._losses.problems()
+        return found | {
             f"folder {folder_id}: files missing": f"the objects of {folder.missing_files} files are missing or damaged"
             for folder_id, folder in self.by_id()
             if folder.missing_files
@@ -336,6 +354,7 @@ class Folders:
 
     async def _open(self, record: FolderRecord) -> Folder:
         """Open a folder and start its tasks. Peers that offered it before come again. Raises what is wrong with it."""
+        await self._losses.read([record.folder_id], timeout=_LOSSES_TIMEOUT)
         try:
             folder = await self._load(record)
         except StateDamaged as error:
@@ -357,16 +376,23 @@ class Folders:
         folder = self._new_folder(record)
         if record.folder_id in self._damaged:
             folder.distrust_checkpoints()
-        folder.on_renewed = partial(self._sessions.end_those_sharing, record.folder_id, "the folder's index is renewed")
+        folder.on_renewed = partial(self._renewed, record.folder_id)
         folder.heeds_claims = partial(self._healer.heeds_claims, record.folder_id)
         try:
             await self._healer.open(folder)
+            if self._in_doubt and record.folder_id not in self._compared:
+                await folder.look_for_missing()
+                self._compared.add(record.folder_id)
         except BaseException:
             folder.close()
             if folder.damaged:
                 folder.discard()
             raise
         return folder
+
+    def _renewed(self, folder_id: str) -> None:
+        self._losses.renewed(folder_id)
+        self._sessions.end_those_sharing(folder_id, "the folder's index is renewed")
 
     @staticmethod
     async def _run(folder: Folder, work: Work) -> None:

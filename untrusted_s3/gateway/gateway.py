@@ -28,6 +28,7 @@ from untrusted_s3.gateway.heartbeat import Heartbeat
 from untrusted_s3.gateway.http.server import HTTPServer
 from untrusted_s3.gateway.local_disk import LocalDisk
 from untrusted_s3.gateway.loop_lag import measure_lag
+from untrusted_s3.gateway.losses import Losses
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.peers import Peers
 from untrusted_s3.gateway.sessions import Sessions
@@ -92,11 +93,17 @@ class Gateway:
     """
 
     def __init__(
-        self, bucket: GatewayBucket, identity: Identity, settings: GatewaySettings, grid: PartGrid = PART_GRID
+        self,
+        bucket: GatewayBucket,
+        identity: Identity,
+        settings: GatewaySettings,
+        grid: PartGrid = PART_GRID,
+        *,
+        in_doubt: bool = False,
     ) -> None:
         """Make a gateway that does nothing yet. Raises UsageError for an address that cannot be parsed.
 
-        All gateways on a bucket must use the same `grid`.
+        All gateways on a bucket must use the same `grid`. `in_doubt` says that the store may have lost any object.
         """
         tuning = settings.tuning
         self.device_id = identity.device_id
@@ -143,6 +150,8 @@ class Gateway:
             heal_pauses=Pauses(tuning.upkeep.heal_pause, tuning.upkeep.max_heal_pause),
             claim_pauses=Pauses(tuning.upkeep.claim_pause, tuning.upkeep.max_claim_pause),
             folders_of_device=tuning.upkeep.folders_of_device,
+            losses=Losses(bucket, tuning.upkeep.losses_interval, tuning.upkeep.max_losses_interval),
+            in_doubt=in_doubt,
         )
         self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk, self._disk_looked_at)
         capacity = unadmitted_capacity(raise_file_limit(tuning.connections), tuning.connections)
@@ -186,6 +195,7 @@ class Gateway:
         self.supervisor.start("heartbeat", partial(self._heartbeat.run, interval))
         self.supervisor.start("read accepted devices", partial(self.peers.run, interval))
         self.supervisor.start("look for removed folders", partial(self.folders.watch, upkeep.record_interval))
+        self.supervisor.start("read what is lost", partial(self.folders.watch_losses, upkeep.record_interval))
         self.supervisor.start("watch the local disk", partial(self._disk.watch, upkeep.disk_interval))
         self.supervisor.start("forget removed devices", partial(self._forgetting.run, interval))
         self.supervisor.start(

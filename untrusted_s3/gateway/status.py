@@ -21,6 +21,7 @@ _REFUSALS_SHOWN = 20
 _TEXT_SHOWN = 200  # characters of what a device chooses, such as its name
 _REFUSED_SHOWN = 10
 _MISSING_SHOWN = 20
+_LOST_SHOWN = 20
 _ALLOWED_SHOWN = 100
 _DISSENTING_SHOWN = 20
 
@@ -73,7 +74,8 @@ def folder_status(
         ],
         "missing_files": folder.missing_files,
         "missing_examples": [{"name": name, "object": key} for name, key in folder.missing_examples(_MISSING_SHOWN)],
-        "lost": list(lost),
+        "lost": list(lost[-_LOST_SHOWN:]),
+        "lost_count": len(lost),
         **_dissents(folder, name_of),
     }
 
@@ -136,7 +138,8 @@ def _failed_folder(folder_id: str, label: str, error: str, lost: Sequence[str]) 
         "held_back": [],
         "missing_files": 0,
         "missing_examples": [],
-        "lost": list(lost),
+        "lost": list(lost[-_LOST_SHOWN:]),
+        "lost_count": len(lost),
         **_NO_DISSENTS,
     }
 

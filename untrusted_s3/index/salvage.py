@@ -10,7 +10,6 @@ import structlog
 
 from untrusted_s3.errors import DataError, NoSuchKey, UnknownFormat
 from untrusted_s3.index.checkpoint import read_checkpoint
-from untrusted_s3.index.log_end import ranges
 from untrusted_s3.index.segment_reader import SegmentReader
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.index.strange_segments import keep_any, keep_segment
@@ -18,6 +17,7 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import FAR_POSITION, MAX_FAR_GAP
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
+from untrusted_s3.store.losses import LostSegments
 from untrusted_s3.store.positions import Positions
 
 _logger = structlog.get_logger()
@@ -28,11 +28,11 @@ class Salvaged:
     """What was not there, or could not be read.
 
     Attributes:
-        losses: What is lost, a text for each gap; nothing if there is no gap.
+        losses: What is lost, for each gap; nothing if there is no gap.
         kept: The keys of copies of the objects that are no part of the log, by their own keys.
     """
 
-    losses: tuple[str, ...]
+    losses: tuple[LostSegments, ...]
     kept: Mapping[str, str]
 
 
@@ -57,7 +57,7 @@ async def salvage(
         except (NoSuchKey, DataError) as error:
             _logger.error("checkpoint unreadable", position=position, error=str(error))
     listed, far = _without_far(await list_segments(bucket, keys, after=state.position), state.position)
-    losses: list[str] = []
+    losses: list[LostSegments] = []
     kept: dict[str, str] = {}
 
     async def keep(position: int, *, is_readable: bool) -> None:
@@ -87,7 +87,7 @@ async def salvage(
                 _logger.error("log segment contradicts those before it", position=position, error=str(error))
                 await keep(position, is_readable=True)
                 continue
-            losses.append(_loss(first, position - 1, segment.first_sequence - 1 - sequence))
+            losses.append(LostSegments(first, position - 1, sequence, segment.first_sequence - 1 - sequence))
     reached = max(listed.last, state.position)
     near = [position for position in checkpoints if _is_near(position, reached)]
     strangers = [(keys.segment(position), position) for position in far]
@@ -99,7 +99,7 @@ async def salvage(
             kept[key] = copy
     last = max(listed.last, *near[:1], 0)
     if state.position < last:
-        losses.append(_loss(state.position + 1, last, 0))
+        losses.append(LostSegments(state.position + 1, last, state.sequence, 0))
         state.skip(last)
     return Salvaged(tuple(losses), kept)
 
@@ -123,10 +123,3 @@ def _without_far(listed: Positions, after: int) -> tuple[Positions, list[int]]:
 def _is_near(position: int, after: int) -> bool:
     """Return whether there can be a segment or a checkpoint at a position if there is one at `after`."""
     return position <= FAR_POSITION or position <= after + MAX_FAR_GAP
-
-
-def _loss(first: int, last: int, entries: int) -> str:
-    if last < first:
-        return f"segments before {first} that the one there continues"
-    known = f" with {entries} entries" if entries else ""
-    return f"segment{'s' if last > first else ''} {ranges([range(first, last + 1)])}{known}"

@@ -65,9 +65,7 @@ class Fields:
 
     def texts(self, name: str, *, max_count: int, max_length: int) -> tuple[str, ...]:
         """Return a list of texts; it is empty by default."""
-        values = self._get(name, list, "a list of texts", [])
-        if len(values) > max_count:
-            raise self._error(name, f"has {len(values)} items, at most {max_count} are allowed")
+        values = self._list(name, "a list of texts", max_count)
         if not all(isinstance(value, str) for value in values):
             raise self._error(name, "is not a list of texts")
         return tuple(self._check_text(name, value, 0, max_length) for value in values)
@@ -118,6 +116,27 @@ class Fields:
     def object(self, name: str) -> Fields:
         """Return the fields of an object inside."""
         return Fields(self._get(name, dict, "an object", _REQUIRED), f"{self._path}{name}.")
+
+    def optional_object(self, name: str) -> Fields | None:
+        """Return the fields of an object inside, or None if the field is missing or null."""
+        return None if self._value.get(name) is None else self.object(name)
+
+    def objects(self, name: str, *, max_count: int) -> list[Fields]:
+        """Return the fields of each object of a list; it is empty by default."""
+        values = self._list(name, "a list of objects", max_count)
+        if not all(isinstance(value, dict) for value in values):
+            raise self._error(name, "is not a list of objects")
+        return [Fields(value, f"{self._path}{name}.{number}.") for number, value in enumerate(values)]
+
+    def refuse(self, name: str, fault: str) -> NoReturn:
+        """Raise InvalidFieldError for a field that contradicts another one."""
+        raise self._error(name, fault)
+
+    def _list(self, name: str, kind_name: str, max_count: int) -> list[Any]:
+        values: list[Any] = self._get(name, list, kind_name, [])
+        if len(values) > max_count:
+            raise self._error(name, f"has {len(values)} items, at most {max_count} are allowed")
+        return values
 
     def _get(self, name: str, kind: type[T], kind_name: str, default: T) -> T:
         value = self._value.get(name, default)

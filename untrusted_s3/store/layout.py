@@ -7,6 +7,7 @@
     folders/{folder}/log/{position, 20 digits}
     folders/{folder}/checkpoints/{position, 20 digits}
     folders/{folder}/damaged/{position, 20 digits}-{content}
+    folders/{folder}/losses/{position, 20 digits}-{id}.json
 
 Every key segment consists of `0-9A-Za-z._-`, which all S3 servers tried keep apart and unchanged. Nothing else in the
 program composes a key or takes one apart.
@@ -35,6 +36,8 @@ _FOLDER_RECORD = "folder.json"
 _POSITION_DIGITS = 20
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
 _OBJECT_NAME = re.compile(r"[0-9a-f]{32}(-[0-9a-z]{1,64})?")
+_DAMAGED_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{32}")
+_LOSS_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{32}\.json")
 _OBJECT_KEY = re.compile(r"[0-9a-f]{2}/([0-9a-f]{32})/([0-9a-z-]+)")
 _LOCATION = re.compile(r"s3://([^/]+)(/.*)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -112,6 +115,11 @@ def name_key(name: str) -> bytes:
 def is_object_name(name: str) -> bool:
     """Return whether `name` has the form of an object's name (objects/naming.py): safe as a key segment."""
     return _OBJECT_NAME.fullmatch(name) is not None
+
+
+def is_damaged_name(name: str) -> bool:
+    """Return whether `name` has the form of the name below `damaged` of a log segment that is kept."""
+    return _DAMAGED_NAME.fullmatch(name) is not None
 
 
 def holds_file_data(key: str) -> bool:
@@ -203,17 +211,35 @@ class FolderKeys:
         """Return the position in the key of a checkpoint, or None if it is not one of this folder."""
         return _position(key, self.checkpoints, MAX_CHECKPOINT_POSITION)
 
+    @property
+    def damaged_segments(self) -> str:
+        """The prefix of all damaged log segments that are kept."""
+        return self.base + "damaged/"
+
     def damaged_segment(self, position: int, body: bytes) -> str:
         """Return the key under which a damaged log segment is kept. Another content has another key."""
         return self.damaged(position, hashlib.sha256(body).hexdigest())
 
     def damaged(self, position: int, content: str) -> str:
         """Return the key for what has this SHA-256, in hex digits, and was in the place of a segment."""
-        return f"{self.base}damaged/{position:0{_POSITION_DIGITS}d}-{content[:32]}"
+        return f"{self.damaged_segments}{position:0{_POSITION_DIGITS}d}-{content[:32]}"
 
     def damaged_position(self, key: str) -> int:
         """Return the position in a key that `damaged` has made."""
-        return int(key[len(self.base) + len("damaged/") :][:_POSITION_DIGITS])
+        return int(key[len(self.damaged_segments) :][:_POSITION_DIGITS])
+
+    @property
+    def losses(self) -> str:
+        """The prefix of all records of what the log has lost."""
+        return self.base + "losses/"
+
+    def loss(self, position: int, loss_id: str) -> str:
+        """Return the key of a record of what the log has lost (store/losses.py)."""
+        return f"{self.losses}{position:0{_POSITION_DIGITS}d}-{loss_id}{_JSON}"
+
+    def is_loss(self, key: str) -> bool:
+        """Return whether a key has the form of one of a record of what this folder's log has lost."""
+        return key.startswith(self.losses) and _LOSS_NAME.fullmatch(key[len(self.losses) :]) is not None
 
     def relative(self, key: str) -> str:
         """Return a key of this folder without the folder's prefix, such as "log/00000000000000000001"."""

@@ -23,6 +23,8 @@ MAX_GAPS: Final = 100_000
 MAX_CHECKPOINTS: Final = 50_000
 # Devices, gateways, or folders.
 MAX_RECORDS: Final = 100_000
+# A healing writes one, or a few after a very large loss, and is repeated with growing pauses.
+MAX_LOSSES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,14 @@ async def list_checkpoints(bucket: Bucket, keys: FolderKeys) -> dict[int, Object
         if (position := keys.checkpoint_position(item.key)) is not None:
             found[position] = item
     return found
+
+
+async def list_losses(bucket: Bucket, keys: FolderKeys) -> list[str]:
+    """Return what lies where the records of the losses of a folder's log are, in the order of their positions.
+
+    Raises AnswerTooLong for more than MAX_LOSSES, and another StoreError.
+    """
+    return sorted([item.key async for item in up_to(MAX_LOSSES, bucket.list(keys.losses), keys.losses)])
 
 
 async def list_folders(bucket: Bucket) -> AsyncIterator[FolderKeys]:

@@ -42,12 +42,12 @@ MAX_NAME_LENGTH: Final = MAX_HELLO_SIZE
 MAX_ADDRESSES: Final = 1000
 MAX_ADDRESS_LENGTH: Final = 2048
 MAX_SHARED_FOLDERS: Final = 10_000
+INDEX_ID_DIGITS: Final = 16
+LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 
-_INDEX_ID_DIGITS = 16
 _INSTANCE_DIGITS = 32
 _PLAIN_KEY = re.compile(r"[0-9A-Za-z._/-]+")  # no other character is in a key of ours (store/layout.py)
 _RECORD_LOST = "is missing or empty, but the folder has a log: put the record back from a copy, or remove the folder"
-_LAST_SECOND = 253_402_300_799  # of the year 9999
 
 
 class Records(list[Record]):
@@ -174,7 +174,7 @@ class NodeRecord:
         return cls(
             fields.device_id("device_id"),
             fields.text("name", max_length=MAX_NAME_LENGTH, default=""),
-            fields.integer("time", minimum=0, maximum=_LAST_SECOND),
+            fields.integer("time", minimum=0, maximum=LAST_SECOND),
             fields.hexadecimal("instance", digits=_INSTANCE_DIGITS, default=""),
         )
 
@@ -205,7 +205,7 @@ class FolderRecord:
             "id": self.folder_id,
             "label": self.label,
             "password_token": base64.b64encode(self.token).decode(),
-            "index_id": f"{self.index_id:0{_INDEX_ID_DIGITS}x}",
+            "index_id": f"{self.index_id:0{INDEX_ID_DIGITS}x}",
         }
         if self.created_by is not None:
             value["created_by"] = str(self.created_by)
@@ -215,7 +215,7 @@ class FolderRecord:
     def from_json(cls, value: dict[str, Any]) -> FolderRecord:
         """Read the JSON object. Raises InvalidFieldError."""
         fields = Fields(value)
-        index_id = int(fields.hexadecimal("index_id", digits=_INDEX_ID_DIGITS), 16)
+        index_id = int(fields.hexadecimal("index_id", digits=INDEX_ID_DIGITS), 16)
         if index_id == 0:
             raise InvalidFieldError("index_id is zero")
         return cls(

@@ -146,6 +146,14 @@ class S3Bucket:
             answer = await self.call("list_objects_v2", Prefix=self.location.prefix, MaxKeys=1)
         check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether any object may be lost, so that what names it has to be compared with what is there."""
+        return False
+
+    def checked(self) -> None:
+        """Note that all was compared. Raises OSError."""
+
     async def close(self) -> None:
         """Close all connections to the store."""
         await self._data.close()

@@ -28,6 +28,7 @@ from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.losses import LossNotes
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.supervisor import Work
 from untrusted_s3.sync.claiming import Claiming
@@ -91,6 +92,7 @@ class Folder:
         self._ended = asyncio.Event()
         self._state, self._pending = _open_files(directory, self._damaged, memory)
         self._log = FolderLog(bucket, self._keys, self._state, own_id, settings.log, check_entries=False)
+        self._losses = LossNotes(bucket, self._keys, own_id)
         self._writer = LogWriter(
             record.folder_id,
             self._log,
@@ -165,12 +167,20 @@ class Folder:
         await begin_claims(self.record, self._log)
         self._settle()
 
-    async def heal(self) -> Healed:
+    async def heal(self, claim: IndexClaimed | None = None) -> Healed:
         """Load what the store has of the log, and renew it. Then the folder can be opened.
 
-        Raises StoreError, DataError or StateDamaged; a second call goes on.
+        `claim` is the reason if that is a device's word. Raises StoreError, DataError or StateDamaged; a second call
+        goes on.
         """
-        return await heal(self._bucket, self._keys, self._log, self._state)
+        return await heal(self._bucket, self._keys, self._log, self._state, self._losses, claim)
+
+    async def look_for_missing(self) -> None:
+        """Take back all entries whose objects are not in the store, of an open folder that nobody shares yet.
+
+        Raises StoreError or DataError.
+        """
+        await self._missing.look_at_all()
 
     def _settle(self) -> None:
         """Forget what is known of peers' indexes if it belongs to another index id of the folder."""

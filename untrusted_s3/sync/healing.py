@@ -5,6 +5,9 @@ its whole index and gets all of ours: what a device still has comes back. The sa
 knew and the log has lost, and takes back all entries whose objects are missing. The folder lists these as missing until
 they come again.
 
+What is lost for good is written to records of its own before the renewal, so that a crash loses no word of it
+(store/losses.py).
+
 While this goes on the folder is shared with nobody. The local state from before is kept in a file of its own until the
 renewal is written, so a crash loses nothing of it.
 """
@@ -17,13 +20,13 @@ import os
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import StateDamaged
+from untrusted_s3.errors import IndexClaimed, StateDamaged
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.entry import Entry, NamedObject, Removal
 from untrusted_s3.index.local_files import BEFORE_FILE, COPY_FILE
@@ -34,6 +37,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.missing import find_missing
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, name_key
+from untrusted_s3.store.losses import Claimed, Forgotten, LossNotes, LossRecord
 from untrusted_s3.threads import in_thread_to_the_end
 
 _logger = structlog.get_logger()
@@ -44,18 +48,14 @@ class Healed:
     """What healing has found and done.
 
     Attributes:
-        losses: What the log has lost and this gateway does not know, as texts.
-        kept: The keys under which damaged segments are kept.
+        losses: What is lost for good, as far as that is known; nothing if nothing is.
         restored: How many entries the local state knew that the log had lost.
         missing: How many entries name objects that are not in the store.
-        forgotten: How many entries the local state knew that are not in the log, because others have renewed it since.
     """
 
-    losses: tuple[str, ...]
+    losses: tuple[LossRecord, ...]
     restored: int
     missing: int
-    forgotten: int
-    kept: tuple[str, ...] = ()
 
 
 class _AlreadyRenewedError(Exception):
@@ -67,26 +67,39 @@ def is_unfinished(directory: Path) -> bool:
     return (directory / BEFORE_FILE).exists()
 
 
-async def heal(bucket: Bucket, keys: FolderKeys, log: FolderLog, state: FolderState) -> Healed:
+async def heal(
+    bucket: Bucket,
+    keys: FolderKeys,
+    log: FolderLog,
+    state: FolderState,
+    notes: LossNotes,
+    claim: IndexClaimed | None = None,
+) -> Healed:
     """Load the state from what the store has, and renew the log. A second call goes on where one was interrupted.
 
-    Raises UnknownFormat, StoreError, DataError or StateDamaged.
+    What is lost is written to `notes`; `claim` is why the log is healed, if a device's word is. Raises UnknownFormat,
+    StoreError, DataError or StateDamaged.
     """
+    claimed: tuple[LossRecord, ...] = ()
+    if claim is not None:
+        # Before anything tells that healing was begun: after a crash nobody knows of the claim.
+        what = Claimed(claim.index_id, claim.sequence, claim.known)
+        claimed = await notes.write(state.position, state.index_id, claimed=what)
     path = state.path.with_name(BEFORE_FILE)
     before = await _before(state, path)
     try:
         try:
-            healed = await _Healing(bucket, keys, log, state, before).run()
+            healed = await _Healing(bucket, keys, log, state, notes, before).run()
         except StateDamaged as error:
             if before is None or not before.is_damaged:
                 raise
             _logger.error("healing without the local state", error=str(error))
-            healed = await _Healing(bucket, keys, log, state, None).run()
+            healed = await _Healing(bucket, keys, log, state, notes, None).run()
     finally:
         if before is not None:
             before.close()
     remove_database(path)
-    return healed
+    return replace(healed, losses=claimed + healed.losses)
 
 
 class _Before(FolderState):
@@ -151,12 +164,19 @@ class _Healing:
     """One healing. `before` is the local state when it began."""
 
     def __init__(
-        self, bucket: Bucket, keys: FolderKeys, log: FolderLog, state: FolderState, before: FolderState | None
+        self,
+        bucket: Bucket,
+        keys: FolderKeys,
+        log: FolderLog,
+        state: FolderState,
+        notes: LossNotes,
+        before: FolderState | None,
     ) -> None:
         self._bucket = bucket
         self._keys = keys
         self._log = log
         self._state = state
+        self._notes = notes
         self._before = before
         self._gone: set[NamedObject] = set()
         self._index_id = 0
@@ -170,17 +190,22 @@ class _Healing:
         salvaged = await self._log.salvage()
         losses = salvaged.losses
         self._index_id = state.index_id
-        forgotten = 0
+        forgotten: Forgotten | None = None
         if before is not None:
             # Times are the store's, so what others have written after a loss is younger than all that was lost.
             self._is_ahead = state.position <= before.position and state.time_ms <= before.time_ms
             self._merges = self._is_ahead or state.index_id == before.index_id
             if not self._merges:
-                forgotten = sum(1 for _ in self._newer_before(state))
+                count = sum(1 for _ in self._newer_before(state))
+                forgotten = Forgotten(before.index_id, before.sequence, count) if count else None
         objects = state.objects()
         if before is not None and self._merges:
             objects = itertools.chain(objects, before.objects())
         self._gone = await find_missing(self._bucket, self._keys, objects)
+        kept = salvaged.kept
+        noted = await self._notes.write(
+            state.position, state.index_id, segments=losses, damaged=kept.values(), forgotten=forgotten
+        )
         force = bool(losses) or before is None or self._merges
         try:
             await self._log.renew(self._plan, force=force, apart=bool(losses))
@@ -189,9 +214,8 @@ class _Healing:
         if losses:
             # Readers begin at the newest checkpoint and so never come to the gap.
             await self._log.checkpoint()
-        await self._log.remove_kept(salvaged.kept)
-        kept = tuple(salvaged.kept.values())
-        return Healed(losses, self._restored, self._missing, forgotten, kept)
+        await self._log.remove_kept(kept)
+        return Healed(noted, self._restored, self._missing)
 
     def _plan(self, state: FolderState) -> tuple[Iterable[Removal], Iterable[Entry]]:
         damaged = dict.fromkeys(named.name_hash for named in self._gone if named in state.objects_of(named.name_hash))

@@ -273,7 +273,10 @@ class LogWriter:
             self._on_went_back(
                 IndexClaimed(
                     f"a device knows the folder's index up to sequence {claim.sequence}, and the log lacks a part of"
-                    " that: the store has lost its end"
+                    " that: the store has lost its end",
+                    self._index_id,
+                    claim.sequence,
+                    self._state.sequence,
                 )
             )
 

@@ -80,6 +80,17 @@ class MissingObjects:
             self._suspects[suspect.key] = suspect
             self._wanted.set()
 
+    async def look_at_all(self) -> None:
+        """Take back everything that is missing; no device may have been told of an entry.
+
+        Raises StoreError or DataError.
+        """
+        self._more = True
+        while self._more:
+            await self._look_at_all()
+            if self.noticed:
+                await self._take_back()
+
     async def run(self) -> None:
         """Look at suspects and take back what is missing, until cancelled."""
         while True:

@@ -65,6 +65,22 @@ def test_status(run_cli: RunCLI, gateway_address: str) -> None:
     assert "\x1b" not in outcome.stdout
 
 
+def test_what_the_store_has_lost_is_shown(
+    run_cli: RunCLI, gateway_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = run_cli("status", "--http", gateway_address)
+    assert "LOST BY THE STORE" not in outcome.stdout and "--clear" not in outcome.stderr
+    folder = {**STATUS["folders"][0], "missing_files": 1, "lost": ["the log has lost segment 3"], "lost_count": 5}
+    monkeypatch.setitem(STATUS, "folders", [folder])
+    outcome = run_cli("status", "--http", gateway_address)
+    for text in ("LOST BY THE STORE", "1 file: their objects are missing", "has lost segment 3", "and 4 more"):
+        assert text in outcome.stdout
+    assert "folders losses FOLDER --clear" in outcome.stderr
+    monkeypatch.setitem(STATUS, "folders", [{**folder, "lost": [], "lost_count": 0}])
+    outcome = run_cli("status", "--http", gateway_address)
+    assert "1 file: their objects are missing" in outcome.stdout and "--clear" not in outcome.stderr
+
+
 @pytest.mark.parametrize("kind", sorted(REFUSAL_ADVICE))
 def test_refused_folders_are_shown_with_their_reason_and_what_to_do(
     run_cli: RunCLI, gateway_address: str, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -20,6 +20,8 @@ FOLDER = {
     "conflicting_files": 8,
     "disputed_files": 8,
     "dissents": 9,
+    "missing_files": 8,
+    "lost_count": 9,
     "state": "idle",
     "dissents_of": [{"device_id": "A", "name": "laptop", "dissents": 9}],
 }

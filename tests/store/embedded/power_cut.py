@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from untrusted_s3.store.embedded.server import EmbeddedStore
+from tests.waiting import wait_until
 
 
 class RecordedFsync:
@@ -23,18 +23,28 @@ class RecordedFsync:
         os.fsync(descriptor)
 
 
-def cut_power(store: EmbeddedStore, image: Path, synced: Mapping[Path, int]) -> None:
-    """Copy the files of a running store as they are at one moment, and cut off what was not synced.
+def copy_paused(pid: int, directory: Path, image: Path) -> None:
+    """Copy the files of a running store, whose server is process `pid`, as they are at one moment."""
+    os.killpg(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: _is_stopped(pid))
+        shutil.copytree(directory, image)
+    finally:
+        os.killpg(pid, signal.SIGCONT)
+
+
+def _is_stopped(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
+
+
+def cut_to_synced(directory: Path, image: Path, synced: Mapping[Path, int]) -> None:
+    """Cut off from a copy of a store's `directory` what was not synced there.
 
     Files that were never synced are missing. The copy belongs to an earlier start of the system.
     """
-    os.kill(store.pid, signal.SIGSTOP)
-    try:
-        shutil.copytree(store.directory, image)
-    finally:
-        os.kill(store.pid, signal.SIGCONT)
     for path in [path for path in (image / "volumes").rglob("*") if path.is_file()]:
-        size = synced.get(store.directory / path.relative_to(image))
+        size = synced.get(directory / path.relative_to(image))
         if size is None:
             path.unlink()
         else:

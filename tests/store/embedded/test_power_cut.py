@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.loops import one_loop
-from tests.store.embedded.power_cut import RecordedFsync, cut, cut_power
+from tests.store.embedded.power_cut import RecordedFsync, copy_paused, cut, cut_to_synced
 from tests.store.embedded.store_client import client, get, put
 from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.embedded.disk_sync import DiskSync, EmbeddedBucket
+from untrusted_s3.store.embedded.files import Ports, is_in_doubt, is_unchecked, read_last_ports, write_last_ports
+from untrusted_s3.store.embedded.ports import choose_ports
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.embedded.volumes import repair_volumes
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
@@ -44,8 +46,10 @@ def stopped(weed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def image(stopped: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may damage."""
-    return Path(shutil.copytree(stopped, tmp_path / "image"))
+    """A copy of it that a test may damage, and that says of itself that it is none."""
+    copy = Path(shutil.copytree(stopped, tmp_path / "image"))
+    write_last_ports(copy, read_last_ports(copy))
+    return copy
 
 
 def volume(directory: Path, extension: str) -> Path:
@@ -111,7 +115,8 @@ async def test_what_the_log_names_survives(weed: Path, tmp_path: Path) -> None:
         for number in range(20, 25):
             await bucket.put(object_key(number), [body(number)], if_none_match=True)
         await bucket.close()
-        cut_power(store, tmp_path / "image", fsync.sizes)
+        copy_paused(store.pid, store.directory, tmp_path / "image")
+        cut_to_synced(store.directory, tmp_path / "image", fsync.sizes)
     with EmbeddedStore.start(tmp_path / "image") as store:
         assert get(store, KEYS.segment(1)) == b"segment"
         assert [get(store, object_key(number)) for number in range(20)] == [body(number) for number in range(20)]
@@ -119,8 +124,19 @@ async def test_what_the_log_names_survives(weed: Path, tmp_path: Path) -> None:
 
 @one_loop
 async def test_objects_without_data_make_room_for_new_ones(image: Path) -> None:
+    """Until they do, no other gateway reaches the server: what it wrote would get the numbers of the lost data."""
+    ports = read_last_ports(image)
+    asked: list[Path | None] = []
+
+    def choose(directory: Path | None) -> Ports:
+        asked.append(directory)
+        chosen = choose_ports(directory)
+        assert (chosen == ports) is (directory is not None)
+        return chosen
+
     cut(volume(image, ".dat"), 40_000, zeros=True)
-    with EmbeddedStore.start(image) as store:
+    with EmbeddedStore.start(image, choose_ports=choose) as store:
+        assert asked == [None, None, image]
         listing = client(store).list_objects_v2(Bucket=store.bucket)["Contents"]
         there = {item["Key"] for item in listing}
         lost = [number for number in range(1, 30) if object_key(number) not in there]
@@ -135,3 +151,45 @@ async def test_objects_without_data_make_room_for_new_ones(image: Path) -> None:
             await bucket.put(object_key(number), [body(number)], if_none_match=True)
             assert await bucket.get(object_key(number)) == body(number)
         await bucket.close()
+
+
+def test_names_from_a_later_moment_than_their_data_are_removed(image: Path, tmp_path: Path) -> None:
+    """A copy of a running store, made file by file, was put in its place. The system has not started since."""
+    copy = tmp_path / "copy"
+    with EmbeddedStore.start(image) as store:
+        assert not store.in_doubt
+        volumes = {path.name: path.read_bytes() for path in (image / "volumes").glob("untrusted-s3_*")}
+        put(store, object_key(100), body(100))
+        shutil.copytree(image, copy)
+    for name, content in volumes.items():
+        (copy / "volumes" / name).write_bytes(content)
+    with EmbeddedStore.start(copy) as store:
+        assert store.in_doubt
+        there = {item["Key"] for item in client(store).list_objects_v2(Bucket=store.bucket)["Contents"]}
+        assert object_key(100) not in there and object_key(1) in there
+        store.checked()
+    assert not is_in_doubt(copy) and not is_unchecked(copy)
+
+
+def test_names_that_no_listing_has_are_removed(image: Path, tmp_path: Path) -> None:
+    """Half of the databases of names are of a later moment than the others."""
+    later = Path(shutil.copytree(image, tmp_path / "later"))
+    numbers = range(1, 60)
+    with EmbeddedStore.start(later) as store:
+        for number in numbers[29:]:
+            put(store, object_key(number), body(number))
+    for database in range(4):
+        target = later / "volumes" / "filerldb2" / f"{database:02d}"
+        shutil.rmtree(target)
+        shutil.copytree(image / "volumes" / "filerldb2" / f"{database:02d}", target)
+    with EmbeddedStore.start(Path(shutil.copytree(later, tmp_path / "copy"))) as store:
+        there = {item["Key"] for item in client(store).list_objects_v2(Bucket=store.bucket)["Contents"]}
+        assert {object_key(number) for number in numbers[:29]} <= there
+        for number in numbers:
+            if object_key(number) in there:
+                assert get(store, object_key(number)) == body(number)
+            else:
+                client(store).put_object(
+                    Bucket=store.bucket, Key=object_key(number), Body=body(number), IfNoneMatch="*"
+                )
+        assert {path.name for path in (store.directory / "repaired").glob("*/*")} >= {"filerldb2"}

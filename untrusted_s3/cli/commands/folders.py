@@ -1,4 +1,5 @@
-"""`untrusted-s3 folders`: list, export and remove the folders in the store, and take them back after an attack."""
+"""`untrusted-s3 folders`: list, export and remove the folders in the store, take them back after an attack, and tell
+what they have lost."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import click
 import uvloop
 
 from untrusted_s3.cli.commands.folders_export import export
+from untrusted_s3.cli.commands.folders_losses import losses
 from untrusted_s3.cli.commands.folders_retract import retract
 from untrusted_s3.cli.commands.folders_rewind import rewind
 from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
@@ -25,6 +27,7 @@ def folders() -> None:
 
 
 folders.add_command(export)
+folders.add_command(losses)
 folders.add_command(retract)
 folders.add_command(rewind)
 

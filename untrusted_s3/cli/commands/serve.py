@@ -196,9 +196,11 @@ async def _serve(
                 await probe_conditional_writes(bucket)
             trial = asyncio.create_task(probe_presigned_expiry(bucket))
             stack.push_async_callback(_cancel, trial)
-        gateway = Gateway(bucket, await identity.open(bucket), settings)
+        gateway = Gateway(bucket, await identity.open(bucket), settings, in_doubt=bucket.in_doubt)
         try:
             await gateway.start(trial)
+            if bucket.in_doubt and not gateway.folders.closed:
+                bucket.checked()
             signals.graceful = True
             gateway.supervisor.start(_WATCHER, partial(watch, gateway))
             await signals.stop.wait()

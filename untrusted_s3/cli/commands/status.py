@@ -9,9 +9,15 @@ from typing import Any
 import click
 
 from untrusted_s3.addresses import HostPort
-from untrusted_s3.cli.advice import CONFLICTS_ADVICE, NO_FOLDER_ADVICE, REFUSAL_ADVICE, REFUSED_INDEX_ADVICE
+from untrusted_s3.cli.advice import (
+    CONFLICTS_ADVICE,
+    LOST_ADVICE,
+    NO_FOLDER_ADVICE,
+    REFUSAL_ADVICE,
+    REFUSED_INDEX_ADVICE,
+)
 from untrusted_s3.cli.options import NO_HTTP, common_options, http_option, json_option, parse_http
-from untrusted_s3.cli.output import print_json, print_table, size_text
+from untrusted_s3.cli.output import counted, print_json, print_table, size_text
 from untrusted_s3.errors import GatewayUnreachable, UsageError
 
 _TIMEOUT = 10.0
@@ -103,6 +109,22 @@ def _print_dissents(folders: Any) -> None:
         click.echo(f"\n{CONFLICTS_ADVICE}", err=True)
 
 
+def _print_losses(folders: Any) -> None:
+    """Print what the store has lost of folders, and what to do."""
+    rows = []
+    for folder in folders:
+        if missing := folder.get("missing_files"):
+            rows.append((folder["id"], f"{counted(missing, 'file')}: their objects are missing or damaged"))
+        rows.extend((folder["id"], text) for text in folder.get("lost", ()))
+        if more := folder.get("lost_count", 0) - len(folder.get("lost", ())):
+            rows.append((folder["id"], f"and {more:,} more, which were found before"))
+    if rows:
+        click.echo()
+        print_table(("FOLDER", "LOST BY THE STORE"), rows)
+    if any(folder.get("lost") for folder in folders):
+        click.echo(f"\n{LOST_ADVICE}", err=True)
+
+
 def _print_status(answer: Any) -> None:
     click.echo(f"Device ID  {answer['device_id']}")
     click.echo(f"Store      {answer['store']}")
@@ -122,6 +144,7 @@ def _print_status(answer: Any) -> None:
         for folder in answer["folders"]
     ]
     print_table(("FOLDER", "LABEL", "STATE", "FILES", "SIZE", "PENDING", "PENDING SIZE", "ERROR"), folders)
+    _print_losses(answer["folders"])
     _print_dissents(answer["folders"])
     click.echo()
     peers = [

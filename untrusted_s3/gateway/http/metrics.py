@@ -24,6 +24,8 @@ _FOLDER_GAUGES: Final = {
     "conflicting_files": "Files of which a device stays with its own version, though it was offered another one",
     "disputed_files": "Files of which devices have different versions",
     "dissents": "Versions of files that devices have and that are not the current ones",
+    "missing_files": "Files whose objects the store has lost or damaged",
+    "lost_count": "Losses of the log that the operator has not taken note of",
 }
 
 

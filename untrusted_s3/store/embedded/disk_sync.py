@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from untrusted_s3.errors import PreconditionFailed, StoreUnreachable
 from untrusted_s3.store import layout
@@ -91,6 +91,19 @@ def _mode(path: str) -> int:
         return 0
 
 
+class CheckedServer(Protocol):
+    """A server that may have lost objects that others rely on."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may have lost any, and nobody has checked that yet."""
+        ...
+
+    def checked(self) -> None:
+        """Note that it was checked. Raises OSError."""
+        ...
+
+
 class EmbeddedBucket(S3Bucket):
     """The embedded server's bucket.
 
@@ -99,9 +112,18 @@ class EmbeddedBucket(S3Bucket):
 
     Attributes:
         disk: Brings the server's files to the disk.
+        server: The server.
     """
 
     disk: DiskSync
+    server: CheckedServer
+
+    @property
+    def in_doubt(self) -> bool:
+        return self.server.in_doubt
+
+    def checked(self) -> None:
+        self.server.checked()
 
     async def put(
         self, key: str, body: Sequence[Buffer], *, if_none_match: bool = False, lifetime: int | None = None

@@ -17,6 +17,7 @@ Ports = Mapping[str, int]
 
 _CREDENTIALS = "credentials.json"
 _ENDPOINT = "endpoint.json"
+_UNCHECKED = "unchecked"
 _DAMAGE = (OSError, ValueError, KeyError, TypeError)
 
 
@@ -84,7 +85,7 @@ class Endpoint:
 
     def write(self, directory: Path) -> None:
         """Tell other processes where the server listens. Raises OSError."""
-        _write_json(directory / _ENDPOINT, asdict(self))
+        _write_json(directory / _ENDPOINT, asdict(self), with_place=True)
 
 
 def current_boot() -> str:
@@ -95,10 +96,46 @@ def current_boot() -> str:
         return ""
 
 
-def ended_with_the_system(directory: Path) -> bool:
-    """Whether the last server was not stopped, and the system has started since: its last writes may be lost."""
+def is_in_doubt(directory: Path) -> bool:
+    """Whether the files of the last server may lack its last writes, or be from different moments.
+
+    So it is if that server was not stopped and the system has started since, or if the directory is a copy: it may have
+    been made while the server wrote.
+    """
+    path = directory / _ENDPOINT
+    try:
+        place = _place(path.stat())
+        is_here = bool(_read_json(path)["place"] == place)
+    except FileNotFoundError:
+        return any(directory.glob("volumes/*"))
+    except _DAMAGE:
+        return True
     last = Endpoint.read(directory)
-    return last is not None and (last.boot != current_boot() or not last.boot)
+    return not is_here or (last is not None and (last.boot != current_boot() or not last.boot))
+
+
+def _place(status: os.stat_result) -> str:
+    """Return what tells a file from its copies."""
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def is_unchecked(directory: Path) -> bool:
+    """Return whether `set_unchecked` was called, also by an earlier process."""
+    return (directory / _UNCHECKED).exists()
+
+
+def set_unchecked(directory: Path, unchecked: bool) -> None:
+    """Keep whether what others rely on has still to be compared with what the server has. Raises OSError."""
+    path = directory / _UNCHECKED
+    if unchecked:
+        path.touch(mode=0o600)
+    else:
+        path.unlink(missing_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def has_store(directory: Path) -> bool:
@@ -108,7 +145,7 @@ def has_store(directory: Path) -> bool:
 
 def write_last_ports(directory: Path, ports: Ports) -> None:
     """Keep the ports for the next start; no process may attach to the server from now on. Raises OSError."""
-    _write_json(directory / _ENDPOINT, {"ports": dict(ports)})
+    _write_json(directory / _ENDPOINT, {"ports": dict(ports)}, with_place=True)
 
 
 def read_last_ports(directory: Path) -> Ports:
@@ -123,12 +160,12 @@ def _read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def _write_json(path: Path, value: object) -> None:
-    """Replace a file atomically. Only its owner can read it."""
+def _write_json(path: Path, value: Mapping[str, object], *, with_place: bool = False) -> None:
+    """Replace a file atomically. Only its owner can read it. `with_place` adds what tells it from its copies."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(descriptor, "w") as file:
-            json.dump(value, file)
+            json.dump({**value, "place": _place(os.fstat(file.fileno()))} if with_place else value, file)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

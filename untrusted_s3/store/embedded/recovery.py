@@ -1,42 +1,125 @@
-"""Objects of the embedded server that a power cut has left without their data.
+"""Names of objects in the embedded server that cannot be relied on, after a power cut or in a copy of its directory.
 
-The server keeps the names of objects and their data in different files. If the disk has a name and not the data,
-reading the object waits and fails, and a write that needs a free key is refused. Such names are removed, so that the
-object is missing, as it would be if the power had failed a moment earlier.
+The server keeps the names of objects and their data in different files, and the names in eight databases, by the
+directory that they are in. Where these files are of different moments:
+
+- The disk has a name and not the data. Reading the object waits and fails, and a write that needs a free key is
+  refused. The server finds these names (`volume.fsck`), and they are removed.
+- The disk has a name and not the directory that it is in. No listing has it, `volume.fsck` neither, but a request for
+  the name finds it, perhaps without its data. So the databases are made again from what can be listed.
+
+Then such an object is missing, as it would be if the power had failed, or the copy had been made, a moment earlier.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from untrusted_s3.errors import StoreError
-from untrusted_s3.store.embedded.files import Ports
+from untrusted_s3.settings import EmbeddedSettings
+from untrusted_s3.store.embedded.disk_sync import DiskSync
+from untrusted_s3.store.embedded.files import Credentials, Ports
 from untrusted_s3.store.embedded.ports import GRPC_OFFSET
+from untrusted_s3.store.embedded.process import PortTakenError, ServerProcess
+from untrusted_s3.store.embedded.volumes import REPAIRED
 
 _TIMEOUT: Final = 3600.0
 _PAUSE: Final = 0.5
 _REMOVED_AT_ONCE: Final = 1000
+_START_ATTEMPTS: Final = 3
+_NAMES: Final = "filerldb2"  # below the volumes: the databases
 _COLLECTED = re.compile(r"^dn \S+ collected (\d+) volumes", re.MULTILINE)
 _VOLUME_GONE = re.compile(r"^\d+,[0-9a-f]+ (.*) volume not found$")
 _PLAIN_PATH = re.compile(r"[0-9A-Za-z._/-]+")
+_TOTAL = re.compile(r"^total \d+ directories, \d+ files$", re.MULTILINE)
 
 
-def remove_objects_without_data(weed: Path, directory: Path, ports: Ports, bucket: str, timeout: float) -> list[str]:
-    """Remove the names in `bucket` whose data are gone, and return them as keys.
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """What a server is started with: the program, its directory with the lock, and so on."""
 
-    Call this before anything is written: the server may give the number of lost data to new ones. `weed` is the server
-    program, `timeout` how long the running server may take to find its volumes. Raises StoreError.
+    weed: Path
+    directory: Path
+    lock: int
+    credentials: Credentials
+    settings: EmbeddedSettings
+    choose_ports: Callable[[Path | None], Ports]
+
+
+def remove_objects_without_data(starting: Starting, bucket: str) -> list[str]:
+    """Remove the names in `bucket` whose data are gone, and return them as keys; and all names that no listing has.
+
+    No server may run. Those that are started here have ports that no other program knows: nothing may be written before
+    the end, for the server may give the number of lost data to new ones. A second call goes on where one was
+    interrupted. Raises OSError or StoreError.
     """
-    volumes = len(list((directory / "volumes").glob("*.dat")))
-    root = f"/buckets/{bucket}/"
-    deadline = time.monotonic() + timeout
+    directory = starting.directory
+    names = directory / "volumes" / _NAMES
+    before, saved = directory / "names.before", directory / "names.saved"
+    if before.exists():
+        shutil.rmtree(names, ignore_errors=True)
+        before.rename(names)
+    with _served(starting) as ports:
+        lost = _remove_lost(starting, ports, f"/buckets/{bucket}/")
+        total = _total(_shell(starting, ports, [f"fs.meta.save -v=false -o {saved.name} /"]))
+    names.rename(before)
+    with _served(starting) as ports:
+        if _total(_shell(starting, ports, [f"fs.meta.load -v=false {saved.name}"])) != total:
+            raise StoreError("the embedded store does not take its names back")
+    DiskSync(directory).sync()
+    kept = directory / REPAIRED / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before.rename(kept / _NAMES)
+    saved.unlink()
+    return lost
+
+
+@contextlib.contextmanager
+def _served(starting: Starting) -> Iterator[Ports]:
+    """Run a server on ports of its own. What it has written survives its end. Raises OSError or StoreError."""
+    for _ in range(_START_ATTEMPTS):
+        ports = starting.choose_ports(None)
+        process = ServerProcess.start(
+            starting.weed,
+            starting.directory,
+            starting.lock,
+            ports,
+            starting.credentials,
+            starting.settings.memory_limit,
+        )
+        try:
+            process.wait_until_ready(starting.settings.start_timeout, writes=False)
+            yield ports
+        except PortTakenError:
+            continue
+        finally:
+            process.end(0)
+        return
+    raise StoreError("the embedded store found no free ports: other programs take them as it starts")
+
+
+def _total(answer: str) -> str:
+    """Return how many names were saved or loaded, as the server says it. Raises StoreError."""
+    found = _TOTAL.search(answer)
+    if found is None:
+        raise StoreError(f"the embedded store does not give its names: {answer[-500:]}")
+    return found[0]
+
+
+def _remove_lost(starting: Starting, ports: Ports, root: str) -> list[str]:
+    volumes = len(list((starting.directory / "volumes").glob("*.dat")))
+    deadline = time.monotonic() + starting.settings.start_timeout
     while True:
-        answer = _shell(weed, directory, ports, ["volume.fsck -findMissingChunksInFiler -cutoffTimeAgo=0s -v"])
+        answer = _shell(starting, ports, ["volume.fsck -findMissingChunksInFiler -cutoffTimeAgo=0s -v"])
         found = _COLLECTED.search(answer)
         if found is not None and int(found[1]) == volumes:
             break
@@ -45,7 +128,7 @@ def remove_objects_without_data(weed: Path, directory: Path, ports: Ports, bucke
         time.sleep(_PAUSE)
     lost = _lost_paths(answer, root)
     for start in range(0, len(lost), _REMOVED_AT_ONCE):
-        _shell(weed, directory, ports, [f"fs.rm {path}" for path in lost[start : start + _REMOVED_AT_ONCE]])
+        _shell(starting, ports, [f"fs.rm {path}" for path in lost[start : start + _REMOVED_AT_ONCE]])
     return [path.removeprefix(root) for path in lost]
 
 
@@ -60,17 +143,17 @@ def _lost_paths(answer: str, root: str) -> list[str]:
     return sorted(paths)
 
 
-def _shell(weed: Path, directory: Path, ports: Ports, commands: list[str]) -> str:
+def _shell(starting: Starting, ports: Ports, commands: list[str]) -> str:
     """Give commands to `weed shell` and return what it prints. Raises StoreError."""
     services = [
         f"-{service}=127.0.0.1:{ports[service]}.{ports[service] + GRPC_OFFSET}" for service in ("master", "filer")
     ]
     try:
         done = subprocess.run(
-            [str(weed), "-logtostderr=true", "shell", *services],
+            [str(starting.weed), "-logtostderr=true", "shell", *services],
             input="\n".join(["lock", *commands, "unlock", "exit", ""]),
-            cwd=directory,
-            env={"PATH": os.defpath, "HOME": str(directory), "TMPDIR": str(directory)},
+            cwd=starting.directory,
+            env={"PATH": os.defpath, "HOME": str(starting.directory), "TMPDIR": str(starting.directory)},
             capture_output=True,
             text=True,
             errors="replace",

@@ -9,9 +9,10 @@ lock lasts as long as the server, even if the process that started it ends befor
     seaweedfs.log      the log of the latest start
     volumes/           SeaweedFS's own data
     repaired/          what was cut off from damaged volumes, and their old indexes
+    unchecked          is there while objects may be lost that others rely on
 
-After a power cut the server starts on whatever the disk has: volumes.py and recovery.py repair it. disk_sync.py sees to
-it that nothing is lost then that others rely on.
+After a power cut, and on a copy that was made while a server ran, the server starts on whatever the disk has:
+volumes.py and recovery.py repair it. disk_sync.py sees to it that a power cut loses nothing that others rely on.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ from untrusted_s3.store.embedded.files import (
     Endpoint,
     Ports,
     current_boot,
-    ended_with_the_system,
+    is_in_doubt,
+    is_unchecked,
+    set_unchecked,
     write_last_ports,
 )
 from untrusted_s3.store.embedded.ports import choose_ports
@@ -48,7 +51,7 @@ from untrusted_s3.store.embedded.process import (
     answers,
     find_weed,
 )
-from untrusted_s3.store.embedded.recovery import remove_objects_without_data
+from untrusted_s3.store.embedded.recovery import Starting, remove_objects_without_data
 from untrusted_s3.store.embedded.volumes import repair_volumes
 
 _DEFAULTS = EmbeddedSettings()
@@ -123,6 +126,18 @@ class EmbeddedStore:
         if isinstance(claim, int):
             return cls._start_locked(directory.resolve(), claim, settings, None, choose_ports)
         return claim
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether objects may be lost that others rely on: the files were not those of a server that ended well.
+
+        It stays so, for later starts too, until `checked` is called.
+        """
+        return is_unchecked(self.directory)
+
+    def checked(self) -> None:
+        """Note that everything that relies on objects was compared with what is there. Raises OSError."""
+        set_unchecked(self.directory, False)
 
     def stop(self) -> None:
         """End the server if this object started it. May be called twice."""
@@ -208,14 +223,17 @@ class EmbeddedStore:
                 raise RuntimeError("the embedded store must be started from the main thread")
             weed = weed or find_weed()
             credentials = Credentials.load_or_create(directory)
-            damaged = ended_with_the_system(directory) | _repair_volumes(weed, directory)
+            if is_in_doubt(directory) | is_unchecked(directory) | _repair_volumes(weed, directory):
+                set_unchecked(directory, True)
+                _logger.info("checking the embedded store", directory=str(directory))
+                starting = Starting(weed, directory, lock, credentials, settings, choose_ports)
+                lost = remove_objects_without_data(starting, BUCKET)
+                if lost:
+                    _logger.warning("objects without data removed", count=len(lost), first=lost[:_NAMES_SHOWN])
             for attempt in range(_START_ATTEMPTS):
                 ports = choose_ports(directory if attempt == 0 else None)
                 process = ServerProcess.start(weed, directory, lock, ports, credentials, settings.memory_limit)
                 try:
-                    if damaged:
-                        process.wait_until_ready(settings.start_timeout, writes=False)
-                        _remove_lost_objects(weed, directory, ports, settings.start_timeout)
                     process.wait_until_ready(settings.start_timeout)
                     url = f"http://127.0.0.1:{ports['s3']}"
                     Endpoint(url, BUCKET, process.pid, os.getpid(), ports, current_boot()).write(directory)
@@ -243,10 +261,3 @@ def _repair_volumes(weed: Path, directory: Path) -> bool:
     for volume in repaired:
         _logger.warning("volume repaired", volume=volume.name, cut_bytes=volume.cut, kept=str(volume.kept))
     return bool(repaired)
-
-
-def _remove_lost_objects(weed: Path, directory: Path, ports: Ports, timeout: float) -> None:
-    _logger.info("checking the embedded store after a power cut", directory=str(directory))
-    lost = remove_objects_without_data(weed, directory, ports, BUCKET, timeout)
-    if lost:
-        _logger.warning("objects without data removed", count=len(lost), first=lost[:_NAMES_SHOWN])

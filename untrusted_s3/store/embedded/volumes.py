@@ -26,7 +26,7 @@ import crc32c
 
 from untrusted_s3.errors import StoreError
 
-_REPAIRED: Final = "repaired"
+REPAIRED: Final = "repaired"
 _VERSION: Final = 3  # of the format of a volume
 _SUPER_BLOCK: Final = 8
 _EXTRA_SIZE = struct.Struct(">6xH")
@@ -74,7 +74,7 @@ def repair_volumes(weed: Path, directory: Path) -> list[RepairedVolume]:
     """
     volumes = directory / "volumes"
     return [
-        _repair(weed, data, directory / _REPAIRED / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+        _repair(weed, data, directory / REPAIRED / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
         for data in sorted(volumes.glob("*.dat"))
         if not _is_whole(data)
     ]
