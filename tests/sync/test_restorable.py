@@ -190,20 +190,22 @@ class Story:
             async with BlockReader(folder) as reader:
                 for one in self.announced:
                     if one.time == time:
-                        await _check(one, found, copies, reader)
+                        await _check(one, found, copies, reader, folder)
                         checked += 1
             folder.close()
         return checked
 
 
-async def _check(one: Announced, found: list[Entry], copies: list[Entry], reader: BlockReader) -> None:
+async def _check(one: Announced, found: list[Entry], copies: list[Entry], reader: BlockReader, folder: Folder) -> None:
     """Check that a version is among those that are found: it, or a conflict copy of it, can be restored."""
+    stored = folder.state.versions(folder.key.encrypt_name(one.real.name))
+    versions = [decrypt_file_info(folder.key, version.file_info) for version in stored]
+    assert one.real.version in [real.version for real in versions], f"{one.real.name} as of {one.time}"
+    if one.real.deleted:
+        return  # nothing to restore
     same = [entry for entry in found if entry.path == one.real.name and entry.real.version == one.real.version]
     assert len(same) == 1, f"{one.real.name} as of {one.time}"
     entry = same[0]
-    assert entry.deleted == one.real.deleted
-    if entry.deleted:
-        return
     assert await reader.read(entry) == one.data
     winner = next(other for other in found if other.path == one.real.name and not other.is_other)
     if entry.is_other and wins_in_conflict(winner.real, entry.real):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +20,9 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import FileInfoRefused, StateDamaged
+from untrusted_s3.index.announced import Announced as Announced
+from untrusted_s3.index.announced import Pending as Pending
+from untrusted_s3.index.announced import held_size as held_size
 from untrusted_s3.index.database import WAL_KEPT, open_database, wal_size
 from untrusted_s3.index.parsed import ParsedFileInfos
 from untrusted_s3.index.refused import Refused, RefusedFiles
@@ -75,8 +77,6 @@ SELECT coalesce(sum(others IS NULL), 0), coalesce(sum(max(size - coalesce(others
     FROM pending AS own WHERE own.device_id = ?
 )
 """
-# What an entry takes in the table and both indexes beside its file info and its version. Pages are not full.
-_ROW_SIZE = 512
 # Whom the write-ahead logs of all folders are counted for.
 _WAL_OWNER = "write-ahead logs"
 _EMPTIED_AT_ONCE = 200
@@ -88,52 +88,6 @@ _Known = tuple[int, int, int]
 _NO_ENTRY = (0, 0, 0)
 _Row = tuple[bytes, bytes, int, bytes, str | None, int, int, bytes]
 _AFTER_ALL_KEYS = b"\xff" * 17
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """A file info that a peer announces, and the hash of its content, or None where it has no data."""
-
-    file_info: FileInfo
-    content_hash: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """An announced entry that is to be handled. `PendingIndex.file_info` loads its file info.
-
-    Attributes:
-        device_id: The announcing device.
-        name_hash: The hash of the encrypted name.
-        sequence: The announcing device's sequence number.
-        version: The serialized version vector.
-        content_hash: The hash of the content, or None where the entry has no data.
-        size: The bytes of the data.
-        file_info_size: The bytes of the serialized file info.
-    """
-
-    device_id: DeviceID
-    name_hash: bytes
-    sequence: int
-    version: bytes
-    content_hash: str | None
-    size: int
-    file_info_size: int
-
-    @property
-    def has_data(self) -> bool:
-        """Whether the entry has blocks to pull."""
-        return self.content_hash is not None
-
-    @property
-    def vector(self) -> pb.Vector:
-        """The version vector."""
-        return pb.Vector.FromString(self.version)
-
-
-def held_size(file_info_size: int, version_size: int = 0) -> int:
-    """Return about how many bytes on the disk an entry takes."""
-    return file_info_size + file_info_size // 8 + version_size + _ROW_SIZE
 
 
 class PendingIndex:
