@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from untrusted_s3.errors import AnswerTooLong, DataError, NoSuchKey, SegmentDamaged, StoreError
 from untrusted_s3.index.segment import MAGIC, Segment, decode_segment, too_large
@@ -14,6 +15,11 @@ from untrusted_s3.read_ahead import read_ahead
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.threads import in_thread_to_the_end
+from untrusted_s3.units import MIB
+
+# Larger ones are encoded and decoded in threads: one of 64 MiB takes a second.
+LARGE_SEGMENT: Final = 2 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,11 @@ class SegmentReader:
                 raise too_large(await self._bucket.get(key, 0, len(MAGIC)), key) from error
         except NoSuchKey:
             return SegmentRead(position, None, 0, asked_at)
-        return SegmentRead(position, decode_segment(body, key), len(body), asked_at)
+        if len(body) > LARGE_SEGMENT:
+            segment = await in_thread_to_the_end(decode_segment, body, key)
+        else:
+            segment = decode_segment(body, key)
+        return SegmentRead(position, segment, len(body), asked_at)
 
     async def read_after(self, position: int, depth: int | None = None) -> AsyncGenerator[SegmentRead, None]:
         """Read all segments after a position, in order, and last the first position where there is none.

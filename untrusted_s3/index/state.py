@@ -22,7 +22,7 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import DataError, EntryMisplaced, LogWentBack, StateDamaged
+from untrusted_s3.errors import DataError, EntryMisplaced, LogWentBack, StateDamaged, StateFolderUnusable
 from untrusted_s3.index.database import is_damage, open_database, remove_database
 from untrusted_s3.index.entry import ENTRY_COLUMNS, Entry, NamedObject, Removal, Renewal, read_row
 from untrusted_s3.index.missing_files import MissingFile, MissingFiles
@@ -109,13 +109,20 @@ class FolderState:
         self._connection.close()
         remove_database(self.path)
         path.replace(self.path)
-        self._open()
+        self._open_again()
 
     def clear(self) -> None:
         """Make the state empty: that of position 0."""
         self._connection.close()
         remove_database(self.path)
-        self._open()
+        self._open_again()
+
+    def _open_again(self) -> None:
+        try:
+            self._open()
+        except StateFolderUnusable:
+            self._on_damage()  # without a file, nothing can be done here any more
+            raise
 
     def close(self) -> None:
         """Close the file."""

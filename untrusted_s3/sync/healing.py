@@ -10,11 +10,15 @@ What is lost for good is written to records of its own before the renewal, so th
 
 While this goes on the folder is shared with nobody. The local state from before is kept in a file of its own until the
 renewal is written, so a crash loses nothing of it.
+
+What takes long in a large folder is done in threads. When very many objects are missing, the names are healed a part at
+a time, so that not all of them are in memory at once.
 """
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import os
 import sqlite3
@@ -39,6 +43,8 @@ from untrusted_s3.store.losses import Claimed, Forgotten, LossNotes, LossRecord
 from untrusted_s3.threads import in_thread_to_the_end
 
 _logger = structlog.get_logger()
+# Each takes about a KiB.
+_MISSING_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,10 @@ class _AlreadyRenewedError(Exception):
     """Another gateway has renewed the log meanwhile, and nothing is left to write."""
 
 
+class _StoppedError(Exception):
+    """The healing is cancelled."""
+
+
 def is_unfinished(directory: Path) -> bool:
     """Return whether healing the folder with these local files was interrupted."""
     return (directory / BEFORE_FILE).exists()
@@ -72,8 +82,12 @@ async def heal(
     state: FolderState,
     notes: LossNotes,
     claim: IndexClaimed | None = None,
+    *,
+    at_once: int = _MISSING_AT_ONCE,
 ) -> Healed:
     """Load the state from what the store has, and renew the log. A second call goes on where one was interrupted.
+
+    Nobody else may use the state meanwhile. About `at_once` files with missing objects are in memory at once.
 
     What is lost is written to `notes`; `claim` is why the log is healed, if a device's word is. Raises UnknownFormat,
     StoreError, DataError or StateDamaged.
@@ -87,12 +101,12 @@ async def heal(
     before = await _before(state, path)
     try:
         try:
-            healed = await _Healing(bucket, keys, log, state, notes, before).run()
+            healed = await _Healing(bucket, keys, log, state, notes, before, at_once).run()
         except StateDamaged as error:
             if before is None or not before.is_damaged:
                 raise
             _logger.error("healing without the local state", error=str(error))
-            healed = await _Healing(bucket, keys, log, state, notes, None).run()
+            healed = await _Healing(bucket, keys, log, state, notes, None, at_once).run()
     finally:
         if before is not None:
             before.close()
@@ -169,6 +183,7 @@ class _Healing:
         state: FolderState,
         notes: LossNotes,
         before: FolderState | None,
+        at_once: int,
     ) -> None:
         self._bucket = bucket
         self._keys = keys
@@ -176,12 +191,16 @@ class _Healing:
         self._state = state
         self._notes = notes
         self._before = before
+        self._at_once = at_once
         self._gone: set[NamedObject] = set()
         self._index_id = 0
         # Whether the log has what `before` says up to an earlier position, and nothing else.
         self._is_ahead = False
         self._merges = False
         self._restored = self._missing = 0
+        # The names that are healed now: those whose hashes leave this remainder. Another name has no part in it.
+        self._parts, self._part = 1, 0
+        self._is_stopped = False
 
     async def run(self) -> Healed:
         state, before = self._state, self._before
@@ -194,26 +213,50 @@ class _Healing:
             self._is_ahead = state.position <= before.position and state.time_ms <= before.time_ms
             self._merges = self._is_ahead or state.index_id == before.index_id
             if not self._merges:
-                count = sum(1 for _ in self._newer_before(state))
+                count = await in_thread_to_the_end(self._count_newer, on_cancel=self._stop)
                 forgotten = Forgotten(before.index_id, before.sequence, count) if count else None
-        objects = state.objects()
-        if before is not None and self._merges:
-            objects = itertools.chain(objects, before.objects())
-        self._gone = await find_missing(self._bucket, self._keys, objects)
         kept = salvaged.kept
+        self._gone = await find_missing(self._bucket, self._keys, self._objects(), self._at_once)
         noted = await self._notes.write(
             state.position, state.index_id, segments=losses, damaged=kept.values(), forgotten=forgotten
         )
         force = bool(losses) or before is None or self._merges
-        try:
-            await self._log.renew(self._plan, force=force, apart=bool(losses))
-        except _AlreadyRenewedError:
-            pass
+        restored = missing = 0
+        if len(self._gone) >= self._at_once:
+            self._parts = 1 + (state.totals.files + (before.totals.files if before else 0)) // self._at_once
+        for part in range(self._parts):
+            self._part = part
+            if self._parts > 1:
+                self._gone = await find_missing(self._bucket, self._keys, self._objects())
+            is_first = part == 0
+            with contextlib.suppress(_AlreadyRenewedError):
+                await self._log.renew(
+                    self._plan, force=force and is_first, apart=bool(losses) and is_first, stop=self._stop
+                )
+            restored, missing = restored + self._restored, missing + self._missing
         if losses:
             # Readers begin at the newest checkpoint and so never come to the gap.
             await self._log.checkpoint()
         await self._log.remove_kept(kept)
-        return Healed(noted, self._restored, self._missing)
+        return Healed(noted, restored, missing)
+
+    def _objects(self) -> Iterator[NamedObject]:
+        """Yield what entries name: those of the log, and those that may come back."""
+        objects = self._state.objects()
+        if self._before is not None and self._merges:
+            objects = itertools.chain(objects, self._before.objects())
+        return (named for named in objects if self._has_turn(named.name_hash))
+
+    def _has_turn(self, key: bytes) -> bool:
+        """Return whether the name with this hash is healed now."""
+        return int.from_bytes(key[-8:]) % self._parts == self._part
+
+    def _stop(self) -> None:
+        """Have what goes on in a thread end soon."""
+        self._is_stopped = True
+
+    def _count_newer(self) -> int:
+        return sum(1 for _ in self._newer_before(self._state))
 
     def _plan(self, state: FolderState) -> tuple[Iterable[Removal], Iterable[Entry]]:
         removals = {
@@ -256,16 +299,16 @@ class _Healing:
                     del removals[key]  # the entry takes the place of the other one
                 continue
             version = entry.file_info.message.version.SerializeToString()
-            current = self._kept(state, entry.file_info.name, removals)
+            current = self._kept(state, key, removals)
             removals[key] = Removal(key, entry.stored.object_name, entry.file_info.name, version)
             if current is not None:
                 older.append(current)  # better than nothing
         for missing in before.missing():
             key = missing.name_hash
-            if key in removals or state.is_missing(key):
+            if key in removals or state.is_missing(key) or not self._has_turn(key):
                 continue
             if not _has(restored, before.sequence_of(key)):
-                current = state.entry(missing.name)
+                current = _entry(state, key)
                 is_it = current and current.stored and current.stored.object_name == missing.object_name
                 if current is not None and not is_it:
                     if not is_newer(missing.version, current.file_info.message.version):
@@ -277,20 +320,22 @@ class _Healing:
             for key in state.names_without(before.path):
                 removals.setdefault(key, Removal(key))
 
-    def _kept(self, state: FolderState, name: str, removals: dict[bytes, Removal]) -> Entry | None:
+    def _kept(self, state: FolderState, key: bytes, removals: dict[bytes, Removal]) -> Entry | None:
         """Return what the log has under a name, unless its object is gone too."""
-        current = state.entry(name)
-        return current if current is not None and name_key(name) not in removals else None
+        return _entry(state, key) if key not in removals else None
 
     def _differing(self, before: FolderState, state: FolderState) -> Iterator[tuple[int, Entry]]:
         """Yield the entries of `before` that the log has not, or in another version, by rising sequence numbers."""
         for sequence in state.differing(before.path):
+            if self._is_stopped:
+                raise _StoppedError
             try:
                 entry = before.entry_at(sequence)
             except StateDamaged as error:
                 _logger.error("entry of the local state left out", sequence=sequence, error=str(error))
                 continue
-            yield sequence, entry
+            if self._has_turn(name_key(entry.file_info.name)):
+                yield sequence, entry
 
     def _newer_before(self, state: FolderState) -> Iterator[tuple[int, Entry]]:
         """Yield the entries of `before` that are newer than what the log has, by rising sequence numbers."""
@@ -298,6 +343,17 @@ class _Healing:
         for sequence, entry in self._differing(self._before, state):
             if state.wants(entry.file_info):
                 yield sequence, entry
+
+
+def _entry(state: FolderState, key: bytes) -> Entry | None:
+    """Return what the folder has under the name with this hash. It is not kept in memory."""
+    sequence = state.sequence_of(key)
+    if sequence is None:
+        return None
+    found = state.entry_at(sequence)
+    if name_key(found.file_info.name) != key:
+        raise state.damaged(f"it has {found.file_info.name!r} under another name")
+    return found
 
 
 def _has(sequences: Sequence[int], sequence: int | None) -> bool:
