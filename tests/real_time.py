@@ -52,6 +52,7 @@ EXCEPTIONS = {
     "store/test_s3.py::test_a_file_whose_upload_takes_too_long_is_refused_by_the_store": _STORE,
     "store/test_s3.py::test_a_store_that_stops_to_read_is_given_up": _NEVER,
     "sync/test_crashes.py::Process": _VIRTUAL,
+    "sync/test_full_disk.py::story": _VIRTUAL,
     "sync/test_random_changes.py::World": _VIRTUAL,
     "sync/test_session.py::test_an_index_for_which_there_is_no_room_is_asked_for_again": _OFTEN,
     "test_threads.py::test_nobody_waits_for_a_call_that_hangs": _NEVER,

@@ -8,7 +8,7 @@ import pytest
 from tests.loops import RunAsync
 from tests.virtual_time import VirtualTimeLoop, virtual_time
 from tests.waiting import PATIENCE
-from untrusted_s3.threads import LargeWork, in_thread
+from untrusted_s3.threads import LargeWork, in_thread, in_thread_to_the_end
 
 
 async def test_results_and_errors() -> None:
@@ -94,3 +94,18 @@ async def test_large_work_leaves_most_of_the_time_to_others() -> None:
 
     begins = [await work.run("one", 11, take, 2.0) for _ in range(3)]
     assert begins == [0.0, 8.0, 16.0]
+
+
+async def test_what_goes_on_to_the_end_is_told_when_nobody_wants_it() -> None:
+    began, told = threading.Event(), threading.Event()
+
+    def work() -> bool:
+        began.set()
+        return told.wait(PATIENCE)
+
+    call = asyncio.ensure_future(in_thread_to_the_end(work, on_cancel=told.set))
+    await asyncio.to_thread(began.wait)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert told.is_set()

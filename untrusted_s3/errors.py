@@ -300,6 +300,10 @@ class OutputFailed(UntrustedS3Error):
     """Standard output is closed, or takes no more."""
 
 
+class LocalDiskFailed(UntrustedS3Error):
+    """The local state cannot be written now: the disk is full, or fails. Worth another try; nothing is lost."""
+
+
 class StateDamaged(UntrustedS3Error):
     """A file of the local state is damaged. What it held is in the store."""
 

@@ -68,7 +68,7 @@ class LogSettings:
         cursor_interval: How often peers' cursors are written while nothing else is.
         max_append_delay: The longest pause between tries to write to the log.
         read_ahead: How many segments are read at once.
-        decoded_at_once: Segments of more bytes are decoded in a thread.
+        large_segment: Segments of more bytes are encoded and decoded in threads: one of 64 MiB takes a second.
         concurrent_deletions: How many trimmed segments are deleted at once.
         check_interval: How often it is checked that the store still has the end of the log.
         whole_check_interval: How often it is checked that the store still has all of the log.
@@ -86,7 +86,7 @@ class LogSettings:
     cursor_interval: float = 60.0
     max_append_delay: float = 15.0
     read_ahead: int = 16
-    decoded_at_once: int = MIB
+    large_segment: int = 2 * MIB
     concurrent_deletions: int = 16
     check_interval: float = 60.0
     whole_check_interval: float = 3600.0

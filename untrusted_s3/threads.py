@@ -43,15 +43,18 @@ async def in_thread(function: Callable[..., Result], *args: Any, **parameters: A
     return await future
 
 
-async def in_thread_to_the_end(function: Callable[..., Result], *args: Any, **parameters: Any) -> Result:
+async def in_thread_to_the_end(
+    function: Callable[..., Result], *args: Any, on_cancel: Callable[[], object] = lambda: None, **parameters: Any
+) -> Result:
     """Call `function` in a thread of the pool and give what it returns or raises; wait for its end even when cancelled.
 
-    For calls on local files that use what the caller closes afterwards.
+    For calls on local files that use what the caller closes afterwards. `on_cancel` is called before that wait.
     """
     running = asyncio.ensure_future(asyncio.to_thread(function, *args, **parameters))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
+        on_cancel()
         await asyncio.wait([running])
         raise
 

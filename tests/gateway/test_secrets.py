@@ -19,6 +19,7 @@ from tests.waiting import until
 from untrusted_s3.bep import events
 from untrusted_s3.connections.reasons import (
     INTERNAL_ERROR,
+    LOCAL_DISK_FAILED,
     STATE_DAMAGED,
     STORE_NOT_AVAILABLE,
     TOO_MANY_CONNECTIONS,
@@ -55,7 +56,8 @@ def test_an_error_is_told_in_a_fixed_phrase(error: Exception) -> None:
     if isinstance(error, RemoteProtocolError):
         assert leaks(reason) == [] and len(reason) <= 200 and reason.isprintable()
     else:
-        assert reason in (INTERNAL_ERROR, STATE_DAMAGED, STORE_NOT_AVAILABLE, TOO_MANY_CONNECTIONS)
+        fixed = INTERNAL_ERROR, LOCAL_DISK_FAILED, STATE_DAMAGED, STORE_NOT_AVAILABLE, TOO_MANY_CONNECTIONS
+        assert reason in fixed
 
 
 @pytest.mark.parametrize(

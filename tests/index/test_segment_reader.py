@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
 from tests.file_infos import device, entry, file
-from tests.index.gateways import KEYS
+from tests.index.gateways import KEYS, SimulatedGateway, contents
 from tests.simulated import Call, Fault, SimulatedBucket, SimulatedClock, SimulatedStore
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.file_info import parse_file_info
 from untrusted_s3.errors import DataError, StoreUnreachable
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, encode_segment
 from untrusted_s3.index.segment_reader import SegmentReader
@@ -109,3 +115,25 @@ async def test_each_of_some_positions_with_its_damage() -> None:
     damage = found.pop(2)
     assert found == {1: segment(1), 3: None, 5: segment(5)}
     assert isinstance(damage, DataError) and KEYS.segment(2) in str(damage)
+
+
+async def test_large_segments_are_encoded_and_decoded_in_threads(tmp_path: Path) -> None:
+    """A file info of 64 MiB takes up to a second."""
+    calls: list[str] = []
+
+    async def noting(function: Callable[..., Any], *args: Any) -> Any:
+        calls.append(function.__name__)
+        return function(*args)
+
+    store = SimulatedStore()
+    writer, reader = (SimulatedGateway(SimulatedBucket(store), number, tmp_path) for number in (1, 2))
+    with mock.patch("asyncio.to_thread", noting):
+        for size in (1, LogSettings().large_segment):
+            message = pb.FileInfo.FromString(file(size).raw)
+            message.encrypted += bytes(size)
+            await writer.log.append([entry(parse_file_info(message.SerializeToString()))])
+            await reader.log.refresh()
+    assert calls == ["encode_segment", "decode_segment"]
+    assert contents(reader.state) == contents(writer.state)
+    writer.close()
+    reader.close()

@@ -134,7 +134,7 @@ async def test_no_step_handles_all_blocks_of_a_file_in_conflict(tmp_path: Path) 
     """Devices judge, and request blocks of both versions."""
     steps = Steps()
     memory = replace(sync_memory(), large_work=LargeWork(LEAST))
-    log = LogSettings(decoded_at_once=LEAST)
+    log = LogSettings(large_segment=LEAST)
     settings = replace(DEFAULTS, sync=SyncSettings(index_piece_size=LEAST), log=log)
     folder = new_folder(RECORD, SimulatedBucket(), tmp_path, memory=memory, settings=settings, grid=GRID)
     await folder.open()

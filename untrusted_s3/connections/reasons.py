@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from untrusted_s3.errors import RemoteProtocolError, StateDamaged, StoreError, TooManyConnections
+from untrusted_s3.errors import LocalDiskFailed, RemoteProtocolError, StateDamaged, StoreError, TooManyConnections
 from untrusted_s3.structured_logging import printable, redact_text
 
 INTERNAL_ERROR: Final = "internal error"
+LOCAL_DISK_FAILED: Final = "the local disk is full or fails"
 STATE_DAMAGED: Final = "the local state is damaged and is made again from the store"
 STORE_NOT_AVAILABLE: Final = "the store is not available"
 TOO_MANY_CONNECTIONS: Final = "too many connections"
@@ -30,5 +31,7 @@ def public_reason(error: BaseException) -> str:
             return STORE_NOT_AVAILABLE
         case StateDamaged():
             return STATE_DAMAGED
+        case LocalDiskFailed():
+            return LOCAL_DISK_FAILED
         case _:
             return INTERNAL_ERROR

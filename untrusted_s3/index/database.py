@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from untrusted_s3.errors import StateDamaged, StateFolderUnusable
+from untrusted_s3.errors import LocalDiskFailed, StateDamaged, StateFolderUnusable
 from untrusted_s3.units import MIB
 
 Result = TypeVar("Result")
@@ -17,6 +17,11 @@ WAL_KEPT = 1 * MIB
 
 # Our statements violate no constraint, so a violation means that an index does not fit its table.
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT}
+_DISK_FAILURE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+
+
+class _DiskFailed(LocalDiskFailed, sqlite3.OperationalError):
+    """What SQLite says of a disk that is full or fails."""
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -31,6 +36,8 @@ def _noticing(method: Callable[..., Result]) -> Callable[..., Result]:
         except sqlite3.DatabaseError as error:
             if is_damage(error):
                 raise cursor.connection.damaged(str(error)) from error
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_FAILURE:
+                raise _DiskFailed(f"the local disk cannot be written to: {error}") from error
             raise
 
     return call
@@ -47,7 +54,11 @@ class _Cursor(sqlite3.Cursor):
 
 
 class Database(sqlite3.Connection):
-    """A connection that calls `on_damage` and raises StateDamaged when the file turns out to be damaged."""
+    """A connection that calls `on_damage` and raises StateDamaged when the file turns out to be damaged.
+
+    It raises LocalDiskFailed when the disk is full or fails. What was written before stays, and a transaction has no
+    effect.
+    """
 
     on_damage: Callable[[], None] = staticmethod(lambda: None)
 

@@ -40,6 +40,8 @@ import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
@@ -68,6 +70,9 @@ from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
+from untrusted_s3.threads import in_thread_to_the_end
+
+Result = TypeVar("Result")
 
 _logger = structlog.get_logger()
 _SETTINGS = LogSettings()
@@ -119,6 +124,7 @@ class FolderLog:
         self._loaded_checkpoint = 0
         self._bytes_since_checkpoint = 0
         self._checked_position = 0  # up to here, the store had all segments at the last check
+        self._stop: Callable[[], object] | None = None  # ends what is under way in a thread; None: nothing goes there
         self._unreadable: dict[int, Exception] = {}  # why the checkpoints at these positions cannot be read
 
     async def load(self) -> None:
@@ -239,16 +245,31 @@ class FolderLog:
                 self._in_doubt = True
                 raise
 
-    async def renew(self, plan: Plan, *, force: bool = False, apart: bool = False) -> int:
+    async def renew(
+        self, plan: Plan, *, force: bool = False, apart: bool = False, stop: Callable[[], object] | None = None
+    ) -> int:
         """Take entries back and begin the folder's index again. Return the number of segments written.
 
         `plan` is given the state at the end of the log, and again whenever another gateway has changed it meanwhile. An
         empty plan writes nothing, unless `force`. A large one is split over several segments, each with its own new
         index id. Where this raises, a part may be written; to renew again goes on with what is left. With `apart`, the
         state lacks segments that others may know: those who have applied them must not go on from their state.
+
+        With `stop`, nobody else may use the state meanwhile: plan and entries are worked out in threads. It is called
+        when the caller is cancelled, and `plan` and its iterators should then end soon.
         """
         async with self._working():
-            return await self._renew(plan, force, apart)
+            self._stop = stop
+            try:
+                return await self._renew(plan, force, apart)
+            finally:
+                self._stop = None
+
+    async def _aside(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Call a function, in a thread if the state is ours alone."""
+        if self._stop is None:
+            return function(*args)
+        return await in_thread_to_the_end(function, *args, on_cancel=self._stop)
 
     def _outcomes(self, changes: Sequence[Entry | Change]) -> tuple[list[Entry], list[Confirmation]]:
         """Return the entries and confirmations that changes come to where the log ends."""
@@ -271,11 +292,12 @@ class FolderLog:
         written = 0
         while True:
             await self._catch_up()
-            planned = parts(self.state, *plan(self.state), self._settings)
+            planned = parts(self.state, *await self._aside(plan, self.state), self._settings)
             if force and not written:
                 # The first part is written even if it is empty.
-                planned = itertools.chain([next(planned, ((), ()))], planned)
-            for removals, entries in planned:
+                planned = itertools.chain([await self._aside(next, planned, ((), ()))], planned)
+            while (part := await self._aside(next, planned, None)) is not None:
+                removals, entries = part
                 position = self.state.position
                 await self._catch_up()
                 if self.state.position != position:
@@ -314,7 +336,10 @@ class FolderLog:
             renewal=renewal,
             previous=secrets.randbits(63) | 1 if apart else self.state.append_id,
         )
-        body = encode_segment(segment)
+        if sum(entry.raw_size for entry in entries) > self._settings.large_segment:
+            body = await in_thread_to_the_end(encode_segment, segment)
+        else:
+            body = await self._aside(encode_segment, segment)
         try:
             await self._bucket.put(
                 self._keys.segment(position), [body], if_none_match=True, lifetime=self._rules.append_lifetime
@@ -331,7 +356,7 @@ class FolderLog:
                 raise
             return False  # it may be deleted: the caller looks again
         self._last_look = signed
-        self.state.apply(position, segment, follows=not apart)
+        await self._aside(partial(self.state.apply, position, segment, follows=not apart))
         self.entries_written += len(entries)
         self._bytes_since_checkpoint += len(body)
         return True

@@ -65,7 +65,7 @@ class SegmentReader:
                 raise too_large(await self._bucket.get(key, 0, len(MAGIC)), key) from error
         except NoSuchKey:
             return SegmentRead(position, None, 0, asked_at)
-        if len(body) > self._settings.decoded_at_once:
+        if len(body) > self._settings.large_segment:
             segment = await in_thread_to_the_end(decode_segment, body, key)
         else:
             segment = decode_segment(body, key)

@@ -20,7 +20,7 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import is_newer
-from untrusted_s3.errors import EntryMisplaced, StateDamaged
+from untrusted_s3.errors import EntryMisplaced, StateDamaged, StateFolderUnusable
 from untrusted_s3.index.claim_tables import ClaimTables
 from untrusted_s3.index.database import is_damage, open_database, remove_database
 from untrusted_s3.index.devices import Devices
@@ -109,13 +109,20 @@ class StateFile:
         self._connection.close()
         remove_database(self.path)
         path.replace(self.path)
-        self._open()
+        self._open_again()
 
     def clear(self) -> None:
         """Make the state empty: that of position 0."""
         self._connection.close()
         remove_database(self.path)
-        self._open()
+        self._open_again()
+
+    def _open_again(self) -> None:
+        try:
+            self._open()
+        except StateFolderUnusable:
+            self._on_damage()  # without a file, nothing can be done here any more
+            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -306,7 +313,12 @@ class StateFile:
     def row(self, key: bytes) -> Row | None:
         """Return all that the folder has under the name with this hash, or None if it lacks the name."""
         sequence = self.sequence_of(key)
-        return self.row_at(sequence) if sequence is not None else None
+        if sequence is None:
+            return None
+        row = self.row_at(sequence)
+        if name_key(row.entry.file_info.name) != key:
+            raise self._misplaced(row.entry.file_info.name)
+        return row
 
     def row_at(self, sequence: int) -> Row:
         """Return all that the folder has under a sequence number, which must be in use."""

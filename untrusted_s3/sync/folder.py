@@ -184,9 +184,9 @@ class Folder:
 
     def _settle(self) -> None:
         """Forget what is known of peers' indexes if it belongs to another index id of the folder."""
-        self._writer.opened()
         if self._pending.folder_index_id != self._state.index_id:
             self._pending.clear(self._state.index_id)
+        self._writer.opened()
 
     def _renewed(self) -> None:
         _logger.warning("index of the folder renewed", folder=self.record.folder_id)

@@ -10,11 +10,15 @@ What is lost for good is written to records of its own before the renewal, so th
 
 While this goes on the folder is shared with nobody. The local state from before is kept in a file of its own until the
 renewal is written, so a crash loses nothing of it.
+
+What takes long in a large folder is done in threads. When very many objects are missing, the names are healed a part at
+a time, so that not all of them are in memory at once.
 """
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import os
 import sqlite3
@@ -41,6 +45,8 @@ from untrusted_s3.store.losses import Claimed, Forgotten, LossNotes, LossRecord
 from untrusted_s3.threads import in_thread_to_the_end
 
 _logger = structlog.get_logger()
+# Each takes about a KiB.
+_MISSING_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,10 @@ class _AlreadyRenewedError(Exception):
     """Another gateway has renewed the log meanwhile, and nothing is left to write."""
 
 
+class _StoppedError(Exception):
+    """The healing is cancelled."""
+
+
 def is_unfinished(directory: Path) -> bool:
     """Return whether healing the folder with these local files was interrupted."""
     return (directory / BEFORE_FILE).exists()
@@ -74,8 +84,12 @@ async def heal(
     state: FolderState,
     notes: LossNotes,
     claim: IndexClaimed | None = None,
+    *,
+    at_once: int = _MISSING_AT_ONCE,
 ) -> Healed:
     """Load the state from what the store has, and renew the log. A second call goes on where one was interrupted.
+
+    Nobody else may use the state meanwhile. About `at_once` files with missing objects are in memory at once.
 
     What is lost is written to `notes`; `claim` is why the log is healed, if a device's word is. Raises UnknownFormat,
     StoreError, DataError or StateDamaged.
@@ -89,12 +103,12 @@ async def heal(
     before = await _before(state, path)
     try:
         try:
-            healed = await _Healing(bucket, keys, log, state, notes, before).run()
+            healed = await _Healing(bucket, keys, log, state, notes, before, at_once).run()
         except StateDamaged as error:
             if before is None or not before.is_damaged:
                 raise
             _logger.error("healing without the local state", error=str(error))
-            healed = await _Healing(bucket, keys, log, state, notes, None).run()
+            healed = await _Healing(bucket, keys, log, state, notes, None, at_once).run()
     finally:
         if before is not None:
             before.close()
@@ -171,6 +185,7 @@ class _Healing:
         state: FolderState,
         notes: LossNotes,
         before: FolderState | None,
+        at_once: int,
     ) -> None:
         self._bucket = bucket
         self._keys = keys
@@ -178,12 +193,16 @@ class _Healing:
         self._state = state
         self._notes = notes
         self._before = before
+        self._at_once = at_once
         self._gone: set[NamedObject] = set()
         self._index_id = 0
         # Whether the log has what `before` says up to an earlier position, and nothing else.
         self._is_ahead = False
         self._merges = False
         self._restored = self._missing = 0
+        # The names that are healed now: those whose hashes leave this remainder. Another name has no part in it.
+        self._parts, self._part = 1, 0
+        self._is_stopped = False
 
     async def run(self) -> Healed:
         state, before = self._state, self._before
@@ -196,26 +215,50 @@ class _Healing:
             self._is_ahead = state.position <= before.position and state.time_ms <= before.time_ms
             self._merges = self._is_ahead or state.index_id == before.index_id
             if not self._merges:
-                count = sum(1 for _ in self._newer_before(state))
+                count = await in_thread_to_the_end(self._count_newer, on_cancel=self._stop)
                 forgotten = Forgotten(before.index_id, before.sequence, count) if count else None
-        objects = state.objects()
-        if before is not None and self._merges:
-            objects = itertools.chain(objects, before.objects())
-        self._gone = await find_missing(self._bucket, self._keys, objects)
         kept = salvaged.kept
+        self._gone = await find_missing(self._bucket, self._keys, self._objects(), self._at_once)
         noted = await self._notes.write(
             state.position, state.index_id, segments=losses, damaged=kept.values(), forgotten=forgotten
         )
         force = bool(losses) or before is None or self._merges
-        try:
-            await self._log.renew(self._plan, force=force, apart=bool(losses))
-        except _AlreadyRenewedError:
-            pass
+        restored = missing = 0
+        if len(self._gone) >= self._at_once:
+            self._parts = 1 + (state.totals.files + (before.totals.files if before else 0)) // self._at_once
+        for part in range(self._parts):
+            self._part = part
+            if self._parts > 1:
+                self._gone = await find_missing(self._bucket, self._keys, self._objects())
+            is_first = part == 0
+            with contextlib.suppress(_AlreadyRenewedError):
+                await self._log.renew(
+                    self._plan, force=force and is_first, apart=bool(losses) and is_first, stop=self._stop
+                )
+            restored, missing = restored + self._restored, missing + self._missing
         if losses:
             # Readers begin at the newest checkpoint and so never come to the gap.
             await self._log.checkpoint()
         await self._log.remove_kept(kept)
-        return Healed(noted, self._restored, self._missing)
+        return Healed(noted, restored, missing)
+
+    def _objects(self) -> Iterator[NamedObject]:
+        """Yield what entries name: those of the log, and those that may come back."""
+        objects = self._state.objects()
+        if self._before is not None and self._merges:
+            objects = itertools.chain(objects, self._before.objects())
+        return (named for named in objects if self._has_turn(named.name_hash))
+
+    def _has_turn(self, key: bytes) -> bool:
+        """Return whether the name with this hash is healed now."""
+        return int.from_bytes(key[-8:]) % self._parts == self._part
+
+    def _stop(self) -> None:
+        """Have what goes on in a thread end soon."""
+        self._is_stopped = True
+
+    def _count_newer(self) -> int:
+        return sum(1 for _ in self._newer_before(self._state))
 
     def _plan(self, state: FolderState) -> tuple[Iterable[Removal], Iterable[Entry]]:
         damaged = dict.fromkeys(named.name_hash for named in self._gone if named in state.objects_of(named.name_hash))
@@ -276,7 +319,7 @@ class _Healing:
                 others[key] = older  # better than nothing
         for missing in before.missing():
             key = missing.name_hash
-            if key in removals or state.is_missing(key):
+            if key in removals or state.is_missing(key) or not self._has_turn(key):
                 continue
             if key not in others and not _has(restored, before.sequence_of(key)):
                 row_here = state.row(key)
@@ -329,12 +372,15 @@ class _Healing:
         Their sequence numbers rise.
         """
         for sequence in state.differing(before.path):
+            if self._is_stopped:
+                raise _StoppedError
             try:
                 row = before.row_at(sequence)
             except StateDamaged as error:
                 _logger.error("entry of the local state left out", sequence=sequence, error=str(error))
                 continue
-            yield row
+            if self._has_turn(name_key(row.entry.file_info.name)):
+                yield row
 
     def _newer_before(self, state: FolderState) -> Iterator[Row]:
         """Yield the rows of `before` whose current versions are newer than what the log has."""

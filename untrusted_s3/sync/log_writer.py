@@ -20,6 +20,7 @@ from untrusted_s3.counters import Counters
 from untrusted_s3.errors import (
     DataError,
     IndexClaimed,
+    LocalDiskFailed,
     LogWentBack,
     SegmentDamaged,
     SegmentsMissing,
@@ -197,7 +198,7 @@ class LogWriter:
             try:
                 await self._append_some()
                 delay = 0.0
-            except (StoreError, DataError) as error:
+            except (StoreError, DataError, LocalDiskFailed) as error:
                 self.error = f"the log cannot be written: {error}"
                 _logger.error("log not written", folder=self._folder_id, error=str(error))
                 delay = min(max(2 * delay, self._settings.segment_interval), self._settings.max_append_delay)
@@ -227,7 +228,7 @@ class LogWriter:
                     await self._append_cursors()
                 if not self._ready:  # else the next append tells whether the log can be written
                     self.error = None
-            except (StoreError, DataError) as error:
+            except (StoreError, DataError, LocalDiskFailed) as error:
                 self.error = f"the log cannot be followed: {error}"
                 _logger.warning("log not read", folder=self._folder_id, error=str(error))
 
@@ -238,8 +239,8 @@ class LogWriter:
             self._checkpoint_wanted.clear()
             try:
                 await self._log.checkpoint_where_due()
-            except (StoreError, StateDamaged, sqlite3.Error) as error:
-                # SQLite fails when the state is replaced meanwhile; the next checkpoint succeeds.
+            except (StoreError, StateDamaged, OSError, sqlite3.Error) as error:
+                # SQLite fails when the state is replaced meanwhile, or the disk is full; the next checkpoint succeeds.
                 _logger.warning("checkpoint not written", folder=self._folder_id, error=str(error))
                 if isinstance(error, StateDamaged) or not self._state.path.exists():
                     self._on_damage()  # the open file still serves, but cannot be copied
@@ -254,9 +255,9 @@ class LogWriter:
             raise
         finally:
             if self._state.index_id != self._index_id:
+                self._on_renewed()  # first: if the local disk is full, it is called again
                 self._index_id = self._state.index_id
                 self._claim = None
-                self._on_renewed()
                 ready, self._ready = list(self._ready), deque()
                 self._changes.clear()
                 self._confirmed.clear()
@@ -314,6 +315,7 @@ class LogWriter:
             if appended:
                 self._counters.segments_appended.inc()
                 self._pace.appended(full=self._is_full(batch))
+            done = self._pending.remove(handled)
         except BaseException:
             if self._index_id == index_id:
                 self._ready.extendleft(reversed(batch))
@@ -326,7 +328,6 @@ class LogWriter:
             if self._ready or self._changes:
                 self._wanted.set()
         self.error = None
-        done = self._pending.remove(handled)
         for pending, _ in batch:
             self._on_committed(pending.name_hash, pending.name_hash not in done)
         await self._notify()

@@ -23,6 +23,7 @@ from untrusted_s3.errors import (
     DataError,
     FolderNotAllowed,
     FolderRefused,
+    LocalDiskFailed,
     ProtocolError,
     RemoteProtocolError,
     StateDamaged,
@@ -214,8 +215,8 @@ class Session:
         """Let an error in a part of the conversation end the connection."""
         try:
             await work()
-        except (ProtocolError, StoreError, DataError, StateDamaged) as error:
-            # Store trouble too: the peer comes back, and then the store may serve again.
+        except (ProtocolError, StoreError, DataError, StateDamaged, LocalDiskFailed) as error:
+            # Trouble of the store or the disk too: the peer comes back, and then they may serve again.
             self.transport.fail(error)
         except Exception as error:
             _logger.exception("internal error in a session", device=str(self.device_id))
