@@ -366,22 +366,32 @@ class Images:
         shutil.rmtree(restored)
 
     def _look_without_device(self, *, knows: bool) -> None:
-        """Check what the gateways say while no device is connected. `knows`: one has a local state of before."""
-        for gateway in self._running:
-            gateway.wait_folder(FOLDER)
+        """Wait until the gateways say the truth while no device is connected.
+
+        `knows`: one of them has a local state of before. It may be a while until it looks at the store again.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while (complaint := self._complaint(knows)) is not None:
+            assert time.monotonic() < deadline, f"{complaint}\n{self._tails()}"
+            time.sleep(0.1)
+
+    def _complaint(self, knows: bool) -> str | None:
         differing = self._differing()
         unreadable = {path: found for path, found in differing.items() if not found.startswith(("Entry(", "not there"))}
-        assert not unreadable, f"what cannot be read is not taken back: {unreadable}\n{self._tails()}"
+        if unreadable:
+            return f"what cannot be read is not taken back: {unreadable}"
         for gateway in self._running:
             folder = gateway.folder(FOLDER)
+            if folder.get("state") != "idle" or folder["pending_files"]:
+                return f"the folder has to rest: {folder}"
             problems = gateway.http_get("/readyz")[1].decode()
-            assert ("files missing" in problems) == bool(folder["missing_files"]), problems
-            if not knows:
-                continue
+            if ("files missing" in problems) != bool(folder["missing_files"]):
+                return f"{folder['missing_files']} files are missing, and readiness is: {problems}"
             named = {item["name"] for item in folder["missing_examples"]}
             unnamed = [path for path in differing if self._key.encrypt_name(path) not in named]
-            hidden = folder["missing_files"] - len(named)
-            assert len(unnamed) <= hidden, f"lost and not named: {unnamed}\n{self._tails()}"
+            if knows and len(unnamed) > folder["missing_files"] - len(named):
+                return f"lost and not named: {unnamed}"
+        return None
 
     def _tails(self) -> str:
         return "\n".join(gateway.log_tail(40) for gateway in self._running)
