@@ -179,3 +179,13 @@ def test_peers_cannot_forge_lines_or_control_the_terminal() -> None:
     assert stream.getvalue().count("\n") == 1
     assert "\x1b" not in stream.getvalue()
     assert "a\\nb\\x1b[2Jc\\u202e" in stream.getvalue()
+
+
+@pytest.mark.parametrize("output_format", ["json", "console"])
+def test_peers_cannot_fill_the_log_with_one_line(output_format: Any) -> None:
+    stream = io.StringIO()
+    configure_logging("info", output_format, stream)
+    structlog.get_logger().warning("folder refused", label="x" * 1_000_000, texts=["y" * 1_000_000], whole="z" * 1000)
+    line = stream.getvalue()
+    assert len(line) < 5000
+    assert "x" * 1000 in line and "(1,000,000 characters)" in line and "z" * 1000 in line

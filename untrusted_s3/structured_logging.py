@@ -19,7 +19,10 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 Format = Literal["auto", "console", "json"]
 
 REDACTED: Final = "[redacted]"
+# Longer texts are cut: peers choose names and labels.
+MAX_TEXT: Final = 1000  # characters
 
+_WHOLE: Final = ("exception", "stack")  # texts of several lines
 _SECRET_WORDS: Final = {"password", "passphrase", "secret", "token", "credential", "signature", "authorization"}
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
@@ -57,11 +60,22 @@ def _redact_value(key: object, value: Any) -> Any:
     return value
 
 
+def _cut_texts(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    return {key: value if key in _WHOLE else _cut(value) for key, value in event.items()}
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        return f"{value[:MAX_TEXT]}… ({len(value):,} characters)"
+    if isinstance(value, list | tuple):
+        return [_cut(inner) for inner in value]
+    return value
+
+
 def _escape_control_characters(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Escape control characters: peers choose names, and must not control the terminal or forge lines."""
     return {
-        key: printable(value) if isinstance(value, str) and key not in ("exception", "stack") else value
-        for key, value in event.items()
+        key: printable(value) if isinstance(value, str) and key not in _WHOLE else value for key, value in event.items()
     }
 
 
@@ -94,6 +108,7 @@ def configure_logging(level: str = "info", output_format: Format = "auto", strea
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         redact_secrets,
+        _cut_texts,
     ]
     render: list[Processor]
     if console:

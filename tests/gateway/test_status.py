@@ -119,6 +119,17 @@ def test_files_of_a_folder_that_are_left_out() -> None:
     ]
 
 
+def test_long_names_make_no_long_status() -> None:
+    long = "n" * 60_000
+    refused = RefusedFiles()
+    refused.update(DEVICE, [Refused.of(bytes([n]), long, n, "a bad block") for n in range(30)], [])
+    failure = Failure(long, b"", frozenset(), BlockUnavailable("no connected peer has it"), 1, 0.0)
+    folder = a_folder(
+        refused_files=refused, failing=(7, failure), missing_examples=lambda limit: [(long, "key")] * limit
+    )
+    assert len(json.dumps(folder_status(folder))) < 50_000
+
+
 @pytest.mark.parametrize(
     ("changes", "task_error", "state", "error"),
     [

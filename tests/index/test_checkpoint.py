@@ -15,6 +15,7 @@ from tests.simulated import Call, Phase, SimulatedBucket, SimulatedStore
 from untrusted_s3.errors import DataError, NoSuchKey
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
 from untrusted_s3.index.entry import PeerCursor
+from untrusted_s3.index.schema import STATE_VERSION
 from untrusted_s3.index.segment import Segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.listing import list_checkpoints
@@ -117,7 +118,7 @@ async def test_it_is_an_sqlite_file_and_its_checksum(state: FolderState, tmp_pat
     assert int.from_bytes(body[-4:], "big") == crc32c.crc32c(body[:-4])
     (tmp_path / "database").write_bytes(body[:-4])
     database = sqlite3.connect(tmp_path / "database")
-    assert database.execute("PRAGMA user_version").fetchone() == (3,)
+    assert database.execute("PRAGMA user_version").fetchone() == (STATE_VERSION,)
     assert dict(database.execute("SELECT key, value FROM meta"))["time_ms"] == 3000
     database.close()
 

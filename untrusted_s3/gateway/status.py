@@ -19,6 +19,7 @@ from untrusted_s3.sync.refused_index import RefusedIndex
 
 _REFUSALS_SHOWN = 20
 _TEXT_SHOWN = 200  # characters of what a device chooses, such as its name
+_NAME_SHOWN = 1000  # characters of an encrypted name
 _REFUSED_SHOWN = 10
 _MISSING_SHOWN = 20
 _LOST_SHOWN = 20
@@ -66,14 +67,16 @@ def folder_status(
         "failing_example": _failing_example(failure) if failure is not None else None,
         "refused_files": len(folder.refused_files),
         "refused_examples": [
-            {"device_id": str(device_id), "name": refused.name, "reason": refused.reason}
+            {"device_id": str(device_id), "name": refused.name[:_NAME_SHOWN], "reason": refused.reason}
             for device_id, refused in folder.refused_files.examples(_REFUSED_SHOWN)
         ],
         "held_back": [
             {"device_id": str(device_id), "local_bytes": held} for device_id, held in sorted(folder.held_back.items())
         ],
         "missing_files": folder.missing_files,
-        "missing_examples": [{"name": name, "object": key} for name, key in folder.missing_examples(_MISSING_SHOWN)],
+        "missing_examples": [
+            {"name": name[:_NAME_SHOWN], "object": key} for name, key in folder.missing_examples(_MISSING_SHOWN)
+        ],
         "lost": list(lost[-_LOST_SHOWN:]),
         "lost_count": len(lost),
         **_dissents(folder, name_of),
@@ -101,7 +104,7 @@ def _dissents(folder: Folder, name_of: Callable[[DeviceID], str]) -> dict[str, A
 
 def _failing_example(failure: Failure) -> dict[str, Any]:
     devices = sorted(map(str, failure.devices))[:_REFUSALS_SHOWN]
-    return {"name": failure.name, "error": str(failure.error), "device_ids": devices}
+    return {"name": failure.name[:_NAME_SHOWN], "error": str(failure.error), "device_ids": devices}
 
 
 def closed_folder_status(closed: ClosedFolder, lost: Sequence[str] = ()) -> dict[str, Any]:

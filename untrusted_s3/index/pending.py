@@ -25,44 +25,10 @@ from untrusted_s3.index.announced import Pending as Pending
 from untrusted_s3.index.announced import held_size as held_size
 from untrusted_s3.index.database import WAL_KEPT, open_database, wal_size
 from untrusted_s3.index.parsed import ParsedFileInfos
+from untrusted_s3.index.pending_schema import PENDING_SCHEMA, PENDING_VERSION
 from untrusted_s3.index.refused import Refused, RefusedFiles
 from untrusted_s3.store.layout import name_key
 
-_PENDING_VERSION = 6
-_SCHEMA = """
-CREATE TABLE folder (index_id INTEGER NOT NULL);
-INSERT INTO folder VALUES (0);
-CREATE TABLE received (
-    device_id BLOB PRIMARY KEY,
-    index_id TEXT NOT NULL,
-    sequence INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE refused (
-    device_id BLOB PRIMARY KEY,
-    sequence INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE noted (
-    device_id BLOB PRIMARY KEY,
-    sequence INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE held (
-    device_id BLOB PRIMARY KEY,
-    bytes INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE pending (
-    device_id BLOB NOT NULL,
-    name_hash BLOB NOT NULL,
-    sequence INTEGER NOT NULL,
-    version BLOB NOT NULL,
-    content_hash TEXT,
-    size INTEGER NOT NULL,
-    held INTEGER NOT NULL,
-    file_info BLOB NOT NULL,
-    PRIMARY KEY (device_id, name_hash)
-);
-CREATE INDEX pending_by_sequence ON pending (device_id, sequence, name_hash);
-CREATE INDEX pending_by_name ON pending (name_hash, device_id, sequence, size, held);
-"""
 _COLUMNS = "name_hash, sequence, version, content_hash, size, length(file_info)"
 _HAS_OTHERS = """
 SELECT EXISTS (SELECT 1 FROM pending WHERE device_id < ?1) OR EXISTS (SELECT 1 FROM pending WHERE device_id > ?1)
@@ -115,7 +81,7 @@ class PendingIndex:
         `on_damage`, when the file turns out to be damaged.
         """
         self.path = path
-        self._connection = open_database(path, _SCHEMA, _PENDING_VERSION, shrinks=True)
+        self._connection = open_database(path, PENDING_SCHEMA, PENDING_VERSION, shrinks=True)
         self._connection.on_damage = on_damage
         self._parsed = ParsedFileInfos(parsed if parsed is not None else Account(0))
         self._disk = disk if disk is not None else Account(1 << 62)

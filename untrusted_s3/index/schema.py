@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -75,6 +76,25 @@ CREATE TABLE condemned (
     PRIMARY KEY (name_hash, object_name)
 ) WITHOUT ROWID;
 """
+
+
+@dataclass(frozen=True, slots=True)
+class FolderTotals:
+    """What a folder holds.
+
+    Attributes:
+        files: Files that exist.
+        directories: Directories that exist, and symlinks, which look like directories when encrypted.
+        deleted: Deleted entries.
+        bytes: Bytes of encrypted file data.
+    """
+
+    files: int
+    directories: int
+    deleted: int
+    bytes: int
+
+
 # In the order of FolderTotals; `bytes` is the sum of sizes.
 COUNTERS: Final = ("files", "directories", "deleted")
 META: Final = frozenset(

@@ -15,8 +15,8 @@ from untrusted_s3.index.dissent_counts import Dissents
 from untrusted_s3.index.entry import KIND_FILE, Confirmation, Entry, PeerCursor, Removal, Renewal, kind_of
 from untrusted_s3.index.row import RowClaims
 from untrusted_s3.index.schema import COUNTERS
+from untrusted_s3.index.schema import FolderTotals as FolderTotals
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
-from untrusted_s3.index.state_file import FolderTotals as FolderTotals
 from untrusted_s3.index.state_file import StateFile
 from untrusted_s3.store.layout import name_key
 

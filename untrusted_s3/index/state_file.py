@@ -6,11 +6,8 @@ Its schema is also the format of checkpoints (docs/format.md, "Checkpoints").
 from __future__ import annotations
 
 import sqlite3
-from array import array
-from collections.abc import Callable, Generator, Iterator, MutableSequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -27,7 +24,8 @@ from untrusted_s3.index.devices import Devices
 from untrusted_s3.index.entry import ENTRY_COLUMNS, Entry, NamedObject, StoredObject, read_checksums, read_row
 from untrusted_s3.index.missing_files import MissingFile, MissingFiles
 from untrusted_s3.index.row import DisputedName, Row, RowClaims, VersionKey
-from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION
+from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION, FolderTotals
+from untrusted_s3.index.state_copy import write_copy
 from untrusted_s3.store.layout import name_key
 from untrusted_s3.units import MIB
 
@@ -46,23 +44,6 @@ SELECT sequence, number, name_hash, dissents.content_hash, dissents.object_size
 FROM dissents JOIN files USING (sequence)
 WHERE (sequence, number) > (?1, ?2) AND dissents.content_hash IS NOT NULL ORDER BY sequence, number LIMIT ?3
 """
-
-
-@dataclass(frozen=True, slots=True)
-class FolderTotals:
-    """What a folder holds.
-
-    Attributes:
-        files: Files that exist.
-        directories: Directories that exist, and symlinks, which look like directories when encrypted.
-        deleted: Deleted entries.
-        bytes: Bytes of encrypted file data.
-    """
-
-    files: int
-    directories: int
-    deleted: int
-    bytes: int
 
 
 class StateFile:
@@ -484,43 +465,6 @@ class StateFile:
         found = self.stored_objects(key)
         return list(dict.fromkeys(NamedObject(key, stored.object_name, stored.size) for stored in found))
 
-    def differing(self, other: Path) -> array[int]:
-        """Return the sequence numbers in another state's file of those entries that are not here as they are there.
-
-        They differ in their version, their file info, or the object with their data. The numbers rise. Those of names
-        with dissents there are among them.
-        """
-        found = array("q")
-        self._compare(
-            other,
-            found,
-            "SELECT theirs.sequence FROM other.files AS theirs LEFT JOIN files AS ours USING (name_hash)"
-            " WHERE ours.version IS NULL OR ours.version != theirs.version OR ours.file_info != theirs.file_info"
-            " OR ours.content_hash IS NOT theirs.content_hash"
-            " OR EXISTS (SELECT 1 FROM other.dissents WHERE dissents.sequence = theirs.sequence)"
-            " ORDER BY theirs.sequence",
-        )
-        return found
-
-    def names_without(self, other: Path) -> list[bytes]:
-        """Return the hashes of the names of which another state's file has no entry."""
-        found: list[bytes] = []
-        self._compare(
-            other,
-            found,
-            "SELECT ours.name_hash FROM files AS ours LEFT JOIN other.files AS theirs USING (name_hash)"
-            " WHERE theirs.sequence IS NULL",
-        )
-        return found
-
-    def _compare(self, other: Path, found: MutableSequence[Any], query: str) -> None:
-        """Add what a query about this state and another one finds."""
-        self._connection.execute("ATTACH ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
-        try:
-            found.extend(row[0] for row in self._connection.execute(query))
-        finally:
-            self._connection.execute("DETACH other")
-
     def known_index(self, device_id: DeviceID) -> int | None:
         """Return the id of a device's index, to which its claims belong, also after a renewal; None if not known."""
         return self._devices.index_id(device_id)
@@ -540,20 +484,8 @@ class StateFile:
         """
         opened = self._opened
         try:
-            return self._write_copy(path)
+            return write_copy(self.path, path)
         except sqlite3.DatabaseError as error:
             if is_damage(error) and self._opened is opened:
                 raise StateDamaged(f"the local state is damaged ({error}) and is made again from the store") from error
             raise
-
-    def _write_copy(self, path: Path) -> int:
-        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            connection.execute("VACUUM INTO ?", (str(path),))
-        finally:
-            connection.close()
-        copy = sqlite3.connect(path)
-        try:
-            return int(copy.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()[0])
-        finally:
-            copy.close()

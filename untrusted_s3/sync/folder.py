@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,15 +13,15 @@ from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.events import IndexReceived, RequestReceived
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, StateDamaged, StateFolderUnusable
+from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, StateDamaged
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.dissent_counts import Dissents
 from untrusted_s3.index.entry import Entry
-from untrusted_s3.index.local_files import PENDING_FILE, STATE_FILE, delete_others, folder_directory
+from untrusted_s3.index.local_databases import open_databases
+from untrusted_s3.index.local_files import delete_others, folder_directory
 from untrusted_s3.index.log import FolderLog
-from untrusted_s3.index.pending import PendingIndex
 from untrusted_s3.index.refused import RefusedFiles
-from untrusted_s3.index.state import FolderState, FolderTotals
+from untrusted_s3.index.state import FolderTotals
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
@@ -90,7 +89,7 @@ class Folder:
         self._damage = False
         self._loss: DataError | None = None
         self._ended = asyncio.Event()
-        self._state, self._pending = _open_files(directory, self._damaged, memory)
+        self._state, self._pending = open_databases(directory, self._damaged, memory.parsed, memory.pending)
         self._log = FolderLog(bucket, self._keys, self._state, own_id, settings.log, check_entries=False)
         self._losses = LossNotes(bucket, self._keys, own_id)
         self._writer = LogWriter(
@@ -485,26 +484,3 @@ class Folder:
         self._writer.heard.discard(device_id)
         await self._pending.forget(device_id)
         self._puller.rescan()
-
-
-def _open_files(directory: Path, on_damage: Callable[[], None], memory: SyncMemory) -> tuple[FolderState, PendingIndex]:
-    """Open both local files. Files that cannot be read are deleted, since what they held is in the store.
-
-    Raises StateFolderUnusable or, after the deletion, StateDamaged.
-    """
-    files: list[FolderState | PendingIndex] = []
-    try:
-        state = FolderState(directory / STATE_FILE, on_damage, memory.parsed)
-        files.append(state)
-        pending = PendingIndex(directory / PENDING_FILE, on_damage, memory.parsed, memory.pending)
-    except Exception as error:
-        for file in files:
-            file.close()
-        if isinstance(error, StateFolderUnusable):
-            raise
-        if isinstance(error, OSError | sqlite3.OperationalError):
-            raise StateFolderUnusable(f"the state folder {directory} cannot be used: {error}") from error
-        remove_database(directory / STATE_FILE)
-        remove_database(directory / PENDING_FILE)
-        raise StateDamaged(f"the local state is damaged: {error}") from error
-    return state, pending

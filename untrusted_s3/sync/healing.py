@@ -38,6 +38,7 @@ from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.renewal import without_objects
 from untrusted_s3.index.row import Row
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.index.state_copy import differing, names_without
 from untrusted_s3.objects.missing import find_missing
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys, name_key
@@ -335,7 +336,7 @@ class _Healing:
             removals[key] = [Removal(key, missing.object_name, missing.name, version)]
         if self._is_ahead and state.index_id == self._index_id != before.index_id:
             # The log has lost a renewal, and with it what that had taken back.
-            for key in state.names_without(before.path):
+            for key in names_without(state.path, before.path):
                 removals.setdefault(key, [Removal(key)])
 
     def _is_gone(self, entry: Entry) -> bool:
@@ -371,7 +372,7 @@ class _Healing:
 
         Their sequence numbers rise.
         """
-        for sequence in state.differing(before.path):
+        for sequence in differing(state.path, before.path):
             if self._is_stopped:
                 raise _StoppedError
             try:

@@ -42,6 +42,25 @@ class DeviceSlots:
         return self.small.fits(1) and self.entries.fits(1) and len(self.waiting) < self.most_waiting
 
 
+@dataclass(slots=True)
+class EntryInWork:
+    """An entry that is being pulled or waits for the log.
+
+    Attributes:
+        index_id: The id of the folder's index when it was announced.
+        slots: The slots of its device.
+        memory: What counts the memory of its file info.
+        size: The bytes of that.
+        trusted: Whether the device is trusted.
+    """
+
+    index_id: int
+    slots: DeviceSlots
+    memory: Share
+    size: int = 0
+    trusted: bool = True
+
+
 class PullSlots:
     """The slots of one folder, by device.
 

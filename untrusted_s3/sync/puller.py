@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -40,31 +39,12 @@ from untrusted_s3.sync.large_entries import LargeEntries
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.pending_queues import PendingQueues
 from untrusted_s3.sync.precedence import Precedence
-from untrusted_s3.sync.pull_slots import DeviceSlots, PullSlots
+from untrusted_s3.sync.pull_slots import DeviceSlots, EntryInWork, PullSlots
 from untrusted_s3.sync.sources import Source, Sources
 from untrusted_s3.sync.store_trouble import StoreTrouble
 
 _logger = structlog.get_logger()
 _LOGGED_NAME_LENGTH = 40
-
-
-@dataclass(slots=True)
-class _InWork:
-    """An entry in work.
-
-    Attributes:
-        index_id: The id of the folder's index when it was announced.
-        slots: The slots of its device.
-        memory: What counts the memory of its file info.
-        size: The bytes of that.
-        trusted: Whether the device is trusted.
-    """
-
-    index_id: int
-    slots: DeviceSlots
-    memory: Share
-    size: int = 0
-    trusted: bool = True
 
 
 class Puller:
@@ -101,7 +81,7 @@ class Puller:
         self._large_work = memory.large_work
         self._large_entries = LargeEntries(state, memory, settings)
         self._slots = PullSlots(settings, memory.in_work, memory.large_in_work)
-        self._in_work: dict[bytes, _InWork] = {}  # by name hash
+        self._in_work: dict[bytes, EntryInWork] = {}  # by name hash
         self._failures = Failures(settings)
         self._precedence = Precedence(claiming, pending, self.sources, self._failures, settings)
         self._store_trouble = StoreTrouble(settings, self._try_store_again)
@@ -284,7 +264,7 @@ class Puller:
             self._make_way(entry, work)
         return entry.name_hash in self._in_work
 
-    def _make_way(self, entry: Pending, work: _InWork) -> None:
+    def _make_way(self, entry: Pending, work: EntryInWork) -> None:
         """End what is under way for an untrusted device under the name of a trusted device's entry."""
         pull = self._untrusted_pulls.get(entry.name_hash)
         if pull is not None:
@@ -302,7 +282,7 @@ class Puller:
         index_id = self._pending.folder_index_id
         if self._is_large(entry):
             slots.entries.charge(1)
-            self._in_work[entry.name_hash] = _InWork(index_id, slots, slots.large_memory, trusted=trusted)
+            self._in_work[entry.name_hash] = EntryInWork(index_id, slots, slots.large_memory, trusted=trusted)
             slots.waiting.append(entry)
             self._wake.set()
             return
@@ -312,7 +292,7 @@ class Puller:
         size = memory_size(entry.file_info_size)
         slots.entries.charge(1)
         slots.memory.charge(size)
-        self._in_work[entry.name_hash] = _InWork(index_id, slots, slots.memory, size, trusted=trusted)
+        self._in_work[entry.name_hash] = EntryInWork(index_id, slots, slots.memory, size, trusted=trusted)
         if entry.has_data:
             self._start(entry, slots.small, self._pull(entry, file_info))
         else:
@@ -341,7 +321,7 @@ class Puller:
                 self.rescan()  # it may have made way
         self._wake.set()
 
-    async def _pull_large(self, entry: Pending, work: _InWork) -> None:
+    async def _pull_large(self, entry: Pending, work: EntryInWork) -> None:
         size = memory_size(entry.file_info_size)
         await work.memory.acquire(size)
         work.size = size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,20 @@ import pytest
 from tests.loops import one_loop
 from tests.store.embedded.power_cut import RecordedFsync, copy_paused, cut, cut_to_synced
 from tests.store.embedded.store_client import client, get, put
+from untrusted_s3.settings import EmbeddedSettings
 from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.embedded.disk_sync import DiskSync, EmbeddedBucket
-from untrusted_s3.store.embedded.files import Ports, is_in_doubt, is_unchecked, read_last_ports, write_last_ports
+from untrusted_s3.store.embedded.files import (
+    Credentials,
+    Ports,
+    is_in_doubt,
+    is_unchecked,
+    read_last_ports,
+    write_last_ports,
+)
 from untrusted_s3.store.embedded.ports import choose_ports
+from untrusted_s3.store.embedded.process import BUCKET
+from untrusted_s3.store.embedded.recovery import Starting, remove_objects_without_data
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.embedded.volumes import repair_volumes
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
@@ -193,3 +204,32 @@ def test_names_that_no_listing_has_are_removed(image: Path, tmp_path: Path) -> N
                     Bucket=store.bucket, Key=object_key(number), Body=body(number), IfNoneMatch="*"
                 )
         assert {path.name for path in (store.directory / "repaired").glob("*/*")} >= {"filerldb2"}
+
+
+def test_names_that_the_server_does_not_take_back_are_given_again(weed: Path, image: Path, tmp_path: Path) -> None:
+    """SeaweedFS's shell may lose the last name that it loads, and counts it as loaded. Here it loses all of them."""
+    program, lost = tmp_path / "weed", tmp_path / "lost"
+    program.write_text(
+        f"""#!/bin/sh
+case "$*" in *" shell "*)
+    commands=$(cat)
+    case "$commands" in *fs.meta.load*)
+        [ -e {lost} ] || {{ touch {lost}; echo "total 64 directories, 29 files"; exit; }}
+    esac
+    echo "$commands" | {weed} "$@"
+    exit
+esac
+exec {weed} "$@"
+"""
+    )
+    program.chmod(0o700)
+    descriptor = os.open(image / "lock", os.O_RDWR)
+    try:
+        starting = Starting(program, image, descriptor, Credentials.load(image), EmbeddedSettings(), choose_ports)
+        assert remove_objects_without_data(starting, BUCKET) == []
+    finally:
+        os.close(descriptor)
+    assert lost.exists()
+    with EmbeddedStore.start(image) as store:
+        there = {item["Key"] for item in client(store).list_objects_v2(Bucket=store.bucket)["Contents"]}
+    assert there == {object_key(number) for number in range(1, 30)}
