@@ -588,11 +588,15 @@ async def read_fresh(world: World) -> tuple[int, int, list[bytes]]:
 
 
 async def _play(world: World) -> None:
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(str(context)))
     try:
         await world.play()
     finally:
         for gateway in world.gateways.values():
             await gateway.crash()
+    await asyncio.sleep(1)
+    assert errors == [], "something failed where nobody waits for it"
 
 
 def play(seed: int) -> None:

@@ -354,6 +354,7 @@ class Folders:
 
     async def _open(self, record: FolderRecord) -> Folder:
         """Open a folder and start its tasks. Peers that offered it before come again. Raises what is wrong with it."""
+        self._losses.renewed(record.folder_id)  # it may be opened again because another gateway has healed the log
         await self._losses.read([record.folder_id], timeout=_LOSSES_TIMEOUT)
         try:
             folder = await self._load(record)

@@ -93,7 +93,7 @@ class Puller:
         self._wake = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
         self._last_logged = float("-inf")
-        self._draining = False
+        self._draining = self._closed = False
 
     @property
     def idle(self) -> bool:
@@ -169,6 +169,7 @@ class Puller:
 
     def close(self) -> None:
         """Leave the accounts. Nothing must be under way, and the puller must not be used after that."""
+        self._closed = True
         self._slots.close()
 
     async def run(self) -> None:
@@ -311,6 +312,8 @@ class Puller:
             self._untrusted_pulls[entry.name_hash] = task
 
     def _ended(self, key: bytes, slot: Share, task: asyncio.Task[None]) -> None:
+        if self._closed:
+            return  # the accounts are left already; this comes one turn of the event loop after the end of the pull
         slot.release(1)
         of_untrusted = self._untrusted_pulls.get(key) is task
         if of_untrusted:
