@@ -595,7 +595,7 @@ async def _play(world: World) -> None:
     finally:
         for gateway in world.gateways.values():
             await gateway.crash()
-    await asyncio.sleep(1)
+    await asyncio.sleep(0)
     assert errors == [], "something failed where nobody waits for it"
 
 
