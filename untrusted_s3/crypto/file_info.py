@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.constants import BLOCK_OVERHEAD, MAX_BLOCK_SIZE
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.bep.vector import total
 from untrusted_s3.crypto.file_key import FileKey, encrypted_block_size
 from untrusted_s3.crypto.folder_key import FolderKey
 from untrusted_s3.errors import DecryptionFailed, InconsistentFileInfo
@@ -71,8 +72,8 @@ def decrypt_file_info(folder_key: FolderKey, fake: FileInfo) -> pb.FileInfo:
 
 def fake_version(real: pb.FileInfo) -> pb.Vector:
     """Return the version of the fake: one counter, the sum of the real ones, which rises with every change."""
-    total = sum(counter.value for counter in real.version.counters) & 0xFFFF_FFFF_FFFF_FFFF
-    return pb.Vector(counters=[pb.Counter(id=_FAKE_COUNTER_ID, value=total)])
+    value = total(real.version) & 0xFFFF_FFFF_FFFF_FFFF
+    return pb.Vector(counters=[pb.Counter(id=_FAKE_COUNTER_ID, value=value)])
 
 
 def _fake_type(real: pb.FileInfo) -> pb.FileInfoType:

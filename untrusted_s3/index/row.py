@@ -13,6 +13,7 @@ from typing import NamedTuple
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.bep.vector import total
 from untrusted_s3.index.claims import Claims, Declined
 from untrusted_s3.index.content import CONTENT_HASH_SIZE, content_hash
 from untrusted_s3.index.entry import DeclinedVersion, Dissent, Entry, EntryClaims, NamedObject, StoredObject, kind_of
@@ -38,7 +39,7 @@ class VersionKey:
         content = ""
         if file_info.has_data:
             content = stored.object_name[:CONTENT_HASH_SIZE] if stored is not None else content_hash(file_info)
-        return cls(_number(file_info.message.version), kind_of(file_info.message), content)
+        return cls(total(file_info.message.version), kind_of(file_info.message), content)
 
     @classmethod
     def of_columns(cls, vector: bytes, kind: int, object_name: str | None) -> VersionKey:
@@ -46,7 +47,7 @@ class VersionKey:
 
         Raises DecodeError or TypeError.
         """
-        return cls(_number(pb.Vector.FromString(vector)), kind, (object_name or "")[:CONTENT_HASH_SIZE])
+        return cls(total(pb.Vector.FromString(vector)), kind, (object_name or "")[:CONTENT_HASH_SIZE])
 
     @classmethod
     def of_entry(cls, entry: Entry) -> VersionKey:
@@ -56,10 +57,6 @@ class VersionKey:
     def has_same_content(self, other: VersionKey) -> bool:
         """Return whether two versions have the same data: then they differ in their metadata at most."""
         return bool(self.content) and self.content == other.content
-
-
-def _number(vector: pb.Vector) -> int:
-    return sum(counter.value for counter in vector.counters)
 
 
 RowClaims = Claims[DeviceID, VersionKey]

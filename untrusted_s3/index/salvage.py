@@ -107,7 +107,7 @@ async def salvage(
 def _without_far(listed: Positions, after: int) -> tuple[Positions, list[int]]:
     """Return the positions that can be those of a log that goes on after a position, and the others.
 
-    Whoever can write to the bucket can make a key at any position, and no log goes on behind the highest one.
+    Anybody who can write to the bucket can make a key at any position, and no log goes on behind the highest one.
     """
     near: list[range] = []
     far: list[int] = []

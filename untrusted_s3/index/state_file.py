@@ -46,6 +46,20 @@ WHERE (sequence, number) > (?1, ?2) AND dissents.content_hash IS NOT NULL ORDER 
 """
 
 
+def _of_name(*columns: str) -> str:
+    """Return the query of columns of all versions of a name that have an object, that of the current version first."""
+    of_dissents = ", ".join(f"dissents.{column}" for column in columns)
+    return f"""
+    SELECT {", ".join(columns)}, 0 AS number FROM files WHERE name_hash = ?1 AND content_hash IS NOT NULL
+    UNION ALL SELECT {of_dissents}, number FROM dissents JOIN files USING (sequence)
+    WHERE name_hash = ?1 AND dissents.content_hash IS NOT NULL ORDER BY number
+    """  # noqa: S608
+
+
+_OBJECTS_OF_NAME = _of_name("content_hash", "object_size")
+_STORED_OF_NAME = _of_name("content_hash", "object_size", "part_size", "part_crc32c")
+
+
 class StateFile:
     """The state of one folder after the log segment at `position`, to be read."""
 
@@ -318,7 +332,7 @@ class StateFile:
         return self._claims.claims(sequence)[0] if sequence is not None and disputed else None
 
     def disputed_name(self, sequence: int) -> DisputedName | None:
-        """Return the claims to the name with a sequence number, or None if there is none that has dissents."""
+        """Return the claims to the name with a sequence number, or None if no name with dissents has it."""
         if not self.is_disputed(sequence):
             return None
         (key,) = self._connection.execute("SELECT name_hash FROM files WHERE sequence = ?", (sequence,)).fetchone()
@@ -445,14 +459,7 @@ class StateFile:
 
     def stored_objects(self, key: bytes) -> list[StoredObject]:
         """Return the objects of the versions of the name with this hash, that of the current version first."""
-        rows = self._connection.execute(
-            "SELECT content_hash, object_size, part_size, part_crc32c, 0 AS number FROM files"
-            " WHERE name_hash = ?1 AND content_hash IS NOT NULL UNION ALL"
-            " SELECT dissents.content_hash, dissents.object_size, dissents.part_size, dissents.part_crc32c, number"
-            " FROM dissents JOIN files USING (sequence) WHERE name_hash = ?1 AND dissents.content_hash IS NOT NULL"
-            " ORDER BY number",
-            (key,),
-        ).fetchall()
+        rows = self._connection.execute(_STORED_OF_NAME, (key,)).fetchall()
         try:
             return [
                 StoredObject(name, size, part_size, read_checksums(crcs)) for name, size, part_size, crcs, _ in rows
@@ -462,8 +469,8 @@ class StateFile:
 
     def objects_of(self, key: bytes) -> list[NamedObject]:
         """Return the objects of the versions of the name with this hash, that of the current version first."""
-        found = self.stored_objects(key)
-        return list(dict.fromkeys(NamedObject(key, stored.object_name, stored.size) for stored in found))
+        rows = self._connection.execute(_OBJECTS_OF_NAME, (key,)).fetchall()
+        return list(dict.fromkeys(NamedObject(key, name, size) for name, size, _ in rows))
 
     def known_index(self, device_id: DeviceID) -> int | None:
         """Return the id of a device's index, to which its claims belong, also after a renewal; None if not known."""

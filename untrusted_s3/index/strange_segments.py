@@ -1,4 +1,4 @@
-"""Objects in the places of log segments that are none: they are kept under keys of their own, and then deleted.
+"""Objects in the places of log segments that no gateway wrote: they are kept under keys of their own, and then deleted.
 
 They may have any size, so no more than a part of one is read, and the store copies the bytes itself.
 """

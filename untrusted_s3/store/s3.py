@@ -180,9 +180,6 @@ class S3Bucket:
     def _key(self, key: str) -> str:
         return self.location.prefix + key
 
-    def _relative(self, full_key: str) -> str:
-        return full_key.removeprefix(self.location.prefix)
-
     def now(self) -> float:
         return self._connection.http.clock()
 

@@ -15,6 +15,7 @@ from enum import Enum, auto
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
+from untrusted_s3.bep.vector import total
 from untrusted_s3.index.changes import Change, Refusal, Reminder, Withdrawal
 from untrusted_s3.index.entry import KIND_FILE, kind_of
 from untrusted_s3.index.pending import Pending, PendingIndex
@@ -147,8 +148,8 @@ class Claiming:
             return Meaning.ENDS
         if self._in_work(key):
             return Meaning.NEW  # what is in the log then may be something else, also of this device
-        number = sum(counter.value for counter in info.message.version.counters)
-        meaning = self._meaning(device_id, key, VersionKey(number, kind_of(info.message), content or ""))
+        version = VersionKey(total(info.message.version), kind_of(info.message), content or "")
+        meaning = self._meaning(device_id, key, version)
         if meaning is Meaning.CONFIRMS:
             sequence = self._state.sequence_of(key)
             assert sequence is not None
@@ -194,8 +195,7 @@ class Claiming:
     def _version(self, entry: Pending) -> VersionKey | None:
         """Return the version of a pending entry, or None if the device has announced another one since."""
         if entry.content_hash is not None:
-            number = sum(counter.value for counter in entry.vector.counters)
-            return VersionKey(number, KIND_FILE, entry.content_hash)
+            return VersionKey(total(entry.vector), KIND_FILE, entry.content_hash)
         info = self._pending.file_info(entry)
         return VersionKey.of(info) if info is not None else None
 

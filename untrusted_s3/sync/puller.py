@@ -373,12 +373,17 @@ class Puller:
 
         Data from an untrusted device may be anything. They are fetched again when a trusted device has the file.
         """
+        stored = self._state.stored_objects(entry.name_hash) if self._is_there(entry) else ()
+        return next((one for one in stored if self._has_data(one.object_name, entry)), None)
+
+    def _is_there(self, entry: Pending) -> bool:
+        """Return whether there is such an object. This is asked with every part of a large file."""
+        return any(self._has_data(named.object_name, entry) for named in self._state.objects_of(entry.name_hash))
+
+    def _has_data(self, object_name: str, entry: Pending) -> bool:
         trusted = self.sources.is_trusted(entry.device_id)
-        for stored in self._state.stored_objects(entry.name_hash):
-            has_same_data = stored.object_name[:CONTENT_HASH_SIZE] == entry.content_hash
-            if has_same_data and not (trusted and has_untrusted_blocks(stored.object_name)):
-                return stored
-        return None
+        has_same_data = object_name[:CONTENT_HASH_SIZE] == entry.content_hash
+        return has_same_data and not (trusted and has_untrusted_blocks(object_name))
 
     async def _current(self, name: str, by: DeviceID) -> Entry | None:
         """Return what the folder has under a name, for a device that has announced something else."""
@@ -396,7 +401,7 @@ class Puller:
 
         def superseded() -> bool:
             # The folder may have the data by now, through another gateway.
-            return self._precedence.is_superseded(entry) or self._stored_data(entry) is not None
+            return self._precedence.is_superseded(entry) or self._is_there(entry)
 
         givers = self.sources.givers(entry)
         failures: list[BlockUnavailable] = []

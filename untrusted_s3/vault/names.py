@@ -73,7 +73,7 @@ class Names:
         return ((path, sequence, place) for path, sequence, place in rows if place is not None)
 
     def copy(self, path: str) -> tuple[int, int] | None:
-        """Return sequence number and place of the conflict copy with a path, or None if there is none."""
+        """Return sequence number and place of the conflict copy with a path, or None if no copy has it."""
         directory, _, name = path.rpartition("/")
         found = self._connection.execute(
             "SELECT sequence, place FROM names WHERE directory = ? AND name = ? AND place IS NOT NULL",

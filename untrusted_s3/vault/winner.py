@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.vector import counters
 from untrusted_s3.index.history import to_datetime
 
 # In the name of every conflict copy (`v2.1.3 lib/model/folder_sendrecv.go`, `isConflict`)
@@ -38,8 +39,7 @@ def compare(one: pb.Vector, other: pb.Vector) -> Order:
     Of two concurrent vectors, the one with the larger counter at the first difference is the greater one. A counter
     that a vector lacks is 0.
     """
-    ours = {counter.id: counter.value for counter in one.counters}
-    theirs = {counter.id: counter.value for counter in other.counters}
+    ours, theirs = counters(one), counters(other)
     result = Order.EQUAL
     for device in sorted(ours.keys() | theirs.keys()):
         difference = ours.get(device, 0) - theirs.get(device, 0)

@@ -57,7 +57,7 @@ def stopped(weed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def image(stopped: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may damage, and that says of itself that it is none."""
+    """A copy of it that a test may damage. Its files say that it is the original."""
     copy = Path(shutil.copytree(stopped, tmp_path / "image"))
     write_last_ports(copy, read_last_ports(copy))
     return copy
