@@ -71,7 +71,7 @@ class Result:
             setting,
             version,
             last_first,
-            all(tree == scenario.expected(device) for device, tree in outcome.trees.items()),
+            scenario.is_expected(outcome.trees, directly=setting == "direct"),
             outcome.complete,
             min(view.least.percent for view in outcome.views.values()),
             outcome.rounds,

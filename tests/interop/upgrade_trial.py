@@ -48,7 +48,7 @@ class UpgradeTrial(MiddleTrial):
 def told(outcomes: Mapping[str, Outcome], scenarios: Mapping[str, Scenario]) -> None:
     """Print how scenarios stand."""
     for name, outcome in outcomes.items():
-        equal = all(tree == scenarios[name].expected(device) for device, tree in outcome.trees.items())
+        equal = scenarios[name].is_expected(outcome.trees, directly=False)
         percent = min(view.least.percent for view in outcome.views.values())
         print(f"  {name}: {'as directly' if equal else 'apart'}, {percent:.0f} %, {outcome.trees}")
 
