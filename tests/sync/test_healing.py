@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.file_infos import directory, file
+from tests.file_infos import deleted, directory, file
 from tests.simulated import Call, Fault, Phase, SimulatedBucket
 from tests.sync.fakes import DEFAULTS, has, new_folder, working
 from tests.sync.scripted_device import KEYS, RECORD, Device
@@ -183,6 +183,43 @@ async def test_what_is_missing_stays_named_beside_an_older_version_when_the_log_
         folder.close()
         for key in bucket.store.keys(KEYS.segments)[kept:]:
             del bucket.store.objects[key]
+
+
+async def test_a_gateway_that_knows_less_does_not_undo_what_another_one_heals_meanwhile(tmp_path: Path) -> None:
+    store = SimulatedBucket().store
+    go_on = asyncio.Event()
+
+    async def gate(call: Call, phase: Phase) -> None:
+        if healing and (call.operation, call.key) == ("put", KEYS.segment(lost)):
+            await go_on.wait()
+
+    healing = False
+    behind, knowing = SimulatedBucket(store, gate=gate), SimulatedBucket(store)
+    one = device_with(file("a", 5))
+    async with opened(behind, tmp_path / "behind"), opened(knowing, tmp_path / "knowing", one) as second:
+        await asyncio.sleep(LOG.poll_interval + 1)
+        lost = second.position
+    async with opened(knowing, tmp_path / "knowing") as second:
+        await give(second, one, [deleted("a", 6)])
+        assert has(second, deleted("a", 6))
+    for key in store.keys(KEYS.segments)[lost - 1 :]:
+        del store.objects[key]
+    healing = True
+    folders = [
+        new_folder(RECORD, bucket, tmp_path / name) for bucket, name in ((behind, "behind"), (knowing, "knowing"))
+    ]
+    async with asyncio.TaskGroup() as tasks:
+        for folder in folders:
+            with pytest.raises(LogWentBack):
+                await folder.open()
+        tasks.create_task(folders[0].heal())
+        await asyncio.sleep(A_MOMENT)
+        await folders[1].heal()
+        go_on.set()
+    for folder in folders:
+        await folder.open()
+        assert has(folder, deleted("a", 6))
+        folder.close()
 
 
 async def test_healing_that_was_interrupted_is_done_again(bucket: SimulatedBucket, tmp_path: Path) -> None:

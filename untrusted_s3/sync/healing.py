@@ -197,8 +197,6 @@ class _Healing:
         self._at_once = at_once
         self._gone: set[NamedObject] = set()
         self._index_id = 0
-        # Whether the log has what `before` says up to an earlier position, and nothing else.
-        self._is_ahead = False
         self._merges = False
         self._restored = self._missing = 0
         # The names that are healed now: those whose hashes leave this remainder. Another name has no part in it.
@@ -212,9 +210,7 @@ class _Healing:
         self._index_id = state.index_id
         forgotten: Forgotten | None = None
         if before is not None:
-            # Times are the store's, so what others have written after a loss is younger than all that was lost.
-            self._is_ahead = state.position <= before.position and state.time_ms <= before.time_ms
-            self._merges = self._is_ahead or state.index_id == before.index_id
+            self._merges = _is_earlier(state, before) or state.index_id == before.index_id
             if not self._merges:
                 count = await in_thread_to_the_end(self._count_newer, on_cancel=self._stop)
                 forgotten = Forgotten(before.index_id, before.sequence, count) if count else None
@@ -334,7 +330,7 @@ class _Healing:
                         others[key] = kept
             version = missing.version.SerializeToString()
             removals[key] = [Removal(key, missing.object_name, missing.name, version)]
-        if self._is_ahead and state.index_id == self._index_id != before.index_id:
+        if _is_earlier(state, before) and state.index_id == self._index_id != before.index_id:
             # The log has lost a renewal, and with it what that had taken back.
             for key in names_without(state.path, before.path):
                 removals.setdefault(key, [Removal(key)])
@@ -359,10 +355,12 @@ class _Healing:
 
         And whether that is what `before` has. Its sequence numbers rise.
         """
+        # Asked with each plan: another gateway may have healed the log meanwhile, from what it knew.
+        is_earlier = _is_earlier(state, before) and state.index_id == self._index_id
         for row in self._differing(before, state):
             here = state.row(name_key(row.entry.file_info.name))
             found = row
-            if here is not None and not self._is_ahead:
+            if here is not None and not is_earlier:
                 found = Row.of(row.sequence, here.with_lost(row))
             if not state.has(found.whole_entry):
                 yield found, found.claims == row.claims and found.entries == row.entries
@@ -389,6 +387,12 @@ class _Healing:
         for row in self._differing(self._before, state):
             if state.wants(row.entry.file_info):
                 yield row
+
+
+def _is_earlier(state: FolderState, before: FolderState) -> bool:
+    """Return whether a state has what `before` says up to an earlier position, and nothing else."""
+    # Times are the store's, so what others have written after a loss is younger than all that was lost.
+    return state.position <= before.position and state.time_ms <= before.time_ms
 
 
 def _without_object(row: Row, object_name: str) -> Entry | None:
