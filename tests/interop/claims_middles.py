@@ -88,16 +88,13 @@ class GatewayMiddle:
         return all(folder["state"] == "idle" and folder["pending_files"] == 0 for folder in folders)
 
     def in_step(self, device: Syncthing, known: Mapping[str, tuple[int, int]], quiet: float) -> bool:
-        """It does not tell what it knows of the device's indexes, which come right after the folders are shared.
-
-        Syncthing 1.19 does not note the sequence number of a version that it is shown again.
-        """
-        status = self._gateway.status()
-        sequences = {folder["id"]: folder["sequence"] for folder in status["folders"]}
-        shared = [peer["folders"] for peer in status["peers"] if peer["device_id"] == device.device_id]
-        return shared != [] and all(
-            folder in shared[0] and (sequences.get(folder) == ours or quiet >= _SURELY_SENT_SECONDS)
-            for folder, (_, ours) in known.items()
+        """Syncthing 1.19 does not note the sequence number of a version that it is shown again."""
+        folders = {folder["id"]: folder for folder in self._gateway.status()["folders"]}
+        return all(
+            folder in folders
+            and folders[folder]["remote_sequence"].get(device.device_id) == own
+            and (folders[folder]["sequence"] == ours or quiet >= _SURELY_SENT_SECONDS)
+            for folder, (own, ours) in known.items()
         )
 
     def has_lost(self, device: Syncthing) -> bool:

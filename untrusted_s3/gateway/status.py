@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +26,7 @@ _MISSING_SHOWN = 20
 _LOST_SHOWN = 20
 _ALLOWED_SHOWN = 100
 _DISSENTING_SHOWN = 20
+_CONNECTED_SHOWN = 100
 
 # What a folder is shown with that cannot be read.
 _NO_DISSENTS: Mapping[str, Any] = {
@@ -59,6 +61,10 @@ def folder_status(
         "deleted": totals.deleted,
         "bytes": totals.bytes,
         "sequence": folder.own_index.max_sequence,
+        "remote_sequence": {
+            str(device_id): folder.received(device_id).max_sequence
+            for device_id in itertools.islice(folder.sources, _CONNECTED_SHOWN)
+        },
         "pending_files": pending_files,
         "pending_bytes": pending_bytes,
         "state": "error" if error else "syncing" if folder.syncing else "idle",
@@ -132,6 +138,7 @@ def _failed_folder(folder_id: str, label: str, error: str, lost: Sequence[str]) 
         "id": folder_id,
         "label": label,
         **dict.fromkeys(numbers, 0),
+        "remote_sequence": {},
         "state": "error",
         "error": error,
         "failing_files": 0,
