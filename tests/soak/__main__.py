@@ -29,7 +29,7 @@ def main() -> None:
         outcome = soak.run(60 * options.minutes, options.restart_interval, lambda line: print(line, flush=True))
     print(f"changes: {dict(outcome.changes.most_common())}")
     print(f"restarts: {dict(outcome.restarts)}; {outcome.faults} faults in {outcome.requests} requests")
-    print(f"{outcome.files} files, {outcome.conflicts} conflict copies, {outcome.saved_again} saved again")
+    print(f"{outcome.files} files, {outcome.conflicts} conflict copies")
     print(f"all equal {outcome.settled_after:.1f} s after the faults")
     medians = outcome.memory_of_thirds()
     print("resident memory, median of each third: " + ", ".join(f"{size / MIB:.0f} MiB" for size in medians))

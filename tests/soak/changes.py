@@ -21,33 +21,30 @@ _INTERNAL = (".stfolder", ".syncthing.")
 class RandomChanges:
     """Random changes to the folder at `root`; `made` counts them by kind.
 
-    `large_share` of the contents have 9 to 40 MiB. With `contents_only`, files are created and changed, but nothing is
-    deleted or renamed. A name stays that of a file or of a directory: if a directory becomes a file that is deleted
-    before another device has seen it, Syncthing cannot delete the directory there ("encountered directory when trying
-    to remove file").
+    `large_share` of the contents have 9 to 40 MiB. With `files_only`, there are no directories, and only twenty names.
+    A name stays that of a file or of a directory: if a directory becomes a file that is deleted before another device
+    has seen it, Syncthing cannot delete the directory there ("encountered directory when trying to remove file").
     """
 
-    def __init__(
-        self, root: Path, seed: int, *, contents_only: bool = False, large_share: float = _LARGE_SHARE
-    ) -> None:
+    def __init__(self, root: Path, seed: int, *, files_only: bool = False, large_share: float = _LARGE_SHARE) -> None:
         self.made: Counter[str] = Counter()
         self._root = root
         self._large_share = large_share
         self._random = random.Random(seed)
-        self._names = 20 if contents_only else 1000
+        self._names = 20 if files_only else 1000
         self._changes: list[tuple[Callable[[], None], int]] = [
             (self._create, 8),
             (self._edit, 5),
             (self._append, 3),
             (self._truncate, 2),
-        ]
-        if contents_only:
-            return
-        self._changes += [
             (self._rename, 3),
             (self._delete, 3),
             (self._set_mode, 2),
             (self._set_mtime, 2),
+        ]
+        if files_only:
+            return
+        self._changes += [
             (self._make_directory, 2),
             (self._rename_directory, 1),
             (self._remove_directory, 1),
