@@ -206,6 +206,53 @@ async def test_two_gateways(gateway: Gateway, store: SimulatedStore, tmp_path: P
     await other.close()
 
 
+async def test_what_a_device_confirms_as_another_gateway_replaces_it(
+    gateway: Gateway, store: SimulatedStore, tmp_path: Path
+) -> None:
+    """The confirmation is not written yet when the name gets another sequence number."""
+    other = Gateway(store, tmp_path / "other")
+    await other.start()
+    a, b, c = Judge(1), Judge(2), Judge(3)
+    a.edit(version("f", 20, 2))
+    await meet(a, gateway)
+    b.edit(version("f", 20, 2))
+    await b.connect(gateway.folder)
+    await settled()
+    c.edit(version("f", 30, 1))
+    c.waits = True
+    await c.connect(other.folder)
+    await asyncio.sleep(10)
+    assert gateway.claimed("f") == {A: 20, B: 20, C: 30}
+    c.waits = False
+    await asyncio.sleep(4 * MINUTE)
+    assert b.number("f") == c.number("f") == 20
+    assert b.sees_complete() and c.sees_complete()
+    await b.disconnect()
+    await c.disconnect()
+    await other.close()
+
+
+async def test_a_device_that_moves_on_after_its_confirmation_came_too_late(
+    gateway: Gateway, store: SimulatedStore, tmp_path: Path
+) -> None:
+    other = Gateway(store, tmp_path / "other")
+    await other.start()
+    a, b, c = Judge(1), Judge(2), Judge(3)
+    a.edit(version("f", 20, 1))
+    await meet(a, gateway)
+    b.edit(version("f", 20, 1))
+    await b.connect(gateway.folder)
+    await settled()
+    c.edit(version("f", 30, 2))
+    await c.connect(other.folder)
+    await asyncio.sleep(2 * MINUTE)
+    assert gateway.claimed("f") == {A: 20, B: 30, C: 30}
+    assert gateway.numbers("f") == [30, 20]
+    await b.disconnect()
+    await c.disconnect()
+    await other.close()
+
+
 async def test_a_version_that_is_no_longer_wanted_is_not_fetched(gateway: Gateway, store: SimulatedStore) -> None:
     """Nor stored: it waited, and its device takes over the current version meanwhile."""
     _, b = await apart(gateway, of_a=20, of_b=10)

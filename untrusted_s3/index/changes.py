@@ -90,6 +90,31 @@ class Announcement:
 
 
 @dataclass(frozen=True, slots=True)
+class LateConfirmation:
+    """A device has confirmed what the folder had under a name, and another change came before that was written.
+
+    Attributes:
+        entry: What it has confirmed.
+    """
+
+    entry: Entry
+    device_id: DeviceID
+
+    @property
+    def key(self) -> bytes:
+        """The hash of the name."""
+        return name_key(self.entry.file_info.name)
+
+    def __call__(self, state: FolderState) -> Outcome:
+        """Return what this comes to."""
+        row = state.row(self.key)
+        # A device that claims anything has announced that since.
+        if row is None or self.device_id in row.claims.claimed or state.is_condemned(self.entry):
+            return None
+        return outcome(row, row.claims.claim(self.device_id, VersionKey.of_entry(self.entry)), self.entry)
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawal:
     """A device no longer announces a name.
 

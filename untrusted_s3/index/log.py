@@ -87,6 +87,7 @@ class FolderLog:
         state: The local state.
         check_entries: Whether all entries of a checkpoint are compared with their file infos when it is loaded.
         entries_written: How many entries this object has written to the log.
+        before_apply: Called with each segment before the state reflects it.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class FolderLog:
         """
         self.state = state
         self.entries_written = 0
+        self.before_apply: Callable[[Segment], None] = lambda segment: None
         self._bucket = bucket
         self._keys = keys
         self._writer = writer
@@ -356,6 +358,7 @@ class FolderLog:
                 raise
             return False  # it may be deleted: the caller looks again
         self._last_look = signed
+        self.before_apply(segment)
         await self._aside(partial(self.state.apply, position, segment, follows=not apart))
         self.entries_written += len(entries)
         self._bytes_since_checkpoint += len(body)
@@ -408,6 +411,7 @@ class FolderLog:
         assert found.segment is not None
         if found.segment is EMPTY_SEGMENT:
             _logger.warning("empty log segment skipped", position=found.position)
+        self.before_apply(found.segment)
         try:
             self.state.apply(found.position, found.segment, follows=follows)
         except LogWentBack:

@@ -27,14 +27,16 @@ from untrusted_s3.errors import (
     StateDamaged,
     StoreError,
 )
-from untrusted_s3.index.changes import Announcement, Change, Oblivion
+from untrusted_s3.index.changes import Announcement, Change, LateConfirmation, Oblivion
 from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.renewal import Plan
+from untrusted_s3.index.segment import Segment
 from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
+from untrusted_s3.store.layout import name_key
 
 _logger = structlog.get_logger()
 
@@ -108,11 +110,13 @@ class LogWriter:
         # Changes of claims that need no transfer, and by device the sequence numbers that it confirms.
         self._changes: deque[Change] = deque()
         self._confirmed: dict[DeviceID, list[int]] = {}
+        self._confirming: list[dict[DeviceID, list[int]]] = []  # the same, of the appends that are under way
         self._appends = 0  # under way
         self._appending = False
         self._wanted = asyncio.Event()
         self._checkpoint_wanted = asyncio.Event()
         self._changed = asyncio.Condition()
+        log.before_apply = self._keep_confirmed
 
     @property
     def busy(self) -> bool:
@@ -422,6 +426,7 @@ class LogWriter:
 
     async def _append(self, changes: Sequence[Change], cursors: list[PeerCursor]) -> bool:
         confirmed, self._confirmed = self._confirmed, {}
+        self._confirming.append(confirmed)
         self._appends += 1
         confirmations = [Confirmation.of(device_id, sequences) for device_id, sequences in confirmed.items()]
         try:
@@ -433,10 +438,24 @@ class LogWriter:
                 self._confirmed.setdefault(device_id, []).extend(sequences)
             raise
         finally:
+            self._confirming.remove(confirmed)
             self._appends -= 1
         if not self._changes and not self._appends:
             self._pending.noted_is_written(unless=self._confirmed.keys())
         return appended
+
+    def _keep_confirmed(self, segment: Segment) -> None:
+        """Note again what devices confirm of names to which a segment gives other sequence numbers."""
+        waiting = [some for some in (self._confirmed, *self._confirming) if some]
+        if not waiting or segment.renewal is not None:
+            return
+        told = {one.device_id: one.sequences for one in segment.confirmations}
+        keys = (name_key(entry.file_info.name) for entry in segment.entries)
+        ending = {sequence for sequence in map(self._state.sequence_of, keys) if sequence is not None}
+        for device_id, sequences in itertools.chain.from_iterable(some.items() for some in waiting):
+            for sequence in ending.intersection(sequences):
+                if not any(sequence in some for some in told.get(device_id, ())):
+                    self.change(LateConfirmation(self._state.row_at(sequence).entry, device_id))
 
     async def _notify(self) -> None:
         async with self._changed:
