@@ -9,7 +9,7 @@ from tests.claims.device import SEND_ONLY, TrustedDevice
 from tests.claims.schedules import Action, Schedule, end, play
 from tests.claims.untrusted import UntrustedDevice
 from tests.claims.vector import covers
-from tests.claims.version import is_conflict, original
+from tests.claims.version import FILE, Version, is_conflict, original, parent
 from tests.claims.world import MIDDLE, MiddleFactory, World, oracle
 
 CALM: Final = "rest: everything comes to rest"
@@ -86,33 +86,104 @@ def check(world: World, calm: bool = True) -> Broken:
     _check_seen(world, after, broken)
     if not settled:
         return broken
-    # Who forgot a deletion that was the global version looks at the name again only with its next change.
-    forgotten = {
+    devices = list(zip(world.present, after, strict=True))
+    excused = {
         original(name)
         for device in world.present
-        for name in device.database.rows
-        if name not in device.database.globals
+        for name in list(device.database.rows)
+        if device.database.is_behind(name) or _is_shown_what_it_deleted(device, name)
     }
-    for device, later in zip(world.present, after, strict=True):
-        _check_directly(device, later, forgotten, broken)
+    held_up = _held_up(world, after)
+    for device, later in devices:
+        held = {name for number, name in held_up if number == device.number}
+        # Of what a device that is held up has, others have no conflict copies, either.
+        copied = {name for _, name in held_up}
+        _check_files(device, later, excused, held, copied, broken)
+        _check_versions(device, later, excused, held, broken)
+        _check_needs(device, later, excused, broken)
     return broken
 
 
-def _check_directly(device: TrustedDevice, later: TrustedDevice, forgotten: Collection[str], broken: Broken) -> None:
+def _is_shown_what_it_deleted(device: TrustedDevice, name: str) -> bool:
+    """Return whether a device lacks a file that it has deleted, as it had forgotten the deletion before it could tell.
+
+    So the untrusted device shows it the file, and nobody knows better. The device takes it over, and then hears of what
+    others have, but not where it has a file in place of the directory: then it always lacks it.
+    """
+    database = device.database
+    if name not in database.forgotten or name not in database.needed:
+        return False
+    directory = parent(name)
+    item = None if directory is None else device.disk.get(directory)
+    is_shown = any(number >= MIDDLE and not row.deleted for number, row in database.rows[name].items())
+    return is_shown and item is not None and item.kind == FILE
+
+
+def _held_up(world: World, after: Collection[TrustedDevice]) -> set[tuple[int, str]]:
+    """Return which devices lack which names because of what another trusted device had when they met directly.
+
+    That one has something else now. If all were connected directly, the device would hear of that, and take over what
+    it would have then. As long as it does not, the other version wins for it, whatever is in the middle.
+    """
+    found: set[tuple[int, str]] = set()
+    for device, later in zip(world.present, after, strict=True):
+        for name, rows in device.database.rows.items():
+            wanted = later.database.row(name) or later.database.global_row(name)
+            for number, row in rows.items():
+                if wanted is None or not 0 < number < MIDDLE or row.flags or not _is_outdated(world, number, name, row):
+                    continue
+                if device.database.comes_before(row, wanted):
+                    found.add((device.number, name))
+                    directory = parent(name)
+                    if directory is not None and name in device.disk:
+                        found.add((device.number, directory))  # with something in it, it is not deleted
+                elif row.vector == wanted.vector:
+                    # It comes to all from this device, which only believes that the other one has it.
+                    found |= {(other.number, name) for other in world.present}
+    return found
+
+
+def _is_outdated(world: World, number: int, name: str, row: Version) -> bool:
+    """Return whether a device no longer announces a version."""
+    now = world.devices[number - 1].database.row(name)
+    return number in world.gone or now is None or bool(now.flags) or now.vector != row.vector
+
+
+def _check_files(
+    device: TrustedDevice,
+    later: TrustedDevice,
+    excused: Collection[str],
+    held_up: Collection[str],
+    copied: Collection[str],
+    broken: Broken,
+) -> None:
     mine, theirs = device.tree(), later.tree()
     for name in mine.keys() | theirs.keys():
-        if mine.get(name) != theirs.get(name) and original(name) not in forgotten:
-            broken.note(I2, f"device {device.number}: {name}: {mine.get(name)}, would be {theirs.get(name)}")
+        if mine.get(name) == theirs.get(name) or original(name) in excused or name in held_up:
+            continue
+        if is_conflict(name) and original(name) in copied:
+            continue
+        broken.note(I2, f"device {device.number}: {name}: {mine.get(name)}, would be {theirs.get(name)}")
+
+
+def _check_versions(
+    device: TrustedDevice, later: TrustedDevice, excused: Collection[str], held_up: Collection[str], broken: Broken
+) -> None:
     database, other = device.database, later.database
     for name in database.sequences.keys() & other.sequences.keys():
         version, changed = database.rows[name][0], other.rows[name][0]
-        if version.vector != changed.vector and not version.flags and original(name) not in forgotten:
-            broken.note(I5, f"device {device.number}: {name}: {version.vector}, would be {changed.vector}")
-    if device.kind != SEND_ONLY:
-        for name in sorted(database.needed - other.needed):
-            # What another trusted device had when they met last is not the untrusted device's affair.
-            if database.globals[name] >= MIDDLE:
-                broken.note(I4, f"device {device.number} needs {name}: {database.global_row(name)}")
+        if version.vector == changed.vector or version.flags or original(name) in excused or name in held_up:
+            continue
+        broken.note(I5, f"device {device.number}: {name}: {version.vector}, would be {changed.vector}")
+
+
+def _check_needs(device: TrustedDevice, later: TrustedDevice, excused: Collection[str], broken: Broken) -> None:
+    if device.kind == SEND_ONLY:
+        return
+    for name in sorted(device.database.needed - later.database.needed):
+        # What another trusted device had when they met last is not the untrusted device's affair.
+        if device.database.globals[name] >= MIDDLE and original(name) not in excused:
+            broken.note(I4, f"device {device.number} needs {name}: {device.database.global_row(name)}")
 
 
 def _check_stored(world: World, broken: Broken) -> None:

@@ -29,7 +29,18 @@ R = TypeVar("R", bound=Row)
 class Database(Generic[R]):
     """Rows by name and device. Device 0 is the local one."""
 
-    __slots__ = ("collected", "generation", "globals", "index_id", "known", "needed", "rows", "sequence", "sequences")
+    __slots__ = (
+        "collected",
+        "forgotten",
+        "generation",
+        "globals",
+        "index_id",
+        "known",
+        "needed",
+        "rows",
+        "sequence",
+        "sequences",
+    )
 
     def __init__(self, generation: int, index_id: int) -> None:
         self.generation = generation
@@ -48,6 +59,8 @@ class Database(Generic[R]):
         # What was received of each device: its index id and highest sequence number.
         self.known: dict[int, tuple[int, int]] = {}
         self.collected = 0
+        # The names of which the local device has forgotten a deletion, and has had nothing since.
+        self.forgotten: set[str] = set()
 
     def copy(self) -> Self:
         """Return an independent copy."""
@@ -59,6 +72,7 @@ class Database(Generic[R]):
         other.sequences = dict(self.sequences)
         other.known = dict(self.known)
         other.collected = self.collected
+        other.forgotten = set(self.forgotten)
         return other
 
     def row(self, name: str, device: int = LOCAL) -> R | None:
@@ -75,6 +89,7 @@ class Database(Generic[R]):
         """Store a row of the local device under the next sequence number."""
         self.sequence += 1
         self.sequences[name] = self.sequence
+        self.forgotten.discard(name)
         self._set(name, LOCAL, row)
 
     def remove_local(self, name: str) -> None:
@@ -138,6 +153,7 @@ class Database(Generic[R]):
                     del self.globals[name]
                 if device == LOCAL:
                     del self.sequences[name]
+                    self.forgotten.add(name)
         self.rows = {name: rows for name, rows in self.rows.items() if rows}
 
     def needs_of(self, device: int) -> list[str]:
@@ -160,6 +176,25 @@ class Database(Generic[R]):
         if best.deleted:
             return row is not None and not row.deleted and not row.flags
         return row is None or row.vector != best.vector
+
+    def comes_before(self, row: Row, other: Row) -> bool:
+        """Return whether one version of a name wins over another one."""
+        return (_comes_before_1 if self.generation == 1 else _comes_before_2)(LOCAL, row, LOCAL, other)
+
+    def is_behind(self, name: str) -> bool:
+        """Return whether a deletion was forgotten that decided what is needed: the next change of the name decides."""
+        best = self.globals.get(name)
+        if best is None:
+            return True
+        needs = name in self.needed
+        self._recalculate(name)
+        behind = (self.globals.get(name), name in self.needed) != (best, needs)
+        self.globals[name] = best
+        if needs:
+            self.needed.add(name)
+        else:
+            self.needed.discard(name)
+        return behind
 
     def _set(self, name: str, device: int, row: R) -> None:
         rows = self.rows.get(name)

@@ -177,6 +177,11 @@ class TrustedDevice:
         """Return what is on the disk: kinds and contents."""
         return {name: (item.kind, item.content) for name, item in self.disk.items()}
 
+    def valid_rows(self) -> dict[str, Version]:
+        """Return what the device has and announces as valid."""
+        rows = ((name, self.database.rows[name][LOCAL]) for name in self.database.sequences)
+        return {name: row for name, row in rows if not row.flags}
+
     # Scanning (v2.1.3 lib/model/folder.go scanSubdirs, lib/scanner/walk.go).
 
     def scan(self, names: Collection[str] | None = None) -> bool:

@@ -248,14 +248,17 @@ def play(world: World, action: Action) -> None:
 
 _ROUNDS: Final = 30
 _CALM_ROUNDS: Final = 3
+# Devices are shown again what they declined, with growing pauses. In so many rounds nothing must come of that.
+_QUIET_ROUNDS: Final = 10
 _LONGEST_PAUSE: Final = 5 * DAY
 
 
 def end(world: World) -> bool:
     """Let nobody change anything, while each device meets the middle in turn. Return whether it came to rest."""
-    calm = 0
+    calm = quiet = 0
     pause = HOUR
     before: object = None
+    at_rest: object = None
     for _ in range(_ROUNDS):
         for device in world.present:
             for middle in world.reaches(device):
@@ -268,5 +271,7 @@ def end(world: World) -> bool:
         calm = calm + 1 if after == before else 0
         if calm == _CALM_ROUNDS:
             return True
-        before = after
-    return False
+        valid = [device.valid_rows() for device in world.present]
+        quiet = quiet + 1 if valid == at_rest else 0
+        before, at_rest = after, valid
+    return quiet >= _QUIET_ROUNDS

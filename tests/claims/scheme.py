@@ -171,7 +171,7 @@ class Gateway:
             return True
         if not judges and version.number <= row.claims.current.number:
             return True
-        claims = row.claims.claim(device, version) if judges else row.claims.replaced(version)
+        claims = row.claims.claim(device, version, self._clock.now) if judges else row.claims.replaced(version)
         if version not in row.announced:
             is_behind = version.number <= row.claims.current.number and device not in row.claims.claimed
             if is_behind:

@@ -75,7 +75,7 @@ class Announcement:
                 # Nothing is at risk, so the device's word is enough: a whole folder may have joined with a copy.
                 claims = claims.replaced(version, device_id)
                 continue
-            claims = claims.claim(device_id, version)
+            claims = claims.claim(device_id, version, self.time)
             if stays and claims.current == row.claims.current != version:
                 all_known = not state.may_be_claimed(row.entry, claims)
                 claims = claims.decline(device_id, claims.current, self.time, all_known=all_known)

@@ -14,7 +14,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
+
+# How often a device counts as having declined a deletion that it has left for a file: it is not shown it for long.
+_FOR_LONG: Final = 31
 
 
 class Numbered(Protocol):
@@ -23,6 +26,10 @@ class Numbered(Protocol):
     @property
     def number(self) -> int:
         """The sum of the counters of the version vector."""
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the version is a deletion."""
 
 
 Device = TypeVar("Device", bound=Hashable)
@@ -89,16 +96,26 @@ class Claims(Generic[Device, Version]):
         """Return the versions that a device has declined."""
         return self.declined.get(device, {})
 
-    def claim(self, device: Device, version: Version) -> Claims[Device, Version]:
-        """Return the claims after a device announces a version.
+    def claim(self, device: Device, version: Version, time: float | None = None) -> Claims[Device, Version]:
+        """Return the claims after a device announces a version, at a time in seconds.
 
         It becomes the current one if its number is larger, or if the device claimed the current one before: then the
         device judges that the new one wins, or has forgotten the one before.
+
+        A device that leaves the current version for a dissent declines a deletion by that, as long as others claim it.
+        Perhaps it has only forgotten it, as Syncthing 2 forgets old deletions. Then it would take over the deletion
+        each time that it is shown it, with a conflict copy each time, and the file again once it has forgotten that.
         """
         before = self.claimed.get(device)
         if before == version:
             return self
-        if version.number > self.current.number or before == self.current:
+        if before is not None and before == self.current:
+            changed = self.replaced(version, device)
+            is_back = before.deleted and version in self.dissents and before in changed.dissents
+            if time is None or not is_back:
+                return changed
+            return replace(changed, declined={**changed.declined, device: {before: Declined(time, _FOR_LONG)}})
+        if version.number > self.current.number:
             return self.replaced(version, device)
         changed = self._with(self.current, {**self.claimed, device: version}, *self.versions, version)
         return changed._without_declined_by(device)

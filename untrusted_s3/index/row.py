@@ -16,7 +16,16 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.bep.vector import total
 from untrusted_s3.index.claims import Claims, Declined
 from untrusted_s3.index.content import CONTENT_HASH_SIZE, content_hash
-from untrusted_s3.index.entry import DeclinedVersion, Dissent, Entry, EntryClaims, NamedObject, StoredObject, kind_of
+from untrusted_s3.index.entry import (
+    KIND_DELETED,
+    DeclinedVersion,
+    Dissent,
+    Entry,
+    EntryClaims,
+    NamedObject,
+    StoredObject,
+    kind_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,11 @@ class VersionKey:
     def of_entry(cls, entry: Entry) -> VersionKey:
         """Return the key of the version of an entry."""
         return cls.of(entry.file_info, entry.stored)
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the version is a deletion."""
+        return self.kind == KIND_DELETED
 
     def has_same_content(self, other: VersionKey) -> bool:
         """Return whether two versions have the same data: then they differ in their metadata at most."""

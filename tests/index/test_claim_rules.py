@@ -1,0 +1,58 @@
+"""The rules for claims, for one name, with plain versions and devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from untrusted_s3.index.claims import Claims, Declined
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A version."""
+
+    number: int
+    deleted: bool = False
+
+
+FILE, GONE, NEWER = Plain(3), Plain(5, deleted=True), Plain(7)
+MANY = 31
+
+
+def claims(*moves: tuple[str, Plain], time: float = 10.0) -> Claims[str, Plain]:
+    """Return the claims after devices announce versions, one after the other."""
+    (device, version), *others = moves
+    made = Claims(version, {device: version})
+    for device, version in others:
+        made = made.claim(device, version, time)
+    return made
+
+
+def test_a_device_that_goes_back_to_a_file_is_not_shown_the_deletion_again() -> None:
+    """It has forgotten the deletion, and would take it over again and again."""
+    made = claims(("A", FILE), ("B", GONE), ("A", GONE), ("C", FILE)).decline("C", GONE, 11.0)
+    assert made.current == GONE
+    assert made.shown("A") == FILE
+    back = made.claim("A", FILE, 20.0)
+    assert (back.current, back.dissents) == (FILE, (GONE,))
+    assert back.declined_by("A") == {GONE: Declined(20.0, MANY)}
+    assert back.decline("B", FILE, 30.0).shown("A") == FILE
+
+
+def test_a_deletion_that_nobody_claims_any_more_is_not_noted() -> None:
+    made = claims(("C", FILE), ("A", GONE), ("A", FILE))
+    assert made == Claims(FILE, {"A": FILE, "C": FILE})
+
+
+def test_a_device_that_makes_a_new_file_in_place_of_a_deletion_declines_nothing() -> None:
+    """This is the ordinary case, of which the log must not say more."""
+    assert not claims(("A", GONE), ("B", GONE), ("A", NEWER)).declined
+    assert not claims(("A", GONE), ("B", GONE), ("C", GONE), ("A", NEWER), ("B", NEWER)).declined
+    assert not claims(("A", FILE), ("B", NEWER), ("B", FILE)).declined
+
+
+def test_a_device_that_moves_from_file_to_file_may_be_shown_the_first_one_again() -> None:
+    """A receive-only device may have changed the file meanwhile, which nobody is told."""
+    made = claims(("A", NEWER), ("B", NEWER), ("C", FILE), ("A", FILE))
+    assert made.current == FILE
+    assert not made.declined
