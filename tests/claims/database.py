@@ -37,6 +37,7 @@ class Database(Generic[R]):
         "index_id",
         "known",
         "needed",
+        "once_forgotten",
         "rows",
         "sequence",
         "sequences",
@@ -59,7 +60,8 @@ class Database(Generic[R]):
         # What was received of each device: its index id and highest sequence number.
         self.known: dict[int, tuple[int, int]] = {}
         self.collected = 0
-        # The names of which the local device has forgotten a deletion, and has had nothing since.
+        # The names of which the local device has forgotten a deletion, and those of which it has had nothing since.
+        self.once_forgotten: set[str] = set()
         self.forgotten: set[str] = set()
 
     def copy(self) -> Self:
@@ -72,6 +74,7 @@ class Database(Generic[R]):
         other.sequences = dict(self.sequences)
         other.known = dict(self.known)
         other.collected = self.collected
+        other.once_forgotten = set(self.once_forgotten)
         other.forgotten = set(self.forgotten)
         return other
 
@@ -153,6 +156,7 @@ class Database(Generic[R]):
                     del self.globals[name]
                 if device == LOCAL:
                     del self.sequences[name]
+                    self.once_forgotten.add(name)
                     self.forgotten.add(name)
         self.rows = {name: rows for name, rows in self.rows.items() if rows}
 

@@ -64,8 +64,7 @@ class Store:
         self.cursors[device] = (index_id, 0)
         if known is not None:
             for name, row in list(self.rows.items()):
-                if device in row.claims.claimed:
-                    self.put(name, row.claims.withdraw(device))
+                self.put(name, row.claims.forget(device))
 
 
 @dataclass(slots=True)

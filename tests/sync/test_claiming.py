@@ -282,6 +282,26 @@ async def test_an_index_that_begins_again_keeps_what_is_disputed(gateway: Gatewa
     assert a.number("f") == 10
 
 
+async def test_a_device_that_begins_again_and_only_declined_is_shown_the_name_under_another_number(
+    gateway: Gateway,
+) -> None:
+    """It is shown the current version again, which it had declined, and must not have had it under the same number."""
+    _, b = await apart(gateway, of_a=20, of_b=10, a_wins=False)
+    await meet(b, gateway)
+    c = Judge(3, takes_over=False)
+    c.edit(version("g", 5, 1))
+    await meet(c, gateway)
+    before = gateway.row("f")
+    assert before is not None
+    assert before.claims.shown(C).number == 10
+    c.reset()
+    await meet(c, gateway, 10)
+    row = gateway.row("f")
+    assert row is not None
+    assert row.claims.shown(C).number == 20
+    assert row.sequence > before.sequence
+
+
 async def test_an_index_that_begins_again_is_confirmed_again(gateway: Gateway, store: SimulatedStore) -> None:
     a, b = Judge(1), Judge(2)
     for number in range(5):

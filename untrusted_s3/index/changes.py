@@ -137,7 +137,9 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True)
 class Oblivion:
-    """A device has another index than before: it has forgotten what it claimed, and others must not be shown that.
+    """A device has another index than before: it has forgotten what it claimed and declined.
+
+    Others must not be shown what it claimed, nor the device under the same sequence number something else than before.
 
     Attributes:
         key: The hash of the name.
@@ -153,7 +155,7 @@ class Oblivion:
         row = state.row(self.key)
         if row is None or state.known_index(self.device_id) == self.index_id:
             return None
-        return outcome(row, row.claims.withdraw(self.device_id))
+        return outcome(row, row.claims.forget(self.device_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,10 @@ class Claims(Generic[Device, Version]):
         claimed = {other: version for other, version in self.claimed.items() if other != device}
         return self._with(self.current, claimed, *self.versions)._without_declined_by(device)
 
+    def forget(self, device: Device) -> Claims[Device, Version]:
+        """Return the claims when a device has forgotten all: it claims nothing, and has declined nothing."""
+        return self.withdraw(device)._without_declined_by(device)
+
     def shows_same(self, other: Claims[Device, Version]) -> bool:
         """Return whether each device is shown the same version as by other claims."""
         devices = {*self.claimed, *self.declined, *other.claimed, *other.declined}

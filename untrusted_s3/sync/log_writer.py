@@ -173,7 +173,7 @@ class LogWriter:
         await self._notify()
 
     async def begin_index(self, device_id: DeviceID, index_id: int) -> None:
-        """Write that a device has another index than before, if it has: it has forgotten what it claimed.
+        """Write that a device has another index than before, if it has: it has forgotten what it claimed and declined.
 
         What it announces in that index must come later. Raises StoreError or DataError.
         """
@@ -181,7 +181,11 @@ class LogWriter:
             return
         self._confirmed.pop(device_id, None)
         names = filter(None, map(self._state.disputed_name, self._state.disputed_sequences()))
-        forgotten = [Oblivion(name.key, device_id, index_id) for name in names if device_id in name.claims.claimed]
+        forgotten = [
+            Oblivion(name.key, device_id, index_id)
+            for name in names
+            if device_id in name.claims.claimed or device_id in name.claims.declined
+        ]
         with self._minding_the_log():
             await self._append(forgotten, [PeerCursor(device_id, index_id, 0)])
         await self._notify()
