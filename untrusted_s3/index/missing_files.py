@@ -66,8 +66,10 @@ class MissingFiles:
         row = self._connection.execute("SELECT version FROM missing WHERE name_hash = ?", (key,)).fetchone()
         return row is not None and is_newer(pb.Vector.FromString(row[0]), version)
 
-    def __contains__(self, key: bytes) -> bool:
-        return self._connection.execute("SELECT 1 FROM missing WHERE name_hash = ?", (key,)).fetchone() is not None
+    def has(self, key: bytes, version: pb.Vector | None = None) -> bool:
+        """Return whether a file is missing, in `version` or a newer one."""
+        row = self._connection.execute("SELECT version FROM missing WHERE name_hash = ?", (key,)).fetchone()
+        return row is not None and (version is None or not is_newer(version, pb.Vector.FromString(row[0])))
 
     def files(self, limit: int) -> Iterator[MissingFile]:
         """Yield the files in `missing`; at most `limit`."""

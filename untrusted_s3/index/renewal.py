@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 
+from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.index.entry import Entry, NamedObject, Removal, Renewal
 from untrusted_s3.index.row import Row, shortened
 from untrusted_s3.index.state import FolderState
@@ -140,7 +141,7 @@ def _removals(row: Row, lost: Collection[NamedObject]) -> list[Removal]:
 
 def _changes(state: FolderState, removal: Removal) -> bool:
     key = removal.name_hash
-    if removal.name and not state.is_missing(key):
+    if removal.name and not state.is_missing(key, pb.Vector.FromString(removal.version)):
         return True
     if state.sequence_of(key) is not None:
         return True

@@ -23,7 +23,6 @@ from untrusted_s3.index.entry import (
     Entry,
     EntryClaims,
     NamedObject,
-    StoredObject,
     kind_of,
 )
 
@@ -43,11 +42,9 @@ class VersionKey:
     content: str
 
     @classmethod
-    def of(cls, file_info: FileInfo, stored: StoredObject | None = None) -> VersionKey:
-        """Return the key of a version. Of a stored one, the name of the object tells the content."""
-        content = ""
-        if file_info.has_data:
-            content = stored.object_name[:CONTENT_HASH_SIZE] if stored is not None else content_hash(file_info)
+    def of(cls, file_info: FileInfo) -> VersionKey:
+        """Return the key of a version that a device announces."""
+        content = content_hash(file_info) if file_info.has_data else ""
         return cls(total(file_info.message.version), kind_of(file_info.message), content)
 
     @classmethod
@@ -60,8 +57,9 @@ class VersionKey:
 
     @classmethod
     def of_entry(cls, entry: Entry) -> VersionKey:
-        """Return the key of the version of an entry."""
-        return cls.of(entry.file_info, entry.stored)
+        """Return the key of the version of an entry. The name of its object tells the content."""
+        content = entry.stored.object_name[:CONTENT_HASH_SIZE] if entry.stored is not None else ""
+        return cls(total(entry.file_info.message.version), kind_of(entry.file_info.message), content)
 
     @property
     def deleted(self) -> bool:

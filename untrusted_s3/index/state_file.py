@@ -425,9 +425,9 @@ class StateFile:
         """Yield the files that were taken back because their objects are missing or damaged; at most `limit`."""
         return self._missing.files(limit)
 
-    def is_missing(self, key: bytes) -> bool:
-        """Return whether the name with this hash is in `missing`."""
-        return bool(self._meta["missing"]) and key in self._missing
+    def is_missing(self, key: bytes, version: pb.Vector | None = None) -> bool:
+        """Return whether the name with this hash is in `missing`, with `version` or a newer one."""
+        return bool(self._meta["missing"]) and self._missing.has(key, version)
 
     def condemned(self, key: bytes) -> frozenset[str]:
         """Return the names of the objects of the name with this hash that were found missing or damaged at any time.

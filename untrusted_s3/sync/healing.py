@@ -29,6 +29,7 @@ from pathlib import Path
 
 import structlog
 
+from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.errors import IndexClaimed, StateDamaged
 from untrusted_s3.index.database import remove_database
@@ -316,7 +317,13 @@ class _Healing:
                 others[key] = older  # better than nothing
         for missing in before.missing():
             key = missing.name_hash
-            if key in removals or state.is_missing(key) or not self._has_turn(key):
+            if not self._has_turn(key) or state.is_missing(key, missing.version):
+                continue
+            version = missing.version.SerializeToString()
+            removal = Removal(key, missing.object_name, missing.name, version)
+            if key in removals:
+                if is_newer(missing.version, _removed_version(state, removals[key][0])):
+                    removals[key].append(removal)  # the older version is gone, too
                 continue
             if key not in others and not _has(restored, before.sequence_of(key)):
                 row_here = state.row(key)
@@ -328,8 +335,7 @@ class _Healing:
                     kept = _without_object(row_here, missing.object_name)
                     if kept is not None:
                         others[key] = kept
-            version = missing.version.SerializeToString()
-            removals[key] = [Removal(key, missing.object_name, missing.name, version)]
+            removals[key] = [removal]
         if _is_earlier(state, before) and state.index_id == self._index_id != before.index_id:
             # The log has lost a renewal, and with it what that had taken back.
             for key in names_without(state.path, before.path):
@@ -393,6 +399,14 @@ def _is_earlier(state: FolderState, before: FolderState) -> bool:
     """Return whether a state has what `before` says up to an earlier position, and nothing else."""
     # Times are the store's, so what others have written after a loss is younger than all that was lost.
     return state.position <= before.position and state.time_ms <= before.time_ms
+
+
+def _removed_version(state: FolderState, removal: Removal) -> pb.Vector:
+    """Return the version that a removal takes from a name."""
+    if removal.name:
+        return pb.Vector.FromString(removal.version)
+    row = state.row(removal.name_hash)
+    return row.entry.file_info.message.version if row is not None else pb.Vector()
 
 
 def _without_object(row: Row, object_name: str) -> Entry | None:
