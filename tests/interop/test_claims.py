@@ -20,7 +20,7 @@ from untrusted_s3.store.embedded.server import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 
-CHANCE: Final = 3.0
+CHANCE: Final = 5.0
 # Of the older version only what shows the trouble best: the file that wins has the smaller number.
 CHOSEN: Final[Mapping[SyncthingVersion, list[str]]] = {
     "1.19.2": ["edits-A-A", "delete-A-B"],
