@@ -95,13 +95,16 @@ def check(world: World, calm: bool = True) -> Broken:
     }
     excused |= set(filter(None, map(parent, excused)))  # where a file comes back, its directory does
     held_up = _held_up(world, after)
+    # Some winners cannot be taken over. Syncthing does not delete a directory for the deletion of a file, for example
+    # (v2.1.3 lib/model/folder_sendrecv.go, processNeeded). Such a name is never settled.
+    stuck = {name for later in after if later.kind != SEND_ONLY for name in later.database.needed}
     for device, later in devices:
         held = {name for number, name in held_up if number == device.number}
         # Of what a device that is held up has, others have no conflict copies, either.
         copied = {name for _, name in held_up}
         _check_files(device, later, excused, held, copied, broken)
         _check_versions(device, later, excused, held, broken)
-        _check_needs(device, later, excused, broken)
+        _check_needs(device, later, excused, stuck, broken)
     return broken
 
 
@@ -195,12 +198,14 @@ def _check_versions(
         broken.note(I5, f"device {device.number}: {name}: {version.vector}, would be {changed.vector}")
 
 
-def _check_needs(device: TrustedDevice, later: TrustedDevice, excused: Collection[str], broken: Broken) -> None:
+def _check_needs(
+    device: TrustedDevice, later: TrustedDevice, excused: Collection[str], stuck: Collection[str], broken: Broken
+) -> None:
     if device.kind == SEND_ONLY:
         return
     for name in sorted(device.database.needed - later.database.needed):
         # What another trusted device had when they met last is not the untrusted device's affair.
-        if device.database.globals[name] >= MIDDLE and original(name) not in excused:
+        if device.database.globals[name] >= MIDDLE and original(name) not in excused and name not in stuck:
             broken.note(I4, f"device {device.number} needs {name}: {device.database.global_row(name)}")
 
 

@@ -161,7 +161,7 @@ class Gateway:
         judges = not session.peer.untrusted
         if announced.invalid:
             if row is not None and judges:
-                self.store.put(name, row.claims.withdraw(device))
+                self.store.put(name, row.claims.withdraw(device, self._clock.now))
             return True
         if row is None:
             if not self._fetch(session, announced):

@@ -21,7 +21,7 @@ def test_schedules_end_as_if_the_devices_had_been_connected_directly(kind: str, 
 
 # These ended with something broken, and showed what the rules and the checks lacked.
 @pytest.mark.parametrize(
-    "seed", [1457, 1779, 3711, 3903, 6667, 8164, 9097, 102430, 102767, 104930, 106953, 114102, 114234, 116247]
+    "seed", [1457, 1779, 3711, 3903, 6667, 8164, 9097, 102430, 102767, 104930, 106953, 114102, 114234, 116247, 126792]
 )
 def test_schedules_that_did_not_end_so(seed: int) -> None:
     assert not run(from_seed(seed), several("claims"))
@@ -30,6 +30,10 @@ def test_schedules_that_did_not_end_so(seed: int) -> None:
 @pytest.mark.parametrize("seed", [2345, 2986, 3804])
 def test_schedules_with_two_gateways_that_did_not_end_so(seed: int) -> None:
     assert not run(from_seed(seed, middles=2), several("claims", 2))
+
+
+def test_a_schedule_in_which_a_device_cannot_take_over_the_winner() -> None:
+    assert not run(from_seed(212503, middles=2), several("shared", 2))
 
 
 @EACH_MIDDLE

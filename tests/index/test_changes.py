@@ -129,9 +129,9 @@ class Folder:
         own, shown, declined = claims.claimed.get(one), claims.shown(one), list(claims.declined_by(one))
         if step.what == "withdraws":
             if own is not None:
-                self.write(Withdrawal(name, one, claims.current if step.outdated else own))
+                self.write(Withdrawal(name, one, claims.current if step.outdated else own, self.time))
                 if not step.outdated or own == claims.current:
-                    self.claims[name] = claims.withdraw(one)
+                    self.claims[name] = claims.withdraw(one, self.time)
                     del self.announced[one, name]
         elif step.what == "refuses":
             self.write(Refusal(name, one, sequence, self.time))

@@ -56,3 +56,21 @@ def test_a_device_that_moves_from_file_to_file_may_be_shown_the_first_one_again(
     made = claims(("A", NEWER), ("B", NEWER), ("C", FILE), ("A", FILE))
     assert made.current == FILE
     assert not made.declined
+
+
+def test_a_device_that_cannot_do_a_deletion_is_shown_the_rest_only() -> None:
+    """It announces what it has instead as invalid, and takes over the dissent that it is shown."""
+    made = claims(("A", FILE), ("B", GONE), ("C", GONE)).decline("A", GONE, 11.0)
+    assert made.shown("C") == FILE
+    left = made.withdraw("C", 20.0)
+    assert left.declined_by("C") == {GONE: Declined(20.0, MANY)}
+    assert left.shown("C") == FILE
+    back = left.claim("C", FILE, 30.0)
+    assert back.shown("C") == FILE
+    assert back.declined_by("C") == {GONE: Declined(20.0, MANY)}
+    assert not back.claim("C", NEWER, 40.0).declined_by("C")
+
+
+def test_a_device_that_withdraws_what_nobody_disputes_declines_nothing() -> None:
+    assert not claims(("A", GONE), ("B", GONE)).withdraw("B", 20.0).declined
+    assert not claims(("A", FILE), ("B", GONE)).withdraw("A", 20.0).declined

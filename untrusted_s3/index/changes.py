@@ -121,18 +121,20 @@ class Withdrawal:
     Attributes:
         key: The hash of the name.
         version: What the device has claimed so far. If it claims another version, it has announced that since.
+        time: The time, in seconds since 1970 UTC.
     """
 
     key: bytes
     device_id: DeviceID
     version: VersionKey
+    time: float
 
     def __call__(self, state: FolderState) -> Outcome:
         """Return what this comes to."""
         row = state.row(self.key)
         if row is None or row.claims.claimed.get(self.device_id) != self.version:
             return None
-        return outcome(row, row.claims.withdraw(self.device_id))
+        return outcome(row, row.claims.withdraw(self.device_id, self.time))
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class Claims(Generic[Device, Version]):
         if version.number > self.current.number:
             return self.replaced(version, device)
         changed = self._with(self.current, {**self.claimed, device: version}, *self.versions, version)
-        return changed._without_declined_by(device)
+        return changed._without_declined_by(device, for_long=before is None)
 
     def replaced(self, version: Version, device: Device | None = None) -> Claims[Device, Version]:
         """Return the claims when a version becomes the current one, which a device claims, or nobody.
@@ -129,17 +129,31 @@ class Claims(Generic[Device, Version]):
         changed = self._with(version, claimed, *self.versions, version)
         return changed if device is None else changed._without_declined_by(device)
 
-    def _without_declined_by(self, device: Device) -> Claims[Device, Version]:
+    def _without_declined_by(self, device: Device, *, for_long: bool = False) -> Claims[Device, Version]:
+        """Return the claims without what a device has declined, or with what it has declined `for_long` only."""
         if device not in self.declined:
             return self
-        return replace(self, declined={key: one for key, one in self.declined.items() if key != device})
+        declined = {key: one for key, one in self.declined.items() if key != device}
+        kept = {version: one for version, one in self.declined[device].items() if for_long and one.times >= _FOR_LONG}
+        if kept:
+            declined[device] = kept
+        return replace(self, declined=declined)
 
-    def withdraw(self, device: Device) -> Claims[Device, Version]:
-        """Return the claims when a device no longer announces the name."""
-        if device not in self.claimed:
+    def withdraw(self, device: Device, time: float | None = None) -> Claims[Device, Version]:
+        """Return the claims when a device no longer announces the name, at a time in seconds.
+
+        A device that had the current version, a deletion, declines it by that, as long as others claim it and there are
+        dissents. Perhaps it is a receive-only folder that cannot delete a directory, as there are local files in it: it
+        would take over the deletion and the directory in turns.
+        """
+        before = self.claimed.get(device)
+        if before is None:
             return self
         claimed = {other: version for other, version in self.claimed.items() if other != device}
-        return self._with(self.current, claimed, *self.versions)._without_declined_by(device)
+        changed = self._with(self.current, claimed, *self.versions)._without_declined_by(device)
+        if time is None or before != self.current or not before.deleted or not changed.dissents:
+            return changed
+        return replace(changed, declined={**changed.declined, device: {before: Declined(time, _FOR_LONG)}})
 
     def forget(self, device: Device) -> Claims[Device, Version]:
         """Return the claims when a device has forgotten all: it claims nothing, and has declined nothing."""

@@ -144,7 +144,7 @@ class Claiming:
             claimed = claims.claimed.get(device_id) if claims is not None else None
             if claimed is None:
                 return Meaning.KNOWN
-            self._change(Withdrawal(key, device_id, claimed))
+            self._change(Withdrawal(key, device_id, claimed, self._time_of_day()))
             return Meaning.ENDS
         if self._in_work(key):
             return Meaning.NEW  # what is in the log then may be something else, also of this device
