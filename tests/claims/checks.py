@@ -149,6 +149,8 @@ def _held_up(world: World, after: Collection[TrustedDevice]) -> set[tuple[int, s
                 directory = parent(name)
                 if directory is not None and name in device.disk:
                     found.add((device.number, directory))  # with something in it, it is not deleted
+                elif directory is not None and not wanted.deleted:
+                    found |= {(other.number, directory) for other in world.present}  # it is made for the file
             elif any(row.vector == wanted.vector for row in outdated):
                 # It comes to all from this device, which only believes that the other one has it.
                 found |= {(other.number, name) for other in world.present}

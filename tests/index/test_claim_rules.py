@@ -39,6 +39,13 @@ def test_a_device_that_goes_back_to_a_file_is_not_shown_the_deletion_again() -> 
     assert back.decline("B", FILE, 30.0).shown("A") == FILE
 
 
+def test_a_device_that_comes_with_an_older_file_in_place_of_a_deletion_is_not_shown_that_again() -> None:
+    """It has the file from elsewhere. If it had made it in place of the deletion, its number would be larger."""
+    made = claims(("A", GONE), ("B", GONE), ("A", FILE))
+    assert made.declined_by("A") == {GONE: Declined(10.0, MANY)}
+    assert made.decline("B", FILE, 30.0).shown("A") == FILE
+
+
 def test_a_deletion_that_nobody_claims_any_more_is_not_noted() -> None:
     made = claims(("C", FILE), ("A", GONE), ("A", FILE))
     assert made == Claims(FILE, {"A": FILE, "C": FILE})

@@ -102,7 +102,8 @@ class Claims(Generic[Device, Version]):
         It becomes the current one if its number is larger, or if the device claimed the current one before: then the
         device judges that the new one wins, or has forgotten the one before.
 
-        A device that leaves the current version for a dissent declines a deletion by that, as long as others claim it.
+        A device that leaves the current version for a dissent, or for what has a smaller number and is so not based on
+        it, declines a deletion by that, as long as others claim it.
         Perhaps it has only forgotten it, as Syncthing 2 forgets old deletions. Then it would take over the deletion
         each time that it is shown it, with a conflict copy each time, and the file again once it has forgotten that.
         """
@@ -111,8 +112,8 @@ class Claims(Generic[Device, Version]):
             return self
         if before is not None and before == self.current:
             changed = self.replaced(version, device)
-            is_back = before.deleted and version in self.dissents and before in changed.dissents
-            if time is None or not is_back:
+            is_back = version in self.dissents or version.number <= before.number
+            if time is None or not (is_back and before.deleted and before in changed.dissents):
                 return changed
             return replace(changed, declined={**changed.declined, device: {before: Declined(time, _FOR_LONG)}})
         if version.number > self.current.number:
