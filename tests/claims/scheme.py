@@ -78,6 +78,8 @@ class _Session:
 class Gateway:
     """A gateway of ours."""
 
+    relays = True
+
     def __init__(self, number: int, clock: Clock, store: Store | None = None) -> None:
         self.number = number
         self.store = store if store is not None else Store(clock.next_index_id())
@@ -149,7 +151,7 @@ class Gateway:
                     del self._pending[device][name]
                     self._move_cursor(device)
                     return True
-            if not session.peer.untrusted and self._judge(device, session):
+            if (session.peer.relays or not session.peer.untrusted) and self._judge(device, session):
                 return True
         return False
 
@@ -158,7 +160,7 @@ class Gateway:
         announced = entry.announced
         name, version = announced.name, announced.seen
         row = self.store.rows.get(name)
-        judges = not session.peer.untrusted
+        judges = not session.peer.untrusted or session.peer.relays
         if announced.invalid:
             if row is not None and judges:
                 self.store.put(name, row.claims.withdraw(device, self._clock.now))
@@ -170,7 +172,10 @@ class Gateway:
             return True
         if not judges and version.number <= row.claims.current.number:
             return True
-        claims = row.claims.claim(device, version, self._clock.now) if judges else row.claims.replaced(version)
+        if session.peer.relays:
+            claims = row.claims.relayed(device, version)
+        else:
+            claims = row.claims.claim(device, version, self._clock.now) if judges else row.claims.replaced(version)
         if version not in row.announced:
             is_behind = version.number <= row.claims.current.number and device not in row.claims.claimed
             if is_behind:
@@ -179,7 +184,9 @@ class Gateway:
                 if version.has_same_content(row.claims.current):
                     claims = row.claims.replaced(version, device)
                 else:
-                    claims = claims.decline(device, row.claims.current, self._clock.now)
+                    claims = claims.decline(
+                        device, row.claims.current, self._clock.now, shown_again=session.peer.relays
+                    )
             if not self._fetch(session, announced):
                 return False
         self.store.put(name, claims, announced)
@@ -198,10 +205,15 @@ class Gateway:
             if name in self._pending[device] or (own is None and not claims.dissents):
                 continue
             shown = claims.shown(device)
-            before = claims.declined_by(device).get(shown)
-            if shown != own and (before is None or before.shown_again):
+            if session.peer.relays:
+                after = claims.relay(device, self._clock.now)
+            else:
+                before = claims.declined_by(device).get(shown)
+                declines = shown != own and (before is None or before.shown_again)
+                after = claims.decline(device, shown, self._clock.now) if declines else claims
+            if after is not claims:
                 if self._had_chance(session, name):
-                    return self.store.put(name, claims.decline(device, shown, self._clock.now))
+                    return self.store.put(name, after)
                 continue
             for version, declined in claims.declined_by(device).items():
                 pause = min(FIRST_PAUSE * 2 ** (declined.times - 1), LONGEST_PAUSE)

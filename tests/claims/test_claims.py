@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from itertools import product
+from itertools import combinations, product
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ from tests.claims.vector import (
     total,
     update,
 )
-from tests.claims.world import World, connect_directly
+from tests.claims.world import Chained, World, connect_directly
 
 KINDS = ("native", "today")
 
@@ -241,6 +242,49 @@ def test_changes_pass_through_a_chain(kind: str) -> None:
         device.scan()
         assert not check(world, end(world))
         assert [device.tree() for device in world.devices] == [{"f": (0, number)}] * 2
+
+
+@pytest.mark.parametrize(("of_a", "of_b"), [(0, 3600), (3600, 0)])
+@pytest.mark.parametrize("kind", ["native", "claims"])
+def test_edits_at_both_ends_of_a_chain(kind: str, of_a: int, of_b: int) -> None:
+    """`of_a` and `of_b` are the ages of the edits. The one of B has the larger number."""
+    world = World([(SEND_RECEIVE, 2)] * 2, several(kind, 2), chain=True)
+    a, b = world.devices
+    world.pass_time(60)
+    a.write("f", 1, world.clock.now)
+    a.scan()
+    assert not check(world, end(world))
+    for content, (device, age) in enumerate(((b, of_b), (a, of_a)), 2):
+        world.pass_time(60)
+        device.write("f", content, world.clock.now - age)
+        device.scan()
+    broken = check(world, end(world))
+    if kind == "claims":
+        assert not broken
+        assert a.tree()["f"] == b.tree()["f"] == (0, 3 if of_a < of_b else 2)
+    else:
+        assert (I2 in broken) == (of_a < of_b)
+
+
+def test_a_chain_of_gateways_brings_two_devices_together() -> None:
+    middles = several("claims", 2)
+    for seed in range(100):
+        schedule = from_seed(seed, middles=2, chain=True)
+        if len(schedule.devices) == 2 and {kind for kind, _ in schedule.devices} == {SEND_RECEIVE}:
+            assert not run(schedule, middles), seed
+
+
+def test_gateways_in_a_ring_come_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def meet_all(world: World, steps: int = 1000, failures: int = 0) -> None:
+        for a, b in combinations(world.middles, 2):
+            world.join_middles(cast(Chained, a), cast(Chained, b), steps=steps, failures=failures)
+
+    monkeypatch.setattr(World, "meet_chain", meet_all)
+    middles = several("claims", 3)
+    for seed in range(40):
+        schedule = from_seed(seed, middles=3, chain=True)
+        if len(schedule.devices) <= 3:
+            assert CALM not in run(schedule, middles), seed
 
 
 def test_a_schedule_that_fails_is_shrunk() -> None:

@@ -19,6 +19,10 @@ class Peer(Protocol):
     def untrusted(self) -> bool:
         """Whether the other device is untrusted too."""
 
+    @property
+    def relays(self) -> bool:
+        """Whether it is untrusted and one of our gateways, which speaks for the devices behind it."""
+
     def fetch(self, announced: Announced) -> bool:
         """Ask for the blocks of a version of a file. Return whether they came.
 

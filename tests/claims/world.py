@@ -16,7 +16,7 @@ IDLE: Final = (10, 60, 600, 3600)
 MIDDLE: Final = 100
 
 _MAINTENANCE_INTERVAL: Final = 8 * 3600
-_ENDLESS: Final = 10_000
+_ENDLESS: Final = 1_000
 # A meeting in which so many of these pauses pass is long enough to store what a device has.
 _LONG_ENOUGH: Final = 3
 
@@ -38,13 +38,14 @@ class Luck:
 class _TrustedPeer:
     """A trusted device as an untrusted one sees it."""
 
-    __slots__ = ("_device", "_luck", "number", "untrusted")
+    __slots__ = ("_device", "_luck", "number", "relays", "untrusted")
 
     def __init__(self, device: TrustedDevice, luck: Luck) -> None:
         self._device = device
         self._luck = luck
         self.number = device.number
         self.untrusted = False
+        self.relays = False
 
     def fetch(self, announced: Announced) -> bool:
         return self._luck.holds() and self._device.give_encrypted(announced)
@@ -53,13 +54,14 @@ class _TrustedPeer:
 class _UntrustedPeer:
     """An untrusted device as a trusted one or another untrusted one sees it."""
 
-    __slots__ = ("_luck", "_middle", "number", "untrusted")
+    __slots__ = ("_luck", "_middle", "number", "relays", "untrusted")
 
     def __init__(self, middle: UntrustedDevice, luck: Luck) -> None:
         self._middle = middle
         self._luck = luck
         self.number = middle.number
         self.untrusted = True
+        self.relays = getattr(middle, "relays", False)
 
     def fetch(self, announced: Announced) -> bool:
         return self._luck.holds() and self._middle.serve(announced)
@@ -274,6 +276,7 @@ class World:
         of_a, of_b = a.greeting(b.number), b.greeting(a.number)
         a.connect(to_b, of_b)
         b.connect(to_a, of_a)
+        idled = 0
         while steps > 0:
             moved = 0
             for one, other in ((a, b), (b, a)):
@@ -282,9 +285,13 @@ class World:
                     other.receive(one.number, batch.entries, batch.full)
                     moved += 1
                 moved += other.step()
-            if not moved:
-                break
             steps -= moved
+            if moved:
+                continue
+            if idled >= len(IDLE):
+                break
+            self.pass_time(IDLE[idled])
+            idled += 1
         a.disconnect(b.number)
         b.disconnect(a.number)
 

@@ -29,6 +29,9 @@ class Middle(Protocol):
     def has_lost(self, device: Syncthing) -> bool:
         """Return whether a device is not connected."""
 
+    def progress(self) -> object:
+        """Return what changes when anything happens to its indexes, or those of others that it knows."""
+
     def in_step(self, device: Syncthing, known: Mapping[str, tuple[int, int]], quiet: float) -> bool:
         """Return whether it and a device know each other's indexes.
 
@@ -64,6 +67,9 @@ class NativeMiddle:
             for folder, (own, ours) in known.items()
         )
 
+    def progress(self) -> object:
+        return [self._syncthing.folder_status(folder)["sequence"] for folder in self._folders]
+
     def has_lost(self, device: Syncthing) -> bool:
         connections = self._syncthing.rest("GET", "system/connections")["connections"]
         return not connections.get(device.device_id, {}).get("connected", False)
@@ -96,6 +102,10 @@ class GatewayMiddle:
             and (folders[folder]["sequence"] == ours or quiet >= _SURELY_SENT_SECONDS)
             for folder, (own, ours) in known.items()
         )
+
+    def progress(self) -> object:
+        folders = self._gateway.status()["folders"]
+        return [(folder["id"], folder["sequence"], folder["remote_sequence"]) for folder in folders]
 
     def has_lost(self, device: Syncthing) -> bool:
         return not self._gateway.peer(device.device_id).get("connected", False)

@@ -1,8 +1,9 @@
 """`python -m tests.interop.claims_table`: how conflicting changes end, as a Markdown table.
 
 Each scenario is played with each version of Syncthing: with the devices connected directly, with a native untrusted
-device between them, and with a gateway between them; there the first or the last device is the first to come. It fails
-if a gateway does not bring the devices to the end of a direct connection, or Syncthing no longer does what is expected.
+device between them, with a gateway between them, and with a gateway for each of them that are connected with each
+other; there the first or the last device is the first to come. It fails if a gateway does not bring the devices to the
+end of a direct connection, or Syncthing no longer does what is expected.
 """
 
 from __future__ import annotations
@@ -13,22 +14,24 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, Self
 
 from tests.interop.claims_scenarios import SCENARIOS, Scenario
-from tests.interop.claims_trial import Outcome, play_directly, play_with_gateway, play_with_native
+from tests.interop.claims_trial import Outcome, play_directly, play_with_gateways, play_with_native
 from tests.peers.debian import SYNCTHING_VERSIONS, syncthing_binary
 from tests.peers.gateway import Gateway
 from untrusted_s3.settings import ClaimSettings, Settings
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
-Setting = Literal["direct", "native", "gateway"]
+Setting = Literal["direct", "native", "gateway", "chain"]
 SETTINGS: Final[Mapping[Setting, str]] = {
     "direct": "connected directly",
     "native": "a native untrusted device",
     "gateway": "this gateway",
+    "chain": "a gateway for each, connected with each other",
 }
 CHANCE = 2.0
 
@@ -59,7 +62,7 @@ class Result:
         match self.setting:
             case "direct":
                 return not self.equal
-            case "gateway":
+            case "gateway" | "chain":
                 return not (self.equal and self.complete)
         return False
 
@@ -89,12 +92,14 @@ def play(setting: Setting, version: str, binary: Path, last_first: bool, scenari
             outcomes = play_with_native(binary, home, scenarios, last_first=last_first)
         else:
             settings = Settings(claims=ClaimSettings(chance=CHANCE, interval=CHANCE / 4))
-            with (
-                EmbeddedStore.start(home / "store") as store,
-                Gateway(home / "gateway", store, "claims", settings=settings) as gateway,
-            ):
-                outcomes = play_with_gateway(
-                    binary, home, scenarios, gateway, last_first=last_first, chance=1.25 * CHANCE
+            with ExitStack() as stack:
+                store = stack.enter_context(EmbeddedStore.start(home / "store"))
+                gateways = [
+                    stack.enter_context(Gateway(home / bucket, store, bucket, settings=settings))
+                    for bucket in (("one", "other") if setting == "chain" else ("claims",))
+                ]
+                outcomes = play_with_gateways(
+                    binary, home, scenarios, *gateways, last_first=last_first, chance=1.25 * CHANCE
                 )
     return [Result.of(one, setting, version, last_first, outcomes[one.name]) for one in scenarios]
 

@@ -5,6 +5,7 @@ The devices run all the time. They are apart while they have paused each other, 
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -376,55 +377,80 @@ class DirectTrial(Trial):
 
 
 class MiddleTrial(Trial):
-    """The devices know only the one in the middle, and are never connected at the same time."""
+    """The devices know only the one in the middle, and are never connected at the same time.
+
+    Of several in the middle each device knows one, in turn. Those are connected with each other all the time.
+    """
 
     def __init__(
-        self, binary: Path, home: Path, scenarios: Iterable[Scenario], middle: Middle, *, last_first: bool
+        self, binary: Path, home: Path, scenarios: Iterable[Scenario], *middles: Middle, last_first: bool
     ) -> None:
         """With `last_first`, the last device in the order of the names is the first to meet the one in the middle."""
         super().__init__(binary, home, scenarios)
-        self._middle = middle
+        self._middles = middles
+        self._middle_of = dict(zip(self.devices, itertools.cycle(middles), strict=False))
         self._last_first = last_first
 
     def peers_of(self, device: str, scenario: Scenario) -> Mapping[str, str]:
-        return {self._middle.device_id: PASSWORD}
+        return {self._middle_of[device].device_id: PASSWORD}
 
     def introduce(self) -> None:
-        for device in self.devices.values():
-            device.add_device(self._middle.device_id, "middle", [self._middle.listen_address], untrusted=True)
-            device.pause_device(self._middle.device_id)
-            self._middle.accept(device)
+        for name, device in self.devices.items():
+            middle = self._middle_of[name]
+            device.add_device(middle.device_id, "middle", [middle.listen_address], untrusted=True)
+            device.pause_device(middle.device_id)
+            middle.accept(device)
         for scenario in self.scenarios.values():
-            self._middle.share(scenario.name, [self.devices[name] for name in scenario.devices])
+            for middle in self._middles:
+                middle.share(
+                    scenario.name,
+                    [self.devices[name] for name in scenario.devices if self._middle_of[name] is middle],
+                )
 
     def meet(self, devices: Sequence[str]) -> None:
         for name in sorted(devices, reverse=self._last_first):
-            device = self.devices[name]
-            device.resume_device(self._middle.device_id)
-            device.wait_connected(self._middle.device_id)
+            device, middle = self.devices[name], self._middle_of[name]
+            device.resume_device(middle.device_id)
+            device.wait_connected(middle.device_id)
             self.settle([name])
-            device.pause_device(self._middle.device_id)
-            device.wait_connected(self._middle.device_id, connected=False)
-            self._wait_lost(device)
+            device.pause_device(middle.device_id)
+            device.wait_connected(middle.device_id, connected=False)
+            self._wait_lost(device, middle)
+            if len(self._middles) > 1:
+                self._wait_for_middles()
 
-    def _wait_lost(self, device: Syncthing) -> None:
+    def _wait_for_middles(self) -> None:
+        """Wait until nothing happens between those in the middle."""
         deadline = time.monotonic() + _LONGEST_WAIT
-        while not self._middle.has_lost(device):
+        before: object = None
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < self.stuck_seconds:
+            if time.monotonic() > deadline:
+                raise TimeoutError("those in the middle do not come to rest")
+            now = [middle.progress() for middle in self._middles]
+            if now != before or not self.middle_is_idle():
+                before, quiet_since = now, time.monotonic()
+            time.sleep(_POLL_SECONDS)
+
+    def _wait_lost(self, device: Syncthing, middle: Middle) -> None:
+        deadline = time.monotonic() + _LONGEST_WAIT
+        while not middle.has_lost(device):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the one in the middle still has the connection of {device.name}")
             time.sleep(_POLL_SECONDS)
 
     def middle_is_idle(self) -> bool:
-        return self._middle.is_idle()
+        return all(middle.is_idle() for middle in self._middles)
 
     def in_step(self, views: Mapping[tuple[str, str], View], quiet: float) -> bool:
         for name in {name for name, _ in views}:
+            middle = self._middle_of[name]
             known = {
-                folder: (view.sequence, view.shown[self._middle.device_id].sequence)
+                folder: (view.sequence, view.shown[middle.device_id].sequence)
                 for (device, folder), view in views.items()
                 if device == name
             }
-            if not self._middle.in_step(self.devices[name], known, quiet):
+            if not middle.in_step(self.devices[name], known, quiet):
                 return False
         return True
 
@@ -442,13 +468,19 @@ def play_with_native(
         return MiddleTrial(binary, home, scenarios, NativeMiddle(native), last_first=last_first).run()
 
 
-def play_with_gateway(
-    binary: Path, home: Path, scenarios: Iterable[Scenario], gateway: Gateway, *, last_first: bool, chance: float
+def play_with_gateways(
+    binary: Path, home: Path, scenarios: Iterable[Scenario], *gateways: Gateway, last_first: bool, chance: float
 ) -> dict[str, Outcome]:
-    """Play scenarios with a running gateway between the devices.
+    """Play scenarios with a running gateway between the devices, or with several that are connected with each other.
 
     `chance` is how long it takes at most until the gateway notes that a device stays with its version, in seconds.
     """
-    trial = MiddleTrial(binary, home, scenarios, GatewayMiddle(gateway), last_first=last_first)
+    scenarios = list(scenarios)
+    for one, other in itertools.pairwise(gateways):
+        folders = [scenario.name for scenario in scenarios]
+        one.add_peer(other.device_id, share=folders)
+        other.add_peer(one.device_id, [one.listen_address], share=folders)
+        one.wait_connected(other.device_id)
+    trial = MiddleTrial(binary, home, scenarios, *map(GatewayMiddle, gateways), last_first=last_first)
     trial.stuck_seconds = chance + _STUCK_SECONDS
     return trial.run()

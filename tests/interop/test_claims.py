@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from tests.interop.claims_scenarios import AWAY, SCENARIOS
-from tests.interop.claims_trial import play_with_gateway
+from tests.interop.claims_trial import play_with_gateways
 from tests.peers.debian import SyncthingVersion
 from tests.peers.gateway import Gateway
 from untrusted_s3.settings import ClaimSettings, Settings
@@ -39,7 +39,7 @@ def test_the_end_is_that_of_a_direct_connection(
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in CHOSEN[version]]
     settings = Settings(claims=ClaimSettings(chance=CHANCE, interval=CHANCE / 4))
     with Gateway(tmp_path / "gateway", seaweedfs, bucket_prefix, settings=settings) as gateway:
-        outcomes = play_with_gateway(
+        outcomes = play_with_gateways(
             syncthing_binaries[version], tmp_path, scenarios, gateway, last_first=True, chance=1.25 * CHANCE
         )
     wrong = {

@@ -346,6 +346,23 @@ async def test_an_untrusted_device_that_claims_to_encrypt_is_refused(connect: Co
     await until(lambda: talk.session.shared_folders == ["f"])
 
 
+@pytest.mark.parametrize(
+    ("client", "trusted", "gateway"),
+    [("untrusted-s3", False, True), ("untrusted-s3", True, False), ("syncthing", False, False)],
+)
+async def test_a_gateway_is_known_by_its_hello(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, client: str, trusted: bool, gateway: bool
+) -> None:
+    added: list[dict[str, bool]] = []
+    monkeypatch.setattr(Folder, "add_source", lambda folder, device_id, source, **said: added.append(said))
+    talk = await connect()
+    assert talk.session.hello is not None
+    talk.session.hello = replace(talk.session.hello, client_name=client)
+    talk.peer.share(offered() if trusted else offered(token=b"", on_peer=TOKEN))
+    await until(lambda: talk.session.shared_folders == ["f"])
+    assert added == [{"trusted": trusted, "gateway": gateway}]
+
+
 async def test_a_device_shares_only_the_folders_that_it_may(connect: Connect) -> None:
     talk = await connect(folders=("g", "h"), share=("f", "g"))
     for folder_id in ("f", "g"):

@@ -41,12 +41,14 @@ class Announcement:
         devices: The trusted devices that announce it; none if only untrusted devices do, which claim nothing.
         time: The time, in seconds since 1970 UTC.
         had_chance: Returns whether a device had time to take over what it is shown under a sequence number.
+        gateways: The other gateways that announce it.
     """
 
     entry: Entry
     devices: tuple[DeviceID, ...]
     time: float
     had_chance: Callable[[DeviceID, int], bool]
+    gateways: tuple[DeviceID, ...] = ()
 
     @property
     def key(self) -> bytes:
@@ -62,28 +64,39 @@ class Announcement:
             return self.entry
         row = state.row(self.key)
         if row is None:
-            if self.devices == (self.entry.source,):
+            claiming = self.devices or self.gateways[:1]
+            if claiming == (self.entry.source,):
                 return self.entry
-            return entry_with(Claims(version, dict.fromkeys(self.devices, version)), [self.entry])
-        if not self.devices:
+            return entry_with(Claims(version, dict.fromkeys(claiming, version)), [self.entry])
+        if not self._claiming:
             is_newer = version.number > row.claims.current.number
             return row.change(row.claims.replaced(version), self.entry) if is_newer else None
         claims = row.claims
-        for device_id in self.devices:
+        for device_id in self._claiming:
             stays = device_id not in row.claims.claimed and self.had_chance(device_id, row.sequence)
             if stays and version.has_same_content(claims.current):
                 # Nothing is at risk, so the device's word is enough: a whole folder may have joined with a copy.
                 claims = claims.replaced(version, device_id)
                 continue
-            claims = claims.claim(device_id, version, self.time)
-            if stays and claims.current == row.claims.current != version:
+            is_gateway = device_id in self.gateways
+            before = claims
+            claims = before.relayed(device_id, version) if is_gateway else before.claim(device_id, version, self.time)
+            if stays and device_id in claims.claimed and claims.current == row.claims.current != version:
                 all_known = not state.may_be_claimed(row.entry, claims)
-                claims = claims.decline(device_id, claims.current, self.time, all_known=all_known)
-        return outcome(row, claims, self.entry)
+                claims = claims.decline(
+                    device_id, claims.current, self.time, all_known=all_known, shown_again=is_gateway
+                )
+        # What a trusted device has said of a version is not replaced by what another gateway says of it.
+        return outcome(row, claims) if not self.devices and version in row.entries else outcome(row, claims, self.entry)
+
+    @property
+    def _claiming(self) -> tuple[DeviceID, ...]:
+        """The devices whose claims this may change: a gateway claims nothing that a device here claims."""
+        return *self.devices, *self.gateways
 
     def _just_follows(self, state: FolderState, version: VersionKey) -> bool:
         """Return whether an entry without claims says it all. To see that, the entry before is not parsed."""
-        if self.devices != (self.entry.source,) or state.disputed_claims(self.key) is not None:
+        if self._claiming != (self.entry.source,) or state.disputed_claims(self.key) is not None:
             return False
         current = state.version_of(self.key)
         return current is None or version.number > current.number
@@ -168,12 +181,14 @@ class Refusal:
         key: The hash of the name.
         sequence: The sequence number.
         time: The time, in seconds since 1970 UTC.
+        is_gateway: Whether it is another gateway, which does not decline (`Claims.relay`).
     """
 
     key: bytes
     device_id: DeviceID
     sequence: int
     time: float
+    is_gateway: bool = False
 
     def __call__(self, state: FolderState) -> Outcome:
         """Return what this comes to."""
@@ -184,6 +199,8 @@ class Refusal:
         if shown == row.claims.claimed.get(self.device_id):
             return None
         all_known = not state.may_be_claimed(row.entry, row.claims)
+        if self.is_gateway:
+            return outcome(row, row.claims.relay(self.device_id, self.time, all_known=all_known))
         return outcome(row, row.claims.decline(self.device_id, shown, self.time, all_known=all_known))
 
 

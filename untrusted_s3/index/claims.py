@@ -11,13 +11,17 @@ takes it over or *declines* it: it had time to take it over, and stays with what
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Final, Generic, Protocol, TypeVar
 
 # How often a device counts as having declined a deletion that it has left for a file: it is not shown it for long.
 _FOR_LONG: Final = 31
+# So often another gateway is shown a dissent in turn with the current version. With the pauses that devices have, which
+# begin at ten minutes and double, that takes about a day and a half.
+_MOST_TURNS: Final = 8
 
 
 class Numbered(Protocol):
@@ -75,12 +79,15 @@ class Claims(Generic[Device, Version]):
     def shown(self, device: Device) -> Version:
         """Return the version that a device is shown."""
         own = self.claimed.get(device)
+        return next(self._to_show(device), own if own is not None else self.current)
+
+    def _to_show(self, device: Device) -> Iterator[Version]:
+        own = self.claimed.get(device)
         for version in self.versions:
             if version == own or self._stays_declined(device, version):
                 continue
             if version == self.current or self._is_offered(version):
-                return version
-        return own if own is not None else self.current
+                yield version
 
     def _is_offered(self, dissent: Version) -> bool:
         """Return whether a device that claims the dissent has declined the current version, so that others judge."""
@@ -120,6 +127,25 @@ class Claims(Generic[Device, Version]):
             return self.replaced(version, device)
         changed = self._with(self.current, {**self.claimed, device: version}, *self.versions, version)
         return changed._without_declined_by(device, for_long=before is None)
+
+    def relayed(self, gateway: Device, version: Version) -> Claims[Device, Version]:
+        """Return the claims after another gateway announces a version, for the devices behind it.
+
+        If a device here claims the version, the gateway may only say what it was shown. So it claims nothing then,
+        unless that settles the name.
+        """
+        own = self.claimed.get(gateway)
+        if own == version:
+            return self
+        if version == self.current and own is not None and not (settled := self.claim(gateway, version)).dissents:
+            return settled
+        others = [claimed for device, claimed in self.claimed.items() if device != gateway]
+        if own is None and version in others:
+            return self
+        # Where a device here claims the current version, that the gateway leaves it says nothing of who wins.
+        before = self.withdraw(gateway) if self.current in others else self
+        claims = before.claim(gateway, version)
+        return claims.withdraw(gateway) if version in others else claims
 
     def replaced(self, version: Version, device: Device | None = None) -> Claims[Device, Version]:
         """Return the claims when a version becomes the current one, which a device claims, or nobody.
@@ -167,20 +193,39 @@ class Claims(Generic[Device, Version]):
         return same and all(self.shown(device) == other.shown(device) for device in devices)
 
     def decline(
-        self, device: Device, version: Version, time: float, *, all_known: bool = True
+        self, device: Device, version: Version, time: float, *, all_known: bool = True, shown_again: bool = False
     ) -> Claims[Device, Version]:
         """Return the claims when a device was shown a version for long enough and has not taken it over.
 
-        `all_known` says that no other device claims the current version than those that are known to.
+        `all_known` says that no other device claims the current version than those that are known to. `shown_again`
+        says that the device stays shown it, which is so for another gateway: a device behind it may come later.
         """
         before = self.declined_by(device).get(version)
-        noted = Declined(time, before.times + 1 if before is not None else 1)
+        noted = Declined(time, before.times + 1 if before is not None else 1, shown_again)
         changed = replace(self, declined={**self.declined, device: {**self.declined_by(device), version: noted}})
         own = self.claimed.get(device)
         if version != self.current or own is None or self.current in self.claimed.values() or not all_known:
             return changed
         # Nobody claims the current version any more.
         return changed._with(own, self.claimed, *self.versions)
+
+    def relay(self, gateway: Device, time: float, *, all_known: bool = True) -> Claims[Device, Version]:
+        """Return the claims when another gateway was shown a version for long enough, and shows the same as before.
+
+        It never declines: a device behind it may come at any time. What it claims is offered to the others now, and it
+        stays shown what it was. If it claims nothing, it is shown a dissent that is offered, in turn with the current
+        version, some times.
+        """
+        shown, own = self.shown(gateway), self.claimed.get(gateway)
+        before = self.declined_by(gateway).get(shown)
+        if own is not None:
+            if shown == own or before is not None:
+                return self
+            return self.decline(gateway, shown, time, all_known=all_known, shown_again=True)
+        has_had_its_turns = before is not None and before.times >= _MOST_TURNS
+        if has_had_its_turns or len(list(islice(self._to_show(gateway), 2))) < 2:
+            return self
+        return self.decline(gateway, shown, time, all_known=all_known)
 
     def show_again(self, device: Device, version: Version) -> Claims[Device, Version]:
         """Return the claims when a device is to be shown a version again that it declined."""

@@ -134,7 +134,7 @@ class Claiming:
 
         What CONFIRMS or ENDS a claim is noted for the log. `content` is the content hash of a file with data.
         """
-        if not self._sources.is_trusted(device_id):
+        if not self._sources.judges(device_id):
             return Meaning.NEW if not info.message.invalid and self._state.wants(info) else Meaning.KNOWN
         key = name_key(info.name)
         if not info.message.invalid and self._state.wants(info):
@@ -160,14 +160,14 @@ class Claiming:
         """Return whether a pending entry is still to be brought in."""
         if self._state.wants_version(entry.name_hash, entry.vector):
             return True
-        if not self._sources.is_trusted(entry.device_id):
+        if not self._sources.judges(entry.device_id):
             return False
         version = self._version(entry)
         return version is not None and self._meaning(entry.device_id, entry.name_hash, version) is not Meaning.KNOWN
 
     def has_to_wait(self, entry: Pending) -> bool:
         """Return whether the device that announces an entry may still take over the folder's version instead."""
-        if not self._sources.is_trusted(entry.device_id) or self._state.wants_version(entry.name_hash, entry.vector):
+        if not self._sources.judges(entry.device_id) or self._state.wants_version(entry.name_hash, entry.vector):
             return False
         sequence = self._state.sequence_of(entry.name_hash)
         if sequence is None or self.had_chance(entry.device_id, sequence):
@@ -185,11 +185,15 @@ class Claiming:
 
     def _meaning(self, device_id: DeviceID, key: bytes, version: VersionKey) -> Meaning:
         claims = self._state.disputed_claims(key)
+        is_gateway = self._sources.is_gateway(device_id)
         if claims is not None:
-            return Meaning.KNOWN if claims.claimed.get(device_id) == version else Meaning.NEW
+            says_nothing = is_gateway and device_id not in claims.claimed and version in claims.claimed.values()
+            return Meaning.KNOWN if says_nothing or claims.claimed.get(device_id) == version else Meaning.NEW
         sequence = self._state.sequence_of(key)
         if sequence is None or self._state.version_of(key) != version:
             return Meaning.NEW
+        if is_gateway:
+            return Meaning.KNOWN
         return Meaning.KNOWN if self._state.is_claimed(device_id, sequence) else Meaning.CONFIRMS
 
     def _version(self, entry: Pending) -> VersionKey | None:
@@ -207,7 +211,7 @@ class Claiming:
             await asyncio.sleep(self._settings.interval)
             self._end_waits()
             for device_id, chances in list(self._chances.items()):
-                if self._state.disputed_count and self._sources.is_trusted(device_id):
+                if self._state.disputed_count and self._sources.judges(device_id):
                     await self._judge(device_id, chances)
                     await self._remind(device_id, chances)
 
@@ -229,13 +233,16 @@ class Claiming:
             if name is None:
                 continue  # no longer
             if self._declines(device_id, name.claims) and not self._is_pending(device_id, name.key):
-                self._change(Refusal(name.key, device_id, sequence, self._time_of_day()))
+                is_gateway = self._sources.is_gateway(device_id)
+                self._change(Refusal(name.key, device_id, sequence, self._time_of_day(), is_gateway))
             await asyncio.sleep(0)
 
     def _declines(self, device_id: DeviceID, claims: RowClaims) -> bool:
         shown = claims.shown(device_id)
         if shown == claims.claimed.get(device_id):
             return False
+        if self._sources.is_gateway(device_id):
+            return claims.relay(device_id, self._time_of_day()) is not claims
         before = claims.declined_by(device_id).get(shown)
         return before is None or before.shown_again
 
@@ -249,7 +256,7 @@ class Claiming:
         for sequence in self._state.declined_long_ago(device_id, chances.reminded, now, first, longest, _NAMES_AT_ONCE):
             last = sequence
             name = self._state.disputed_name(sequence)
-            if name is None or name.claims.shown(device_id) != name.claims.claimed.get(device_id):
+            if name is None or not self._has_seen_all(device_id, name.claims):
                 continue
             for version, declined in name.claims.declined_by(device_id).items():
                 pause = min(first * 2 ** min(declined.times - 1, 30), longest)
@@ -258,6 +265,10 @@ class Claiming:
                     break
             await asyncio.sleep(0)
         chances.reminded = last
+
+    def _has_seen_all(self, device_id: DeviceID, claims: RowClaims) -> bool:
+        own = claims.claimed.get(device_id)
+        return claims.shown(device_id) == own or (own is None and self._sources.is_gateway(device_id))
 
 
 def _loop_time() -> float:

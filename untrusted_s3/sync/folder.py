@@ -105,6 +105,7 @@ class Folder:
             on_renewed=self._renewed,
             on_went_back=self._went_back,
             is_trusted=lambda device_id: sources.is_trusted(device_id),
+            is_gateway=lambda device_id: sources.is_gateway(device_id),
             had_chance=lambda device_id, sequence: self._claiming.had_chance(device_id, sequence),
         )
         sources = Sources(record.folder_id, self._pending, settings.sync)
@@ -390,9 +391,12 @@ class Folder:
         """The connected peers that share the folder."""
         return self._puller.sources.connected
 
-    def add_source(self, device_id: DeviceID, source: Source, *, trusted: bool = True) -> None:
-        """Add a connected peer that shares the folder; `trusted` says whether it encrypts for us."""
-        self._puller.add_source(device_id, source, trusted=trusted)
+    def add_source(self, device_id: DeviceID, source: Source, *, trusted: bool = True, gateway: bool = False) -> None:
+        """Add a connected peer that shares the folder.
+
+        `trusted` says whether it encrypts for us, `gateway` whether an untrusted one is a gateway too.
+        """
+        self._puller.add_source(device_id, source, trusted=trusted, gateway=gateway)
         self._claiming.joined(device_id)
 
     def remove_source(self, device_id: DeviceID, source: Source) -> None:

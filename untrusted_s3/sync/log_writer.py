@@ -78,6 +78,7 @@ class LogWriter:
         on_renewed: Callable[[], None],
         on_went_back: Callable[[DataError], None],
         is_trusted: Callable[[DeviceID], bool],
+        is_gateway: Callable[[DeviceID], bool],
         had_chance: Callable[[DeviceID, int], bool],
     ) -> None:
         """Make a writer that is given entries by `add`.
@@ -85,8 +86,9 @@ class LogWriter:
         `in_work` returns how many entries are being pulled or wait here. `on_committed` is called for each entry that
         the log has, with its name hash and whether anything else is pending under the name. `on_damage` is called when
         the state's file is gone or damaged, `on_renewed` when the folder's index has another id, and `on_went_back`
-        when the store has lost or damaged a part of the log. `is_trusted` returns whether a device encrypts for us, and
-        `had_chance` whether it had time to take over what it is shown under a sequence number.
+        when the store has lost or damaged a part of the log. `is_trusted` returns whether a device encrypts for us,
+        `is_gateway` whether an untrusted one is a gateway too, and `had_chance` whether a device had time to take over
+        what it is shown under a sequence number.
         """
         self.error: str | None = None
         self.heard: set[DeviceID] = set()
@@ -102,6 +104,7 @@ class LogWriter:
         self._on_renewed = on_renewed
         self._on_went_back = on_went_back
         self._is_trusted = is_trusted
+        self._is_gateway = is_gateway
         self._had_chance = had_chance
         self._index_id = state.index_id
         self._claim: _Claim | None = None
@@ -384,7 +387,8 @@ class LogWriter:
         if not announcing:
             return None
         trusted = tuple(filter(self._is_trusted, announcing))
-        return Announcement(entry, trusted, self.time_of_day, self._had_chance)
+        gateways = tuple(filter(self._is_gateway, announcing))
+        return Announcement(entry, trusted, self.time_of_day, self._had_chance, gateways)
 
     def _is_full(self, batch: list[tuple[Pending, Entry]]) -> bool:
         size = sum(len(entry.file_info.raw) for _, entry in batch)
@@ -401,7 +405,7 @@ class LogWriter:
 
     def _is_handled(self, other: Pending, pending: Pending) -> bool:
         """Return whether an entry is done with when another one of the same name is in the log."""
-        if self._is_trusted(other.device_id):
+        if self._is_trusted(other.device_id) or self._is_gateway(other.device_id):
             return other.version == pending.version and other.content_hash == pending.content_hash
         return not is_newer(other.vector, pending.vector)
 

@@ -121,9 +121,9 @@ class Puller:
             return 0, None
         return len(self._failures), next(iter(self._failures), None)
 
-    def add_source(self, device_id: DeviceID, source: Source, *, trusted: bool = True) -> None:
-        """Add a connected peer that shares the folder; `trusted` says whether it encrypts for us."""
-        self.sources.add(device_id, source, trusted=trusted)
+    def add_source(self, device_id: DeviceID, source: Source, *, trusted: bool = True, gateway: bool = False) -> None:
+        """Add a connected peer that shares the folder, as in `Sources.add`."""
+        self.sources.add(device_id, source, trusted=trusted, gateway=gateway)
         self._failures.release_all()  # it may have what others lack
         self.rescan()
 

@@ -391,7 +391,9 @@ class Session:
         sender = self._start(partial(send_index, folder, self._device_id, start, self.transport, self._host.counters))
         self._shares[offer.folder_id] = _Share(folder, offer.peer, offer.trusted, start, sender)
         if not self._only_reads:
-            folder.add_source(self._device_id, self, trusted=offer.trusted)
+            assert self.hello is not None
+            gateway = not offer.trusted and self.hello.client_name == CLIENT_NAME
+            folder.add_source(self._device_id, self, trusted=offer.trusted, gateway=gateway)
         _logger.info("folder shared", folder=offer.folder_id, device=str(self._device_id), index_from=start)
 
     def _unshare(self, folder_id: str) -> None:

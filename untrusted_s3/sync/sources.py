@@ -39,15 +39,23 @@ class Sources:
         self._connected: dict[DeviceID, Source] = {}
         # Those that have shared the folder as untrusted devices when they did last.
         self._untrusted: set[DeviceID] = set()
+        self._gateways: set[DeviceID] = set()
 
     @property
     def connected(self) -> Mapping[DeviceID, Source]:
         """The connected peers by device ID."""
         return self._connected
 
-    def add(self, device_id: DeviceID, source: Source, *, trusted: bool = True) -> None:
-        """Add a peer; it replaces an earlier connection of the same device."""
+    def add(self, device_id: DeviceID, source: Source, *, trusted: bool = True, gateway: bool = False) -> None:
+        """Add a peer; it replaces an earlier connection of the same device.
+
+        `gateway` says whether an untrusted one is a gateway too, which speaks for the devices behind it.
+        """
         self._connected[device_id] = source
+        if gateway:
+            self._gateways.add(device_id)
+        else:
+            self._gateways.discard(device_id)
         if trusted:
             self._untrusted.discard(device_id)
         else:
@@ -63,6 +71,14 @@ class Sources:
     def is_trusted(self, device_id: DeviceID) -> bool:
         """Return whether a device encrypts for us, as it said last; one that has not shared the folder counts so."""
         return device_id not in self._untrusted
+
+    def is_gateway(self, device_id: DeviceID) -> bool:
+        """Return whether an untrusted device is a gateway too, as it said last."""
+        return device_id in self._gateways
+
+    def judges(self, device_id: DeviceID) -> bool:
+        """Return whether what a device announces is a claim: it is trusted, or a gateway with devices behind it."""
+        return self.is_trusted(device_id) or self.is_gateway(device_id)
 
     def givers(self, entry: Pending) -> Sequence[DeviceID | None]:
         """Return whom to ask for a version, in order: None stands for all trusted devices, others for themselves."""
