@@ -33,7 +33,7 @@ SETTINGS: Final[Mapping[Setting, str]] = {
     "gateway": "this gateway",
     "chain": "a gateway for each, connected with each other",
 }
-CHANCE = 2.0
+CHANCE = 5.0
 
 
 @dataclass(frozen=True)
