@@ -21,7 +21,8 @@ def test_schedules_end_as_if_the_devices_had_been_connected_directly(kind: str, 
 
 # These ended with something broken, and showed what the rules and the checks lacked.
 @pytest.mark.parametrize(
-    "seed", [1457, 1779, 3711, 3903, 6667, 8164, 9097, 102430, 102767, 104930, 106953, 114102, 114234, 116247, 126792]
+    "seed",
+    [1457, 1779, 3711, 3903, 6667, 8164, 9097, 102430, 102767, 104930, 106953, 114102, 114234, 116247, 126792, 144796],
 )
 def test_schedules_that_did_not_end_so(seed: int) -> None:
     assert not run(from_seed(seed), several("claims"))

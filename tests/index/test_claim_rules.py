@@ -76,6 +76,9 @@ def test_a_device_that_cannot_do_a_deletion_is_shown_the_rest_only() -> None:
     assert back.shown("C") == FILE
     assert back.declined_by("C") == {GONE: Declined(20.0, MANY)}
     assert not back.claim("C", NEWER, 40.0).declined_by("C")
+    newer = left.claim("C", NEWER, 30.0)
+    assert newer.current == NEWER
+    assert newer.decline("B", NEWER, 40.0).shown("C") == NEWER
 
 
 def test_a_device_that_withdraws_what_nobody_disputes_declines_nothing() -> None:

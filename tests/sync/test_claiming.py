@@ -267,6 +267,27 @@ async def test_a_version_that_is_no_longer_wanted_is_not_fetched(gateway: Gatewa
     await b.disconnect()
 
 
+async def test_a_device_that_has_forgotten_a_deletion_is_not_shown_it_again(gateway: Gateway) -> None:
+    """Syncthing 2 forgets it at some time, and takes over the file of a send-only device then."""
+    a, b, c = Judge(1), Judge(2), Judge(3, takes_over=False)
+    c.edit(version("f", 10, 1))
+    for judge in (c, a, b):
+        await meet(judge, gateway)
+    a.edit(version("f", 20, 2, gone=True))
+    for judge in (a, c):
+        await meet(judge, gateway)
+    await meet(b, gateway, 20)
+    assert b.number("f") == 20
+    assert gateway.claimed("f") == {A: 20, B: 20, C: 10}
+    del b.files[encrypted_name("f")]
+    await meet(b, gateway)
+    assert b.number("f") == 10
+    for judge in (a, b, a, b):
+        await meet(judge, gateway, 40 * MINUTE)
+    assert b.number("f") == 10
+    assert gateway.claimed("f") == {A: 20, B: 10, C: 10}
+
+
 # A device that begins its index again
 
 

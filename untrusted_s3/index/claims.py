@@ -123,9 +123,8 @@ class Claims(Generic[Device, Version]):
             if time is None or not (is_back and before.deleted and before in changed.dissents):
                 return changed
             return replace(changed, declined={**changed.declined, device: {before: Declined(time, _FOR_LONG)}})
-        if version.number > self.current.number:
-            return self.replaced(version, device)
-        changed = self._with(self.current, {**self.claimed, device: version}, *self.versions, version)
+        current = version if version.number > self.current.number else self.current
+        changed = self._with(current, {**self.claimed, device: version}, *self.versions, version)
         return changed._without_declined_by(device, for_long=before is None)
 
     def relayed(self, gateway: Device, version: Version) -> Claims[Device, Version]:
