@@ -73,6 +73,8 @@ class Scenario:
         send_only: Devices that have the folder as send-only, and what they have at the end.
         other_end: What all devices may have instead when another device with the folder's content, trusted or not, was
             between them.
+        end_of_2: What all devices with Syncthing 2 have at the end, if that is something else: there a deletion can
+            win, and no copy is kept of the content from which the winner was made.
     """
 
     name: str
@@ -81,15 +83,20 @@ class Scenario:
     end: Tree
     send_only: Mapping[str, Tree] = field(default_factory=dict)
     other_end: Tree | None = None
+    end_of_2: Tree | None = None
 
     @property
     def devices(self) -> str:
         """The names of the devices that share the folder."""
         return "".join(sorted({"A", "B"}.union(*self.phases)))
 
-    def is_expected(self, trees: Mapping[str, Tree], *, directly: bool) -> bool:
-        """Return whether devices have what they must have at the end, connected directly or not."""
-        expected = {device: self.send_only.get(device, self.end) for device in self.devices}
+    def is_expected(self, trees: Mapping[str, Tree], *, directly: bool, generation: int = 1) -> bool:
+        """Return whether devices have what they must have at the end, connected directly or not.
+
+        `generation` is the first number of their version of Syncthing.
+        """
+        end = self.end if generation == 1 or self.end_of_2 is None else self.end_of_2
+        expected = {device: self.send_only.get(device, end) for device in self.devices}
         if trees == expected:
             return True
         return not directly and self.other_end is not None and trees == dict.fromkeys(self.devices, self.other_end)
@@ -129,6 +136,7 @@ def _edit_and_delete(maker: str, editor: str) -> Scenario:
         f"{maker} makes a file. {deleter} deletes it, {editor} edits it.",
         [{maker: [_FIRST]}, {editor: [Write("f", f"edit of {editor}", 10)], deleter: [Delete("f")]}],
         {"f": f"edit of {editor}"},
+        end_of_2={},
     )
 
 
@@ -150,6 +158,7 @@ def _rename_and_edit(renamer: str) -> Scenario:
         f"A makes a file. {renamer} renames it, {editor} edits it.",
         [{"A": [_FIRST]}, {renamer: [Rename("f", "g")], editor: [Write("f", f"edit of {editor}", 10)]}],
         {"f": f"edit of {editor}", "g": "first"},
+        end_of_2={"g": "first"},
     )
 
 
@@ -243,6 +252,7 @@ SCENARIOS: Final = (
         # time. Which of the two versions wins then depends on the device IDs. If B takes over the one that A knows, the
         # edit of A follows it, and there is no conflict (`v1.29.5 lib/model/folder_sendrecv.go`, `shortcutFile`).
         other_end={"f": _OF_A},
+        end_of_2={"f": _OF_A},
     ),
     Scenario(
         "reset-edited",

@@ -23,6 +23,7 @@ from tests.interop.claims_scenarios import SCENARIOS, Scenario
 from tests.interop.claims_trial import Outcome, play_directly, play_with_gateways, play_with_native
 from tests.peers.debian import SYNCTHING_VERSIONS, syncthing_binary
 from tests.peers.gateway import Gateway
+from untrusted_s3.compat.syncthing import syncthing_version
 from untrusted_s3.settings import ClaimSettings, Settings
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
@@ -74,7 +75,9 @@ class Result:
             setting,
             version,
             last_first,
-            scenario.is_expected(outcome.trees, directly=setting == "direct"),
+            scenario.is_expected(
+                outcome.trees, directly=setting == "direct", generation=int(version.partition(".")[0])
+            ),
             outcome.complete,
             min(view.least.percent for view in outcome.views.values()),
             outcome.rounds,
@@ -159,7 +162,7 @@ def main() -> None:
     options = parser.parse_args()
     scenarios = [one for one in SCENARIOS if not options.scenario or one.name in options.scenario]
     if options.binary is not None:
-        binaries = {options.binary.name: options.binary}
+        binaries = {syncthing_version(options.binary).removeprefix("v"): options.binary}
     else:
         binaries = {version: syncthing_binary(version) for version in options.version or SYNCTHING_VERSIONS}
     results = []
