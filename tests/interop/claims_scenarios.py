@@ -74,7 +74,7 @@ class Scenario:
         other_end: What all devices may have instead when another device with the folder's content, trusted or not, was
             between them.
         end_of_2: What all devices with Syncthing 2 have at the end, if that is something else: there a deletion can
-            win, and no copy is kept of the content from which the winner was made.
+            win, with a copy of the edit, and no copy is kept of the content from which the winner was made.
     """
 
     name: str
@@ -136,7 +136,7 @@ def _edit_and_delete(maker: str, editor: str) -> Scenario:
         f"{maker} makes a file. {deleter} deletes it, {editor} edits it.",
         [{maker: [_FIRST]}, {editor: [Write("f", f"edit of {editor}", 10)], deleter: [Delete("f")]}],
         {"f": f"edit of {editor}"},
-        end_of_2={},
+        end_of_2={_copy("f"): f"edit of {editor}"},
     )
 
 
@@ -158,7 +158,7 @@ def _rename_and_edit(renamer: str) -> Scenario:
         f"A makes a file. {renamer} renames it, {editor} edits it.",
         [{"A": [_FIRST]}, {renamer: [Rename("f", "g")], editor: [Write("f", f"edit of {editor}", 10)]}],
         {"f": f"edit of {editor}", "g": "first"},
-        end_of_2={"g": "first"},
+        end_of_2={"g": "first", _copy("f"): f"edit of {editor}"},
     )
 
 
