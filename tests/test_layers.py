@@ -42,6 +42,7 @@ LAYERS = {
     "verify": 7,
     "way_back": 7,
     "vectors_check": 7,
+    "native_disk": 8,
     "compat": 8,
     "cli": 9,
     "__main__": 10,

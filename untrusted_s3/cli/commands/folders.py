@@ -1,5 +1,5 @@
-"""`untrusted-s3 folders`: list, export and remove the folders in the store, take them back after an attack, and tell
-what they have lost."""
+"""`untrusted-s3 folders`: list, import, export and remove the folders in the store, take them back after an attack, and
+tell what they have lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 import uvloop
 
 from untrusted_s3.cli.commands.folders_export import export
+from untrusted_s3.cli.commands.folders_import import import_
 from untrusted_s3.cli.commands.folders_losses import losses
 from untrusted_s3.cli.commands.folders_retract import retract
 from untrusted_s3.cli.commands.folders_rewind import rewind
@@ -23,10 +24,11 @@ from untrusted_s3.store.layout import FolderKeys
 
 @click.group()
 def folders() -> None:
-    """List, export, remove and take back the folders in the store."""
+    """List, import, export, remove and take back the folders in the store."""
 
 
 folders.add_command(export)
+folders.add_command(import_)
 folders.add_command(losses)
 folders.add_command(retract)
 folders.add_command(rewind)

@@ -16,9 +16,9 @@ from untrusted_s3.errors import RequestRefused, StoreUnreachable, UsageError
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.history import load_newest
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.native_disk.exporting import EncryptedCopy, ExportReport
 from untrusted_s3.objects.trailer import encode_trailer
 from untrusted_s3.progress import Progress
-from untrusted_s3.restore.encrypted_copy import EncryptedCopy, ExportReport
 from untrusted_s3.restore.target import Target
 from untrusted_s3.settings import ReadSettings
 from untrusted_s3.units import KIB, MIB

@@ -8,7 +8,6 @@ symlinks are empty directories. The token of the password is in a file (lib/mode
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import stat
@@ -24,6 +23,7 @@ from untrusted_s3.errors import (
 )
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.native_disk.token_file import MARKER, TOKEN_NAME, PasswordToken
 from untrusted_s3.objects.checksums import PartChecksums
 from untrusted_s3.objects.trailer import check_trailer, encode_trailer
 from untrusted_s3.problem import Problem
@@ -40,8 +40,7 @@ from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.threads import in_thread_to_the_end
 from untrusted_s3.vault.concurrency import for_each
 
-MARKER: Final = ".stfolder"
-TOKEN_FILE: Final = f"{MARKER}/syncthing-encryption_password_token"
+TOKEN_FILE: Final = f"{MARKER}/{TOKEN_NAME}"
 _OWN_FILE: Final = f"{MARKER}/untrusted-s3-export.json"
 _MODE: Final = 0o644
 
@@ -120,7 +119,7 @@ class EncryptedCopy:
             raise UsageError("the directory is not empty, and not from an earlier export: choose another one")
         if found is not None and found != own:
             raise UsageError("the directory has an export of another folder: choose another one")
-        token = {"FolderID": self._record.folder_id, "Token": base64.b64encode(self._record.token).decode()}
+        token = PasswordToken(self._record.folder_id, self._record.token).to_json()
         for path, content in ((_OWN_FILE, own), (TOKEN_FILE, json.dumps(token).encode())):
             self._write(path, content, Metadata(_MODE))
 
