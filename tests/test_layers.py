@@ -36,6 +36,7 @@ LAYERS = {
     "objects": 5,
     "connections": 6,
     "sync": 6,
+    "check": 6,
     "vault": 6,
     "gateway": 7,
     "restore": 7,
@@ -48,7 +49,7 @@ LAYERS = {
     "__main__": 10,
 }
 # Layers that a gateway consists of: it must not be able to decrypt.
-ZERO_KNOWLEDGE = ("bep", "store", "index", "objects", "identity", "connections", "sync", "gateway")
+ZERO_KNOWLEDGE = ("bep", "store", "index", "objects", "identity", "connections", "sync", "check", "gateway")
 SECRET = (
     "untrusted_s3.crypto",
     "untrusted_s3.vault",

@@ -347,6 +347,9 @@ class ReadSettings:
         concurrent_files: How many files are restored or verified at once.
         concurrent_large_files: How many of these are larger than one read.
         small_read_size: Bytes up to which a range is decrypted at once, for less than a change of threads costs.
+        concurrent_checks: How many parts of objects are read at once where only checksums are compared.
+        check_read_size: The most bytes of each that are in memory.
+        large_folder: From how many files on the objects of a folder are listed in many pieces at once by a check.
     """
 
     memory: int = 256 * MIB
@@ -357,6 +360,9 @@ class ReadSettings:
     concurrent_files: int = 32
     concurrent_large_files: int = 4
     small_read_size: int = 64 * KIB
+    concurrent_checks: int = 16
+    check_read_size: int = 4 * MIB
+    large_folder: int = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

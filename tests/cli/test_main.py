@@ -66,7 +66,7 @@ def test_the_gateway_loads_nothing_that_decrypts() -> None:
 def test_the_one_line_helps_are_those_of_the_commands(run_cli: RunCLI) -> None:
     context = click.Context(cli)
     names = cli.list_commands(context)
-    assert len(names) == 12
+    assert len(names) >= 12
     shown = run_cli("--help").stdout
     for name in names:
         command = cli.get_command(context, name)

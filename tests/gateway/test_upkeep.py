@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.index.gateways import checkpoint_body
 from tests.simulated import Call, Fault, SimulatedBucket
 from untrusted_s3.counters import Counters
 from untrusted_s3.gateway.upkeep import Maintenance
@@ -33,7 +34,7 @@ def bucket() -> SimulatedBucket:
         for position in (1, 2, 3):
             store.put(keys.segment(position), b"")
         for position, days in ((1, 90), (2, 31), (3, 1)):
-            store.put(keys.checkpoint(position), b"", begun=store.clock() - days * DAY)
+            store.put(keys.checkpoint(position), checkpoint_body(position), begun=store.clock() - days * DAY)
     for key, days in (("folders/one/objects/a", 8), ("folders/two/objects/b", 6), ("elsewhere", 100)):
         upload = store.uploads[store.begin_upload(key)]
         upload.begun = store.clock() - days * DAY

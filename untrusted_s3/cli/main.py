@@ -39,6 +39,7 @@ def _command(module: str, name: str, help_text: str) -> LazyCommand:
 # Only modules that every command needs are imported above: `--help` and `--version` load nothing else.
 _COMMANDS = {
     "cat": _command("cat", "cat", "Write a file of a folder to standard output."),
+    "check": _command("check", "check", "Check the store without any password."),
     "compat": _command("compat", "compat", "Test a Syncthing program together with this one."),
     "doctor": _command("doctor", "doctor", "Check whether the store does what a gateway needs."),
     "folders": _command("folders", "folders", "List, export, remove and take back the folders in the store."),

@@ -165,7 +165,14 @@ class Gateway:
         self._dialing = Dialing(self.peers, Dialer(transports, tuning.connections).dial, tuning.connections)
         self._forgetting = Forgetting(self.folders, lambda: self.peers.accepted)
         self._heartbeat = Heartbeat(bucket, self.device_id, settings.name)
-        self._maintenance = Maintenance(bucket, self.folders.positions, settings.history, self.counters, tuning.upkeep)
+        self._maintenance = Maintenance(
+            bucket,
+            self.folders.positions,
+            settings.history,
+            self.counters,
+            tuning.upkeep,
+            directory=settings.state_directory,
+        )
         self._http = HTTPServer(self, settings.http, settings.http_hosts, tuning.http) if settings.http else None
 
     # Life

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import structlog
 
@@ -38,13 +39,16 @@ class Maintenance:
         counters: Counters,
         settings: UpkeepSettings,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        directory: Path | None = None,
     ) -> None:
+        """`directory` is for temporary files."""
         self._bucket = bucket
         self._positions = positions
         self._history = history
         self._counters = counters
         self._settings = settings
         self._sleep = sleep
+        self._directory = directory
 
     async def run(self) -> None:
         """Take a turn soon and then every few hours, until cancelled. The delays differ between gateways."""
@@ -67,7 +71,9 @@ class Maintenance:
             _logger.warning("old uploads not aborted", error=str(error))
 
     async def _trim(self, folder_id: str, position: int) -> None:
-        trimmed = await trim(self._bucket, FolderKeys.of(folder_id), self._history, known=position)
+        trimmed = await trim(
+            self._bucket, FolderKeys.of(folder_id), self._history, known=position, directory=self._directory
+        )
         self._counters.checkpoints_deleted.inc(trimmed.checkpoints)
         self._counters.segments_deleted.inc(trimmed.segments)
         if trimmed.checkpoints or trimmed.segments:

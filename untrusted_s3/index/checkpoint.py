@@ -53,6 +53,19 @@ async def read_checkpoint(
         state.replace(await asyncio.to_thread(_check, fresh, position, key, check_entries))
 
 
+async def check_checkpoint(bucket: Bucket, keys: FolderKeys, position: int, directory: Path | None = None) -> None:
+    """Check that a checkpoint can be read. Its rows are not compared with their file infos.
+
+    It is loaded to a temporary file in `directory`. Raises NoSuchKey, another StoreError, or DataError where it is
+    damaged.
+    """
+    key = keys.checkpoint(position)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=CHECKPOINT_PREFIX) as temporary:
+        path = Path(temporary, STATE_FILE)
+        await bucket.download_file(key, path)
+        await asyncio.to_thread(_check, path, position, key, False)
+
+
 def _write_copy(state: FolderState, path: Path) -> int:
     position = state.write_copy(path)
     checksum = _crc32c_of(path, path.stat().st_size)

@@ -7,6 +7,9 @@ checkpoints after it tell what the folder was at any time since. Everything befo
 Of the checkpoints after the base two kinds are kept: in each age bucket of 0-1, 1-2, 2-4, 4-8, ... days the oldest one,
 so that there is always one that grows old enough to become the base; and the newest two.
 
+A base that cannot be read is none: before anything is deleted, the base is loaded and checked. If it is damaged, an
+older one takes its place. So no damaged checkpoint ever stands for segments that are gone.
+
 The rules of index/log.py hold, for a base is older than SEGMENT_RETENTION, the newest checkpoint is never deleted, and
 what was old enough to be deleted when it was listed stays so. Several gateways may trim at once.
 """
@@ -18,17 +21,24 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import structlog
+
+from untrusted_s3.errors import DataError, NoSuchKey
+from untrusted_s3.index.checkpoint import check_checkpoint
 from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import MAX_POSITION
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
+from untrusted_s3.store.positions import Positions
 from untrusted_s3.units import DAY
 
 _NEWEST_KEPT = 2
 _SETTINGS = LogSettings()
+_logger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +58,33 @@ async def trim(
     settings: LogSettings = _SETTINGS,
     rules: LogRules = LOG_RULES,
     clock: Callable[[], float] = time.monotonic,
+    directory: Path | None = None,
 ) -> Trimmed:
     """Delete the checkpoints and segments that a history of `history` seconds does not need.
 
     Checkpoints behind the position `known` are left alone: where the log does not reach, they may be anything. A
-    shorter history than `rules.retention` counts as that. `clock` gives seconds since any fixed point. Raises
-    StoreError; then some of them are deleted, and the next trim goes on.
+    shorter history than `rules.retention` counts as that. `clock` gives seconds since any fixed point. The base is
+    loaded to a temporary file in `directory`. Raises StoreError; then some of them are deleted, and the next trim goes
+    on.
     """
     began = clock()
     listed = await list_checkpoints(bucket, keys)
     checkpoints = {position: item.age for position, item in listed.items() if position <= known}
-    base = find_base(checkpoints, max(history, rules.retention))
+    history = max(history, rules.retention)
+    segments_listed = await list_segments(bucket, keys)
+    base = find_base(checkpoints, history)
     surplus = surplus_checkpoints(checkpoints, base)
+    while base and (surplus or _first(segments_listed) <= base):
+        try:
+            await check_checkpoint(bucket, keys, base, directory)
+            break
+        except NoSuchKey:
+            return Trimmed()  # another trimmer has a later base
+        except DataError as error:
+            _logger.error("checkpoint unreadable", position=base, error=str(error))
+        del checkpoints[base]
+        base = find_base(checkpoints, history)
+        surplus = surplus_checkpoints(checkpoints, base)
     deleted = 0
     for position in surplus:
         # A checkpoint that was surplus may become the base of another trimmer, so a stalled one must not go on.
@@ -69,12 +94,16 @@ async def trim(
         deleted += 1
     if not base:
         return Trimmed(deleted)
-    covered = itertools.takewhile(base.__ge__, await list_segments(bucket, keys))
+    covered = itertools.takewhile(base.__ge__, segments_listed)
     segments = 0
     while batch := list(itertools.islice(covered, settings.concurrent_deletions)):
         await asyncio.gather(*(bucket.delete(keys.segment(position)) for position in batch))
         segments += len(batch)
     return Trimmed(deleted, segments)
+
+
+def _first(segments: Positions) -> int:
+    return segments.ranges[0].start if segments else MAX_POSITION
 
 
 def find_base(checkpoints: Mapping[int, float], history: float) -> int:
