@@ -1,4 +1,4 @@
-"""A folder is exported as README.md says, and decrypted by Syncthing's own program."""
+"""A folder is exported as README.md says, decrypted by Syncthing's own program, and taken over by a native device."""
 
 from __future__ import annotations
 
@@ -66,21 +66,45 @@ def test_the_way_out_gives_the_present_state(gateway: Gateway, syncthing_binary:
     original = tmp_path / "original"
     for number in range(12):
         random_file(original / f"directory {number % 3}" / f"file {number}", 1000 + 70_000 * number, seed=number)
+    native_home, encrypted = tmp_path / "native home", tmp_path / "encrypted"
     with Syncthing(syncthing_binary, tmp_path / "home", "home") as device:
         share_folder(device, gateway, FOLDER, original)
-        device.wait_connected(gateway.device_id)
-        device.wait_completion(gateway.device_id, FOLDER)
-        for edit in (100, 200):
-            for number in range(9):
-                random_file(original / f"directory {number % 3}" / f"file {number}", 2000 + edit, seed=edit + number)
+        with Syncthing(syncthing_binary, native_home, "native") as native:
+            native.add_device(device.device_id, "home")
+            native.add_folder(FOLDER, encrypted, {device.device_id: ""}, type="receiveencrypted")
+            device.add_device(native.device_id, "native", [native.listen_address], untrusted=True)
+            both = [{"deviceID": one, "encryptionPassword": PASSWORD} for one in (gateway.device_id, native.device_id)]
+            device.set_folder(FOLDER, devices=both)
+            device.wait_connected(gateway.device_id)
+            device.wait_completion(gateway.device_id, FOLDER)
+            for edit in (100, 200):
+                for number in range(9):
+                    random_file(
+                        original / f"directory {number % 3}" / f"file {number}", 2000 + edit, seed=edit + number
+                    )
+                rescan(device, gateway, FOLDER)
+            (original / "directory 0" / "file 9").unlink()
+            (original / "directory 1" / "file 10").rename(original / "directory 1" / "renamed")
+            (original / "directory 2").rename(original / "moved")
+            (original / "directory 0" / "file 0").chmod(0o600)
             rescan(device, gateway, FOLDER)
-        (original / "directory 0" / "file 9").unlink()
-        (original / "directory 1" / "file 10").rename(original / "directory 1" / "renamed")
-        (original / "directory 2").rename(original / "moved")
-        (original / "directory 0" / "file 0").chmod(0o600)
-        rescan(device, gateway, FOLDER)
-    work = tmp_path / "work"
-    work.mkdir()
-    restored = _run_the_readme(gateway, syncthing_binary, work)
-    assert regular_files(restored) == regular_files(original)
-    assert len(regular_files(original)) == 11
+            device.wait_connected(native.device_id)
+            device.wait_completion(native.device_id, FOLDER)
+        work = tmp_path / "work"
+        work.mkdir()
+        restored = _run_the_readme(gateway, syncthing_binary, work)
+        assert regular_files(restored) == regular_files(original)
+        assert len(regular_files(original)) == 11
+
+        # The native device loses its disk, and finds in the copy what its database says.
+        encrypted.rename(tmp_path / "lost")
+        (work / "copy").rename(encrypted)
+        with Syncthing(syncthing_binary, native_home, "native") as native:
+            native.scan(FOLDER)
+            device.set_device(native.device_id, addresses=[native.listen_address])
+            native.wait_connected(device.device_id)
+            native.wait_in_sync(FOLDER)
+            status = native.folder_status(FOLDER)
+            assert (status["receiveOnlyTotalItems"], status["needTotalItems"], status["localFiles"]) == (0, 0, 11)
+            received = native.rest("GET", "system/connections")["connections"][device.device_id]["inBytesTotal"]
+            assert received < 10_000
