@@ -39,6 +39,7 @@ LAYERS = {
     "check": 6,
     "vault": 6,
     "gateway": 7,
+    "repair": 7,
     "restore": 7,
     "verify": 7,
     "way_back": 7,
@@ -49,7 +50,7 @@ LAYERS = {
     "__main__": 10,
 }
 # Layers that a gateway consists of: it must not be able to decrypt.
-ZERO_KNOWLEDGE = ("bep", "store", "index", "objects", "identity", "connections", "sync", "check", "gateway")
+ZERO_KNOWLEDGE = ("bep", "store", "index", "objects", "identity", "connections", "sync", "check", "repair", "gateway")
 SECRET = (
     "untrusted_s3.crypto",
     "untrusted_s3.vault",

@@ -335,6 +335,25 @@ class UpkeepSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScrubSettings:
+    """Reading all objects now and then to find damage.
+
+    Attributes:
+        interval: How often it is looked what is due.
+        save_share: After which share of a round its progress is written to the store.
+        bytes_in_turn: After how many bytes of a folder other folders have their turn.
+        names_at_once: How many names are looked up at once.
+        read_size: The most bytes of an object in memory.
+    """
+
+    interval: float = 60.0
+    save_share: float = 1 / 30
+    bytes_in_turn: int = 1 * GIB
+    names_at_once: int = 100
+    read_size: int = 4 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadSettings:
     """Reading a folder with its password.
 
@@ -405,6 +424,7 @@ class Settings:
         claims: Offering versions to devices that claim others.
         http: The gateway's HTTP pages.
         upkeep: What the gateway does by itself.
+        scrub: Reading all objects now and then.
         reading: Reading a folder with its password.
         identity: Identities in the store.
     """
@@ -418,6 +438,7 @@ class Settings:
     claims: ClaimSettings = field(default_factory=ClaimSettings)
     http: HTTPSettings = field(default_factory=HTTPSettings)
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
+    scrub: ScrubSettings = field(default_factory=ScrubSettings)
     reading: ReadSettings = field(default_factory=ReadSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
 
@@ -427,3 +448,4 @@ MIN_BUFFER_MEMORY = 64 * MIB
 MIN_PENDING_DISK = 128 * MIB
 DEFAULT_HISTORY = 30 * DAY
 MIN_HISTORY = 1 * DAY
+DEFAULT_SCRUB = 30 * DAY

@@ -137,6 +137,7 @@ async def test_a_gateway_without_folders_and_devices(new_gateway: NewGateway) ->
         "measure the event loop",
         "read accepted devices",
         "read what is lost",
+        "scrub",
         "watch the local disk",
     ]
     assert [(task["name"], task["state"]) for task in status["tasks"]] == [(name, "running") for name in names]

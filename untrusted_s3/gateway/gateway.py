@@ -31,6 +31,7 @@ from untrusted_s3.gateway.loop_lag import measure_lag
 from untrusted_s3.gateway.losses import Losses
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.peers import Peers
+from untrusted_s3.gateway.scrub import Scrub
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.gateway.status import (
@@ -173,6 +174,7 @@ class Gateway:
             tuning.upkeep,
             directory=settings.state_directory,
         )
+        self._scrub = Scrub(bucket, self.folders, self.device_id, settings.scrub, self.counters, tuning.scrub)
         self._http = HTTPServer(self, settings.http, settings.http_hosts, tuning.http) if settings.http else None
 
     # Life
@@ -209,6 +211,8 @@ class Gateway:
             "measure the event loop", partial(measure_lag, self.counters.loop_lag, upkeep.lag_interval)
         )
         self.supervisor.start("maintenance", self._maintenance.run)
+        if self._settings.scrub:
+            self.supervisor.start("scrub", self._scrub.run)
         self.ready = True
         _logger.info("ready", device_id=str(self.device_id), store=str(self.bucket.location), folders=len(self.folders))
 
@@ -291,9 +295,13 @@ class Gateway:
             "folders": [
                 *(
                     any_folder_status(folder, failures.get(folder_id), self.folders.lost(folder_id), self._name_of)
+                    | {"scrub": self._scrub.status(folder_id)}
                     for folder_id, folder in self.folders.by_id()
                 ),
-                *(closed_folder_status(closed, self.folders.lost(closed.folder_id)) for closed in self.folders.closed),
+                *(
+                    closed_folder_status(closed, self.folders.lost(closed.folder_id)) | {"scrub": None}
+                    for closed in self.folders.closed
+                ),
             ],
             "peers": [any_peer_status(device_id, peer) for device_id, peer in sorted(self.peers.accepted.items())],
             "unknown_devices": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from untrusted_s3.settings import DEFAULT_BUFFER_MEMORY, DEFAULT_HISTORY, Settings
+from untrusted_s3.settings import DEFAULT_BUFFER_MEMORY, DEFAULT_HISTORY, DEFAULT_SCRUB, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class GatewaySettings:
     Attributes:
         listen: Addresses on which peers connect, such as tcp://0.0.0.0:22001.
         http: HOST:PORT of the HTTP pages, or None for no pages.
+        scrub: In how many seconds all objects are read once; 0 for never.
         http_hosts: Host names by which clients reach the HTTP pages.
         name: The device name that peers see.
         state_directory: Where the local state is kept. It may be deleted while the gateway is stopped.
@@ -29,5 +30,6 @@ class GatewaySettings:
     state_directory: Path
     buffer_memory: int = DEFAULT_BUFFER_MEMORY
     history: float = DEFAULT_HISTORY
+    scrub: float = DEFAULT_SCRUB
     http_hosts: tuple[str, ...] = ()
     tuning: Settings = field(default_factory=Settings)

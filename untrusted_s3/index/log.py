@@ -54,6 +54,7 @@ from untrusted_s3.errors import (
     SegmentDamaged,
     SegmentsMissing,
     StoreError,
+    UnknownFormat,
 )
 from untrusted_s3.index.changes import Change, Outcome
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
@@ -162,6 +163,31 @@ class FolderLog:
                 )
             self._checked_position = position
             return position != before
+
+    async def cover_damage(self) -> list[int]:
+        """Read the segments since the newest checkpoint again. If some are damaged, write a checkpoint of the state.
+
+        A segment that does not continue the one before it is damaged too.
+
+        Nothing is lost then, for the state has what they said. Return their positions; those that are missing are left
+        to `check`. Raises StoreError.
+        """
+        first, last = await self._newest_checkpoint() + 1, self.state.position
+        damaged, due = [], 0
+        async with contextlib.aclosing(self._reader.read_each(range(first, last + 1))) as segments:
+            async for position, segment in segments:
+                if segment is None or segment is EMPTY_SEGMENT or isinstance(segment, UnknownFormat):
+                    continue
+                is_wrong = isinstance(segment, DataError) or (due and segment.first_sequence != due)
+                if not isinstance(segment, DataError):
+                    due = segment.last_sequence + 1
+                if is_wrong:
+                    text = str(segment) if isinstance(segment, DataError) else "it does not follow the one before it"
+                    _logger.error("log segment unreadable", position=position, error=text)
+                    damaged.append(position)
+        if damaged:
+            await self.checkpoint()
+        return damaged
 
     async def remains(self, position: int) -> bool:
         """Return whether the store has anything of the log up to a position. Raises StoreError."""

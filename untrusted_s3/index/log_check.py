@@ -54,6 +54,7 @@ class LogCheck:
         checkpoints: How many checkpoints there are.
         listed: How many segments there are to read.
         covered: The position of the newest checkpoint that is sound.
+        is_whole: Whether the log begins with its first segment.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class LogCheck:
         """
         self.state = FolderState(directory / "log.sqlite")
         self.segments = self.checkpoints = self.listed = self.covered = 0
+        self.is_whole = False
         self._other = FolderState(directory / "checkpoint.sqlite")
         self._kept = directory / "doubted.sqlite"
         self._bucket = bucket
@@ -94,7 +96,8 @@ class LogCheck:
         segments = await list_segments(self._bucket, self._keys)
         checkpoints = sorted(await list_checkpoints(self._bucket, self._keys))
         self.checkpoints = len(checkpoints)
-        if 1 not in segments:
+        self.is_whole = 1 in segments
+        if not self.is_whole:
             checkpoints = await self._begin(checkpoints)
         segments, far = without_far(segments, self._base)
         self.listed = len(segments)
@@ -125,7 +128,7 @@ class LogCheck:
             yield self._found.popleft()
 
     def _find(self, key: str, kind: Kind, reason: str) -> Finding:
-        finding = Finding(key, reason, kind)
+        finding = Finding(key, reason.removeprefix(f"{key} "), kind)
         self._found.append(finding)
         return finding
 

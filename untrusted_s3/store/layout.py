@@ -8,6 +8,7 @@
     folders/{folder}/checkpoints/{position, 20 digits}
     folders/{folder}/damaged/{position, 20 digits}-{content}
     folders/{folder}/losses/{position, 20 digits}-{id}.json
+    folders/{folder}/scrub.json
 
 Every key segment consists of `0-9A-Za-z._-`, which all S3 servers tried keep apart and unchanged. Nothing else in the
 program composes a key or takes one apart.
@@ -33,6 +34,7 @@ NAME_HASH_SIZE = 16
 
 _JSON = ".json"
 _FOLDER_RECORD = "folder.json"
+_SCRUB_RECORD = "scrub.json"
 _POSITION_DIGITS = 20
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
 _OBJECT_NAME = re.compile(r"[0-9a-f]{32}(-[0-9a-z]{1,64})?")
@@ -160,6 +162,11 @@ class FolderKeys:
     def record(self) -> str:
         """The key of the folder's record."""
         return self.base + _FOLDER_RECORD
+
+    @property
+    def scrub(self) -> str:
+        """The key of the record of how far the folder's scrub has come."""
+        return self.base + _SCRUB_RECORD
 
     @property
     def segments(self) -> str:

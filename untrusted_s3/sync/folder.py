@@ -16,7 +16,7 @@ from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, StateDamaged
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.dissent_counts import Dissents
-from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.local_databases import open_databases
 from untrusted_s3.index.local_files import delete_others, folder_directory
 from untrusted_s3.index.log import FolderLog
@@ -40,7 +40,7 @@ from untrusted_s3.sync.missing import FailedRead, MissingObjects
 from untrusted_s3.sync.puller import Puller
 from untrusted_s3.sync.refused_index import Suspect, suspects
 from untrusted_s3.sync.requested_objects import RequestedObjects
-from untrusted_s3.sync.served_parts import ServedParts
+from untrusted_s3.sync.served_parts import ServedParts, WrongPart
 from untrusted_s3.sync.sources import Source, Sources
 from untrusted_s3.sync.upgrade import begin_claims
 
@@ -382,6 +382,18 @@ class Folder:
             return False
         self._missing.suspect(FailedRead(key, start, size))
         return True
+
+    def part_differs(self, part: WrongPart) -> None:
+        """Note that a part of an object has other bytes than the log says."""
+        self._missing.suspect(part)
+
+    def stored_after(self, key: bytes, last: bytes, limit: int) -> list[tuple[bytes, list[StoredObject]]]:
+        """Return the objects of at most `limit` names whose hashes are above `key` and up to `last`, in their order."""
+        return self._state.stored_after(key, last, limit)
+
+    async def cover_damage(self) -> None:
+        """Write a checkpoint if a segment of the log is damaged that none covers. Raises StoreError."""
+        await self._log.cover_damage()
 
     # Peers
 

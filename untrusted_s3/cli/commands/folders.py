@@ -24,7 +24,7 @@ from untrusted_s3.store.layout import FolderKeys
 
 @click.group()
 def folders() -> None:
-    """List, import, export, remove and take back the folders in the store."""
+    """List, import, export, remove and take back folders."""
 
 
 folders.add_command(export)

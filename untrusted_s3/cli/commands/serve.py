@@ -39,7 +39,7 @@ from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.gateway.state_lock import lock_state
-from untrusted_s3.settings import DEFAULT_HISTORY, MIN_HISTORY, MIN_PENDING_DISK, SyncSettings
+from untrusted_s3.settings import DEFAULT_HISTORY, DEFAULT_SCRUB, MIN_HISTORY, MIN_PENDING_DISK, SyncSettings
 from untrusted_s3.store.probe import probe_conditional_writes, probe_presigned_expiry
 from untrusted_s3.units import DAY, MIB
 
@@ -82,6 +82,14 @@ _logger = structlog.get_logger()
     help="How far back --as-of can reach: how long log and checkpoints are kept.",
 )
 @option(
+    "--scrub-days",
+    type=click.IntRange(min=0),
+    default=int(DEFAULT_SCRUB // DAY),
+    show_default=True,
+    metavar="DAYS",
+    help="In how many days all objects are read once, to find damage; 0: never.",
+)
+@option(
     "--single-writer",
     is_flag=True,
     help="This is the only gateway on the bucket: start even if the store lacks conditional writes.",
@@ -110,6 +118,7 @@ def serve(
     buffer_memory: int,
     pending_disk: int | None,
     history: int,
+    scrub_days: int,
     single_writer: bool,
     always_welcome: bool,
     state: Path | None,
@@ -134,6 +143,7 @@ def serve(
         state_directory=state or store.data / "state",
         buffer_memory=buffer_memory * MIB,
         history=history * DAY,
+        scrub=scrub_days * DAY,
         http_hosts=http_hosts,
         tuning=tuning,
     )
