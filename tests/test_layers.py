@@ -43,6 +43,7 @@ LAYERS = {
     "restore": 7,
     "verify": 7,
     "way_back": 7,
+    "replication": 7,
     "vectors_check": 7,
     "native_disk": 8,
     "compat": 8,

@@ -47,6 +47,7 @@ _COMMANDS = {
     "ls": _command("ls", "ls", "List a folder, straight from the store."),
     "peers": _command("peers", "peers", "List, accept and remove devices."),
     "repair": _command("repair", "repair", "Mend what a check finds damaged or missing."),
+    "replicate": _command("replicate", "replicate_", "Copy the store into another bucket, object by object as it is."),
     "restore": _command("restore", "restore", "Restore a folder to a directory."),
     "serve": _command("serve", "serve", "Run the gateway until SIGINT or SIGTERM."),
     "status": _command("status", "status", "Show what a running gateway does."),
