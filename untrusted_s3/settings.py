@@ -346,7 +346,7 @@ class ScrubSettings:
         read_size: The most bytes of an object in memory.
     """
 
-    interval: float = 60.0
+    interval: float = 600.0
     save_share: float = 1 / 30
     bytes_in_turn: int = 1 * GIB
     names_at_once: int = 100

@@ -111,6 +111,17 @@ def unused(world: World) -> str:
     return found
 
 
+async def test_a_large_folder_takes_several_turns(world: World) -> None:
+    scrub, bucket = world.scrub(settings=ScrubSettings(bytes_in_turn=1, names_at_once=1))
+    await scrub.turn()
+    world.clock.now += PERIOD - 1
+    turns = 1
+    while await scrub.turn():
+        turns += 1
+    assert turns == 5
+    assert len(world.read(bucket)) == 4
+
+
 async def test_a_restart_goes_on(world: World) -> None:
     scrub, bucket = world.scrub()
     await scrub.turn()

@@ -31,6 +31,7 @@ from untrusted_s3.store.layout import STORE
 from untrusted_s3.store.records import StoreRecord
 
 PERIOD = 600.0
+SETTINGS = ScrubSettings(interval=60.0, names_at_once=2)
 
 
 class Trial:
@@ -57,7 +58,12 @@ class Trial:
             gateway = Gateway(cast(World, self), number, None)
             self.gateways.append(gateway)
             scrub = Scrub(
-                gateway.bucket, gateway.folders, device(90 + number), PERIOD, Counters(), ScrubSettings(names_at_once=2)
+                gateway.bucket,
+                gateway.folders,
+                device(90 + number),
+                PERIOD,
+                Counters(),
+                ScrubSettings(interval=60.0, names_at_once=2),
             )
             self.scrubs.append(asyncio.create_task(scrub.run()))
         await asyncio.sleep(2)

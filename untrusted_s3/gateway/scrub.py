@@ -82,10 +82,15 @@ class Scrub:
         """Scrub what is due, now and then, until cancelled."""
         while True:
             await self._sleep(self._settings.interval)
-            await self.turn()
+            while await self.turn():
+                pass
 
-    async def turn(self) -> None:
-        """Scrub what is due of each folder. What fails is logged and left to the next turn."""
+    async def turn(self) -> bool:
+        """Scrub what is due of each folder, or a part of it. Return whether more is due now.
+
+        What fails is logged and left to later.
+        """
+        more = False
         open_now = dict(self._folders.by_id())
         for folder_id in self._records.keys() - open_now.keys():
             del self._records[folder_id]
@@ -96,9 +101,10 @@ class Scrub:
                 if self._bucket.now() >= self._log_due.get(folder_id, 0.0):
                     await folder.cover_damage()
                     self._log_due[folder_id] = self._bucket.now() + self._save_interval
-                await self._scrub(folder_id, folder)
+                more |= await self._scrub(folder_id, folder)
             except (StoreError, DataError, StateDamaged) as error:
                 _logger.warning("folder not scrubbed", folder=folder_id, error=str(error))
+        return more
 
     def status(self, folder_id: str) -> dict[str, Any] | None:
         """Return the JSON of a folder's scrub, or None if nothing is known of one."""
@@ -120,11 +126,12 @@ class Scrub:
         """How often progress is written down."""
         return max(self._period * self._settings.save_share, self._settings.interval)
 
-    async def _scrub(self, folder_id: str, folder: Folder) -> None:
+    async def _scrub(self, folder_id: str, folder: Folder) -> bool:
+        """Scrub what is due of a folder, or a part of it. Return whether more is due now."""
         keys = FolderKeys.of(folder_id)
         record = await self._own_record(folder_id, keys)
         if record is None:
-            return
+            return False
         now = self._bucket.now()
         due = min(max((now - record.began) / self._period, 0.0), 1.0)
         limit = min(int(due * _SPACE), _SPACE - 1).to_bytes(NAME_HASH_SIZE)
@@ -141,6 +148,7 @@ class Scrub:
             await write_record(self._bucket, keys.scrub, record.to_json())
         if folder_id in self._records:
             self._records[folder_id] = record
+        return record.bytes - before.bytes >= self._settings.bytes_in_turn
 
     async def _own_record(self, folder_id: str, keys: FolderKeys) -> ScrubRecord | None:
         """Return how far the scrub of a folder has come, or None if another gateway does it."""

@@ -36,7 +36,7 @@ _OF_CHECKPOINTS = (Kind.CHECKPOINT_DAMAGED, Kind.CHECKPOINT_DIFFERS)
 _OF_OBJECTS = (Kind.OBJECT_MISSING, Kind.OBJECT_SIZE, Kind.OBJECT_DAMAGED)
 _MAX_NAMES = 8
 _TO_GATEWAY = (
-    "a gateway runs, and it may know what is lost: it looks at the log within a day, and a minute after it is started"
+    "a gateway runs, and it may know what is lost: it looks at the log within a day, and ten minutes after its start"
 )
 
 
