@@ -37,6 +37,7 @@ LAYERS = {
     "connections": 6,
     "sync": 6,
     "check": 6,
+    "upkeep": 6,
     "vault": 6,
     "gateway": 7,
     "repair": 7,
@@ -51,7 +52,10 @@ LAYERS = {
     "__main__": 10,
 }
 # Layers that a gateway consists of: it must not be able to decrypt.
-ZERO_KNOWLEDGE = ("bep", "store", "index", "objects", "identity", "connections", "sync", "check", "repair", "gateway")
+ZERO_KNOWLEDGE = (
+    *("bep", "store", "index", "objects", "identity", "connections"),
+    *("sync", "upkeep", "check", "repair", "gateway"),
+)
 SECRET = (
     "untrusted_s3.crypto",
     "untrusted_s3.vault",

@@ -29,7 +29,7 @@ from untrusted_s3.store.losses import LossReader
 _NOBODY = DeviceID(bytes(32))
 # The store refuses everything if it refuses so many parts and has given none.
 _REFUSED_AT_FIRST = 20
-_KNOWN_DIRECTORIES = ("log", "checkpoints", "objects", "damaged", "losses")
+_KNOWN_DIRECTORIES = ("log", "checkpoints", "objects", "damaged", "losses", "garbage", "kept")
 
 
 @dataclass(slots=True)

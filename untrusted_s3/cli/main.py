@@ -43,7 +43,9 @@ _COMMANDS = {
     "compat": _command("compat", "compat", "Test a Syncthing program together with this one."),
     "doctor": _command("doctor", "doctor", "Check whether the store does what a gateway needs."),
     "folders": _command("folders", "folders", "List, import, export, remove and take back folders."),
+    "gc": _command("gc", "gc", "Delete what no folder's history needs any more."),
     "id": _command("id", "device_id", "Print this gateway's device ID."),
+    "keep": _command("keep", "keep", "Show or set which earlier states are kept beyond the history."),
     "ls": _command("ls", "ls", "List a folder, straight from the store."),
     "peers": _command("peers", "peers", "List, accept and remove devices."),
     "repair": _command("repair", "repair", "Mend what a check finds damaged or missing."),
@@ -52,6 +54,7 @@ _COMMANDS = {
     "serve": _command("serve", "serve", "Run the gateway until SIGINT or SIGTERM."),
     "status": _command("status", "status", "Show what a running gateway does."),
     "vectors": _command("vectors", "vectors", "Check this installation's crypto against known answers."),
+    "versions": _command("versions", "versions", "List the versions of a file that can be restored."),
     "verify": _command("verify", "verify", "Read, decrypt and check all of a folder."),
 }
 

@@ -173,6 +173,8 @@ class Gateway:
             self.counters,
             tuning.upkeep,
             directory=settings.state_directory,
+            collects_garbage=settings.collects_garbage,
+            want_checkpoint=self.folders.want_checkpoint,
         )
         self._scrub = Scrub(bucket, self.folders, self.device_id, settings.scrub, self.counters, tuning.scrub)
         self._http = HTTPServer(self, settings.http, settings.http_hosts, tuning.http) if settings.http else None

@@ -21,6 +21,7 @@ class GatewaySettings:
         state_directory: Where the local state is kept. It may be deleted while the gateway is stopped.
         buffer_memory: Bytes of memory for blocks on their way.
         history: How many seconds of the folders' history are kept.
+        collects_garbage: Whether objects that no folder's log names are deleted.
         tuning: The tunable numbers of all parts.
     """
 
@@ -31,5 +32,6 @@ class GatewaySettings:
     buffer_memory: int = DEFAULT_BUFFER_MEMORY
     history: float = DEFAULT_HISTORY
     scrub: float = DEFAULT_SCRUB
+    collects_garbage: bool = True
     http_hosts: tuple[str, ...] = ()
     tuning: Settings = field(default_factory=Settings)

@@ -122,7 +122,16 @@ class Import:
         self._settings = settings
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         uploads = asyncio.Semaphore(settings.objects.concurrent_uploads)
-        self._writer = ObjectWriter(bucket, keys, Account(memory), uploads, Counters(), settings.objects)
+        self._writer = ObjectWriter(
+            bucket,
+            keys,
+            Account(memory),
+            uploads,
+            Counters(),
+            settings.objects,
+            is_candidate=log.garbage.candidates.has,
+            clock=log.garbage.clock,
+        )
         self._large_files = asyncio.Semaphore(settings.reading.concurrent_large_files)
         self._appending = asyncio.Lock()
         self._entries: list[Entry] = []
@@ -140,6 +149,7 @@ class Import:
         DataError if the log is damaged, and StoreError.
         """
         self._appended = self._clock()
+        await self._log.garbage.candidates.look()
         directory = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
 

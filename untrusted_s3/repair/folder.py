@@ -25,6 +25,7 @@ from untrusted_s3.repair.action import Action, Remedy
 from untrusted_s3.repair.copying import copy_object, is_whole
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.garbage import GARBAGE_RULES
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.losses import LossNotes
 from untrusted_s3.sync.healing import heal
@@ -250,9 +251,13 @@ class FolderRepair:
             if stored is None or entry.file_info.message.version != missing.version:
                 continue
             condemned = ours.state.condemned(missing.name_hash)
+            candidates = ours.garbage.candidates
+            await candidates.look(within=GARBAGE_RULES.look / 2)
             for _, name in zip(range(_MAX_NAMES + len(condemned)), object_names(entry.file_info), strict=False):
                 key = self._keys.object_of(missing.name_hash, name)
-                if name in condemned or (await self._bucket.size(key) is not None):
+                if name in condemned or candidates.has(missing.name_hash, name):
+                    continue
+                if await self._bucket.size(key) is not None:
                     continue
                 source = self._keys.object_of(missing.name_hash, stored.object_name)
                 if not await self._copy(source, key, stored):

@@ -134,7 +134,16 @@ class Folder:
             self._state,
             self._pending,
             ObjectWriter(
-                bucket, self._keys, memory.blocks_in, uploads, counters, settings.objects, grid, memory.large_work
+                bucket,
+                self._keys,
+                memory.blocks_in,
+                uploads,
+                counters,
+                settings.objects,
+                grid,
+                memory.large_work,
+                is_candidate=self._log.garbage.candidates.has,
+                clock=self._log.garbage.clock,
             ),
             self._writer.add,
             counters,
@@ -248,6 +257,10 @@ class Folder:
         self._puller.close()
         remove_database(self._state.path)
         remove_database(self._pending.path)
+
+    def want_checkpoint(self, older_than: float) -> None:
+        """Have a checkpoint written soon if the newest is older than so many seconds and the log has gone on since."""
+        self._writer.want_checkpoint(older_than)
 
     async def drain(self) -> None:
         """Before a stop: begin no more pulls, and wait a while for those under way."""

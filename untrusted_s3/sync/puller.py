@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -26,7 +27,7 @@ from untrusted_s3.errors import (
     WriteStopped,
 )
 from untrusted_s3.index.content import CONTENT_HASH_SIZE
-from untrusted_s3.index.entry import Entry, StoredObject
+from untrusted_s3.index.entry import NAMED_ONLY, Entry, StoredObject
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import has_untrusted_blocks
@@ -347,7 +348,7 @@ class Puller:
             stored = self._stored_data(entry)
             if stored is not None:
                 # Only metadata changed, or the folder has this version: the data stays where it is.
-                change = Entry(file_info, stored, entry.device_id)
+                change = Entry(file_info, replace(stored, seen=NAMED_ONLY), entry.device_id)
             else:
                 change = await self._write(entry, file_info, await self._current(file_info.name, entry.device_id))
             self._succeeded(entry)

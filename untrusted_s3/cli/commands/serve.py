@@ -28,6 +28,7 @@ from untrusted_s3.cli.options import (
     buffer_memory_option,
     common_options,
     current_invocation,
+    history_option,
     http_option,
     option,
     parse_http,
@@ -39,7 +40,7 @@ from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.gateway.state_lock import lock_state
-from untrusted_s3.settings import DEFAULT_HISTORY, DEFAULT_SCRUB, MIN_HISTORY, MIN_PENDING_DISK, SyncSettings
+from untrusted_s3.settings import DEFAULT_SCRUB, MIN_PENDING_DISK, SyncSettings
 from untrusted_s3.store.probe import probe_conditional_writes, probe_presigned_expiry
 from untrusted_s3.units import DAY, MIB
 
@@ -73,13 +74,11 @@ _logger = structlog.get_logger()
     metavar="MIB",
     help="Local disk for what devices have announced and is not stored yet; above that, their indexes wait.",
 )
+@history_option("How far back --as-of can reach: how long log, checkpoints and earlier versions are kept.")
 @option(
-    "--history",
-    type=click.IntRange(min=int(MIN_HISTORY // DAY)),
-    default=int(DEFAULT_HISTORY // DAY),
-    show_default=True,
-    metavar="DAYS",
-    help="How far back --as-of can reach: how long log and checkpoints are kept.",
+    "--no-gc",
+    is_flag=True,
+    help="Delete no objects that no folder's history needs any more; `untrusted-s3 gc` does it elsewhere.",
 )
 @option(
     "--scrub-days",
@@ -119,6 +118,7 @@ def serve(
     pending_disk: int | None,
     history: int,
     scrub_days: int,
+    no_gc: bool,
     single_writer: bool,
     always_welcome: bool,
     state: Path | None,
@@ -144,6 +144,7 @@ def serve(
         buffer_memory=buffer_memory * MIB,
         history=history * DAY,
         scrub=scrub_days * DAY,
+        collects_garbage=not no_gc,
         http_hosts=http_hosts,
         tuning=tuning,
     )
