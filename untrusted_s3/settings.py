@@ -285,6 +285,8 @@ class UpkeepSettings:
         interval: About how often maintenance is done after that.
         checkpoint_age: About how old the newest checkpoint of a folder that has changed since may get. Only what is
             before a checkpoint can be cleaned up.
+        first_list_delay: About how long after the start the present objects of each folder are listed in the store.
+        list_interval: About how often after that, where anything has changed.
         heartbeat_interval: How often a gateway tells the store that it runs and reads the accepted devices.
         lookup_interval: How often the store is asked for one unknown device.
         candidate_connections: How many connections of one device, beside the one in use, may wait to be used.
@@ -313,6 +315,8 @@ class UpkeepSettings:
     first_delay: float = 60.0
     interval: float = 6 * 3600.0
     checkpoint_age: float = 1.0 * DAY
+    first_list_delay: float = 900.0
+    list_interval: float = 1.0 * DAY
     heartbeat_interval: float = 30.0
     lookup_interval: float = 5.0
     candidate_connections: int = 2

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.sharing import PASSWORD, regular_files, rescan, share_folder
+from tests.interop.sharing import PASSWORD, decrypt, regular_files, rescan, s3_client, share_folder, stored_keys
 from tests.peers.debian import SYNCTHING_VERSIONS
 from tests.peers.gateway import Gateway
+from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import random_file
 from tests.waiting import PATIENCE
+from untrusted_s3.settings import Settings, UpkeepSettings
+from untrusted_s3.store.layout import FolderKeys
 
 pytestmark = pytest.mark.interop
 
@@ -61,8 +64,36 @@ def _run_the_readme(gateway: Gateway, syncthing: Path, directory: Path) -> Path:
     return directory / "restored"
 
 
+def fetch_what_is_listed(gateway: Gateway, to: Path) -> None:
+    """Do what the commands with the list of present objects in README.md do."""
+    store, client, keys = gateway.store, s3_client(gateway), FolderKeys.of(FOLDER)
+    assert store is not None
+
+    def get(key: str) -> bytes:
+        assert store is not None
+        return client.get_object(Bucket=store.bucket, Key=gateway.prefix + key)["Body"].read()
+
+    def listed() -> bytes | None:
+        stored = stored_keys(gateway)
+        found = get(keys.present_objects) if keys.present_objects in stored else b""
+        newest = max(keys.segment_position(key) or 0 for key in stored)
+        return found if found.startswith(f"# position={newest} ".encode()) else None
+
+    for line in gateway.wait_for("the list of present objects", listed).decode().splitlines()[1:]:
+        (to / line).parent.mkdir(parents=True)
+        (to / line).write_bytes(get(keys.objects + line))
+
+
 @pytest.mark.parametrize("syncthing_version", SYNCTHING_VERSIONS[-1:], indirect=True)
-def test_the_way_out_gives_the_present_state(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
+def test_the_way_out_gives_the_present_state(
+    syncthing_binary: Path, s3_server: S3Server, bucket_prefix: str, tmp_path: Path
+) -> None:
+    settings = Settings(upkeep=UpkeepSettings(first_list_delay=1.0, list_interval=1.0))
+    with Gateway(tmp_path / "gateway", s3_server, bucket_prefix, settings=settings) as gateway:
+        take_out(gateway, syncthing_binary, tmp_path)
+
+
+def take_out(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
     original = tmp_path / "original"
     for number in range(12):
         random_file(original / f"directory {number % 3}" / f"file {number}", 1000 + 70_000 * number, seed=number)
@@ -95,6 +126,11 @@ def test_the_way_out_gives_the_present_state(gateway: Gateway, syncthing_binary:
         restored = _run_the_readme(gateway, syncthing_binary, work)
         assert regular_files(restored) == regular_files(original)
         assert len(regular_files(original)) == 11
+
+        fetch_what_is_listed(gateway, tmp_path / "fetched")
+        decrypt(syncthing_binary, FOLDER, tmp_path / "fetched", tmp_path / "decrypted")
+        # The objects have the file infos with which the data came, so names and contents alone are those of now.
+        assert regular_files(tmp_path / "decrypted", mtimes=False) == regular_files(original, mtimes=False)
 
         # The native device loses its disk, and finds in the copy what its database says.
         encrypted.rename(tmp_path / "lost")

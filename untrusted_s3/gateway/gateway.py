@@ -31,6 +31,7 @@ from untrusted_s3.gateway.loop_lag import measure_lag
 from untrusted_s3.gateway.losses import Losses
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.peers import Peers
+from untrusted_s3.gateway.present_lists import PresentLists
 from untrusted_s3.gateway.scrub import Scrub
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.gateway.settings import GatewaySettings
@@ -177,6 +178,7 @@ class Gateway:
             want_checkpoint=self.folders.want_checkpoint,
         )
         self._scrub = Scrub(bucket, self.folders, self.device_id, settings.scrub, self.counters, tuning.scrub)
+        self._present_lists = PresentLists(bucket, self.folders, tuning.upkeep)
         self._http = HTTPServer(self, settings.http, settings.http_hosts, tuning.http) if settings.http else None
 
     # Life
@@ -213,6 +215,7 @@ class Gateway:
             "measure the event loop", partial(measure_lag, self.counters.loop_lag, upkeep.lag_interval)
         )
         self.supervisor.start("maintenance", self._maintenance.run)
+        self.supervisor.start("list present objects", self._present_lists.run)
         if self._settings.scrub:
             self.supervisor.start("scrub", self._scrub.run)
         self.ready = True

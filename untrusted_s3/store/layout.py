@@ -3,6 +3,7 @@
     store.json                              peers/{device id}.json        nodes/{device id}.json
     identities/{name}.json                  retention.json                folders/{folder}/retention.json
     folders/{folder}/folder.json
+    folders/{folder}/present-objects.txt
     folders/{folder}/objects/{hh}/{name hash}/{object name}
     folders/{folder}/log/{position, 20 digits}
     folders/{folder}/checkpoints/{position, 20 digits}
@@ -37,6 +38,7 @@ NAME_HASH_SIZE = 16
 
 _JSON = ".json"
 _FOLDER_RECORD = "folder.json"
+_PRESENT_OBJECTS = "present-objects.txt"
 _SCRUB_RECORD = "scrub.json"
 _POSITION_DIGITS = 20
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
@@ -172,6 +174,11 @@ class FolderKeys:
     def scrub(self) -> str:
         """The key of the record of how far the folder's scrub has come."""
         return self.base + _SCRUB_RECORD
+
+    @property
+    def present_objects(self) -> str:
+        """The key of the list of the objects of the folder's present state."""
+        return self.base + _PRESENT_OBJECTS
 
     @property
     def segments(self) -> str:

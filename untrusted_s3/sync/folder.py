@@ -20,6 +20,7 @@ from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.local_databases import open_databases
 from untrusted_s3.index.local_files import delete_others, folder_directory
 from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.present_objects import write_present_objects
 from untrusted_s3.index.refused import RefusedFiles
 from untrusted_s3.index.state import FolderTotals
 from untrusted_s3.objects.writer import ObjectWriter
@@ -269,6 +270,10 @@ class Folder:
     async def flush(self) -> None:
         """Write to the log what is ready, and how far each peer's index is handled. Raises StoreError or DataError."""
         await self._writer.flush()
+
+    async def list_present_objects(self) -> int:
+        """Write the list of present objects to the store, and return its position. Raises what writing it raises."""
+        return await write_present_objects(self._bucket, self._keys, self._state)
 
     # Status
 
