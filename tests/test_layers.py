@@ -45,6 +45,7 @@ LAYERS = {
     "verify": 7,
     "way_back": 7,
     "replication": 7,
+    "stats": 7,
     "vectors_check": 7,
     "native_disk": 8,
     "compat": 8,
@@ -54,7 +55,7 @@ LAYERS = {
 # Layers that a gateway consists of: it must not be able to decrypt.
 ZERO_KNOWLEDGE = (
     *("bep", "store", "index", "objects", "identity", "connections"),
-    *("sync", "upkeep", "check", "repair", "gateway"),
+    *("sync", "upkeep", "check", "repair", "stats", "gateway"),
 )
 SECRET = (
     "untrusted_s3.crypto",

@@ -310,6 +310,7 @@ class UpkeepSettings:
         max_claim_pause: The longest such pause.
         losses_interval: How often it is read again what a folder's log has lost, where something is.
         max_losses_interval: How often elsewhere.
+        usage_interval: How often a gateway writes down how many requests it has sent.
     """
 
     first_delay: float = 60.0
@@ -339,6 +340,7 @@ class UpkeepSettings:
     max_claim_pause: float = 86400.0
     losses_interval: float = 60.0
     max_losses_interval: float = 600.0
+    usage_interval: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,6 +140,7 @@ async def test_a_gateway_without_folders_and_devices(new_gateway: NewGateway) ->
         "read what is lost",
         "scrub",
         "watch the local disk",
+        "write down requests",
     ]
     assert [(task["name"], task["state"]) for task in status["tasks"]] == [(name, "running") for name in names]
     assert await page(gateway, "/readyz") == (200, "ready\n")

@@ -29,7 +29,7 @@ from untrusted_s3.store.losses import LossReader
 _NOBODY = DeviceID(bytes(32))
 # The store refuses everything if it refuses so many parts and has given none.
 _REFUSED_AT_FIRST = 20
-_KNOWN_DIRECTORIES = ("log", "checkpoints", "objects", "damaged", "losses", "garbage", "kept")
+KNOWN_DIRECTORIES = ("log", "checkpoints", "objects", "damaged", "losses", "garbage", "kept")
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ class FolderCheck:
         async for finding in self._check_objects():
             yield finding
         async for directory in self._bucket.list_directories(self.keys.base):
-            if directory.removeprefix(self.keys.base).rstrip("/") not in _KNOWN_DIRECTORIES:
+            if directory.removeprefix(self.keys.base).rstrip("/") not in KNOWN_DIRECTORIES:
                 yield Finding(directory, "it is not a key of this program", Kind.UNKNOWN)
 
     def _count_log(self) -> None:

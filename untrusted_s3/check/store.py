@@ -17,13 +17,15 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import MAX_RECORDS, list_folders, up_to
 from untrusted_s3.store.records import FolderRecord, NodeRecord, PeerRecord, StoreRecord, read_record
+from untrusted_s3.store.usage import UsageRecord
 
 _DEFAULTS: Final = Settings()
-_KNOWN_DIRECTORIES: Final = (layout.PEERS, layout.NODES, layout.IDENTITIES, layout.FOLDERS)
+KNOWN_DIRECTORIES: Final = (layout.PEERS, layout.NODES, layout.IDENTITIES, layout.USAGE, layout.FOLDERS)
 _RECORDS: Final[tuple[tuple[str, Callable[[dict[str, Any]], Any], Callable[[Any], str]], ...]] = (
     (layout.PEERS, PeerRecord.from_json, lambda record: layout.peer_key(record.device_id)),
     (layout.NODES, NodeRecord.from_json, lambda record: layout.node_key(record.device_id)),
     (layout.IDENTITIES, SealedIdentity.from_json, lambda record: layout.identity_key(record.name)),
+    (layout.USAGE, UsageRecord.from_json, lambda record: layout.usage_key(record.device_id)),
 )
 
 
@@ -138,7 +140,7 @@ async def check_records(bucket: Bucket, *, has_folders: bool) -> AsyncIterator[F
             if record is not None and key_of(record) != item.key:
                 yield Finding(item.key, f"its content belongs to {key_of(record)}", Kind.RECORD)
     async for directory in bucket.list_directories(""):
-        if directory not in _KNOWN_DIRECTORIES:
+        if directory not in KNOWN_DIRECTORIES:
             yield Finding(directory, "it is not a key of this program", Kind.UNKNOWN)
 
 

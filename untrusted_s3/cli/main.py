@@ -52,6 +52,7 @@ _COMMANDS = {
     "replicate": _command("replicate", "replicate_", "Copy the store into another bucket, object by object as it is."),
     "restore": _command("restore", "restore", "Restore a folder to a directory."),
     "serve": _command("serve", "serve", "Run the gateway until SIGINT or SIGTERM."),
+    "stats": _command("stats", "stats", "Show what the store holds, and about what it costs."),
     "status": _command("status", "status", "Show what a running gateway does."),
     "vectors": _command("vectors", "vectors", "Check this installation's crypto against known answers."),
     "versions": _command("versions", "versions", "List the versions of a file that can be restored."),

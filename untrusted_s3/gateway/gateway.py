@@ -45,10 +45,10 @@ from untrusted_s3.gateway.status import (
     unknown_status,
 )
 from untrusted_s3.gateway.upkeep import Maintenance
+from untrusted_s3.gateway.usage import CountingBucket, Usage
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.local_files import store_directory
 from untrusted_s3.store import layout
-from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.records import FolderRecord, PeerRecord, StoreRecord, open_store, read_record
 from untrusted_s3.supervisor import Supervisor, TaskStatus
@@ -62,13 +62,8 @@ from untrusted_s3.sync.session import Session
 _logger = structlog.get_logger()
 
 
-class GatewayBucket(Bucket, Protocol):
+class GatewayBucket(CountingBucket, Protocol):
     """A bucket that says where it is and counts its requests."""
-
-    @property
-    def requests(self) -> Mapping[str, int]:
-        """The number of requests sent, by HTTP method or S3 operation."""
-        ...
 
     @property
     def location(self) -> object:
@@ -167,6 +162,7 @@ class Gateway:
         self._dialing = Dialing(self.peers, Dialer(transports, tuning.connections).dial, tuning.connections)
         self._forgetting = Forgetting(self.folders, lambda: self.peers.accepted)
         self._heartbeat = Heartbeat(bucket, self.device_id, settings.name)
+        self._usage = Usage(bucket, self.device_id)
         self._maintenance = Maintenance(
             bucket,
             self.folders.positions,
@@ -216,6 +212,7 @@ class Gateway:
         )
         self.supervisor.start("maintenance", self._maintenance.run)
         self.supervisor.start("list present objects", self._present_lists.run)
+        self.supervisor.start("write down requests", partial(self._usage.run, upkeep.usage_interval))
         if self._settings.scrub:
             self.supervisor.start("scrub", self._scrub.run)
         self.ready = True
@@ -233,7 +230,7 @@ class Gateway:
         settings = self._settings.tuning.upkeep
         loop = asyncio.get_running_loop()
         deadline = loop.time() + settings.stop_timeout
-        self.ready = False
+        ready, self.ready = self.ready, False
         await self._listener.stop()
         try:
             async with asyncio.timeout_at(deadline - settings.close_timeout):
@@ -242,6 +239,8 @@ class Gateway:
                 await self.supervisor.stop()
                 await self.folders.flush()
                 await self._heartbeat.end()
+                if ready:
+                    await self._usage.save()
         except Exception as error:
             _logger.warning(
                 "stopped before everything was written", error=str(error), hint="peers will send the rest again"

@@ -43,7 +43,7 @@ async def repair_records(
             continue
         if finding.path == layout.STORE:
             yield await _repair_store_record(bucket, finding, apply=apply)
-        elif finding.path.startswith(layout.NODES):
+        elif finding.path.startswith((layout.NODES, layout.USAGE)):
             if apply:
                 await bucket.delete(finding.path)
             yield _action(finding, Remedy.DELETED, "a gateway that runs writes it again")

@@ -1,7 +1,8 @@
 """Where things lie in the bucket (docs/format.md). Keys here are relative to the store's prefix.
 
     store.json                              peers/{device id}.json        nodes/{device id}.json
-    identities/{name}.json                  retention.json                folders/{folder}/retention.json
+    identities/{name}.json                  usage/{device id}.json
+    retention.json                          folders/{folder}/retention.json
     folders/{folder}/folder.json
     folders/{folder}/present-objects.txt
     folders/{folder}/objects/{hh}/{name hash}/{object name}
@@ -32,6 +33,7 @@ RETENTION = "retention.json"
 PEERS = "peers/"
 NODES = "nodes/"
 IDENTITIES = "identities/"
+USAGE = "usage/"
 FOLDERS = "folders/"
 
 NAME_HASH_SIZE = 16
@@ -92,6 +94,11 @@ def node_key(device_id: DeviceID) -> str:
 def node_name(key: str) -> str:
     """Return the device ID, as a text, in the key of a gateway's heartbeat."""
     return key.removeprefix(NODES).removesuffix(_JSON)
+
+
+def usage_key(device_id: DeviceID) -> str:
+    """Return the key of the record of what a gateway has asked of the store."""
+    return f"{USAGE}{device_id}{_JSON}"
 
 
 def identity_key(name: str) -> str:

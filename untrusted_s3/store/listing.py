@@ -110,6 +110,12 @@ async def list_peers(bucket: Bucket) -> AsyncIterator[str]:
         yield item.key
 
 
+async def list_usage(bucket: Bucket) -> AsyncIterator[str]:
+    """Yield the keys of the records of what gateways have asked of the store. Raises StoreError."""
+    async for item in up_to(MAX_RECORDS, bucket.list(layout.USAGE), layout.USAGE):
+        yield item.key
+
+
 async def list_nodes(bucket: Bucket) -> AsyncIterator[Node]:
     """Yield the heartbeats of all gateways. Raises StoreError."""
     async for item in up_to(MAX_RECORDS, bucket.list(layout.NODES), layout.NODES):
