@@ -22,7 +22,8 @@ from untrusted_s3.progress import Progress
 from untrusted_s3.replication.folder_copy import ReplicationReport
 from untrusted_s3.replication.replication import replicate
 from untrusted_s3.settings import Settings
-from untrusted_s3.store.layout import identity_key, node_key, peer_key
+from untrusted_s3.store.layout import QUOTAS, identity_key, node_key, peer_key
+from untrusted_s3.store.quotas import Quotas, write_quotas
 from untrusted_s3.store.records import NodeRecord, PeerRecord, open_store, write_record
 from untrusted_s3.units import MIB
 
@@ -72,6 +73,7 @@ async def state_of(folder: StoredFolder, target: SimulatedStore, directory: Path
 async def test_the_copy_is_the_same_store(folder: StoredFolder, tmp_path: Path) -> None:
     source, target = source_of(folder), SimulatedStore()
     await write_record(folder.bucket, peer_key(device(5)), PeerRecord(device(5)).to_json())
+    await write_quotas(folder.bucket, Quotas({"folder": 10}))
     await write_record(folder.bucket, node_key(device(1)), NodeRecord(device(1), "runs", 1, "0" * 32).to_json())
     await write_record(folder.bucket, identity_key("cloud"), {"version": 1})
     await folder.bucket.put(folder.keys.object("0.syncthing-enc/00/000", "0" * 32), [b"of nobody"])
@@ -92,6 +94,7 @@ async def test_the_copy_is_the_same_store(folder: StoredFolder, tmp_path: Path) 
     report = await copy(folder, target)
     assert (report.objects, report.there, report.segments) == (1, 4, 1)
     assert peer_key(device(5)) not in contents(target)
+    assert QUOTAS in contents(target)
     for time in (START, START + 15, START + 30):
         then = await state_of(folder, target, tmp_path, time)
         assert then == await state_of(folder, source, tmp_path, time) and then

@@ -16,6 +16,7 @@ from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import MAX_RECORDS, list_folders, up_to
+from untrusted_s3.store.quotas import Quotas
 from untrusted_s3.store.records import FolderRecord, NodeRecord, PeerRecord, StoreRecord, read_record
 from untrusted_s3.store.usage import UsageRecord
 
@@ -26,6 +27,7 @@ _RECORDS: Final[tuple[tuple[str, Callable[[dict[str, Any]], Any], Callable[[Any]
     (layout.NODES, NodeRecord.from_json, lambda record: layout.node_key(record.device_id)),
     (layout.IDENTITIES, SealedIdentity.from_json, lambda record: layout.identity_key(record.name)),
     (layout.USAGE, UsageRecord.from_json, lambda record: layout.usage_key(record.device_id)),
+    (layout.QUOTAS, Quotas.from_json, lambda record: layout.QUOTAS),
 )
 
 

@@ -32,6 +32,7 @@ from untrusted_s3.gateway.losses import Losses
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.peers import Peers
 from untrusted_s3.gateway.present_lists import PresentLists
+from untrusted_s3.gateway.quotas import QuotaKeeper
 from untrusted_s3.gateway.scrub import Scrub
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.gateway.settings import GatewaySettings
@@ -150,6 +151,7 @@ class Gateway:
             losses=Losses(bucket, tuning.upkeep.losses_interval, tuning.upkeep.max_losses_interval),
             in_doubt=in_doubt,
         )
+        self._quotas = QuotaKeeper(bucket, lambda: self.folders)
         self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk, self._disk_looked_at)
         capacity = unadmitted_capacity(raise_file_limit(tuning.connections), tuning.connections)
         transports = TransportFactory(
@@ -194,6 +196,7 @@ class Gateway:
         store = await open_store(self.bucket, upgrade=True)
         self._state_directory = store_directory(self._settings.state_directory, store.store_id)
         await self.peers.load()
+        await self._quotas.load()
         await self.folders.open_all()
         if trial is not None:
             await trial
@@ -205,6 +208,7 @@ class Gateway:
         self.supervisor.start("read accepted devices", partial(self.peers.run, interval))
         self.supervisor.start("look for removed folders", partial(self.folders.watch, upkeep.record_interval))
         self.supervisor.start("read what is lost", partial(self.folders.watch_losses, upkeep.record_interval))
+        self.supervisor.start("watch quotas", partial(self._quotas.run, upkeep.record_interval))
         self.supervisor.start("watch the local disk", partial(self._disk.watch, upkeep.disk_interval))
         self.supervisor.start("forget removed devices", partial(self._forgetting.run, interval))
         self.supervisor.start(
@@ -299,11 +303,11 @@ class Gateway:
             "folders": [
                 *(
                     any_folder_status(folder, failures.get(folder_id), self.folders.lost(folder_id), self._name_of)
-                    | {"scrub": self._scrub.status(folder_id)}
+                    | {"scrub": self._scrub.status(folder_id), "quota": self._quotas.quotas.folders.get(folder_id)}
                     for folder_id, folder in self.folders.by_id()
                 ),
                 *(
-                    closed_folder_status(closed, self.folders.lost(closed.folder_id)) | {"scrub": None}
+                    closed_folder_status(closed, self.folders.lost(closed.folder_id)) | {"scrub": None, "quota": None}
                     for closed in self.folders.closed
                 ),
             ],
@@ -322,7 +326,7 @@ class Gateway:
         return peer_name(peer) if peer is not None else ""
 
     def _problems(self) -> list[dict[str, str]]:
-        found = self.folders.problems()
+        found = self.folders.problems() | self._quotas.problems()
         found |= {f"{problem.path}: not readable": problem.reason for problem in self.peers.unreadable}
         if self._disk.problem is not None:
             found["the local disk"] = self._disk.problem
@@ -374,7 +378,7 @@ class Gateway:
         return session
 
     def _new_folder(self, record: FolderRecord) -> Folder:
-        return Folder(
+        folder = Folder(
             record,
             self.bucket,
             self.device_id,
@@ -385,3 +389,5 @@ class Gateway:
             self._settings.tuning,
             self._grid,
         )
+        folder.limit(partial(self._quotas.limits, folder))
+        return folder

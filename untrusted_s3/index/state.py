@@ -62,6 +62,18 @@ class FolderState(StateFile):
         ).fetchall()
         return [(row[0], self.stored_objects(row[0])) for row in rows]
 
+    def data_of(self, key: bytes) -> tuple[int, DeviceID | None]:
+        """Return the bytes of the current version of the name with this hash, and the device that they are from.
+
+        A version without data has 0 bytes, and so has a name that the folder lacks.
+        """
+        row = self._connection.execute(
+            "SELECT size, device_id FROM files LEFT JOIN devices ON number = source WHERE name_hash = ?", (key,)
+        ).fetchone()
+        if row is None:
+            return 0, None
+        return row[0], DeviceID(row[1]) if row[1] is not None else None
+
     def may_be_claimed(self, current: Entry, claims: RowClaims) -> bool:
         """Return whether devices may claim a current version that are not known to.
 

@@ -44,6 +44,7 @@ async def replicate(
     report.failed += found.unreadable if not folders else []
     await _copy_records(source, target, layout.IDENTITIES, mirror=False)
     await _copy_records(source, target, layout.PEERS, mirror=True)
+    await _copy_records(source, target, layout.QUOTAS, mirror=True)
     copier = ObjectCopier(source, target, memory, settings.reading.read_ahead)
     for record in wanted:
         if record.removed:

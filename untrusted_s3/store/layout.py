@@ -1,7 +1,7 @@
 """Where things lie in the bucket (docs/format.md). Keys here are relative to the store's prefix.
 
     store.json                              peers/{device id}.json        nodes/{device id}.json
-    identities/{name}.json                  usage/{device id}.json
+    identities/{name}.json                  usage/{device id}.json        quotas.json
     retention.json                          folders/{folder}/retention.json
     folders/{folder}/folder.json
     folders/{folder}/present-objects.txt
@@ -30,6 +30,7 @@ from untrusted_s3.store.format import MAX_CHECKPOINT_POSITION, MAX_POSITION
 
 STORE = "store.json"
 RETENTION = "retention.json"
+QUOTAS = "quotas.json"
 PEERS = "peers/"
 NODES = "nodes/"
 IDENTITIES = "identities/"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -39,6 +39,7 @@ from untrusted_s3.sync.log_writer import LogWriter
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.missing import FailedRead, MissingObjects
 from untrusted_s3.sync.puller import Puller
+from untrusted_s3.sync.quota import FolderQuota, Limit, LimitsOf
 from untrusted_s3.sync.refused_index import Suspect, suspects
 from untrusted_s3.sync.requested_objects import RequestedObjects
 from untrusted_s3.sync.served_parts import ServedParts, WrongPart
@@ -130,6 +131,7 @@ class Folder:
             settings.objects.read_back_size,
         )
         self._served = ServedParts(self._missing.suspect)
+        self._quota = FolderQuota(record.folder_id, self._state)
         self._puller = Puller(
             record.folder_id,
             self._state,
@@ -152,6 +154,7 @@ class Folder:
             memory,
             sources,
             self._claiming,
+            self._quota,
         )
         self._requested = RequestedObjects(self._state, memory, settings.sync)
         self._index_in = IndexIn(record.folder_id, self._claiming, self._pending, settings.sync, memory.large_work)
@@ -310,6 +313,24 @@ class Folder:
     def failing(self) -> tuple[int, Failure | None]:
         """The number of files that could not be pulled and are tried again, and one of them."""
         return self._puller.failing
+
+    @property
+    def used_bytes(self) -> int:
+        """The bytes that count for quotas: those of the files that the folder has, and of those under way."""
+        return self._state.totals.bytes + self._quota.in_work
+
+    @property
+    def limits_reached(self) -> Sequence[Limit]:
+        """The limits for which files wait."""
+        return self._quota.reached
+
+    def limit(self, limits_of: LimitsOf) -> None:
+        """Let a function say which limits there are for a file of a device."""
+        self._quota.limits_of = limits_of
+
+    def look_at_quota(self) -> None:
+        """Let files come in that wait for room, if there is room now. The gateway calls this now and then."""
+        self._puller.look_at_quota()
 
     @property
     def position(self) -> int:

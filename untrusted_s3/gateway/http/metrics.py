@@ -52,6 +52,7 @@ class GatewayCollector(Collector):
             for one in folder["dissents_of"]:
                 dissents.add_metric([folder["id"], one["device_id"]], one["dissents"])
         yield dissents
+        yield from _limits(status["folders"])
         yield from _scrubs(status["folders"])
         failed = GaugeMetricFamily("untrusted_s3_folder_error", "1 while the folder has an error", labels=["folder"])
         for folder in status["folders"]:
@@ -81,6 +82,19 @@ class GatewayCollector(Collector):
         for task in self._gateway.tasks():
             gauge.add_metric([task.name], task.state is TaskState.RUNNING)
         return gauge
+
+
+def _limits(folders: Iterable[dict[str, Any]]) -> Iterator[Metric]:
+    quotas = GaugeMetricFamily("untrusted_s3_folder_quota", "The folder's quota in bytes, if any", labels=["folder"])
+    reached = GaugeMetricFamily(
+        "untrusted_s3_folder_limits_reached", "Quotas and limits for which files of the folder wait", labels=["folder"]
+    )
+    for folder in folders:
+        if (quota := folder.get("quota")) is not None:
+            quotas.add_metric([folder["id"]], quota)
+        reached.add_metric([folder["id"]], len(folder.get("limits_reached", ())))
+    yield quotas
+    yield reached
 
 
 def _scrubs(folders: Iterable[dict[str, Any]]) -> Iterator[Metric]:
