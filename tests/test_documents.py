@@ -49,7 +49,10 @@ OTHER_OPTIONS = {
     "--user": "docker run",
 }
 # A command line that begins with one of these is of another program.
-OTHER_PROGRAMS = ("aws", "curl", "docker", "git", "head", "jq", "nice", "pip", "podman", "python", "sudo", "syncthing")
+OTHER_PROGRAMS = (
+    *("aws", "curl", "docker", "git", "grep", "head", "jq", "nice", "pip", "podman", "python", "rclone", "sudo"),
+    "syncthing",
+)
 
 
 @dataclass(frozen=True)

@@ -36,18 +36,27 @@ LAYERS = {
     "objects": 5,
     "connections": 6,
     "sync": 6,
+    "check": 6,
+    "upkeep": 6,
     "vault": 6,
     "gateway": 7,
+    "repair": 7,
     "restore": 7,
     "verify": 7,
     "way_back": 7,
+    "replication": 7,
+    "stats": 7,
     "vectors_check": 7,
+    "native_disk": 8,
     "compat": 8,
     "cli": 9,
     "__main__": 10,
 }
 # Layers that a gateway consists of: it must not be able to decrypt.
-ZERO_KNOWLEDGE = ("bep", "store", "index", "objects", "identity", "connections", "sync", "gateway")
+ZERO_KNOWLEDGE = (
+    *("bep", "store", "index", "objects", "identity", "connections"),
+    *("sync", "upkeep", "check", "repair", "stats", "gateway"),
+)
 SECRET = (
     "untrusted_s3.crypto",
     "untrusted_s3.vault",

@@ -31,8 +31,15 @@ class Counters:
             "segments_deleted", "Log segments deleted because history ends after them"
         )
         self.checkpoints_deleted = self._counter("checkpoints_deleted", "Checkpoints deleted because others do")
-        self.uploads_aborted = self._counter("uploads_aborted", "Unfinished multipart uploads ended after a week")
+        self.uploads_aborted = self._counter(
+            "uploads_aborted", "Unfinished multipart uploads ended on which nobody had worked for a week"
+        )
+        self.garbage_deleted = self._counter("garbage_deleted", "Objects deleted that no entry names")
+        self.garbage_bytes_deleted = self._counter("garbage_bytes_deleted", "Bytes of the objects deleted")
         self.pull_failures = self._counter("pull_failures", "Files that could not be pulled and are tried again")
+        self.objects_scrubbed = self._counter("objects_scrubbed", "Objects that the scrub has read")
+        self.scrub_bytes = self._counter("scrub_bytes", "Bytes of the objects that the scrub has read")
+        self.scrub_damage = self._counter("scrub_damage", "Objects that the scrub found damaged or missing")
 
         self._task_failures = Counter(
             "untrusted_s3_task_failures", "Failures of background tasks", labelnames=["task"], registry=self.registry

@@ -211,6 +211,14 @@ class PreviousObjectGone(StoreError):
     """The object that unchanged data was to be copied from is gone."""
 
 
+class ObjectIsGarbage(StoreError):
+    """An object that an entry is to name is on the list of what is to be deleted. Worth another try, without it."""
+
+
+class LogTrimmed(StoreError):
+    """A part of the log was cleaned up while it was read. Worth another try."""
+
+
 # The bucket's contents
 
 

@@ -283,6 +283,10 @@ class UpkeepSettings:
     Attributes:
         first_delay: About how long after the start the first maintenance begins.
         interval: About how often maintenance is done after that.
+        checkpoint_age: About how old the newest checkpoint of a folder that has changed since may get. Only what is
+            before a checkpoint can be cleaned up.
+        first_list_delay: About how long after the start the present objects of each folder are listed in the store.
+        list_interval: About how often after that, where anything has changed.
         heartbeat_interval: How often a gateway tells the store that it runs and reads the accepted devices.
         lookup_interval: How often the store is asked for one unknown device.
         candidate_connections: How many connections of one device, beside the one in use, may wait to be used.
@@ -306,10 +310,14 @@ class UpkeepSettings:
         max_claim_pause: The longest such pause.
         losses_interval: How often it is read again what a folder's log has lost, where something is.
         max_losses_interval: How often elsewhere.
+        usage_interval: How often a gateway writes down how many requests it has sent.
     """
 
     first_delay: float = 60.0
     interval: float = 6 * 3600.0
+    checkpoint_age: float = 1.0 * DAY
+    first_list_delay: float = 900.0
+    list_interval: float = 1.0 * DAY
     heartbeat_interval: float = 30.0
     lookup_interval: float = 5.0
     candidate_connections: int = 2
@@ -332,6 +340,26 @@ class UpkeepSettings:
     max_claim_pause: float = 86400.0
     losses_interval: float = 60.0
     max_losses_interval: float = 600.0
+    usage_interval: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScrubSettings:
+    """Reading all objects now and then to find damage.
+
+    Attributes:
+        interval: How often it is looked what is due.
+        save_share: After which share of a round its progress is written to the store.
+        bytes_in_turn: After how many bytes of a folder other folders have their turn.
+        names_at_once: How many names are looked up at once.
+        read_size: The most bytes of an object in memory.
+    """
+
+    interval: float = 600.0
+    save_share: float = 1 / 30
+    bytes_in_turn: int = 1 * GIB
+    names_at_once: int = 100
+    read_size: int = 4 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,6 +375,9 @@ class ReadSettings:
         concurrent_files: How many files are restored or verified at once.
         concurrent_large_files: How many of these are larger than one read.
         small_read_size: Bytes up to which a range is decrypted at once, for less than a change of threads costs.
+        concurrent_checks: How many parts of objects are read at once where only checksums are compared.
+        check_read_size: The most bytes of each that are in memory.
+        large_folder: From how many files on the objects of a folder are listed in many pieces at once by a check.
     """
 
     memory: int = 256 * MIB
@@ -357,6 +388,9 @@ class ReadSettings:
     concurrent_files: int = 32
     concurrent_large_files: int = 4
     small_read_size: int = 64 * KIB
+    concurrent_checks: int = 16
+    check_read_size: int = 4 * MIB
+    large_folder: int = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,6 +433,7 @@ class Settings:
         claims: Offering versions to devices that claim others.
         http: The gateway's HTTP pages.
         upkeep: What the gateway does by itself.
+        scrub: Reading all objects now and then.
         reading: Reading a folder with its password.
         identity: Identities in the store.
     """
@@ -412,6 +447,7 @@ class Settings:
     claims: ClaimSettings = field(default_factory=ClaimSettings)
     http: HTTPSettings = field(default_factory=HTTPSettings)
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
+    scrub: ScrubSettings = field(default_factory=ScrubSettings)
     reading: ReadSettings = field(default_factory=ReadSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
 
@@ -421,3 +457,4 @@ MIN_BUFFER_MEMORY = 64 * MIB
 MIN_PENDING_DISK = 128 * MIB
 DEFAULT_HISTORY = 30 * DAY
 MIN_HISTORY = 1 * DAY
+DEFAULT_SCRUB = 30 * DAY

@@ -12,7 +12,7 @@ import pytest
 from tests.cli.conftest import RunCLI, lines
 from tests.peers.s3_server import S3Server
 from tests.vault.stored_folder import PASSWORD, START, StoredFolder
-from untrusted_s3.cli.key_holder import parse_time
+from untrusted_s3.cli.key_holder import moment_ago, parse_time
 from untrusted_s3.errors import UsageError
 from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import StoreLocation
@@ -51,10 +51,52 @@ def test_times_are_local_unless_they_say_otherwise(monkeypatch: pytest.MonkeyPat
         time.tzset()
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "12:00", "20261101", "2026-11-01T25:00", "2026-W01-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tomorrow",
+        "2026-13-01",
+        "12:00",
+        "20261101",
+        "2026-11-01T25:00",
+        "2026-W01-1",
+        "x days ago",
+        "9999999 years ago",
+    ],
+)
 def test_invalid_times(text: str) -> None:
     with pytest.raises(UsageError, match="--as-of"):
         parse_time(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2 days ago", "2026-03-29T10:30:00+02:00"),
+        ("1 day ago", "2026-03-30T10:30:00+02:00"),
+        ("90 minutes ago", "2026-03-31T09:00:00+02:00"),
+        ("3 Weeks ago", "2026-03-10T10:30:00+02:00"),
+        ("1 month ago", "2026-02-28T10:30:00+02:00"),
+        ("2 years ago", "2024-03-31T10:30:00+02:00"),
+        ("today", "2026-03-31T00:00:00+02:00"),
+        ("yesterday", "2026-03-30T00:00:00+02:00"),
+        ("2026-11-01", None),
+        ("2 days", None),
+        ("two days ago", None),
+        ("2 ages ago", None),
+    ],
+)
+def test_times_before_now(monkeypatch: pytest.MonkeyPatch, text: str, expected: str | None) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        found = moment_ago(text, datetime(2026, 3, 31, 10, 30).astimezone())
+        assert (found.isoformat() if found is not None else None) == expected
+        assert parse_time("1 hour ago") <= datetime.now(UTC)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_wrong_password(run_cli: RunCLI, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ from untrusted_s3.store import layout
 from untrusted_s3.store.folder_removal import remove_folder
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.losses import LossNotes, LostSegments
+from untrusted_s3.store.quotas import Quotas, write_quotas
 from untrusted_s3.store.records import FolderRecord, PeerRecord, write_record
 
 OURS, THEIRS = generate(), generate()
@@ -132,12 +133,16 @@ async def test_a_gateway_without_folders_and_devices(new_gateway: NewGateway) ->
         "dial",
         "forget removed devices",
         "heartbeat",
+        "list present objects",
         "look for removed folders",
         "maintenance",
         "measure the event loop",
         "read accepted devices",
         "read what is lost",
+        "scrub",
+        "watch quotas",
         "watch the local disk",
+        "write down requests",
     ]
     assert [(task["name"], task["state"]) for task in status["tasks"]] == [(name, "running") for name in names]
     assert await page(gateway, "/readyz") == (200, "ready\n")
@@ -574,3 +579,27 @@ async def test_a_disk_that_is_nearly_full_is_shown(new_gateway: NewGateway) -> N
     (problem,) = json.loads((await page(gateway, "/api/status"))[1])["problems"]
     assert problem["name"] == "the local disk" and "nearly full" in problem["error"]
     assert "untrusted_s3_problems 1.0" in (await page(gateway, "/metrics"))[1]
+
+
+async def test_a_quota_holds_files_up_until_it_is_raised(new_gateway: NewGateway, bucket: Bucket) -> None:
+    await accept(bucket, THEIRS)
+    await write_quotas(bucket, Quotas({"f": 0}))
+    gateway = await new_gateway(settings=tuned(record_interval=0.01))
+    device = Device(THEIRS, gateway)
+    await device.connect()
+    await device.hear(events.ClusterConfigReceived)
+    device.share("f")
+    await until(lambda: gateway.status()["peers"][0]["folders"] == ["f"])
+    index = device.transport.bep.index(
+        "f", [file("a", sequence=1).raw], update=False, prev_sequence=0, last_sequence=1, now=time.monotonic()
+    )
+    device.transport.write(index)
+    await until(lambda: bool(gateway.status()["folders"][0]["limits_reached"]))
+    (folder,) = gateway.status()["folders"]
+    assert (folder["state"], folder["error"]) == ("error", "the quota of the folder, 0 B, is reached")
+    assert (folder["quota"], folder["pending_files"]) == (0, 1)
+    assert await page(gateway, "/readyz") == (200, "ready, degraded: folder f: files wait for room\n")
+    assert 'untrusted_s3_folder_limits_reached{folder="f"} 1.0' in (await page(gateway, "/metrics"))[1]
+    await write_quotas(bucket, Quotas())
+    assert (await device.hear(events.RequestReceived)).name == file("a").name
+    await until(lambda: gateway.status()["folders"][0]["error"] is None)

@@ -32,6 +32,7 @@ from untrusted_s3.supervisor import TaskState, TaskStatus
 from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.failures import Failure
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.quota import Limit, LimitKind
 from untrusted_s3.sync.refused_index import RefusedIndex, Suspect
 from untrusted_s3.sync.session import Session
 
@@ -56,6 +57,7 @@ def a_folder(**changes: Any) -> Folder:
         "missing_files": 0,
         "missing_examples": lambda limit: [("a name", "folders/f/objects/an object")][:limit],
         "dissents": lambda limit: Dissents(),
+        "limits_reached": [],
     }
     return cast(Folder, SimpleNamespace(**{**fields, **changes}))
 
@@ -88,7 +90,22 @@ def test_a_folder() -> None:
         "dissenting_devices": 0,
         "dissents_of": [],
         "lost_count": 0,
+        "limits_reached": [],
     }
+
+
+def test_files_that_wait_for_room() -> None:
+    reached = [Limit(LimitKind.FOLDER, 10, 9), Limit(LimitKind.DEVICE, 1024, 7, DEVICE)]
+    status = folder_status(a_folder(limits_reached=reached))
+    assert status["state"] == "error"
+    assert status["error"] == (
+        f"the quota of the folder, 10 B, is reached; the quota of the device {DEVICE}, 1.0 KiB, is reached"
+    )
+    assert status["limits_reached"] == [
+        {"kind": "folder", "device_id": None, "bytes": 10, "used_bytes": 9},
+        {"kind": "device", "device_id": str(DEVICE), "bytes": 1024, "used_bytes": 7},
+    ]
+    assert folder_status(a_folder(limits_reached=reached, error="the store"))["error"] == "the store"
 
 
 def test_files_of_which_devices_have_different_versions() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from tests.simulated import Call, Fault, SimulatedBucket
+from tests.index.gateways import checkpoint_body
+from tests.simulated import Call, Fault, SimulatedBucket, SimulatedClock
 from untrusted_s3.counters import Counters
 from untrusted_s3.gateway.upkeep import Maintenance
 from untrusted_s3.settings import DEFAULT_HISTORY, UpkeepSettings
@@ -33,7 +36,7 @@ def bucket() -> SimulatedBucket:
         for position in (1, 2, 3):
             store.put(keys.segment(position), b"")
         for position, days in ((1, 90), (2, 31), (3, 1)):
-            store.put(keys.checkpoint(position), b"", begun=store.clock() - days * DAY)
+            store.put(keys.checkpoint(position), checkpoint_body(position), begun=store.clock() - days * DAY)
     for key, days in (("folders/one/objects/a", 8), ("folders/two/objects/b", 6), ("elsewhere", 100)):
         upload = store.uploads[store.begin_upload(key)]
         upload.begun = store.clock() - days * DAY
@@ -115,3 +118,31 @@ async def test_again_and_again(bucket: SimulatedBucket) -> None:
     assert bucket.count("list_multipart_uploads") == 3
     assert 300 <= slept[0] <= 900
     assert all(500 <= seconds <= 1500 for seconds in slept[1:])
+
+
+@pytest.mark.parametrize("collects", [True, False])
+async def test_garbage_is_collected_and_checkpoints_are_wanted(tmp_path: Path, collects: bool) -> None:
+    bucket, counters, wanted = SimulatedBucket(), Counters(), []
+    clock = bucket.store.clock
+    assert isinstance(clock, SimulatedClock)
+    bucket.store.put(FOLDERS[0].object("a", "a" * 32), b"data")
+    bucket.store.put(FOLDERS[1].segment(1), b"damaged")
+    bucket.store.put(FOLDERS[1].object("a", "a" * 32), b"data")
+    work = Maintenance(
+        bucket,
+        lambda: {"one": 0, "two": 1},
+        DEFAULT_HISTORY,
+        counters,
+        UpkeepSettings(),
+        collects_garbage=collects,
+        want_checkpoint=lambda folder_id, age: wanted.append((folder_id, age)),
+    )
+    for _ in range(2):
+        clock.now += 1.1 * DAY
+        with mock.patch("time.time", clock):
+            await work.turn()
+    assert bucket.store.keys("folders/one/objects/") == ([] if collects else [FOLDERS[0].object("a", "a" * 32)])
+    assert bucket.store.keys("folders/two/objects/"), "nobody knows what the log names"
+    assert counters.registry.get_sample_value("untrusted_s3_garbage_deleted_total") == collects
+    assert counters.registry.get_sample_value("untrusted_s3_garbage_bytes_deleted_total") == 4 * collects
+    assert wanted == [("one", DAY), ("two", DAY)] * 2

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
+import crc32c
+
 from tests.file_infos import device
-from tests.simulated import SimulatedBucket, SimulatedStore
+from tests.simulated import SimulatedBucket, SimulatedStore, fast_directory
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.rules import LOG_RULES, LogRules
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment, decode_segment
@@ -40,6 +43,18 @@ class SimulatedGateway:
     def close(self) -> None:
         """End the process. The files in the directory stay."""
         self.state.close()
+
+
+@functools.cache
+def checkpoint_body(position: int) -> bytes:
+    """Return a checkpoint of an empty folder at a position."""
+    with fast_directory() as directory:
+        state = FolderState(directory / "state.sqlite")
+        state.skip(position)
+        state.write_copy(directory / "copy.sqlite")
+        state.close()
+        body = (directory / "copy.sqlite").read_bytes()
+    return body + crc32c.crc32c(body).to_bytes(4, "big")
 
 
 def contents(state: FolderState) -> object:

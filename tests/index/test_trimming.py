@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.file_infos import entry, file
-from tests.index.gateways import KEYS, SEGMENTS, SimulatedGateway, contents
+from tests.index.gateways import KEYS, SEGMENTS, SimulatedGateway, checkpoint_body, contents
 from tests.loops import one_loop
 from tests.simulated import (
     Fault,
@@ -40,7 +40,7 @@ def filled(segments: int, checkpoints: dict[int, float]) -> SimulatedStore:
     for position in range(1, segments + 1):
         store.put(KEYS.segment(position), b"")
     for position, days in checkpoints.items():
-        store.put(KEYS.checkpoint(position), b"", begun=store.clock() - days * DAY)
+        store.put(KEYS.checkpoint(position), checkpoint_body(position), begun=store.clock() - days * DAY)
     return store
 
 
@@ -75,6 +75,25 @@ def test_few_stay_and_never_the_newest_goes(days: list[float]) -> None:
     assert not ages or max(ages) in kept
     assert not base or base in kept
     assert all(position >= base for position in kept)
+
+
+@pytest.mark.parametrize("body", [b"", b"damaged", checkpoint_body(5)[:-1], checkpoint_body(2)])
+async def test_a_damaged_checkpoint_is_no_base(body: bytes) -> None:
+    """Else nothing would be left that says what was in the segments before it."""
+    store = filled(8, {2: 50, 5: 40, 7: 10})
+    store.put(KEYS.checkpoint(5), body, begun=store.clock() - 40 * DAY)
+    assert await trim(SimulatedBucket(store), KEYS, HISTORY) == Trimmed(segments=2)
+    assert positions(store, KEYS.checkpoints) == [2, 5, 7]
+    assert positions(store, SEGMENTS) == [3, 4, 5, 6, 7, 8]
+    store.put(KEYS.checkpoint(2), b"damaged too", begun=store.clock() - 50 * DAY)
+    assert await trim(SimulatedBucket(store), KEYS, HISTORY) == Trimmed()
+
+
+async def test_a_base_is_read_once() -> None:
+    bucket = SimulatedBucket(filled(8, {5: 40, 7: 10}))
+    for _ in range(3):
+        await trim(bucket, KEYS, HISTORY)
+    assert bucket.count("download_file") == 1
 
 
 async def test_segments_up_to_the_base_go() -> None:

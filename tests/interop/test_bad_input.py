@@ -213,7 +213,7 @@ def test_file_infos_that_are_not_encrypted_are_refused(
     peer.vanish()
     assert folder in error
     assert "not encrypted" in error
-    assert set(stored_keys(gateway, f"folders/{folder}/")) <= {"folder.json"}
+    assert set(stored_keys(gateway, f"folders/{folder}/")) <= {"folder.json", "scrub.json"}
     assert gateway.folder(folder)["sequence"] == 0
 
 

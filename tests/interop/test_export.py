@@ -1,4 +1,4 @@
-"""A folder is exported as README.md says, and decrypted by Syncthing's own program."""
+"""A folder is exported as README.md says, decrypted by Syncthing's own program, and taken over by a native device."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.sharing import PASSWORD, regular_files, rescan, share_folder
+from tests.interop.sharing import PASSWORD, decrypt, regular_files, rescan, s3_client, share_folder, stored_keys
 from tests.peers.debian import SYNCTHING_VERSIONS
 from tests.peers.gateway import Gateway
+from tests.peers.s3_server import S3Server
 from tests.peers.syncthing import Syncthing
 from tests.peers.trees import random_file
 from tests.waiting import PATIENCE
+from untrusted_s3.settings import Settings, UpkeepSettings
+from untrusted_s3.store.layout import FolderKeys
 
 pytestmark = pytest.mark.interop
 
@@ -61,26 +64,83 @@ def _run_the_readme(gateway: Gateway, syncthing: Path, directory: Path) -> Path:
     return directory / "restored"
 
 
+def fetch_what_is_listed(gateway: Gateway, to: Path) -> None:
+    """Do what the commands with the list of present objects in README.md do."""
+    store, client, keys = gateway.store, s3_client(gateway), FolderKeys.of(FOLDER)
+    assert store is not None
+
+    def get(key: str) -> bytes:
+        assert store is not None
+        return client.get_object(Bucket=store.bucket, Key=gateway.prefix + key)["Body"].read()
+
+    def listed() -> bytes | None:
+        stored = stored_keys(gateway)
+        found = get(keys.present_objects) if keys.present_objects in stored else b""
+        newest = max(keys.segment_position(key) or 0 for key in stored)
+        return found if found.startswith(f"# position={newest} ".encode()) else None
+
+    for line in gateway.wait_for("the list of present objects", listed).decode().splitlines()[1:]:
+        (to / line).parent.mkdir(parents=True)
+        (to / line).write_bytes(get(keys.objects + line))
+
+
 @pytest.mark.parametrize("syncthing_version", SYNCTHING_VERSIONS[-1:], indirect=True)
-def test_the_way_out_gives_the_present_state(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
+def test_the_way_out_gives_the_present_state(
+    syncthing_binary: Path, s3_server: S3Server, bucket_prefix: str, tmp_path: Path
+) -> None:
+    settings = Settings(upkeep=UpkeepSettings(first_list_delay=1.0, list_interval=1.0))
+    with Gateway(tmp_path / "gateway", s3_server, bucket_prefix, settings=settings) as gateway:
+        take_out(gateway, syncthing_binary, tmp_path)
+
+
+def take_out(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
     original = tmp_path / "original"
     for number in range(12):
         random_file(original / f"directory {number % 3}" / f"file {number}", 1000 + 70_000 * number, seed=number)
+    native_home, encrypted = tmp_path / "native home", tmp_path / "encrypted"
     with Syncthing(syncthing_binary, tmp_path / "home", "home") as device:
         share_folder(device, gateway, FOLDER, original)
-        device.wait_connected(gateway.device_id)
-        device.wait_completion(gateway.device_id, FOLDER)
-        for edit in (100, 200):
-            for number in range(9):
-                random_file(original / f"directory {number % 3}" / f"file {number}", 2000 + edit, seed=edit + number)
+        with Syncthing(syncthing_binary, native_home, "native") as native:
+            native.add_device(device.device_id, "home")
+            native.add_folder(FOLDER, encrypted, {device.device_id: ""}, type="receiveencrypted")
+            device.add_device(native.device_id, "native", [native.listen_address], untrusted=True)
+            both = [{"deviceID": one, "encryptionPassword": PASSWORD} for one in (gateway.device_id, native.device_id)]
+            device.set_folder(FOLDER, devices=both)
+            device.wait_connected(gateway.device_id)
+            device.wait_completion(gateway.device_id, FOLDER)
+            for edit in (100, 200):
+                for number in range(9):
+                    random_file(
+                        original / f"directory {number % 3}" / f"file {number}", 2000 + edit, seed=edit + number
+                    )
+                rescan(device, gateway, FOLDER)
+            (original / "directory 0" / "file 9").unlink()
+            (original / "directory 1" / "file 10").rename(original / "directory 1" / "renamed")
+            (original / "directory 2").rename(original / "moved")
+            (original / "directory 0" / "file 0").chmod(0o600)
             rescan(device, gateway, FOLDER)
-        (original / "directory 0" / "file 9").unlink()
-        (original / "directory 1" / "file 10").rename(original / "directory 1" / "renamed")
-        (original / "directory 2").rename(original / "moved")
-        (original / "directory 0" / "file 0").chmod(0o600)
-        rescan(device, gateway, FOLDER)
-    work = tmp_path / "work"
-    work.mkdir()
-    restored = _run_the_readme(gateway, syncthing_binary, work)
-    assert regular_files(restored) == regular_files(original)
-    assert len(regular_files(original)) == 11
+            device.wait_connected(native.device_id)
+            device.wait_completion(native.device_id, FOLDER)
+        work = tmp_path / "work"
+        work.mkdir()
+        restored = _run_the_readme(gateway, syncthing_binary, work)
+        assert regular_files(restored) == regular_files(original)
+        assert len(regular_files(original)) == 11
+
+        fetch_what_is_listed(gateway, tmp_path / "fetched")
+        decrypt(syncthing_binary, FOLDER, tmp_path / "fetched", tmp_path / "decrypted")
+        # The objects have the file infos with which the data came, so names and contents alone are those of now.
+        assert regular_files(tmp_path / "decrypted", mtimes=False) == regular_files(original, mtimes=False)
+
+        # The native device loses its disk, and finds in the copy what its database says.
+        encrypted.rename(tmp_path / "lost")
+        (work / "copy").rename(encrypted)
+        with Syncthing(syncthing_binary, native_home, "native") as native:
+            native.scan(FOLDER)
+            device.set_device(native.device_id, addresses=[native.listen_address])
+            native.wait_connected(device.device_id)
+            native.wait_in_sync(FOLDER)
+            status = native.folder_status(FOLDER)
+            assert (status["receiveOnlyTotalItems"], status["needTotalItems"], status["localFiles"]) == (0, 0, 11)
+            received = native.rest("GET", "system/connections")["connections"][device.device_id]["inBytesTotal"]
+            assert received < 10_000

@@ -36,6 +36,11 @@ def delete(gateway: Gateway, key: str) -> None:
     s3_client(gateway).delete_object(Bucket=gateway.store.bucket, Key=gateway.prefix + key)
 
 
+def overwrite(gateway: Gateway, key: str, body: bytes) -> None:
+    assert gateway.store is not None
+    s3_client(gateway).put_object(Bucket=gateway.store.bucket, Key=gateway.prefix + key, Body=body)
+
+
 def delete_last_segments(gateway: Gateway, count: int) -> None:
     for key in sorted(stored_keys(gateway, KEYS.segments))[-count:]:
         delete(gateway, KEYS.segments + key)
@@ -97,6 +102,16 @@ def test_what_the_store_has_lost_comes_back(
                 assert_same_tree(original, tmp_path / "copy")
             assert gateway.logged("object missing or damaged")
             wait_whole(gateway, first, FILES + 1)
+
+            # The bytes of an object change, and nobody reads it. A repair finds it; the device sends the file again.
+            objects = stored_keys(gateway, KEYS.objects)
+            key = max(objects, key=lambda key: objects[key])
+            overwrite(gateway, KEYS.objects + key, bytes(objects[key]))
+            renewals = len(gateway.logged("index of the folder renewed"))
+            assert "taken back" in gateway.command("repair", FOLDER, "--read", "all", "--yes").stdout
+            gateway.wait_for("the repair", lambda: len(gateway.logged("index of the folder renewed")) > renewals)
+            wait_whole(gateway, first, FILES + 1)
+            assert "no damage" in gateway.command("check", FOLDER, "--read", "all").stdout
 
             with key_holder(gateway, FOLDER) as holder:
                 assert holder.run("verify").stdout.endswith(": no damage\n")

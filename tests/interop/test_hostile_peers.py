@@ -215,7 +215,7 @@ def test_an_index_that_no_syncthing_sends(
         gateway.wait_connected(str(peer.device_id), connected=False)
         assert reason in peer.error()
     assert gateway.folder(bucket_prefix)["sequence"] == 0
-    assert set(stored_keys(gateway, f"folders/{bucket_prefix}/")) <= {"folder.json"}
+    assert set(stored_keys(gateway, f"folders/{bucket_prefix}/")) <= {"folder.json", "scrub.json"}
     assert gateway.peak_memory() < before + 150 * MIB
 
 

@@ -17,6 +17,7 @@ _KINDS = {
     "folders": re.compile(r"(^|/)folders/$"),
     "peer record": re.compile(r"(^|/)peers/"),
     "heartbeat": re.compile(r"(^|/)nodes/"),
+    "usage record": re.compile(r"(^|/)usage/"),
     "store record": re.compile(r"(^|/)store\.json$"),
     "probe": re.compile(r"(^|/)probe/"),
 }

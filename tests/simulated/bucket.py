@@ -106,8 +106,8 @@ class SimulatedBucket:
             lambda: self.store.put(key, b"", if_none_match=if_none_match),
         )
 
-    async def delete(self, key: str) -> None:
-        await self._call(Call("delete", key), lambda: self.store.objects.pop(key, None))
+    async def delete(self, key: str, *, lifetime: int | None = None) -> None:
+        await self._call(Call("delete", key), lambda: self.store.objects.pop(key, None), lifetime or SIGNATURE_LIFETIME)
 
     async def size(self, key: str) -> int | None:
         return await self._call(

@@ -42,7 +42,7 @@ class MemoryBucket:
         if if_none_match and self._conditional == "answers lost":
             raise PreconditionFailed(key)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, *, lifetime: int | None = None) -> None:
         self.objects.pop(key, None)
 
     async def size(self, key: str) -> int | None:

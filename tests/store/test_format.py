@@ -26,6 +26,12 @@ def test_constants_of_version_2() -> None:
         "HEARTBEAT_LIFETIME": 90,
         "MAX_CLOCK_SKEW": 300,
         "UPLOAD_RETENTION": 604_800,
+        "UPLOAD_CONTINUATION": 518_400,
+        "GARBAGE_GRACE": 86_400,
+        "GARBAGE_SWEEP": 86_400,
+        "GARBAGE_MARGIN": 43_200,
+        "GARBAGE_LOOK": 21_600,
+        "MAX_CANDIDATES": 10_000,
     }
 
 

@@ -35,6 +35,8 @@ def test_every_key_is_safe(folder_id: str, name: str, content_hash: str, positio
         keys.object(name, content_hash),
         keys.damaged_segment(position, name.encode(errors="replace")),
         keys.loss(position, content_hash),
+        keys.garbage_record(content_hash),
+        keys.garbage_swept(content_hash),
     ):
         assert_safe(key)
         assert key.startswith(keys.base)
@@ -50,6 +52,15 @@ def test_keys_of_losses_are_told_from_foreign_ones() -> None:
         assert not keys.is_loss(other), other
     assert layout.is_damaged_name(keys.damaged_segment(7, b"body").removeprefix(keys.damaged_segments))
     assert not layout.is_damaged_name("../" + "a" * 50)
+
+
+def test_keys_of_garbage_are_told_from_foreign_ones() -> None:
+    keys = FolderKeys.of("f")
+    assert keys.garbage_record("a" * 32) == f"folders/f/garbage/{'a' * 32}.json"
+    assert keys.parse_garbage(keys.garbage_record("a" * 32)) == ("a" * 32, False)
+    assert keys.parse_garbage(keys.garbage_swept("a" * 32)) == ("a" * 32, True)
+    for other in (keys.garbage, keys.garbage_record("a" * 31), keys.garbage_record("A" * 32), "folders/g/garbage/"):
+        assert keys.parse_garbage(other) is None, other
 
 
 def test_name_hash() -> None:

@@ -17,7 +17,7 @@ from untrusted_s3.store.lifecycle import Rule, probe_lifecycle, set_lifecycle
 from untrusted_s3.store.s3 import S3Bucket
 
 PREFIX = "our/prefix/"
-ABORT = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3}}
+ABORT = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 400}}
 
 
 class RuledBucket:
@@ -55,7 +55,7 @@ def ruled(*rules: Rule, keeps: bool = True) -> Any:
 )
 async def test_a_rule_that_does_it(rule: Rule) -> None:
     bucket = ruled(rule)
-    assert await probe_lifecycle(bucket) == "unfinished uploads end after 3 days"
+    assert await probe_lifecycle(bucket) == "unfinished uploads end after 400 days"
     assert "that was there" in await set_lifecycle(bucket)
     assert bucket.puts == 0
 
@@ -74,9 +74,9 @@ async def test_a_rule_that_does_not(rule: Rule) -> None:
     bucket = ruled(rule)
     with pytest.raises(LifecycleRuleMissing):
         await probe_lifecycle(bucket)
-    assert "7 days, by a rule that was added to 1 others" in await set_lifecycle(bucket)
+    assert "365 days, by a rule that was added to 1 others" in await set_lifecycle(bucket)
     assert bucket.rules[0] == rule
-    assert await probe_lifecycle(bucket) == "unfinished uploads end after 7 days"
+    assert await probe_lifecycle(bucket) == "unfinished uploads end after 365 days"
 
 
 async def test_our_own_rule_is_replaced_where_it_was_disabled() -> None:
@@ -85,6 +85,22 @@ async def test_our_own_rule_is_replaced_where_it_was_disabled() -> None:
     bucket.rules[0]["Status"] = "Disabled"
     await set_lifecycle(bucket)
     assert [rule["Status"] for rule in bucket.rules] == ["Enabled"]
+
+
+async def test_rules_that_end_uploads_in_use_are_named_and_only_our_own_is_replaced() -> None:
+    bucket = ruled()
+    await set_lifecycle(bucket)
+    bucket.rules[0]["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": 7}
+    with pytest.raises(LifecycleRuleMissing, match="also those that are in use"):
+        await probe_lifecycle(bucket)
+    await set_lifecycle(bucket)
+    assert await probe_lifecycle(bucket) == "unfinished uploads end after 365 days"
+    assert len(bucket.rules) == 1
+    foreign = {"Status": "Enabled", "Filter": {}, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}
+    bucket.rules.append(foreign)
+    with pytest.raises(LifecycleRuleMissing, match="not ours"):
+        await set_lifecycle(bucket)
+    assert foreign in bucket.rules
 
 
 async def test_a_store_that_forgets_the_rule() -> None:
@@ -114,12 +130,12 @@ async def test_on_a_real_store_all_other_rules_stay(bucket: S3Bucket) -> None:
         bucket.client.put_bucket_lifecycle_configuration(
             Bucket=name, LifecycleConfiguration={"Rules": [other, *offered["Rules"]]}
         )
-        assert await probe_lifecycle(bucket) == "unfinished uploads end after 7 days"
+        assert await probe_lifecycle(bucket) == "unfinished uploads end after 365 days"
 
         bucket.client.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": [other]})
         assert "by a rule that was added to 1 others" in await set_lifecycle(bucket)
         rules = bucket.client.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
         assert [rule.get("Expiration", {}).get("Days") for rule in rules if rule["ID"] == "other"] == [5]
-        assert await probe_lifecycle(bucket) == "unfinished uploads end after 7 days"
+        assert await probe_lifecycle(bucket) == "unfinished uploads end after 365 days"
     finally:
         bucket.client.delete_bucket_lifecycle(Bucket=name)

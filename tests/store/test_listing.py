@@ -23,6 +23,7 @@ from untrusted_s3.store.listing import (
     list_nodes,
     list_peers,
     list_segments,
+    list_usage,
 )
 from untrusted_s3.store.positions import Positions
 
@@ -90,6 +91,7 @@ ENDLESS: dict[str, tuple[Callable[[int], str], Callable[[Bucket], Awaitable[obje
     "folders": (lambda number: f"folders/{number}/", lambda bucket: gathered(list_folders(bucket))),
     "devices": (lambda number: f"peers/{number}.json", lambda bucket: gathered(list_peers(bucket))),
     "gateways": (lambda number: f"nodes/{number}.json", lambda bucket: gathered(list_nodes(bucket))),
+    "usage": (lambda number: f"usage/{number}.json", lambda bucket: gathered(list_usage(bucket))),
 }
 
 

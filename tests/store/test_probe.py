@@ -84,7 +84,7 @@ async def test_a_store_that_cannot_be_relied_on_fails(fault: str) -> None:
         def list(self, prefix: str, start_after: str = "") -> Any:
             return super().list("nothing" if fault == "lists late" else prefix, start_after)
 
-        async def delete(self, key: str) -> None:
+        async def delete(self, key: str, *, lifetime: int | None = None) -> None:
             if fault != "keeps what was deleted":
                 await super().delete(key)
 

@@ -95,6 +95,7 @@ async def test_the_ordinary_case(tmp_path: Path) -> None:
     assert before == (len(found), entries, entries), "nothing is written or sent while nothing happens"
     assert [entry.claims for entry in logged(story.store)] == [None] * entries
     assert story.requests["put objects"] == FILES + CHANGED + LATER
+    assert story.requests.pop("list garbage") <= 2, "what is about to be deleted, every few hours"
     assert story.requests.keys() == {"looks at the log", "put log", "put objects"}
     assert story.requests["put log"] == len(found)
     assert sum(not segment.entries for segment in found) <= ALONE

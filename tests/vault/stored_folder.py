@@ -55,7 +55,7 @@ class StoredFolder:
         self.log = FolderLog(
             bucket, self.keys, self.state, device(1), clock=lambda: self.now, time_of_day=lambda: self.now
         )
-        self._counter = 0
+        self.counter = 0
 
     async def create(self) -> Self:
         """Write the folder's record."""
@@ -127,15 +127,15 @@ class StoredFolder:
         return self.keys.object(entry.file_info.name, entry.stored.object_name)
 
     def _real(self, path: str, kind: pb.FileInfoType, mode: int, modified_ns: int) -> pb.FileInfo:
-        self._counter += 1
+        self.counter += 1
         return pb.FileInfo(
             name=path,
             type=kind,
             permissions=mode,
             modified_s=modified_ns // 10**9,
             modified_ns=modified_ns % 10**9,
-            version=pb.Vector(counters=[pb.Counter(id=7, value=self._counter)]),
-            sequence=self._counter,
+            version=pb.Vector(counters=[pb.Counter(id=7, value=self.counter)]),
+            sequence=self.counter,
         )
 
     def _encrypt(self, real: pb.FileInfo, change: Change = unchanged) -> FileInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import functools
 import os
 import re
@@ -9,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -38,6 +39,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Of the forms of ISO 8601, those with separators
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
+_UNITS = {
+    "minute": timedelta(minutes=1),
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+    "week": timedelta(weeks=1),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +95,41 @@ def key_holder_options(function: Function) -> Function:
 
 
 def parse_time(text: str, name: str = "--as-of") -> datetime:
-    """Return the moment that a date (its beginning) or a date and time means, with its time zone.
+    """Return the moment that a date (its beginning), a date and time, or a text such as "2 days ago" means.
 
-    `name` is that of the option. Raises UsageError.
+    `today` and `yesterday` are the beginnings of these days. It has a time zone. `name` is that of the option. Raises
+    UsageError.
     """
     try:
+        ago = moment_ago(text, datetime.now().astimezone())
+        if ago is not None:
+            return ago
         if not _TIME.fullmatch(text):
             raise ValueError
-        time = datetime.fromisoformat(text)
-        return time if time.tzinfo is not None else time.astimezone()
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo is not None else moment.astimezone()
     except (ValueError, OverflowError):
-        raise UsageError(f"{name} must look like 2026-11-01 or 2026-11-01T12:00, not {text!r}") from None
+        raise UsageError(
+            f"{name} must look like 2026-11-01, 2026-11-01T12:00, yesterday or '2 days ago', not {text!r}"
+        ) from None
+
+
+def moment_ago(text: str, now: datetime) -> datetime | None:
+    """Return the moment that `yesterday`, `today` or "3 hours ago" means; None for another text. Raises ValueError."""
+    words = text.lower().split()
+    if words in (["today"], ["yesterday"]):
+        day = (now - timedelta(days=words == ["yesterday"])).date()
+        return datetime.combine(day, time()).astimezone()
+    if len(words) != 3 or words[2] != "ago" or not (words[0].isascii() and words[0].isdigit()):
+        return None
+    number, unit = int(words[0]), words[1].removesuffix("s")
+    if unit in _UNITS:
+        return now - number * _UNITS[unit]
+    if unit in ("month", "year"):
+        months = now.year * 12 + now.month - 1 - number * (12 if unit == "year" else 1)
+        last = calendar.monthrange(months // 12, months % 12 + 1)[1]
+        return now.replace(year=months // 12, month=months % 12 + 1, day=min(now.day, last))
+    return None
 
 
 def read_password(folder_id: str | None, file: Path | None) -> str:

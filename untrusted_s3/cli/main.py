@@ -39,16 +39,23 @@ def _command(module: str, name: str, help_text: str) -> LazyCommand:
 # Only modules that every command needs are imported above: `--help` and `--version` load nothing else.
 _COMMANDS = {
     "cat": _command("cat", "cat", "Write a file of a folder to standard output."),
+    "check": _command("check", "check", "Check the store without any password."),
     "compat": _command("compat", "compat", "Test a Syncthing program together with this one."),
     "doctor": _command("doctor", "doctor", "Check whether the store does what a gateway needs."),
-    "folders": _command("folders", "folders", "List, export, remove and take back the folders in the store."),
+    "folders": _command("folders", "folders", "List, import, export, remove and take back folders."),
+    "gc": _command("gc", "gc", "Delete what no folder's history needs any more."),
     "id": _command("id", "device_id", "Print this gateway's device ID."),
+    "keep": _command("keep", "keep", "Show or set which earlier states are kept beyond the history."),
     "ls": _command("ls", "ls", "List a folder, straight from the store."),
     "peers": _command("peers", "peers", "List, accept and remove devices."),
+    "repair": _command("repair", "repair", "Mend what a check finds damaged or missing."),
+    "replicate": _command("replicate", "replicate_", "Copy the store into another bucket, object by object as it is."),
     "restore": _command("restore", "restore", "Restore a folder to a directory."),
     "serve": _command("serve", "serve", "Run the gateway until SIGINT or SIGTERM."),
+    "stats": _command("stats", "stats", "Show what the store holds, and about what it costs."),
     "status": _command("status", "status", "Show what a running gateway does."),
     "vectors": _command("vectors", "vectors", "Check this installation's crypto against known answers."),
+    "versions": _command("versions", "versions", "List the versions of a file that can be restored."),
     "verify": _command("verify", "verify", "Read, decrypt and check all of a folder."),
 }
 

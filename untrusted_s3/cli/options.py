@@ -22,10 +22,10 @@ from untrusted_s3.cli.configuration import read_configuration
 from untrusted_s3.cli.invocation import Invocation
 from untrusted_s3.cli.terminal import LiveLine
 from untrusted_s3.errors import UsageError
-from untrusted_s3.settings import DEFAULT_BUFFER_MEMORY, MIN_BUFFER_MEMORY, Settings
+from untrusted_s3.settings import DEFAULT_BUFFER_MEMORY, DEFAULT_HISTORY, MIN_BUFFER_MEMORY, MIN_HISTORY, Settings
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.structured_logging import configure_logging
-from untrusted_s3.units import MIB
+from untrusted_s3.units import DAY, MIB
 
 CONFIGURATION_FILE: Final = "untrusted_s3.configuration_file"  # a key of click's Context.meta
 ENVIRONMENT_PREFIX: Final = "UNTRUSTED_S3_"
@@ -175,6 +175,18 @@ def buffer_memory_option(help_text: str) -> Decorator:
         default=DEFAULT_BUFFER_MEMORY // MIB,
         show_default=True,
         metavar="MIB",
+        help=help_text,
+    )
+
+
+def history_option(help_text: str) -> Decorator:
+    """Return a decorator that adds --history, given to the command as `history` in days."""
+    return option(
+        "--history",
+        type=click.IntRange(min=int(MIN_HISTORY // DAY)),
+        default=int(DEFAULT_HISTORY // DAY),
+        show_default=True,
+        metavar="DAYS",
         help=help_text,
     )
 

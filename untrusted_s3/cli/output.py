@@ -13,6 +13,7 @@ import click
 from untrusted_s3.errors import FAILED
 from untrusted_s3.problem import Problem
 from untrusted_s3.structured_logging import printable
+from untrusted_s3.units import size_text as size_text
 
 
 def print_json(value: Any) -> None:
@@ -75,12 +76,3 @@ def report_unreadable(unreadable: Sequence[Problem]) -> None:
 def counted(number: int, noun: str) -> str:
     """Return a number and a noun in the right form, as in "1 file" or "2,000 files"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def size_text(size: float) -> str:
-    """Return a size in bytes with a binary unit, in at most four digits."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:,.0f} PiB"

@@ -130,6 +130,12 @@ class Folders:
         """Return how far the logs of all open folders are known, by folder ID."""
         return {folder_id: folder.position for folder_id, folder in self.by_id()}
 
+    def want_checkpoint(self, folder_id: str, older_than: float) -> None:
+        """Have a checkpoint of a folder written if the newest is older than so many seconds and its log has gone on."""
+        folder = self.get(folder_id)
+        if folder is not None:
+            folder.want_checkpoint(older_than)
+
     @property
     def closed(self) -> Sequence[ClosedFolder]:
         """The folders that are not open: those whose IDs are known, and those whose records cannot be read."""

@@ -31,6 +31,9 @@ from untrusted_s3.gateway.loop_lag import measure_lag
 from untrusted_s3.gateway.losses import Losses
 from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.peers import Peers
+from untrusted_s3.gateway.present_lists import PresentLists
+from untrusted_s3.gateway.quotas import QuotaKeeper
+from untrusted_s3.gateway.scrub import Scrub
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.gateway.status import (
@@ -43,10 +46,10 @@ from untrusted_s3.gateway.status import (
     unknown_status,
 )
 from untrusted_s3.gateway.upkeep import Maintenance
+from untrusted_s3.gateway.usage import CountingBucket, Usage
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.local_files import store_directory
 from untrusted_s3.store import layout
-from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.records import FolderRecord, PeerRecord, StoreRecord, open_store, read_record
 from untrusted_s3.supervisor import Supervisor, TaskStatus
@@ -60,13 +63,8 @@ from untrusted_s3.sync.session import Session
 _logger = structlog.get_logger()
 
 
-class GatewayBucket(Bucket, Protocol):
+class GatewayBucket(CountingBucket, Protocol):
     """A bucket that says where it is and counts its requests."""
-
-    @property
-    def requests(self) -> Mapping[str, int]:
-        """The number of requests sent, by HTTP method or S3 operation."""
-        ...
 
     @property
     def location(self) -> object:
@@ -153,6 +151,7 @@ class Gateway:
             losses=Losses(bucket, tuning.upkeep.losses_interval, tuning.upkeep.max_losses_interval),
             in_doubt=in_doubt,
         )
+        self._quotas = QuotaKeeper(bucket, lambda: self.folders)
         self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk, self._disk_looked_at)
         capacity = unadmitted_capacity(raise_file_limit(tuning.connections), tuning.connections)
         transports = TransportFactory(
@@ -165,7 +164,19 @@ class Gateway:
         self._dialing = Dialing(self.peers, Dialer(transports, tuning.connections).dial, tuning.connections)
         self._forgetting = Forgetting(self.folders, lambda: self.peers.accepted)
         self._heartbeat = Heartbeat(bucket, self.device_id, settings.name)
-        self._maintenance = Maintenance(bucket, self.folders.positions, settings.history, self.counters, tuning.upkeep)
+        self._usage = Usage(bucket, self.device_id)
+        self._maintenance = Maintenance(
+            bucket,
+            self.folders.positions,
+            settings.history,
+            self.counters,
+            tuning.upkeep,
+            directory=settings.state_directory,
+            collects_garbage=settings.collects_garbage,
+            want_checkpoint=self.folders.want_checkpoint,
+        )
+        self._scrub = Scrub(bucket, self.folders, self.device_id, settings.scrub, self.counters, tuning.scrub)
+        self._present_lists = PresentLists(bucket, self.folders, tuning.upkeep)
         self._http = HTTPServer(self, settings.http, settings.http_hosts, tuning.http) if settings.http else None
 
     # Life
@@ -185,6 +196,7 @@ class Gateway:
         store = await open_store(self.bucket, upgrade=True)
         self._state_directory = store_directory(self._settings.state_directory, store.store_id)
         await self.peers.load()
+        await self._quotas.load()
         await self.folders.open_all()
         if trial is not None:
             await trial
@@ -196,12 +208,17 @@ class Gateway:
         self.supervisor.start("read accepted devices", partial(self.peers.run, interval))
         self.supervisor.start("look for removed folders", partial(self.folders.watch, upkeep.record_interval))
         self.supervisor.start("read what is lost", partial(self.folders.watch_losses, upkeep.record_interval))
+        self.supervisor.start("watch quotas", partial(self._quotas.run, upkeep.record_interval))
         self.supervisor.start("watch the local disk", partial(self._disk.watch, upkeep.disk_interval))
         self.supervisor.start("forget removed devices", partial(self._forgetting.run, interval))
         self.supervisor.start(
             "measure the event loop", partial(measure_lag, self.counters.loop_lag, upkeep.lag_interval)
         )
         self.supervisor.start("maintenance", self._maintenance.run)
+        self.supervisor.start("list present objects", self._present_lists.run)
+        self.supervisor.start("write down requests", partial(self._usage.run, upkeep.usage_interval))
+        if self._settings.scrub:
+            self.supervisor.start("scrub", self._scrub.run)
         self.ready = True
         _logger.info("ready", device_id=str(self.device_id), store=str(self.bucket.location), folders=len(self.folders))
 
@@ -217,7 +234,7 @@ class Gateway:
         settings = self._settings.tuning.upkeep
         loop = asyncio.get_running_loop()
         deadline = loop.time() + settings.stop_timeout
-        self.ready = False
+        ready, self.ready = self.ready, False
         await self._listener.stop()
         try:
             async with asyncio.timeout_at(deadline - settings.close_timeout):
@@ -226,6 +243,8 @@ class Gateway:
                 await self.supervisor.stop()
                 await self.folders.flush()
                 await self._heartbeat.end()
+                if ready:
+                    await self._usage.save()
         except Exception as error:
             _logger.warning(
                 "stopped before everything was written", error=str(error), hint="peers will send the rest again"
@@ -284,9 +303,13 @@ class Gateway:
             "folders": [
                 *(
                     any_folder_status(folder, failures.get(folder_id), self.folders.lost(folder_id), self._name_of)
+                    | {"scrub": self._scrub.status(folder_id), "quota": self._quotas.quotas.folders.get(folder_id)}
                     for folder_id, folder in self.folders.by_id()
                 ),
-                *(closed_folder_status(closed, self.folders.lost(closed.folder_id)) for closed in self.folders.closed),
+                *(
+                    closed_folder_status(closed, self.folders.lost(closed.folder_id)) | {"scrub": None, "quota": None}
+                    for closed in self.folders.closed
+                ),
             ],
             "peers": [any_peer_status(device_id, peer) for device_id, peer in sorted(self.peers.accepted.items())],
             "unknown_devices": [
@@ -303,7 +326,7 @@ class Gateway:
         return peer_name(peer) if peer is not None else ""
 
     def _problems(self) -> list[dict[str, str]]:
-        found = self.folders.problems()
+        found = self.folders.problems() | self._quotas.problems()
         found |= {f"{problem.path}: not readable": problem.reason for problem in self.peers.unreadable}
         if self._disk.problem is not None:
             found["the local disk"] = self._disk.problem
@@ -355,7 +378,7 @@ class Gateway:
         return session
 
     def _new_folder(self, record: FolderRecord) -> Folder:
-        return Folder(
+        folder = Folder(
             record,
             self.bucket,
             self.device_id,
@@ -366,3 +389,5 @@ class Gateway:
             self._settings.tuning,
             self._grid,
         )
+        folder.limit(partial(self._quotas.limits, folder))
+        return folder

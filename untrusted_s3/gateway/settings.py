@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from untrusted_s3.settings import DEFAULT_BUFFER_MEMORY, DEFAULT_HISTORY, Settings
+from untrusted_s3.settings import DEFAULT_BUFFER_MEMORY, DEFAULT_HISTORY, DEFAULT_SCRUB, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +15,13 @@ class GatewaySettings:
     Attributes:
         listen: Addresses on which peers connect, such as tcp://0.0.0.0:22001.
         http: HOST:PORT of the HTTP pages, or None for no pages.
+        scrub: In how many seconds all objects are read once; 0 for never.
         http_hosts: Host names by which clients reach the HTTP pages.
         name: The device name that peers see.
         state_directory: Where the local state is kept. It may be deleted while the gateway is stopped.
         buffer_memory: Bytes of memory for blocks on their way.
         history: How many seconds of the folders' history are kept.
+        collects_garbage: Whether objects that no folder's log names are deleted.
         tuning: The tunable numbers of all parts.
     """
 
@@ -29,5 +31,7 @@ class GatewaySettings:
     state_directory: Path
     buffer_memory: int = DEFAULT_BUFFER_MEMORY
     history: float = DEFAULT_HISTORY
+    scrub: float = DEFAULT_SCRUB
+    collects_garbage: bool = False
     http_hosts: tuple[str, ...] = ()
     tuning: Settings = field(default_factory=Settings)

@@ -16,6 +16,7 @@ from untrusted_s3.supervisor import TaskStatus
 from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.failures import Failure
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.quota import Limit
 from untrusted_s3.sync.refused_index import RefusedIndex
 
 _REFUSALS_SHOWN = 20
@@ -51,7 +52,8 @@ def folder_status(
     """
     totals = folder.totals
     pending_files, pending_bytes = folder.pending_totals
-    error = folder.error or task_error
+    reached = folder.limits_reached
+    error = folder.error or task_error or "; ".join(map(str, reached)) or None
     failing_files, failure = folder.failing
     return {
         "id": folder.record.folder_id,
@@ -85,6 +87,7 @@ def folder_status(
         ],
         "lost": list(lost[-_LOST_SHOWN:]),
         "lost_count": len(lost),
+        "limits_reached": [_limit(limit) for limit in reached],
         **_dissents(folder, name_of),
     }
 
@@ -111,6 +114,15 @@ def _dissents(folder: Folder, name_of: Callable[[DeviceID], str]) -> dict[str, A
 def _failing_example(failure: Failure) -> dict[str, Any]:
     devices = sorted(map(str, failure.devices))[:_REFUSALS_SHOWN]
     return {"name": failure.name[:_NAME_SHOWN], "error": str(failure.error), "device_ids": devices}
+
+
+def _limit(limit: Limit) -> dict[str, Any]:
+    return {
+        "kind": limit.kind.value,
+        "device_id": str(limit.device_id) if limit.device_id is not None else None,
+        "bytes": limit.size,
+        "used_bytes": limit.used,
+    }
 
 
 def closed_folder_status(closed: ClosedFolder, lost: Sequence[str] = ()) -> dict[str, Any]:
@@ -150,6 +162,7 @@ def _failed_folder(folder_id: str, label: str, error: str, lost: Sequence[str]) 
         "missing_examples": [],
         "lost": list(lost[-_LOST_SHOWN:]),
         "lost_count": len(lost),
+        "limits_reached": [],
         **_NO_DISSENTS,
     }
 

@@ -1,4 +1,4 @@
-"""Upkeep every few hours: trims logs and checkpoints, and ends uploads that nobody finishes.
+"""Upkeep every few hours: trims logs and checkpoints, collects garbage, and ends uploads that nobody finishes.
 
 Several gateways may do it at once.
 """
@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import structlog
 
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import StoreError
+from untrusted_s3.errors import DataError, StateDamaged, StoreError
 from untrusted_s3.index.trimming import trim
 from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.retention import read_rules
+from untrusted_s3.upkeep.garbage import GarbageCollector
 
 _logger = structlog.get_logger()
 
@@ -27,7 +31,8 @@ class Maintenance:
     """The upkeep of one store.
 
     `positions` returns the folders that are open now, and how far the log of each is known. `history` is how many
-    seconds of their history are kept.
+    seconds of their history are kept. `want_checkpoint` has a checkpoint of a folder written if the newest is older
+    than so many seconds and the folder has changed since.
     """
 
     def __init__(
@@ -38,13 +43,21 @@ class Maintenance:
         counters: Counters,
         settings: UpkeepSettings,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        directory: Path | None = None,
+        *,
+        collects_garbage: bool = False,
+        want_checkpoint: Callable[[str, float], object] = lambda folder_id, age: None,
     ) -> None:
+        """`directory` is for temporary files."""
         self._bucket = bucket
         self._positions = positions
         self._history = history
         self._counters = counters
         self._settings = settings
         self._sleep = sleep
+        self._directory = directory
+        self._collects_garbage = collects_garbage
+        self._want_checkpoint = want_checkpoint
 
     async def run(self) -> None:
         """Take a turn soon and then every few hours, until cancelled. The delays differ between gateways."""
@@ -61,14 +74,47 @@ class Maintenance:
                 await self._trim(folder_id, position)
             except StoreError as error:
                 _logger.warning("log not trimmed", folder=folder_id, error=str(error))
+            self._want_checkpoint(folder_id, self._settings.checkpoint_age)
+            if self._collects_garbage:
+                await self._collect(folder_id)
         try:
             await abort_old_uploads(self._bucket, layout.FOLDERS, self._counters)
         except StoreError as error:
             _logger.warning("old uploads not aborted", error=str(error))
 
     async def _trim(self, folder_id: str, position: int) -> None:
-        trimmed = await trim(self._bucket, FolderKeys.of(folder_id), self._history, known=position)
+        try:
+            keep = await read_rules(self._bucket, FolderKeys.of(folder_id))
+        except DataError as error:
+            # What is to be kept is not known, so nothing is cleaned up.
+            _logger.warning("log not trimmed", folder=folder_id, error=str(error))
+            return
+        trimmed = await trim(
+            self._bucket,
+            FolderKeys.of(folder_id),
+            self._history,
+            known=position,
+            directory=self._directory,
+            keep=keep,
+        )
         self._counters.checkpoints_deleted.inc(trimmed.checkpoints)
         self._counters.segments_deleted.inc(trimmed.segments)
+        if trimmed.kept:
+            _logger.info("states kept beyond the history", folder=folder_id, states=trimmed.kept)
         if trimmed.checkpoints or trimmed.segments:
             _logger.info("log trimmed", folder=folder_id, checkpoints=trimmed.checkpoints, segments=trimmed.segments)
+
+    async def _collect(self, folder_id: str) -> None:
+        """Collect the garbage of a folder. With an error, a part may be done."""
+        collector = GarbageCollector(self._bucket, FolderKeys.of(folder_id), directory=self._directory)
+        try:
+            await collector.collect()
+        except (StoreError, DataError, StateDamaged, OSError, sqlite3.Error) as error:
+            _logger.warning("garbage not collected", folder=folder_id, error=str(error))
+        done = collector.result
+        self._counters.garbage_deleted.inc(done.deleted.objects)
+        self._counters.garbage_bytes_deleted.inc(done.deleted.bytes)
+        if done.found.objects:
+            _logger.info("garbage found", folder=folder_id, objects=done.found.objects, bytes=done.found.bytes)
+        if done.deleted.objects:
+            _logger.info("garbage deleted", folder=folder_id, objects=done.deleted.objects, bytes=done.deleted.bytes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -39,18 +40,54 @@ async def write_checkpoint(bucket: Bucket, keys: FolderKeys, state: FolderState)
 
 
 async def read_checkpoint(
-    bucket: Bucket, keys: FolderKeys, position: int, state: FolderState, *, check_entries: bool = True
+    bucket: Bucket,
+    keys: FolderKeys,
+    position: int,
+    state: FolderState,
+    *,
+    check_entries: bool = True,
+    kept_as: str | None = None,
 ) -> None:
     """Replace the local state by the checkpoint of a position. Until then the local state serves.
 
-    `check_entries` is for `checkpoint_check.check_copy`.
+    `check_entries` is for `checkpoint_check.check_copy`, `kept_as` the key of one that is kept beyond the history.
     Raises NoSuchKey, another StoreError, or DataError where the checkpoint is damaged; the local state then stays.
     """
-    key = keys.checkpoint(position)
+    key = kept_as or keys.checkpoint(position)
     with tempfile.TemporaryDirectory(dir=state.path.parent, prefix=CHECKPOINT_PREFIX) as directory:
         fresh = Path(directory, STATE_FILE)
         await bucket.download_file(key, fresh)
         state.replace(await asyncio.to_thread(_check, fresh, position, key, check_entries))
+
+
+async def check_checkpoint(bucket: Bucket, keys: FolderKeys, position: int, directory: Path | None = None) -> None:
+    """Check that a checkpoint can be read. Its rows are not compared with their file infos.
+
+    It is loaded to a temporary file in `directory`. Raises NoSuchKey, another StoreError, or DataError where it is
+    damaged.
+    """
+    key = keys.checkpoint(position)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=CHECKPOINT_PREFIX) as temporary:
+        path = Path(temporary, STATE_FILE)
+        await bucket.download_file(key, path)
+        await asyncio.to_thread(_check, path, position, key, False)
+
+
+async def keep_checkpoint(
+    bucket: Bucket, keys: FolderKeys, position: int, kept_as: str, directory: Path | None = None
+) -> None:
+    """Write a checkpoint once more under the key `kept_as`.
+
+    It passes a temporary file in `directory`. The store refuses what arrives more than FILE_UPLOAD_LIFETIME after that
+    was begun. Raises NoSuchKey, another StoreError, or DataError where the checkpoint is damaged.
+    """
+    key = keys.checkpoint(position)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=CHECKPOINT_PREFIX) as temporary:
+        path, checked = Path(temporary, STATE_FILE), Path(temporary, "checked")
+        await bucket.download_file(key, path)
+        await asyncio.to_thread(shutil.copyfile, path, checked)
+        await asyncio.to_thread(_check, checked, position, key, False)
+        await bucket.upload_file(kept_as, path)
 
 
 def _write_copy(state: FolderState, path: Path) -> int:

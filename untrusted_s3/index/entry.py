@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -31,6 +31,9 @@ def kind_of(message: pb.FileInfo) -> int:
     return KIND_FILE if message.type == pb.FILE else KIND_DIRECTORY
 
 
+NAMED_ONLY: Final = float("-inf")
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """The object with a file's data.
@@ -40,12 +43,15 @@ class StoredObject:
         size: The bytes of the object, trailer included.
         part_size: The bytes of each part but the last; 0 for an object of a single PUT.
         part_crc32c: The CRC-32C of each part, in order.
+        seen: When a gateway that wants to name it knew that it was there, by the clock that signs its requests;
+            NAMED_ONLY if it is there as long as the folder names it. None where nobody asks.
     """
 
     object_name: str
     size: int
     part_size: int
     part_crc32c: tuple[int, ...]
+    seen: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

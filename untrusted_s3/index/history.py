@@ -23,7 +23,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
-from untrusted_s3.store.listing import list_checkpoints
+from untrusted_s3.store.listing import list_checkpoints, list_kept
 
 _logger = structlog.get_logger()
 _NOBODY = DeviceID(bytes(32))
@@ -54,7 +54,8 @@ async def load_as_of(
 ) -> None:
     """Bring an empty state to what the folder was at a time, in milliseconds since 1970 UTC.
 
-    Raises BeforeHistory, DataError where the log is damaged, and StoreError.
+    Before the history there may be states that are kept; then it is the last one of these before that time. Raises
+    BeforeHistory, DataError where the log is damaged, and StoreError.
     """
     reader = SegmentReader(bucket, keys, settings)
     oldest = None
@@ -77,6 +78,8 @@ async def load_as_of(
     else:
         first = (await reader.read(1)).segment
         if first is None or first.time_ms > time_ms:
+            if await _load_kept(bucket, keys, state, time_ms):
+                return
             raise _before_history(first.time_ms if first is not None else oldest)
         if state.position:
             raise DataError(f"segments of the log before {keys.segment(state.position + 1)} are missing")
@@ -85,6 +88,26 @@ async def load_as_of(
             if segment.time_ms > time_ms:
                 return
             state.apply(position, segment)
+
+
+async def _load_kept(bucket: Bucket, keys: FolderKeys, state: FolderState, time_ms: int) -> bool:
+    """Bring a state to the last one that is kept beyond the history and not later than a time.
+
+    Return whether there is one. Raises StoreError.
+    """
+    kept = await list_kept(bucket, keys)
+    for key, (position, _) in sorted(kept.items(), reverse=True):
+        try:
+            await read_checkpoint(bucket, keys, position, state, kept_as=key)
+        except (NoSuchKey, DataError) as error:
+            _logger.warning("checkpoint unreadable", position=position, error=str(error))
+            continue
+        if state.time_ms <= time_ms:
+            then = to_datetime(state.time_ms).isoformat(timespec="seconds")
+            _logger.warning("this time is before the history: an earlier state that is kept", time=then)
+            return True
+    state.clear()
+    return False
 
 
 def _before_history(oldest_ms: int | None) -> BeforeHistory:

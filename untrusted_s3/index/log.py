@@ -27,7 +27,8 @@ These rules keep the log whole when several gateways write to one bucket. The na
    answers every request: one that crashes or is put back does not answer for a while, and a gateway asks for n + 1
    every few seconds. Ordinary appends and looks need no further request. Readers that meet the first missing segment
    list what follows it when they begin. Once a minute, a gateway checks all segments since the last check.
-7. Each segment names the one before it, so nobody goes on in another history than the one that was read. A log that
+7. An entry does not name an object that is about to be deleted (store/garbage.py, index/garbage_guard.py).
+8. Each segment names the one before it, so nobody goes on in another history than the one that was read. A log that
    lost segments is healed by a renewal behind all that is left (`salvage`, sync/healing.py). If it left a gap behind,
    the renewal names no real segment as the one before it, and a checkpoint follows.
 """
@@ -37,6 +38,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -54,10 +56,12 @@ from untrusted_s3.errors import (
     SegmentDamaged,
     SegmentsMissing,
     StoreError,
+    UnknownFormat,
 )
 from untrusted_s3.index.changes import Change, Outcome
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
 from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor, Renewal
+from untrusted_s3.index.garbage_guard import GarbageGuard
 from untrusted_s3.index.log_end import LastSegment, check_last, is_end, missing_between, ranges
 from untrusted_s3.index.renewal import Plan, new_renewal, parts
 from untrusted_s3.index.rules import LOG_RULES, LogRules
@@ -68,6 +72,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.index.strange_segments import remove_kept
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.garbage import GARBAGE_RULES, GarbageRules
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
 from untrusted_s3.threads import in_thread_to_the_end
@@ -85,6 +90,7 @@ class FolderLog:
 
     Attributes:
         state: The local state.
+        garbage: Keeps objects that are about to be deleted out of the log.
         check_entries: Whether all entries of a checkpoint are compared with their file infos when it is loaded.
         entries_written: How many entries this object has written to the log.
         before_apply: Called with each segment before the state reflects it.
@@ -102,12 +108,14 @@ class FolderLog:
         *,
         check_entries: bool = True,
         time_of_day: Callable[[], float] | None = None,
+        garbage_rules: GarbageRules = GARBAGE_RULES,
     ) -> None:
         """Make a log that is not loaded yet. `clock` gives seconds since 1970 UTC, `time_of_day` too.
 
         Signatures and pauses go by `clock`. Segments carry the `time_of_day`, by default that of the store.
         """
         self.state = state
+        self.garbage = GarbageGuard(bucket, keys, state, clock, garbage_rules)
         self.entries_written = 0
         self.before_apply: Callable[[Segment], None] = lambda segment: None
         self._bucket = bucket
@@ -165,6 +173,31 @@ class FolderLog:
             self._checked_position = position
             return position != before
 
+    async def cover_damage(self) -> list[int]:
+        """Read the segments since the newest checkpoint again. If some are damaged, write a checkpoint of the state.
+
+        A segment that does not continue the one before it is damaged too.
+
+        Nothing is lost then, for the state has what they said. Return their positions; those that are missing are left
+        to `check`. Raises StoreError.
+        """
+        first, last = await self._newest_checkpoint() + 1, self.state.position
+        damaged, due = [], 0
+        async with contextlib.aclosing(self._reader.read_each(range(first, last + 1))) as segments:
+            async for position, segment in segments:
+                if segment is None or segment is EMPTY_SEGMENT or isinstance(segment, UnknownFormat):
+                    continue
+                is_wrong = isinstance(segment, DataError) or (due and segment.first_sequence != due)
+                if not isinstance(segment, DataError):
+                    due = segment.last_sequence + 1
+                if is_wrong:
+                    text = str(segment) if isinstance(segment, DataError) else "it does not follow the one before it"
+                    _logger.error("log segment unreadable", position=position, error=text)
+                    damaged.append(position)
+        if damaged:
+            await self.checkpoint()
+        return damaged
+
     async def remains(self, position: int) -> bool:
         """Return whether the store has anything of the log up to a position. Raises StoreError."""
         segments = await list_segments(self._bucket, self._keys)
@@ -215,7 +248,8 @@ class FolderLog:
 
         Return whether there was something to write. The state then reflects every entry, or a newer one of the same
         name, except for entries whose objects were found missing or damaged meanwhile: a renewal has begun the index
-        again then. Where this raises, the segment may be written nevertheless; appending again is harmless.
+        again then. Raises ObjectIsGarbage where the object of an entry is or may be deleted; nothing is written then.
+        Where another error is raised, the segment may be written nevertheless; appending again is harmless.
         """
         at_call = self.state.index_id
         async with self._working():
@@ -248,14 +282,21 @@ class FolderLog:
                 raise
 
     async def renew(
-        self, plan: Plan, *, force: bool = False, apart: bool = False, stop: Callable[[], object] | None = None
+        self,
+        plan: Plan,
+        *,
+        force: bool = False,
+        apart: bool = False,
+        stop: Callable[[], object] | None = None,
+        check_objects: bool = False,
     ) -> int:
         """Take entries back and begin the folder's index again. Return the number of segments written.
 
         `plan` is given the state at the end of the log, and again whenever another gateway has changed it meanwhile. An
         empty plan writes nothing, unless `force`. A large one is split over several segments, each with its own new
         index id. Where this raises, a part may be written; to renew again goes on with what is left. With `apart`, the
-        state lacks segments that others may know: those who have applied them must not go on from their state.
+        state lacks segments that others may know: those who have applied them must not go on from their state. With
+        `check_objects`, objects that the folder does not name are looked for before they are written to the log.
 
         With `stop`, nobody else may use the state meanwhile: plan and entries are worked out in threads. It is called
         when the caller is cancelled, and `plan` and its iterators should then end soon.
@@ -263,7 +304,7 @@ class FolderLog:
         async with self._working():
             self._stop = stop
             try:
-                return await self._renew(plan, force, apart)
+                return await self._renew(plan, force, apart, check_objects)
             finally:
                 self._stop = None
 
@@ -290,7 +331,7 @@ class FolderLog:
             return change(self.state)
         return change if self.state.wants(change.file_info) and not self.state.is_condemned(change) else None
 
-    async def _renew(self, plan: Plan, force: bool, apart: bool) -> int:
+    async def _renew(self, plan: Plan, force: bool, apart: bool, check_objects: bool) -> int:
         written = 0
         while True:
             await self._catch_up()
@@ -304,6 +345,7 @@ class FolderLog:
                 await self._catch_up()
                 if self.state.position != position:
                     break
+                await self.garbage.admit(entries, check_objects=check_objects)
                 if not await self._write(entries, (), new_renewal(removals), apart=apart and not written):
                     break
                 written += 1
@@ -324,7 +366,10 @@ class FolderLog:
         confirmations: tuple[Confirmation, ...] = (),
         apart: bool = False,
     ) -> bool:
-        """Write the next segment. Return False if another one is there, which is applied then, or was deleted."""
+        """Write the next segment. Return False if another one is there, which is applied then, or a look is due."""
+        await self.garbage.admit(entries)
+        if not self._looked_within(self._rules.append_lifetime):
+            return False
         position = self.state.position + 1
         signed = self._clock()
         segment = Segment(
@@ -460,13 +505,18 @@ class FolderLog:
         cost = self._bytes_since_checkpoint + since * settings.segment_cost
         return cost >= max(settings.checkpoint_cost, self.state.file_size * settings.checkpoint_share)
 
-    async def checkpoint_where_due(self) -> bool:
-        """Write a checkpoint if one is due and no other gateway has written one. Return whether it was written."""
-        newest = await self._newest_checkpoint()
+    async def checkpoint_where_due(self, older_than: float = math.inf) -> bool:
+        """Write a checkpoint if one is due and no other gateway has written one. Return whether it was written.
+
+        One is due too if the newest is older than `older_than` seconds and the log has gone on since.
+        """
+        found = await list_checkpoints(self._bucket, self._keys)
+        newest = max(found.keys() - self._unreadable.keys(), default=0)
         if newest > self._checkpoint_position:
             self._checkpoint_position = newest
             self._bytes_since_checkpoint = 0
-        if not self.checkpoint_due:
+        is_old = newest < self.state.position and (found[newest].age if newest else math.inf) > older_than
+        if not self.checkpoint_due and not (is_old and older_than < math.inf):
             return False
         await self.checkpoint()
         return True

@@ -56,7 +56,7 @@ async def salvage(
             raise
         except (NoSuchKey, DataError) as error:
             _logger.error("checkpoint unreadable", position=position, error=str(error))
-    listed, far = _without_far(await list_segments(bucket, keys, after=state.position), state.position)
+    listed, far = without_far(await list_segments(bucket, keys, after=state.position), state.position)
     losses: list[LostSegments] = []
     kept: dict[str, str] = {}
 
@@ -89,7 +89,7 @@ async def salvage(
                 continue
             losses.append(LostSegments(first, position - 1, sequence, segment.first_sequence - 1 - sequence))
     reached = max(listed.last, state.position)
-    near = [position for position in checkpoints if _is_near(position, reached)]
+    near = [position for position in checkpoints if is_near(position, reached)]
     strangers = [(keys.segment(position), position) for position in far]
     strangers += [(keys.checkpoint(position), position) for position in checkpoints if position not in near]
     for key, position in strangers:
@@ -104,7 +104,7 @@ async def salvage(
     return Salvaged(tuple(losses), kept)
 
 
-def _without_far(listed: Positions, after: int) -> tuple[Positions, list[int]]:
+def without_far(listed: Positions, after: int) -> tuple[Positions, list[int]]:
     """Return the positions that can be those of a log that goes on after a position, and the others.
 
     Anybody who can write to the bucket can make a key at any position, and no log goes on behind the highest one.
@@ -112,7 +112,7 @@ def _without_far(listed: Positions, after: int) -> tuple[Positions, list[int]]:
     near: list[range] = []
     far: list[int] = []
     for one in listed.ranges:
-        if not far and _is_near(one.start, after):
+        if not far and is_near(one.start, after):
             near.append(one)
             after = one[-1]
         else:
@@ -120,6 +120,6 @@ def _without_far(listed: Positions, after: int) -> tuple[Positions, list[int]]:
     return Positions(*near), far
 
 
-def _is_near(position: int, after: int) -> bool:
+def is_near(position: int, after: int) -> bool:
     """Return whether there can be a segment or a checkpoint at a position if there is one at `after`."""
     return position <= FAR_POSITION or position <= after + MAX_FAR_GAP

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, LogWentBack
 from untrusted_s3.index.dissent_counts import Dissents
-from untrusted_s3.index.entry import KIND_FILE, Confirmation, Entry, PeerCursor, Removal, Renewal, kind_of
+from untrusted_s3.index.entry import KIND_FILE, Confirmation, Entry, PeerCursor, Removal, Renewal, StoredObject, kind_of
 from untrusted_s3.index.row import RowClaims
 from untrusted_s3.index.schema import COUNTERS
 from untrusted_s3.index.schema import FolderTotals as FolderTotals
@@ -53,6 +53,26 @@ class FolderState(StateFile):
     def dissents(self, limit: int) -> Dissents:
         """Return how many dissents there are, with at most `limit` devices. They are not counted for that."""
         return self._claims.counted(self.disputed_count, limit)
+
+    def stored_after(self, key: bytes, last: bytes, limit: int) -> list[tuple[bytes, list[StoredObject]]]:
+        """Return the objects of at most `limit` names whose hashes are above `key` and up to `last`, in their order."""
+        rows = self._connection.execute(
+            "SELECT name_hash FROM files WHERE name_hash > ? AND name_hash <= ? ORDER BY name_hash LIMIT ?",
+            (key, last, limit),
+        ).fetchall()
+        return [(row[0], self.stored_objects(row[0])) for row in rows]
+
+    def data_of(self, key: bytes) -> tuple[int, DeviceID | None]:
+        """Return the bytes of the current version of the name with this hash, and the device that they are from.
+
+        A version without data has 0 bytes, and so has a name that the folder lacks.
+        """
+        row = self._connection.execute(
+            "SELECT size, device_id FROM files LEFT JOIN devices ON number = source WHERE name_hash = ?", (key,)
+        ).fetchone()
+        if row is None:
+            return 0, None
+        return row[0], DeviceID(row[1]) if row[1] is not None else None
 
     def may_be_claimed(self, current: Entry, claims: RowClaims) -> bool:
         """Return whether devices may claim a current version that are not known to.

@@ -20,6 +20,7 @@ from untrusted_s3.errors import PreconditionFailed, StoreError, StoreRefused, Up
 from untrusted_s3.objects.assembly import Assembly, RequestedRange, patiently
 from untrusted_s3.objects.checksums import crc32c_of, crc32c_of_range
 from untrusted_s3.objects.previous_object import PreviousObject
+from untrusted_s3.objects.uploads import may_be_continued
 from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket, UploadedPart
 from untrusted_s3.store.listing import up_to
@@ -123,6 +124,8 @@ class MultipartWriter:
                 parts_of = self._bucket.list_parts(self._key, upload.upload_id)
                 listed = [part async for part in up_to(MAX_PART_NUMBER, parts_of, self._key)]
             except UploadLost:
+                continue
+            if not may_be_continued(upload, listed):
                 continue
             parts = {part.number: _Part(part.etag, None) for part in listed if self._is_usable(part)}
             if not self._upload_id or len(parts) > len(self._parts):

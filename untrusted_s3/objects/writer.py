@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Container, Hashable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -14,7 +16,7 @@ from untrusted_s3.accounts import Account, Share
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, PreconditionFailed, PreviousObjectGone
+from untrusted_s3.errors import DataError, NoSuchKey, PreconditionFailed, PreviousObjectGone
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.objects.assembly import Assembly, FetchBlock, patiently
 from untrusted_s3.objects.checksums import crc32c_of
@@ -26,7 +28,7 @@ from untrusted_s3.objects.trailer import check_trailer
 from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import MAX_OBJECT_KEYS, PART_GRID, PartGrid
-from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.layout import FolderKeys, name_key
 from untrusted_s3.store.multipart import part_size
 from untrusted_s3.threads import LargeWork
 from untrusted_s3.units import MIB
@@ -54,6 +56,9 @@ class ObjectWriter:
         settings: ObjectSettings,
         grid: PartGrid = PART_GRID,
         large_work: LargeWork | None = None,
+        *,
+        is_candidate: Callable[[bytes, str], bool] = lambda name_hash, object_name: False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Make a writer.
 
@@ -66,6 +71,9 @@ class ObjectWriter:
             settings: How objects are written.
             grid: The parts of large objects.
             large_work: Work on the file infos of very large files.
+            is_candidate: Returns whether an object, by the hash of the name and its own name, is about to be deleted.
+                None of these is used or written.
+            clock: Gives seconds since 1970 UTC; the one by which requests are signed.
         """
         self._bucket = bucket
         self._keys = keys
@@ -74,6 +82,8 @@ class ObjectWriter:
         self._counters = counters
         self._settings = settings
         self._grid = grid
+        self._is_candidate = is_candidate
+        self._clock = clock
         self._large_work = large_work if large_work is not None else LargeWork(MIB)
         self._transfers = PartTransfers(bucket, counters, settings)
 
@@ -120,7 +130,12 @@ class ObjectWriter:
         damage: DataError | None = None
         # Whatever needs all blocks is done for the announcing device, in its turn.
         work = partial(self._large_work.run, owner, len(file_info.raw))
-        names = (name for name in object_names(file_info, giver) if name not in condemned)
+        key = name_key(file_info.name)
+        names = (
+            name
+            for name in object_names(file_info, giver)
+            if name not in condemned and not self._is_candidate(key, name)
+        )
         for name in await work(lambda: list(itertools.islice(names, MAX_OBJECT_KEYS))):
             try:
                 with self._memory.share(owner) as memory:
@@ -176,12 +191,13 @@ class ObjectWriter:
             requested = await assembly.request(0, assembly.size)
             pieces = await patiently(requested, memory, self._settings.patience)
             async with self._uploads:
+                seen = self._clock()
                 await self._bucket.put(key, pieces, if_none_match=True)
         finally:
             memory.release(assembly.size)
             await assembly.close()
         self._counters.object_bytes_written.inc(assembly.size)
-        return StoredObject(name, assembly.size, 0, (crc32c_of(pieces),))
+        return StoredObject(name, assembly.size, 0, (crc32c_of(pieces),), seen)
 
     async def _write_parts(
         self,
@@ -201,13 +217,21 @@ class ObjectWriter:
             checksums = await writer.run()
         finally:
             await assembly.close()
-        return StoredObject(name, assembly.size, size, checksums)
+        return await self._seen(key, StoredObject(name, assembly.size, size, checksums))
 
     async def _adopt(self, key: str, name: str, file_info: FileInfo, work: _Work) -> StoredObject:
         size = self._part_size(file_info)
-        return await read_stored_object(
+        stored = await read_stored_object(
             self._bucket, key, name, file_info, size, self._settings.read_back_size, partial(work, check_trailer)
         )
+        return await self._seen(key, stored)
+
+    async def _seen(self, key: str, stored: StoredObject) -> StoredObject:
+        """Note when an object was there whose checksums may have taken hours. Raises NoSuchKey."""
+        seen = self._clock()
+        if await self._bucket.size(key) != stored.size:
+            raise NoSuchKey(f"{key}: deleted meanwhile")
+        return replace(stored, seen=seen)
 
     def _part_size(self, file_info: FileInfo) -> int:
         return part_size(file_info.message.size, file_info.message.blocks[0].size, self._grid)

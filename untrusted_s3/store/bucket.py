@@ -99,8 +99,12 @@ class Bucket(Protocol):
         """
         ...
 
-    async def delete(self, key: str) -> None:
-        """Delete the object if it exists."""
+    async def delete(self, key: str, *, lifetime: int | None = None) -> None:
+        """Delete the object if it exists.
+
+        With `lifetime`, the store refuses the request, and each repetition of it, if it arrives more than so many
+        seconds after this call, by the store's clock.
+        """
         ...
 
     async def size(self, key: str) -> int | None:

@@ -66,6 +66,20 @@ class S3Connection:
         self.http.close()
 
 
+def profile_credentials(profile: str) -> S3Credentials:
+    """Return the credentials of a profile of the AWS tools. Raises UsageError."""
+    try:
+        found = boto3.Session(profile_name=profile).get_credentials()
+        frozen = found.get_frozen_credentials() if found is not None else None
+    except BotoCoreError as error:
+        raise UsageError(f"the profile {profile!r} cannot be used: {error}") from error
+    if frozen is None or not frozen.access_key or not frozen.secret_key:
+        raise UsageError(f"the profile {profile!r} has no credentials")
+    if frozen.token:
+        raise UsageError(f"the profile {profile!r} has temporary credentials: choose one with lasting ones")
+    return S3Credentials(frozen.access_key, frozen.secret_key)
+
+
 def connect(
     endpoint_url: str | None,
     credentials: S3Credentials | None = None,

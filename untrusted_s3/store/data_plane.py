@@ -92,7 +92,7 @@ class DataPlane:
     async def send(
         self, method: str, url: URL, what: str, body: Sequence[Buffer], headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a PUT or POST with a body once. Raises StoreError."""
+        """Send a PUT, POST or DELETE with a body once. Raises StoreError."""
         # The session's timeouts are for what the server sends; they do not notice a server that stops reading.
         patience = self._settings.timeout + sum(map(len, body)) / self._settings.slowest_upload
         return await self._request(method, url, what, headers, _Pieces(body), patience, MAX_ERROR_SIZE)

@@ -62,5 +62,20 @@ TRIM_LIFETIME: Final = 3600.0
 HEARTBEAT_LIFETIME: Final = 90.0
 # How far apart the clocks of gateways and store may be.
 MAX_CLOCK_SKEW: Final = 300.0
-# The age at which an unfinished multipart upload is aborted.
+# How long an unfinished multipart upload has got no part when it is aborted.
 UPLOAD_RETENTION: Final = 7 * DAY
+# A day before that nobody goes on with it, so that no upload is aborted that somebody has just continued.
+UPLOAD_CONTINUATION: Final = 6 * DAY
+
+# The rules of garbage collection (store/garbage.py). Ages are by the store's clock.
+
+# No object is deleted before it has been a candidate for so long.
+GARBAGE_GRACE: Final = 1 * DAY
+# For how long after that the objects of one record are deleted.
+GARBAGE_SWEEP: Final = 1 * DAY
+# How much longer the record is kept, so that a deletion that stalled cannot arrive after it is gone.
+GARBAGE_MARGIN: Final = 12 * 3600.0
+# How old a writer's look at the records, and at an object, may be when it signs a segment that names the object.
+GARBAGE_LOOK: Final = 6 * 3600.0
+# The most objects in one record.
+MAX_CANDIDATES: Final = 10_000

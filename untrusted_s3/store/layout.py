@@ -1,13 +1,18 @@
 """Where things lie in the bucket (docs/format.md). Keys here are relative to the store's prefix.
 
     store.json                              peers/{device id}.json        nodes/{device id}.json
-    identities/{name}.json
+    identities/{name}.json                  usage/{device id}.json        quotas.json
+    retention.json                          folders/{folder}/retention.json
     folders/{folder}/folder.json
+    folders/{folder}/present-objects.txt
     folders/{folder}/objects/{hh}/{name hash}/{object name}
     folders/{folder}/log/{position, 20 digits}
     folders/{folder}/checkpoints/{position, 20 digits}
+    folders/{folder}/kept/{position, 20 digits}-{seconds, 12 digits}
     folders/{folder}/damaged/{position, 20 digits}-{content}
     folders/{folder}/losses/{position, 20 digits}-{id}.json
+    folders/{folder}/scrub.json
+    folders/{folder}/garbage/{id}.json      folders/{folder}/garbage/{id}-swept.json
 
 Every key segment consists of `0-9A-Za-z._-`, which all S3 servers tried keep apart and unchanged. Nothing else in the
 program composes a key or takes one apart.
@@ -24,20 +29,27 @@ from untrusted_s3.errors import UsageError
 from untrusted_s3.store.format import MAX_CHECKPOINT_POSITION, MAX_POSITION
 
 STORE = "store.json"
+RETENTION = "retention.json"
+QUOTAS = "quotas.json"
 PEERS = "peers/"
 NODES = "nodes/"
 IDENTITIES = "identities/"
+USAGE = "usage/"
 FOLDERS = "folders/"
 
 NAME_HASH_SIZE = 16
 
 _JSON = ".json"
 _FOLDER_RECORD = "folder.json"
+_PRESENT_OBJECTS = "present-objects.txt"
+_SCRUB_RECORD = "scrub.json"
 _POSITION_DIGITS = 20
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z-][0-9A-Za-z._-]{0,63}")
 _OBJECT_NAME = re.compile(r"[0-9a-f]{32}(-[0-9a-z]{1,64})?")
 _DAMAGED_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{32}")
 _LOSS_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{32}\.json")
+_GARBAGE_NAME = re.compile(r"([0-9a-f]{32})(-swept)?\.json")
+_KEPT_NAME = re.compile(r"([0-9]{20})-([0-9]{12})")
 _OBJECT_KEY = re.compile(r"[0-9a-f]{2}/([0-9a-f]{32})/([0-9a-z-]+)")
 _LOCATION = re.compile(r"s3://([^/]+)(/.*)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -83,6 +95,11 @@ def node_key(device_id: DeviceID) -> str:
 def node_name(key: str) -> str:
     """Return the device ID, as a text, in the key of a gateway's heartbeat."""
     return key.removeprefix(NODES).removesuffix(_JSON)
+
+
+def usage_key(device_id: DeviceID) -> str:
+    """Return the key of the record of what a gateway has asked of the store."""
+    return f"{USAGE}{device_id}{_JSON}"
 
 
 def identity_key(name: str) -> str:
@@ -162,6 +179,16 @@ class FolderKeys:
         return self.base + _FOLDER_RECORD
 
     @property
+    def scrub(self) -> str:
+        """The key of the record of how far the folder's scrub has come."""
+        return self.base + _SCRUB_RECORD
+
+    @property
+    def present_objects(self) -> str:
+        """The key of the list of the objects of the folder's present state."""
+        return self.base + _PRESENT_OBJECTS
+
+    @property
     def segments(self) -> str:
         """The prefix of all log segments."""
         return self.base + "log/"
@@ -170,6 +197,27 @@ class FolderKeys:
     def checkpoints(self) -> str:
         """The prefix of all checkpoints."""
         return self.base + "checkpoints/"
+
+    @property
+    def retention(self) -> str:
+        """The key of the folder's own rules of what is kept (store/retention.py)."""
+        return self.base + RETENTION
+
+    @property
+    def kept(self) -> str:
+        """The prefix of all checkpoints that are kept beyond the history."""
+        return self.base + "kept/"
+
+    def kept_checkpoint(self, position: int, seconds: int) -> str:
+        """Return the key of a checkpoint that is kept, of a position and a time in seconds since 1970 UTC."""
+        return f"{self.kept}{position:0{_POSITION_DIGITS}d}-{seconds:012d}"
+
+    def parse_kept(self, key: str) -> tuple[int, int] | None:
+        """Return position and time in the key of a checkpoint that is kept; None if it is not one of these."""
+        found = _KEPT_NAME.fullmatch(key[len(self.kept) :]) if key.startswith(self.kept) else None
+        if found is None or not 1 <= int(found[1]) <= MAX_CHECKPOINT_POSITION:
+            return None
+        return int(found[1]), int(found[2])
 
     @property
     def objects(self) -> str:
@@ -240,6 +288,24 @@ class FolderKeys:
     def is_loss(self, key: str) -> bool:
         """Return whether a key has the form of one of a record of what this folder's log has lost."""
         return key.startswith(self.losses) and _LOSS_NAME.fullmatch(key[len(self.losses) :]) is not None
+
+    @property
+    def garbage(self) -> str:
+        """The prefix of all records of objects that are to be deleted (store/garbage.py)."""
+        return self.base + "garbage/"
+
+    def garbage_record(self, record_id: str) -> str:
+        """Return the key of a record of objects that are to be deleted."""
+        return f"{self.garbage}{record_id}{_JSON}"
+
+    def garbage_swept(self, record_id: str) -> str:
+        """Return the key that says that what such a record has was deleted."""
+        return f"{self.garbage}{record_id}-swept{_JSON}"
+
+    def parse_garbage(self, key: str) -> tuple[str, bool] | None:
+        """Return the id in the key of such a record, and whether the key is that of `garbage_swept`."""
+        found = _GARBAGE_NAME.fullmatch(key[len(self.garbage) :]) if key.startswith(self.garbage) else None
+        return (found[1], found[2] is not None) if found is not None else None
 
     def relative(self, key: str) -> str:
         """Return a key of this folder without the folder's prefix, such as "log/00000000000000000001"."""

@@ -1,7 +1,9 @@
 """The bucket's lifecycle rule that aborts unfinished multipart uploads.
 
-They cost money, and no listing of objects shows them. A gateway aborts old ones itself; the rule does it where no
-gateway runs any longer.
+They cost money, and no listing of objects shows them. A gateway aborts those on which nobody works any more; the rule
+does it where no gateway runs any longer. A rule of S3 counts from the beginning of an upload, whether it is in use or
+not, so it has to leave time for the largest file on a slow line: in a year, 10 Mbit/s carry more than an object can
+hold.
 """
 
 from __future__ import annotations
@@ -10,38 +12,51 @@ import json
 from typing import Any
 
 from untrusted_s3.errors import LifecycleRuleMissing, NoSuchKey, StoreRefused
-from untrusted_s3.store.format import UPLOAD_RETENTION
 from untrusted_s3.store.s3 import S3Bucket
-from untrusted_s3.units import DAY
 
 Rule = dict[str, Any]
 
 _ID = "untrusted-s3-unfinished-uploads"
 _MAX_ID_LENGTH = 255
+# MAX_FILE_SIZE at 10 Mbit/s takes 358 days.
+_DAYS = 365
 
 
 async def probe_lifecycle(bucket: S3Bucket) -> str:
-    """Check that a rule of the bucket aborts unfinished uploads below our prefix.
+    """Check that a rule of the bucket aborts unfinished uploads below our prefix, but none that may be in use.
 
     Return the finding. Raises LifecycleRuleMissing, whose message has a rule that would do it.
     """
     days = _shortest(await _rules(bucket), bucket.location.prefix)
+    if days is not None and days >= _DAYS:
+        return _found(days)
+    rule = json.dumps({"Rules": [_our_rule(bucket)]})
     if days is None:
-        rule = json.dumps({"Rules": [_our_rule(bucket)]})
         raise LifecycleRuleMissing(f"no rule of the bucket ends unfinished uploads; this one does: {rule}")
-    return _found(days)
+    raise LifecycleRuleMissing(
+        f"a rule of the bucket ends uploads after {days} days, also those that are in use: a file that takes longer"
+        f" never gets there. This rule leaves time: {rule}"
+    )
 
 
 async def set_lifecycle(bucket: S3Bucket) -> str:
     """Add such a rule to those of the bucket, unless one of them does it already. Return what was done.
 
-    Raises StoreError.
+    A rule that an earlier program has added, and that ends uploads too soon, is replaced. Raises LifecycleRuleMissing
+    if another rule does that, and StoreError.
     """
-    rules, rule = await _rules(bucket), _our_rule(bucket)
+    found, rule = await _rules(bucket), _our_rule(bucket)
+    rules = [other for other in found if other.get("ID") != rule["ID"]]
     days = _shortest(rules, bucket.location.prefix)
-    if days is not None:
+    if days is not None and days < _DAYS:
+        raise LifecycleRuleMissing(
+            f"a rule that is not ours ends uploads after {days} days, also those that are in use: change it to {_DAYS}"
+            " or more"
+        )
+    days = _shortest(found, bucket.location.prefix)
+    if days is not None and days >= _DAYS:
         return f"{_found(days)}, by a rule that was there"
-    rules = [other for other in rules if other.get("ID") != rule["ID"]] + [rule]
+    rules.append(rule)
     await bucket.call("put_bucket_lifecycle_configuration", LifecycleConfiguration={"Rules": rules})
     days = _shortest(await _rules(bucket), bucket.location.prefix)
     if days is None:
@@ -59,7 +74,7 @@ def _our_rule(bucket: S3Bucket) -> Rule:
         "ID": f"{_ID} {prefix}".strip()[:_MAX_ID_LENGTH],
         "Status": "Enabled",
         "Filter": {"Prefix": prefix},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": int(UPLOAD_RETENTION // DAY)},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _DAYS},
     }
 
 

@@ -78,6 +78,18 @@ async def list_checkpoints(bucket: Bucket, keys: FolderKeys) -> dict[int, Object
     return found
 
 
+async def list_kept(bucket: Bucket, keys: FolderKeys) -> dict[str, tuple[int, int]]:
+    """Return position and time, in seconds since 1970 UTC, of all checkpoints that are kept beyond the history, by key.
+
+    Raises AnswerTooLong for more than any folder has, and another StoreError.
+    """
+    found = {}
+    async for item in up_to(MAX_CHECKPOINTS, bucket.list(keys.kept), keys.kept):
+        if (parsed := keys.parse_kept(item.key)) is not None:
+            found[item.key] = parsed
+    return found
+
+
 async def list_losses(bucket: Bucket, keys: FolderKeys) -> list[str]:
     """Return what lies where the records of the losses of a folder's log are, in the order of their positions.
 
@@ -95,6 +107,12 @@ async def list_folders(bucket: Bucket) -> AsyncIterator[FolderKeys]:
 async def list_peers(bucket: Bucket) -> AsyncIterator[str]:
     """Yield the keys of the records of all accepted devices. Raises StoreError."""
     async for item in up_to(MAX_RECORDS, bucket.list(layout.PEERS), layout.PEERS):
+        yield item.key
+
+
+async def list_usage(bucket: Bucket) -> AsyncIterator[str]:
+    """Yield the keys of the records of what gateways have asked of the store. Raises StoreError."""
+    async for item in up_to(MAX_RECORDS, bucket.list(layout.USAGE), layout.USAGE):
         yield item.key
 
 

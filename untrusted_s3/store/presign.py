@@ -71,6 +71,10 @@ class Presigner:
         """
         return self._sign("PUT", key, lifetime, headers=conditions)
 
+    def delete(self, key: str, lifetime: int) -> URL:
+        """Return a URL that deletes the object for `lifetime` seconds from now."""
+        return self._sign("DELETE", key, lifetime)
+
     def upload_part(self, key: str, upload_id: str, number: int) -> URL:
         """Return a URL that uploads one part."""
         query = {"uploadId": upload_id, "partNumber": str(number)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -16,10 +16,11 @@ from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, IndexClaimed, LogWentBack, StateDamaged
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.dissent_counts import Dissents
-from untrusted_s3.index.entry import Entry
+from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.local_databases import open_databases
 from untrusted_s3.index.local_files import delete_others, folder_directory
 from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.present_objects import write_present_objects
 from untrusted_s3.index.refused import RefusedFiles
 from untrusted_s3.index.state import FolderTotals
 from untrusted_s3.objects.writer import ObjectWriter
@@ -38,9 +39,10 @@ from untrusted_s3.sync.log_writer import LogWriter
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.missing import FailedRead, MissingObjects
 from untrusted_s3.sync.puller import Puller
+from untrusted_s3.sync.quota import FolderQuota, Limit, LimitsOf
 from untrusted_s3.sync.refused_index import Suspect, suspects
 from untrusted_s3.sync.requested_objects import RequestedObjects
-from untrusted_s3.sync.served_parts import ServedParts
+from untrusted_s3.sync.served_parts import ServedParts, WrongPart
 from untrusted_s3.sync.sources import Source, Sources
 from untrusted_s3.sync.upgrade import begin_claims
 
@@ -130,12 +132,22 @@ class Folder:
             settings.objects.read_back_size,
         )
         self._served = ServedParts(self._missing.suspect)
+        self._quota = FolderQuota(record.folder_id, self._state)
         self._puller = Puller(
             record.folder_id,
             self._state,
             self._pending,
             ObjectWriter(
-                bucket, self._keys, memory.blocks_in, uploads, counters, settings.objects, grid, memory.large_work
+                bucket,
+                self._keys,
+                memory.blocks_in,
+                uploads,
+                counters,
+                settings.objects,
+                grid,
+                memory.large_work,
+                is_candidate=self._log.garbage.candidates.has,
+                clock=self._log.garbage.clock,
             ),
             self._writer.add,
             counters,
@@ -143,6 +155,7 @@ class Folder:
             memory,
             sources,
             self._claiming,
+            self._quota,
         )
         self._requested = RequestedObjects(self._state, memory, settings.sync)
         self._index_in = IndexIn(record.folder_id, self._claiming, self._pending, settings.sync, memory.large_work)
@@ -250,6 +263,10 @@ class Folder:
         remove_database(self._state.path)
         remove_database(self._pending.path)
 
+    def want_checkpoint(self, older_than: float) -> None:
+        """Have a checkpoint written soon if the newest is older than so many seconds and the log has gone on since."""
+        self._writer.want_checkpoint(older_than)
+
     async def drain(self) -> None:
         """Before a stop: begin no more pulls, and wait a while for those under way."""
         await self._puller.drain()
@@ -257,6 +274,10 @@ class Folder:
     async def flush(self) -> None:
         """Write to the log what is ready, and how far each peer's index is handled. Raises StoreError or DataError."""
         await self._writer.flush()
+
+    async def list_present_objects(self) -> int:
+        """Write the list of present objects to the store, and return its position. Raises what writing it raises."""
+        return await write_present_objects(self._bucket, self._keys, self._state)
 
     # Status
 
@@ -293,6 +314,24 @@ class Folder:
     def failing(self) -> tuple[int, Failure | None]:
         """The number of files that could not be pulled and are tried again, and one of them."""
         return self._puller.failing
+
+    @property
+    def used_bytes(self) -> int:
+        """The bytes that count for quotas: those of the files that the folder has, and of those under way."""
+        return self._state.totals.bytes + self._quota.in_work
+
+    @property
+    def limits_reached(self) -> Sequence[Limit]:
+        """The limits for which files wait."""
+        return self._quota.reached
+
+    def limit(self, limits_of: LimitsOf) -> None:
+        """Let a function say which limits there are for a file of a device."""
+        self._quota.limits_of = limits_of
+
+    def look_at_quota(self) -> None:
+        """Let files come in that wait for room, if there is room now. The gateway calls this now and then."""
+        self._puller.look_at_quota()
 
     @property
     def position(self) -> int:
@@ -383,6 +422,18 @@ class Folder:
             return False
         self._missing.suspect(FailedRead(key, start, size))
         return True
+
+    def part_differs(self, part: WrongPart) -> None:
+        """Note that a part of an object has other bytes than the log says."""
+        self._missing.suspect(part)
+
+    def stored_after(self, key: bytes, last: bytes, limit: int) -> list[tuple[bytes, list[StoredObject]]]:
+        """Return the objects of at most `limit` names whose hashes are above `key` and up to `last`, in their order."""
+        return self._state.stored_after(key, last, limit)
+
+    async def cover_damage(self) -> None:
+        """Write a checkpoint if a segment of the log is damaged that none covers. Raises StoreError."""
+        await self._log.cover_damage()
 
     # Peers
 

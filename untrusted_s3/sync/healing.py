@@ -20,6 +20,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
+import math
 import os
 import sqlite3
 from array import array
@@ -216,7 +217,7 @@ class _Healing:
                 count = await in_thread_to_the_end(self._count_newer, on_cancel=self._stop)
                 forgotten = Forgotten(before.index_id, before.sequence, count) if count else None
         kept = salvaged.kept
-        self._gone = await find_missing(self._bucket, self._keys, self._objects(), self._at_once)
+        self._gone = await self._find_gone(self._at_once)
         noted = await self._notes.write(
             state.position, state.index_id, segments=losses, damaged=kept.values(), forgotten=forgotten
         )
@@ -227,11 +228,15 @@ class _Healing:
         for part in range(self._parts):
             self._part = part
             if self._parts > 1:
-                self._gone = await find_missing(self._bucket, self._keys, self._objects())
+                self._gone = await self._find_gone()
             is_first = part == 0
             with contextlib.suppress(_AlreadyRenewedError):
                 await self._log.renew(
-                    self._plan, force=force and is_first, apart=bool(losses) and is_first, stop=self._stop
+                    self._plan,
+                    force=force and is_first,
+                    apart=bool(losses) and is_first,
+                    stop=self._stop,
+                    check_objects=True,
                 )
             restored, missing = restored + self._restored, missing + self._missing
         if losses:
@@ -239,6 +244,23 @@ class _Healing:
             await self._log.checkpoint()
         await self._log.remove_kept(kept)
         return Healed(noted, restored, missing)
+
+    async def _find_gone(self, limit: float = math.inf) -> set[NamedObject]:
+        """Return the objects that are missing, and of those that may come back the ones that are about to be deleted.
+
+        After about `limit` missing ones, the rest is left out.
+        """
+        candidates = self._log.garbage.candidates
+        await candidates.look()
+        gone = await find_missing(self._bucket, self._keys, self._objects(), limit)
+        if candidates:
+            gone.update(
+                named
+                for named in self._objects()
+                if candidates.has(named.name_hash, named.object_name)
+                and named not in self._state.objects_of(named.name_hash)
+            )
+        return gone
 
     def _objects(self) -> Iterator[NamedObject]:
         """Yield what entries name: those of the log, and those that may come back."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -118,6 +119,7 @@ class LogWriter:
         self._appending = False
         self._wanted = asyncio.Event()
         self._checkpoint_wanted = asyncio.Event()
+        self._checkpoint_age = math.inf
         self._changed = asyncio.Condition()
         log.before_apply = self._keep_confirmed
 
@@ -243,13 +245,19 @@ class LogWriter:
                 self.error = f"the log cannot be followed: {error}"
                 _logger.warning("log not read", folder=self._folder_id, error=str(error))
 
+    def want_checkpoint(self, older_than: float) -> None:
+        """Have a checkpoint written soon if the newest is older than so many seconds and the log has gone on since."""
+        self._checkpoint_age = older_than
+        self._checkpoint_wanted.set()
+
     async def write_checkpoints(self) -> None:
         """Write checkpoints when they are due, until cancelled."""
         while True:
             await self._checkpoint_wanted.wait()
             self._checkpoint_wanted.clear()
+            age, self._checkpoint_age = self._checkpoint_age, math.inf
             try:
-                await self._log.checkpoint_where_due()
+                await self._log.checkpoint_where_due(age)
             except (StoreError, StateDamaged, OSError, sqlite3.Error) as error:
                 # SQLite fails when the state is replaced meanwhile, or the disk is full; the next checkpoint succeeds.
                 _logger.warning("checkpoint not written", folder=self._folder_id, error=str(error))
@@ -316,10 +324,13 @@ class LogWriter:
         index_id = self._index_id
         self._appending = True
         try:
-            # What has a condemned object does not get into the log and stays pending, to be pulled again.
-            handled = self._handled_by([one for one in batch if not self._state.is_condemned(one[1])])
+            # What has a condemned object, or one that is or may be deleted, does not get into the log and stays
+            # pending, to be pulled again.
+            await self._log.garbage.look(entry for _, entry in batch)
+            usable = [one for one in batch if self._is_usable(one[1])]
+            handled = self._handled_by(usable)
             with self._minding_the_log():
-                announced = list(filter(None, itertools.starmap(self._announcement, batch)))
+                announced = list(filter(None, itertools.starmap(self._announcement, usable)))
                 # Cursors pass nothing that is still to be written.
                 cursors = self._moved_cursors(handled) if not self._changes else []
                 appended = await self._append([*announced, *changes], cursors)
@@ -371,6 +382,9 @@ class LogWriter:
                 taken.append(change)
         self._changes.extendleft(reversed(left))
         return taken
+
+    def _is_usable(self, entry: Entry) -> bool:
+        return not self._state.is_condemned(entry) and not self._log.garbage.keeps_out(entry)
 
     def _announcement(self, pending: Pending, entry: Entry) -> Announcement | None:
         """Return who announces what is in an entry.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -26,7 +27,7 @@ from untrusted_s3.errors import (
     WriteStopped,
 )
 from untrusted_s3.index.content import CONTENT_HASH_SIZE
-from untrusted_s3.index.entry import Entry, StoredObject
+from untrusted_s3.index.entry import NAMED_ONLY, Entry, StoredObject
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import has_untrusted_blocks
@@ -40,6 +41,7 @@ from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.pending_queues import PendingQueues
 from untrusted_s3.sync.precedence import Precedence
 from untrusted_s3.sync.pull_slots import DeviceSlots, EntryInWork, PullSlots
+from untrusted_s3.sync.quota import FolderQuota
 from untrusted_s3.sync.sources import Source, Sources
 from untrusted_s3.sync.store_trouble import StoreTrouble
 
@@ -53,6 +55,7 @@ class Puller:
     Attributes:
         sources: The connected peers that share the folder.
         error: The last error of the store, or None after a success.
+        quota: What the folder may add to the store.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Puller:
         memory: SyncMemory,
         sources: Sources,
         claiming: Claiming,
+        quota: FolderQuota | None = None,
     ) -> None:
         """Make a puller that hands each finished entry to `commit`, for the log."""
         self.sources = sources
@@ -85,6 +89,7 @@ class Puller:
         self._failures = Failures(settings)
         self._precedence = Precedence(claiming, pending, self.sources, self._failures, settings)
         self._store_trouble = StoreTrouble(settings, self._try_store_again)
+        self.quota = quota if quota is not None else FolderQuota(folder_id, state)
         self._pulls = TaskSet()
         # By name hash: pulls of versions that untrusted devices announce.
         self._untrusted_pulls: dict[bytes, asyncio.Task[None]] = {}
@@ -140,6 +145,11 @@ class Puller:
         """Look at all pending entries again."""
         self._queues.read_again()
         self._wake.set()
+
+    def look_at_quota(self) -> None:
+        """Look whether files that wait for room may come in now."""
+        if self.quota.look(self._pending.totals[0]):
+            self.rescan()
 
     def rescan_from(self, device_id: DeviceID, sequence: int) -> None:
         """Look at a device's pending entries again from a sequence number on: one came later than higher ones."""
@@ -225,11 +235,15 @@ class Puller:
             if not self._precedence.is_wanted(entry):
                 self._failures.drop(entry.name_hash, entry.version)
                 handled.append(entry)
-            elif not self._has_to_wait(entry):
+            elif not self._has_to_wait(entry) and self._may_come(entry):
                 self._take(entry, slots)
         if handled:
             self._pending.remove(handled)
         return taken > 0 and self._has_room(slots)
+
+    def _may_come(self, entry: Pending) -> bool:
+        """Return whether no quota keeps an entry back; `look_at_quota` finds it again."""
+        return not entry.has_data or self.quota.reserve(entry) or self._is_there(entry)
 
     def _has_room(self, slots: DeviceSlots) -> bool:
         return not self._store_trouble.present and slots.has_room
@@ -289,6 +303,7 @@ class Puller:
             return
         file_info = self._pending.file_info(entry)
         if file_info is None:
+            self.quota.release(entry.name_hash)
             return  # announced again since the queue was read; the new entry comes later
         size = memory_size(entry.file_info_size)
         slots.entries.charge(1)
@@ -300,6 +315,7 @@ class Puller:
             self._commit(entry, Entry(file_info, None, entry.device_id))
 
     def _leave(self, key: bytes) -> None:
+        self.quota.release(key)
         work = self._in_work.pop(key, None)
         if work is not None:
             work.slots.entries.release(1)
@@ -347,7 +363,7 @@ class Puller:
             stored = self._stored_data(entry)
             if stored is not None:
                 # Only metadata changed, or the folder has this version: the data stays where it is.
-                change = Entry(file_info, stored, entry.device_id)
+                change = Entry(file_info, replace(stored, seen=NAMED_ONLY), entry.device_id)
             else:
                 change = await self._write(entry, file_info, await self._current(file_info.name, entry.device_id))
             self._succeeded(entry)

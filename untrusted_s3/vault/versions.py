@@ -15,7 +15,7 @@ from untrusted_s3.index.row import VersionKey
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
-from untrusted_s3.store.listing import list_checkpoints
+from untrusted_s3.store.listing import list_checkpoints, list_kept
 
 
 async def read_versions(
@@ -24,12 +24,18 @@ async def read_versions(
     """Yield what the log says of an encrypted name, oldest first, and since when (None: before the history).
 
     The last item says whether this is a dissent: a version that is known only since another one was current. Reads the
-    oldest checkpoint, if the log no longer begins at its first segment, and all segments after it. Raises DataError or
-    StoreError.
+    oldest checkpoint, if the log no longer begins at its first segment, and all segments after it; before that all
+    states that are kept beyond the history, with their own times. Raises DataError or StoreError.
     """
+    seen = _Seen()
     with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:
         base = FolderState(Path(directory, "base.sqlite"))
         try:
+            for key, (position, _) in sorted((await list_kept(bucket, keys)).items()):
+                await read_checkpoint(bucket, keys, position, base, kept_as=key)
+                for entry, is_dissent in seen.news(base.versions(name)):
+                    yield to_datetime(base.time_ms), entry, is_dissent
+            base.clear()
             if not await bucket.size(keys.segment(1)):
                 oldest = min(await list_checkpoints(bucket, keys), default=None)
                 if oldest is not None:
@@ -37,7 +43,6 @@ async def read_versions(
             found, position = base.versions(name), base.position
         finally:
             base.close()
-    seen = _Seen()
     for entry, is_dissent in seen.news(found):
         yield None, entry, is_dissent
     async for _, segment in segments_after(bucket, keys, position):

@@ -138,7 +138,7 @@ async def carry_out(log: FolderLog, plan: Plan, tell: Callable[[Change], object]
 
     await log.refresh()
     while await plan.prepare(log.state):
-        await log.renew(plan_some)
+        await log.renew(plan_some, check_objects=True)
         tell_made(log.state)
         await log.refresh()
 

@@ -23,9 +23,26 @@ async def test_folders(store_arguments: list[str], s3_server: S3Server, bucket_p
     await bucket.close()
     found = json.loads(python_m("folders", "list", "--json", *store_arguments).stdout)
     assert found == [
-        {"id": "my folder", "label": "", "prefix": f"{bucket_prefix}/{FolderKeys.of('my folder').base}"},
-        {"id": "photos", "label": "Fotos", "prefix": f"{bucket_prefix}/folders/photos/"},
+        {"id": "my folder", "label": "", "prefix": f"{bucket_prefix}/{FolderKeys.of('my folder').base}", "quota": None},
+        {"id": "photos", "label": "Fotos", "prefix": f"{bucket_prefix}/folders/photos/", "quota": None},
     ]
+    for size, shown in (("1.5KiB", 1536), ("0", 0), ("none", None)):
+        outcome = python_m("folders", "set", "photos", "--quota", size, *store_arguments)
+        assert (outcome.returncode, outcome.stdout) == (0, "")
+        listed = json.loads(python_m("folders", "list", "--json", *store_arguments).stdout)
+        assert [one["quota"] for one in listed] == [None, shown]
+    for arguments, why in (
+        (("other", "--quota", "1GiB"), "no folder 'other'"),
+        (("photos", "--quota", "much"), "100GiB"),
+    ):
+        outcome = python_m("folders", "set", *arguments, *store_arguments)
+        assert (outcome.returncode, why in outcome.stderr) == (2, True), outcome.stderr
+    bucket = await S3Bucket.open(StoreLocation(s3_server.bucket, f"{bucket_prefix}/"), s3_server.endpoint_url)
+    await bucket.put(layout.QUOTAS, [b"{"])
+    await bucket.close()
+    listing = python_m("folders", "list", *store_arguments)
+    assert "Fotos" in listing.stdout and "quotas.json" in listing.stderr
+    assert "replaced" in python_m("folders", "set", "photos", "--quota", "none", *store_arguments).stderr
     assert "Fotos" in python_m("folders", "list", *store_arguments).stdout
 
 

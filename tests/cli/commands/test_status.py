@@ -46,6 +46,21 @@ STATUS: dict[str, Any] = {
 }
 
 
+def with_scrub(progress: float, finished: str | None) -> dict[str, Any]:
+    """Return a status whose folder is scrubbed."""
+    scrub = {"progress": progress, "began": "then", "finished": finished, "objects": 70, "bytes": 9, "damaged": 3}
+    return {**STATUS, "folders": [{**STATUS["folders"][0], "scrub": {**scrub, "device_id": str(DEVICE)}}]}
+
+
+def test_the_scrub(run_cli: RunCLI) -> None:
+    for finished in (None, "2026-11-01T00:00:00+00:00"):
+        status = json.dumps(with_scrub(0.421, finished)).encode()
+        with http_server(lambda request, status=status: Answer(200, status)) as url:  # type: ignore[misc]
+            lines = run_cli("status", "--http", url.removeprefix("http://")).stdout.splitlines()
+        (line,) = [line for line in lines if "42%" in line]
+        assert line.split() == ["photos", "42%", "70", "3", finished or "never"]
+
+
 @pytest.fixture
 def gateway_address() -> Iterator[str]:
     def answer(request: Request) -> Answer:

@@ -52,6 +52,29 @@ def test_folders(registry: CollectorRegistry) -> None:
     assert registry.get_sample_value("untrusted_s3_folder_files", {"folder": "g"}) == 10
 
 
+def test_scrubs(gateway: FakeGateway, registry: CollectorRegistry) -> None:
+    gateway.shown["folders"][1]["scrub"] = {"progress": 0.25, "damaged": 3}
+    value = registry.get_sample_value
+    assert value("untrusted_s3_folder_scrub_progress", {"folder": "g"}) == 0.25
+    assert value("untrusted_s3_folder_scrub_damaged", {"folder": "g"}) == 3
+    assert value("untrusted_s3_folder_scrub_damaged", {"folder": "f"}) is None
+
+
+def test_limits(gateway: FakeGateway, registry: CollectorRegistry) -> None:
+    gateway.shown["folders"][0] = {**FOLDER, "quota": 100, "limits_reached": [{}]}
+    found = {
+        (name, folder): registry.get_sample_value(f"untrusted_s3_folder_{name}", {"folder": folder})
+        for name in ("quota", "limits_reached")
+        for folder in ("f", "g")
+    }
+    assert found == {
+        ("quota", "f"): 100,
+        ("quota", "g"): None,
+        ("limits_reached", "f"): 1,
+        ("limits_reached", "g"): 0,
+    }
+
+
 def test_devices_with_other_versions(registry: CollectorRegistry) -> None:
     labels = {"folder": "g", "device": "A"}
     assert registry.get_sample_value("untrusted_s3_folder_dissents_of_device", labels) == 9

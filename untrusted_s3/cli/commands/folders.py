@@ -1,5 +1,5 @@
-"""`untrusted-s3 folders`: list, export and remove the folders in the store, take them back after an attack, and tell
-what they have lost."""
+"""`untrusted-s3 folders`: list, change, import, export and remove the folders in the store, take them back after an
+attack, and tell what they have lost."""
 
 from __future__ import annotations
 
@@ -9,27 +9,34 @@ import click
 import uvloop
 
 from untrusted_s3.cli.commands.folders_export import export
+from untrusted_s3.cli.commands.folders_import import import_
 from untrusted_s3.cli.commands.folders_losses import losses
 from untrusted_s3.cli.commands.folders_retract import retract
 from untrusted_s3.cli.commands.folders_rewind import rewind
+from untrusted_s3.cli.commands.folders_set import set_
 from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
 from untrusted_s3.cli.output import print_json, print_table, report_unreadable
+from untrusted_s3.cli.size import quota_text
 from untrusted_s3.cli.store import open_store
-from untrusted_s3.errors import UsageError
+from untrusted_s3.errors import DataError, UsageError
+from untrusted_s3.problem import Problem
 from untrusted_s3.store import records
 from untrusted_s3.store.folder_removal import check_no_gateway_runs, remove_folder
-from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.layout import QUOTAS, FolderKeys
+from untrusted_s3.store.quotas import Quotas, read_quotas
 
 
 @click.group()
 def folders() -> None:
-    """List, export, remove and take back the folders in the store."""
+    """List, change, import, export, remove and take back folders."""
 
 
 folders.add_command(export)
+folders.add_command(import_)
 folders.add_command(losses)
 folders.add_command(retract)
 folders.add_command(rewind)
+folders.add_command(set_)
 
 
 @folders.command("list")
@@ -44,12 +51,25 @@ def list_folders(store: StoreOptions, as_json: bool) -> None:
 async def _list(store: StoreOptions, as_json: bool) -> None:
     async with open_store(store) as bucket:
         found = await records.read_folders(bucket)
+        try:
+            quotas = await read_quotas(bucket)
+        except DataError as error:
+            quotas = Quotas()
+            found.unreadable.append(Problem(QUOTAS, str(error).removeprefix(f"{QUOTAS} ")))
         prefix = bucket.location.prefix
-    rows = [(folder.folder_id, folder.label, prefix + FolderKeys.of(folder.folder_id).base) for folder in found]
+    rows = [
+        (
+            folder.folder_id,
+            folder.label,
+            prefix + FolderKeys.of(folder.folder_id).base,
+            quotas.folders.get(folder.folder_id),
+        )
+        for folder in found
+    ]
     if as_json:
-        print_json([dict(zip(("id", "label", "prefix"), row, strict=True)) for row in rows])
+        print_json([dict(zip(("id", "label", "prefix", "quota"), row, strict=True)) for row in rows])
     else:
-        print_table(("FOLDER", "LABEL", "KEY PREFIX"), rows)
+        print_table(("FOLDER", "LABEL", "KEY PREFIX", "QUOTA"), [(*row[:3], quota_text(row[3])) for row in rows])
     report_unreadable(found.unreadable)
 
 

@@ -35,7 +35,7 @@ from untrusted_s3.units import MIB
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from untrusted_s3.restore.encrypted_copy import ExportReport
+    from untrusted_s3.native_disk.exporting import ExportReport
 
 
 @click.command("export")
@@ -87,7 +87,7 @@ async def _export(
     store: StoreOptions, folder_id: str | None, as_of: datetime | None, directory: Path, settings: ReadSettings
 ) -> ExportReport:
     # Imported here: it takes a while.
-    from untrusted_s3.restore.encrypted_copy import EncryptedCopy
+    from untrusted_s3.native_disk.exporting import EncryptedCopy
     from untrusted_s3.restore.target import Target
     from untrusted_s3.vault.folder import find_record
 

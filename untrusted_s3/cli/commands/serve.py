@@ -28,6 +28,7 @@ from untrusted_s3.cli.options import (
     buffer_memory_option,
     common_options,
     current_invocation,
+    history_option,
     http_option,
     option,
     parse_http,
@@ -39,7 +40,7 @@ from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.gateway.gateway import Gateway
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.gateway.state_lock import lock_state
-from untrusted_s3.settings import DEFAULT_HISTORY, MIN_HISTORY, MIN_PENDING_DISK, SyncSettings
+from untrusted_s3.settings import DEFAULT_SCRUB, MIN_PENDING_DISK, SyncSettings
 from untrusted_s3.store.probe import probe_conditional_writes, probe_presigned_expiry
 from untrusted_s3.units import DAY, MIB
 
@@ -73,13 +74,19 @@ _logger = structlog.get_logger()
     metavar="MIB",
     help="Local disk for what devices have announced and is not stored yet; above that, their indexes wait.",
 )
+@history_option("How far back --as-of can reach: how long log, checkpoints and earlier versions are kept.")
 @option(
-    "--history",
-    type=click.IntRange(min=int(MIN_HISTORY // DAY)),
-    default=int(DEFAULT_HISTORY // DAY),
+    "--gc",
+    is_flag=True,
+    help="Delete objects that no folder's history needs any more, slowly; `untrusted-s3 gc` does it once.",
+)
+@option(
+    "--scrub-days",
+    type=click.IntRange(min=0),
+    default=int(DEFAULT_SCRUB // DAY),
     show_default=True,
     metavar="DAYS",
-    help="How far back --as-of can reach: how long log and checkpoints are kept.",
+    help="In how many days all objects are read once, to find damage; 0: never.",
 )
 @option(
     "--single-writer",
@@ -110,6 +117,8 @@ def serve(
     buffer_memory: int,
     pending_disk: int | None,
     history: int,
+    scrub_days: int,
+    gc: bool,
     single_writer: bool,
     always_welcome: bool,
     state: Path | None,
@@ -134,6 +143,8 @@ def serve(
         state_directory=state or store.data / "state",
         buffer_memory=buffer_memory * MIB,
         history=history * DAY,
+        scrub=scrub_days * DAY,
+        collects_garbage=gc,
         http_hosts=http_hosts,
         tuning=tuning,
     )

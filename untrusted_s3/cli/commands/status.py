@@ -125,6 +125,18 @@ def _print_losses(folders: Any) -> None:
         click.echo(f"\n{LOST_ADVICE}", err=True)
 
 
+def _print_scrubs(folders: Any) -> None:
+    """Print how far the reading of all objects is, and what it has found."""
+    rows = [
+        (folder["id"], f"{scrub['progress']:.0%}", scrub["objects"], scrub["damaged"], scrub["finished"] or "never")
+        for folder in folders
+        if (scrub := folder.get("scrub")) is not None
+    ]
+    if rows:
+        click.echo()
+        print_table(("FOLDER", "SCRUBBED", "OBJECTS READ", "DAMAGED", "LAST ROUND ENDED"), rows)
+
+
 def _print_status(answer: Any) -> None:
     click.echo(f"Device ID  {answer['device_id']}")
     click.echo(f"Store      {answer['store']}")
@@ -145,6 +157,7 @@ def _print_status(answer: Any) -> None:
     ]
     print_table(("FOLDER", "LABEL", "STATE", "FILES", "SIZE", "PENDING", "PENDING SIZE", "ERROR"), folders)
     _print_losses(answer["folders"])
+    _print_scrubs(answer["folders"])
     _print_dissents(answer["folders"])
     click.echo()
     peers = [

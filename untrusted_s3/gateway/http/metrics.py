@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.metrics_core import CounterMetricFamily
@@ -52,6 +52,8 @@ class GatewayCollector(Collector):
             for one in folder["dissents_of"]:
                 dissents.add_metric([folder["id"], one["device_id"]], one["dissents"])
         yield dissents
+        yield from _limits(status["folders"])
+        yield from _scrubs(status["folders"])
         failed = GaugeMetricFamily("untrusted_s3_folder_error", "1 while the folder has an error", labels=["folder"])
         for folder in status["folders"]:
             failed.add_metric([folder["id"]], folder["state"] == "error")
@@ -80,3 +82,31 @@ class GatewayCollector(Collector):
         for task in self._gateway.tasks():
             gauge.add_metric([task.name], task.state is TaskState.RUNNING)
         return gauge
+
+
+def _limits(folders: Iterable[dict[str, Any]]) -> Iterator[Metric]:
+    quotas = GaugeMetricFamily("untrusted_s3_folder_quota", "The folder's quota in bytes, if any", labels=["folder"])
+    reached = GaugeMetricFamily(
+        "untrusted_s3_folder_limits_reached", "Quotas and limits for which files of the folder wait", labels=["folder"]
+    )
+    for folder in folders:
+        if (quota := folder.get("quota")) is not None:
+            quotas.add_metric([folder["id"]], quota)
+        reached.add_metric([folder["id"]], len(folder.get("limits_reached", ())))
+    yield quotas
+    yield reached
+
+
+def _scrubs(folders: Iterable[dict[str, Any]]) -> Iterator[Metric]:
+    progress = GaugeMetricFamily(
+        "untrusted_s3_folder_scrub_progress", "Share of the scrub's round that is done", labels=["folder"]
+    )
+    damaged = GaugeMetricFamily(
+        "untrusted_s3_folder_scrub_damaged", "Objects that this round has found damaged or missing", labels=["folder"]
+    )
+    for folder in folders:
+        if (scrub := folder.get("scrub")) is not None:
+            progress.add_metric([folder["id"]], scrub["progress"])
+            damaged.add_metric([folder["id"]], scrub["damaged"])
+    yield progress
+    yield damaged

@@ -135,8 +135,8 @@ class EmbeddedBucket(S3Bucket):
             raise
         await self._sync(key)
 
-    async def delete(self, key: str) -> None:
-        await super().delete(key)
+    async def delete(self, key: str, *, lifetime: int | None = None) -> None:
+        await super().delete(key, lifetime=lifetime)
         await self._sync(key)
 
     async def _sync(self, key: str) -> None:

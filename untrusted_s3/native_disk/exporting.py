@@ -8,7 +8,6 @@ symlinks are empty directories. The token of the password is in a file (lib/mode
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import stat
@@ -24,8 +23,10 @@ from untrusted_s3.errors import (
 )
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.native_disk.token_file import MARKER, TOKEN_NAME, PasswordToken
+from untrusted_s3.native_disk.trailer import native_trailer
 from untrusted_s3.objects.checksums import PartChecksums
-from untrusted_s3.objects.trailer import check_trailer, encode_trailer
+from untrusted_s3.objects.trailer import check_trailer
 from untrusted_s3.problem import Problem
 from untrusted_s3.progress import FileProgress, Progress
 from untrusted_s3.read_ahead import read_ahead
@@ -40,8 +41,7 @@ from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.threads import in_thread_to_the_end
 from untrusted_s3.vault.concurrency import for_each
 
-MARKER: Final = ".stfolder"
-TOKEN_FILE: Final = f"{MARKER}/syncthing-encryption_password_token"
+TOKEN_FILE: Final = f"{MARKER}/{TOKEN_NAME}"
 _OWN_FILE: Final = f"{MARKER}/untrusted-s3-export.json"
 _MODE: Final = 0o644
 
@@ -120,8 +120,9 @@ class EncryptedCopy:
             raise UsageError("the directory is not empty, and not from an earlier export: choose another one")
         if found is not None and found != own:
             raise UsageError("the directory has an export of another folder: choose another one")
-        token = {"FolderID": self._record.folder_id, "Token": base64.b64encode(self._record.token).decode()}
-        for path, content in ((_OWN_FILE, own), (TOKEN_FILE, json.dumps(token).encode())):
+        token = PasswordToken(self._record.folder_id, self._record.token).to_json()
+        text = json.dumps(token, ensure_ascii=False, separators=(",", ":")) + "\n"
+        for path, content in ((_OWN_FILE, own), (TOKEN_FILE, text.encode())):
             self._write(path, content, Metadata(_MODE))
 
     async def _export(self, sequence: int) -> None:
@@ -161,7 +162,7 @@ class EncryptedCopy:
 
     def _is_there(self, entry: Entry) -> bool:
         """Whether a file of the right size and with this file info is there; its blocks were checked when written."""
-        trailer = encode_trailer(entry.file_info)
+        trailer = native_trailer(entry.file_info)
         status = self._target.status(entry.file_info.name)
         if status is None or not stat.S_ISREG(status.st_mode):
             return False
@@ -180,7 +181,7 @@ class EncryptedCopy:
         PartChecksums(stored).add(data)
         size = entry.file_info.message.size
         check_trailer(data[size:], entry.file_info)
-        return data[:size] + encode_trailer(entry.file_info)
+        return data[:size] + native_trailer(entry.file_info)
 
     async def _write_large(self, entry: Entry, stored: StoredObject, counted: FileProgress) -> None:
         size = entry.file_info.message.size
@@ -196,7 +197,7 @@ class EncryptedCopy:
                     counted.add(len(blocks))
                     offset += len(piece)
             check_trailer(bytes(trailer), entry.file_info)
-            current = encode_trailer(entry.file_info)
+            current = native_trailer(entry.file_info)
             await in_thread_to_the_end(file.write, size, current)
             await in_thread_to_the_end(file.finish, size + len(current))
 

@@ -16,9 +16,9 @@ from untrusted_s3.errors import RequestRefused, StoreUnreachable, UsageError
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.history import load_newest
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.objects.trailer import encode_trailer
+from untrusted_s3.native_disk.exporting import EncryptedCopy, ExportReport
+from untrusted_s3.native_disk.trailer import native_trailer
 from untrusted_s3.progress import Progress
-from untrusted_s3.restore.encrypted_copy import EncryptedCopy, ExportReport
 from untrusted_s3.restore.target import Target
 from untrusted_s3.settings import ReadSettings
 from untrusted_s3.units import KIB, MIB
@@ -71,7 +71,7 @@ async def wanted(folder: StoredFolder, *entries: Entry) -> dict[str, bytes]:
     found = {}
     for entry in entries:
         body = await folder.bucket.get(folder.object_key(entry))
-        found[entry.file_info.name] = body[: entry.file_info.message.size] + encode_trailer(entry.file_info)
+        found[entry.file_info.name] = body[: entry.file_info.message.size] + native_trailer(entry.file_info)
     return found
 
 

@@ -1,0 +1,226 @@
+"""Each kind of damage is repaired as far as anybody still has what is lost, and the rest is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.check.damaged import KEYS, NODE, PEER, Damage, FilledStore, delete, flip_bit, swap, truncate
+from tests.simulated import SimulatedBucket
+from untrusted_s3.check.share import ALL
+from untrusted_s3.index.history import load_newest
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.problem import Kind
+from untrusted_s3.repair.action import Action, Remedy
+from untrusted_s3.repair.folder import RepairOptions
+from untrusted_s3.repair.store import StoreRepair
+from untrusted_s3.settings import Settings
+from untrusted_s3.store.layout import STORE
+
+
+class World:
+    """A store, a copy of it from before the damage, and its repair."""
+
+    def __init__(self, filled: FilledStore, second: FilledStore, directory: Path) -> None:
+        self.filled = filled
+        self.second = second
+        self.bucket = filled.bucket
+        self.directory = directory
+
+    async def repair(self, *, other: bool = False, apply: bool = True, gateway: bool = False) -> dict[str, Remedy]:
+        """Repair the store after a dry run, which must announce the same and write nothing."""
+        objects = dict(self.bucket.store.objects)
+        planned = await self.carry_out(other=other, apply=False, gateway=gateway)
+        assert self.bucket.store.objects == objects
+        if not apply:
+            return {action.path: action.remedy for action in planned}
+        done = await self.carry_out(other=other, apply=True, gateway=gateway)
+        assert [(one.path, one.remedy) for one in planned] == [(one.path, one.remedy) for one in done]
+        return {action.path: action.remedy for action in done}
+
+    async def carry_out(self, *, other: bool, apply: bool, gateway: bool) -> list[Action]:
+        """Repair the store, or only say what would be done."""
+        bucket = SimulatedBucket(self.bucket.store)
+        options = RepairOptions(apply, ALL, gateway, Settings())
+        repair = StoreRepair(bucket, SimulatedBucket(self.second.bucket.store) if other else None, options)
+        return [action async for action in repair.run()]
+
+    async def left(self) -> dict[str, Kind]:
+        """Return what a check finds damaged."""
+        return {finding.path: finding.kind for finding in await self.filled.findings(ALL) if finding.kind.is_damage}
+
+    async def state(self) -> FolderState:
+        """Return what the folder has."""
+        state = FolderState(self.directory / "end.sqlite")
+        await load_newest(SimulatedBucket(self.bucket.store), KEYS, state)
+        return state
+
+
+@pytest.fixture
+async def world(filled: FilledStore, sound: FilledStore, directory: Path) -> World:
+    second = directory / "second"
+    second.mkdir()
+    return World(filled, await sound.copy(second), directory)
+
+
+async def test_nothing_is_done_to_a_sound_store(world: World) -> None:
+    objects = dict(world.bucket.store.objects)
+    assert await world.repair(other=True) == {}
+    assert world.bucket.store.objects == objects
+
+
+def older_copy(bucket: SimulatedBucket, key: str) -> None:
+    """Put something of before in its place."""
+    bucket.store.put(key, b"what was there before")
+
+
+DAMAGES = [flip_bit, truncate, delete, older_copy]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["small", "large"])
+async def test_an_object_is_copied_from_another_store(world: World, name: str, damage: Damage) -> None:
+    key = world.filled.key(getattr(world.filled, name))
+    damage(world.bucket, key)
+    assert await world.repair(other=True) == {key: Remedy.COPIED}
+    assert await world.left() == {}
+    assert world.bucket.store.body(key) == world.second.bucket.store.body(key)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["small", "large"])
+async def test_without_one_the_file_is_taken_back(world: World, name: str, damage: Damage) -> None:
+    entry = getattr(world.filled, name)
+    key = world.filled.key(entry)
+    damage(world.bucket, key)
+    assert await world.repair() == {key: Remedy.TAKEN_BACK}
+    assert await world.left() == {key: Kind.FILE_MISSING}
+    state = await world.state()
+    assert state.entry(entry.file_info.name) is None
+    assert [missing.name for missing in state.missing()] == [entry.file_info.name]
+    state.close()
+    # A later repair finds nothing more, or another store that has it.
+    assert await world.repair() == {key: Remedy.NONE}
+    assert await world.repair(other=True) == {key: Remedy.COPIED}
+    assert await world.left() == {}
+    state = await world.state()
+    found = state.entry(entry.file_info.name)
+    assert found is not None
+    assert found.file_info == entry.file_info
+    state.close()
+
+
+async def test_exchanged_objects(world: World) -> None:
+    keys = [world.filled.key(entry) for entry in (world.filled.small, world.filled.other)]
+    swap(world.bucket, *keys)
+    flip_bit(world.second.bucket, keys[0])
+    assert await world.repair(other=True) == {keys[0]: Remedy.TAKEN_BACK, keys[1]: Remedy.COPIED}
+    assert await world.left() == {keys[0]: Kind.FILE_MISSING}
+
+
+@pytest.mark.parametrize("damage", [flip_bit, truncate, older_copy])
+@pytest.mark.parametrize("position", [4, 6])
+async def test_a_checkpoint_is_written_again(world: World, position: int, damage: Damage) -> None:
+    key = KEYS.checkpoint(position)
+    before = world.bucket.store.body(key)
+    damage(world.bucket, key)
+    assert await world.repair() == {key: Remedy.WRITTEN}
+    assert await world.left() == {}
+    assert len(world.bucket.store.body(key)) == len(before)
+
+
+async def test_a_checkpoint_that_the_log_does_not_tell_is_moved(world: World) -> None:
+    flip_bit(world.bucket, KEYS.checkpoint(2))
+    body = world.bucket.store.body(KEYS.checkpoint(2))
+    assert (await world.repair())[KEYS.checkpoint(2)] is Remedy.MOVED
+    assert await world.left() == {}
+    (kept,) = world.bucket.store.keys(KEYS.damaged_segments)
+    assert world.bucket.store.body(kept) == body
+
+
+@pytest.mark.parametrize("damage", [flip_bit, truncate, older_copy])
+@pytest.mark.parametrize("gateway", [False, True])
+async def test_a_segment_that_a_checkpoint_covers_is_moved(world: World, damage: Damage, gateway: bool) -> None:
+    key = KEYS.segment(4)
+    damage(world.bucket, key)
+    assert await world.repair(gateway=gateway) == {key: Remedy.MOVED}
+    assert await world.left() == {}
+    state = await world.state()
+    assert state.totals.files == 4
+    state.close()
+
+
+@pytest.mark.parametrize("damage", [flip_bit, truncate, older_copy])
+async def test_a_segment_that_no_checkpoint_covers_is_healed(world: World, damage: Damage) -> None:
+    key = KEYS.segment(8)
+    damage(world.bucket, key)
+    assert await world.repair() == {key: Remedy.HEALED}
+    assert await world.left() == {}
+    assert world.bucket.store.keys(KEYS.losses)
+    state = await world.state()
+    assert state.totals.files == 3, "the last file comes again from its device"
+    assert state.index_id != 1
+    state.close()
+
+
+async def test_a_gap_is_healed(world: World) -> None:
+    delete(world.bucket, KEYS.segment(7))
+    assert await world.repair() == {KEYS.segment(7): Remedy.HEALED}
+    assert await world.left() == {}
+    state = await world.state()
+    assert state.totals.files == 4
+    state.close()
+
+
+async def test_a_gap_is_left_to_a_gateway_that_runs(world: World) -> None:
+    delete(world.bucket, KEYS.segment(7))
+    assert await world.repair(gateway=True) == {KEYS.segment(7): Remedy.LEFT}
+
+
+async def test_a_log_is_healed_before_files_are_taken_back(world: World) -> None:
+    delete(world.bucket, KEYS.segment(7))
+    key = world.filled.key(world.filled.small)
+    flip_bit(world.bucket, key)
+    assert await world.repair() == {KEYS.segment(7): Remedy.HEALED, key: Remedy.TAKEN_BACK}
+    assert await world.left() == {key: Kind.FILE_MISSING}
+    assert await world.repair(other=True) == {key: Remedy.COPIED}
+    assert await world.left() == {}
+
+
+async def test_everything_at_once(world: World) -> None:
+    for key in (KEYS.checkpoint(2), KEYS.checkpoint(4), KEYS.segment(5), KEYS.segment(8), PEER, NODE, KEYS.record):
+        older_copy(world.bucket, key)
+    for entry in (world.filled.small, world.filled.large):
+        flip_bit(world.bucket, world.filled.key(entry))
+    await world.carry_out(other=True, apply=True, gateway=False)
+    assert await world.left() == {}
+
+
+RECORDS: list[tuple[str, bool, Remedy]] = [
+    (STORE, False, Remedy.WRITTEN),
+    (PEER, False, Remedy.NONE),
+    (PEER, True, Remedy.COPIED),
+    (NODE, False, Remedy.DELETED),
+    (KEYS.record, False, Remedy.NONE),
+    (KEYS.record, True, Remedy.COPIED),
+]
+
+
+@pytest.mark.parametrize(("key", "other", "remedy"), RECORDS)
+@pytest.mark.parametrize("damage", [truncate, older_copy])
+async def test_records(
+    world: World, key: str, other: bool, remedy: Remedy, damage: Callable[[SimulatedBucket, str], None]
+) -> None:
+    damage(world.bucket, key)
+    assert await world.repair(other=other) == {key: remedy}
+    assert set(await world.left()) == ({key} if remedy is Remedy.NONE else set())
+
+
+async def test_an_unreadable_other_store_is_no_help(world: World) -> None:
+    key = world.filled.key(world.filled.small)
+    delete(world.bucket, key)
+    assert await world.repair() == {key: Remedy.TAKEN_BACK}
+    older_copy(world.second.bucket, KEYS.segment(8))
+    assert await world.repair(other=True) == {key: Remedy.NONE}

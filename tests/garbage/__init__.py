@@ -1,0 +1,1 @@
+"""Garbage collection among gateways that write, stall and crash."""

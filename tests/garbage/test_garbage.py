@@ -1,0 +1,35 @@
+"""Some of the schedules. `python -m tests.garbage` plays as many as one likes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import structlog
+
+from tests.garbage.world import EntryWithoutObjectError, play
+from untrusted_s3.store.garbage import GARBAGE_RULES, GarbageRules
+
+
+@pytest.mark.parametrize("first", range(1, 51, 10))
+def test_what_the_log_can_tell_has_its_objects_and_nothing_else_stays(first: int) -> None:
+    with structlog.testing.capture_logs():
+        for seed in range(first, first + 10):
+            play(seed)
+
+
+def test_the_schedules_come_to_what_they_are_about() -> None:
+    happened: Counter[str] = Counter()
+    with structlog.testing.capture_logs():
+        for seed in range(1, 11):
+            happened += play(seed, rests=False)
+    expected = ("objects deleted", "candidates that were named again", "kept out", "gone back", "crashes")
+    assert not [name for name in expected if not happened[name]]
+
+
+@pytest.mark.parametrize("rules", [replace(GARBAGE_RULES, grace=0.0)])
+def test_the_schedules_find_wrong_rules(rules: GarbageRules) -> None:
+    with structlog.testing.capture_logs(), pytest.raises(EntryWithoutObjectError):
+        for seed in range(1, 201):
+            play(seed, rules, rests=False)

@@ -1,0 +1,206 @@
+"""Garbage of one folder, on a simulated store: what is found, what is deleted when, and what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.file_infos import device, entry, file
+from tests.simulated import SimulatedBucket
+from tests.upkeep.stored import HISTORY, KEYS, Stored
+from untrusted_s3.errors import DataError, ObjectIsGarbage, SegmentsMissing
+from untrusted_s3.index.entry import PeerCursor
+from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.trimming import TrimPlan, plan_trim
+from untrusted_s3.store.garbage import GARBAGE_RULES, list_garbage
+from untrusted_s3.units import DAY
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[Stored]:
+    stored = Stored(tmp_path)
+    yield stored
+    stored.state.close()
+
+
+async def test_what_the_history_does_not_need_is_deleted_a_day_after_it_was_found(stored: Stored) -> None:
+    old, kept = await stored.write(("a", 1), ("b", 1))
+    new, *_ = await stored.write(("a", 2))
+    await stored.log.checkpoint()
+    stored.pass_days(29)
+    assert (await stored.turn()).found.objects == 0
+    stored.pass_days(1.1)
+    found = await stored.turn()
+    assert (found.found.objects, found.deleted.objects) == (1, 0)
+    assert stored.objects == {old, new, kept}
+    stored.pass_days(0.95)
+    assert (await stored.turn()).deleted.objects == 0
+    stored.pass_days(0.1)
+    done = await stored.turn()
+    assert (done.deleted.objects, done.deleted.bytes) == (1, found.found.bytes)
+    assert stored.objects == {new, kept}
+
+
+async def test_dissents_the_log_and_all_checkpoints_keep_their_objects(stored: Stored) -> None:
+    await stored.write(("a", 1))
+    await stored.log.checkpoint()
+    await stored.write(("a", 2))
+    await stored.log.checkpoint()
+    await stored.write(("a", 3))
+    for _ in range(40):
+        stored.pass_days(0.5)
+        await stored.turn()
+    assert len(stored.objects) == 3
+
+
+async def test_what_was_never_in_the_log_is_garbage_after_a_day(stored: Stored) -> None:
+    await stored.write(("a", 1))
+    left = stored.put(entry(file("b", 1)))
+    stored.pass_days(0.95)
+    assert (await stored.turn()).found.objects == 0, "its entry may be on its way"
+    stored.pass_days(1)
+    assert (await stored.turn()).found.objects == 1
+    stored.pass_days(1)
+    assert (await stored.turn()).deleted.objects == 1
+    assert left not in stored.objects
+
+
+async def test_a_candidate_that_the_log_names_again_stays(stored: Stored) -> None:
+    key = stored.put(one := entry(file("a", 1)))
+    stored.pass_days(1.1)
+    assert (await stored.turn()).found.objects == 1
+    await FolderLog(SimulatedBucket(stored.store), KEYS, stored.state, device(2)).append(
+        [], [PeerCursor(device(3), 1, 1)]
+    )
+    stored.log.garbage.candidates.has = lambda name_hash, object_name: False  # type: ignore[method-assign]
+    await stored.log.append([one])  # as by a writer that has looked before
+    stored.pass_days(1.1)
+    done = await stored.turn()
+    assert (done.deleted.objects, done.named) == (0, 1)
+    assert stored.objects == {key}
+
+
+async def test_a_writer_hears_of_candidates(stored: Stored) -> None:
+    stored.put(one := entry(file("a", 1)))
+    stored.pass_days(1.1)
+    await stored.turn()
+    for _ in range(2):
+        with pytest.raises(ObjectIsGarbage):
+            await stored.log.append([one])
+    assert stored.state.totals.files == 0
+
+
+async def test_a_look_changes_nothing_and_says_what_a_turn_does(stored: Stored) -> None:
+    await stored.write(("a", 1))
+    await stored.write(("a", 2))
+    await stored.log.checkpoint()
+    stored.put(entry(file("b", 1)))
+    stored.pass_days(31)
+
+    async def leaving(ages: dict[int, float]) -> TrimPlan:
+        return await plan_trim(stored.bucket, KEYS, ages, HISTORY)
+
+    before = dict(stored.store.objects)
+    look = await stored.collector().look(leaving)
+    assert look.found.objects == 2
+    assert stored.store.objects == before
+    assert (await stored.turn()).found == look.found
+    before = dict(stored.store.objects)
+    look = await stored.collector().look(leaving)
+    assert (look.found.objects, look.waiting.objects) == (0, 2)
+    assert look.next_in is not None and 0 < look.next_in <= DAY
+    stored.pass_days(1)
+    assert (await stored.collector().look(leaving)).due.objects == 2
+    assert stored.store.objects == before
+    assert (await stored.turn()).deleted.objects == 2
+
+
+async def test_others_need_not_do_again_what_one_has_done(stored: Stored) -> None:
+    for number in range(3):
+        stored.put(entry(file(str(number), 1)))
+    stored.pass_days(1.1)
+    assert (await stored.turn()).looked
+    for _ in range(3):
+        before = len(stored.bucket.calls)
+        assert not (await stored.turn()).looked
+        assert stored.bucket.calls[before:].count(stored.bucket.calls[-1]) == 1
+    stored.pass_days(1.0)
+    assert (await stored.turn()).deleted.objects == 3
+    deletions = stored.bucket.count("delete")
+    assert (await stored.turn()).deleted.objects == 0
+    assert stored.bucket.count("delete") == deletions
+
+
+async def test_records_go_when_nobody_needs_them(stored: Stored) -> None:
+    stored.put(entry(file("a", 1)))
+    stored.pass_days(1.1)
+    await stored.turn()
+    (first,) = await list_garbage(stored.bucket, KEYS)
+    stored.pass_days(1.1)
+    await stored.turn()
+    assert len(await list_garbage(stored.bucket, KEYS)) == 2
+    assert KEYS.garbage_swept(first.record_id) in stored.store.objects
+    stored.clock.now += GARBAGE_RULES.sweep + GARBAGE_RULES.margin
+    await stored.turn()
+    assert first.record_id not in [one.record_id for one in await list_garbage(stored.bucket, KEYS)]
+    assert KEYS.garbage_swept(first.record_id) not in stored.store.objects
+
+
+async def test_a_record_whose_time_is_over_has_its_objects_found_again(stored: Stored) -> None:
+    stored.put(entry(file("a", 1)))
+    stored.pass_days(1.1)
+    await stored.turn()
+    stored.pass_days(2.2)
+    assert (await stored.turn()).deleted.objects == 0
+    stored.pass_days(1)
+    assert (await stored.turn()).found.objects == 1
+    stored.pass_days(1.1)
+    assert (await stored.turn()).deleted.objects == 1
+
+
+async def test_nothing_is_deleted_where_the_log_is_damaged(stored: Stored) -> None:
+    await stored.write(("a", 1))
+    await stored.write(("a", 2))
+    await stored.write(("a", 3))
+    stored.put(entry(file("b", 1)))
+    stored.pass_days(1.1)
+    await stored.turn()
+    stored.pass_days(1.1)
+    whole = stored.store.body(KEYS.segment(2))
+    stored.store.put(KEYS.segment(2), whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DataError):
+        await stored.turn()
+    del stored.store.objects[KEYS.segment(2)]
+    with pytest.raises(SegmentsMissing):
+        await stored.turn()
+    assert len(stored.objects) == 4
+    stored.store.put(KEYS.segment(2), whole)
+    assert (await stored.turn()).deleted.objects == 1
+
+
+async def test_what_is_not_ours_stays_and_is_counted(stored: Stored) -> None:
+    foreign = [KEYS.objects + "notes.txt", KEYS.objects + "aa/bb/cc"]
+    for key in foreign:
+        stored.store.put(key, b"x")
+    stored.store.put(KEYS.garbage + "notes.json", b"{}")
+    for _ in range(5):
+        stored.pass_days(1.1)
+        done = await stored.turn()
+    assert done.unknown == 2
+    assert set(foreign) <= stored.objects
+
+
+async def test_a_damaged_record_stops_nothing(stored: Stored) -> None:
+    stored.put(one := entry(file("a", 1)))
+    stored.pass_days(1.1)
+    await stored.turn()
+    (record,) = await list_garbage(stored.bucket, KEYS)
+    stored.store.put(KEYS.garbage_record(record.record_id), b"{")
+    await stored.log.append([one])
+    stored.pass_days(1.1)
+    assert (await stored.turn()).deleted.objects == 0
+    stored.pass_days(3)
+    await stored.turn()
+    assert record.record_id not in [one.record_id for one in await list_garbage(stored.bucket, KEYS)]

@@ -1,0 +1,1 @@
+"""Mending a store that a check has found damaged, without any password."""

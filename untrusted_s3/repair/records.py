@@ -1,0 +1,108 @@
+"""Mends records: what the other store has, and what follows from other records. The rest is named."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from untrusted_s3.check.store import check_records
+from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.identity.sealed import SealedIdentity
+from untrusted_s3.problem import Finding, Kind
+from untrusted_s3.repair.action import Action, Remedy
+from untrusted_s3.store import layout
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.records import (
+    STORE_ID_DIGITS,
+    FolderRecord,
+    PeerRecord,
+    StoreRecord,
+    read_record,
+    write_record,
+)
+
+_WHY_NOT: Final = {
+    layout.PEERS: "accept the device again, with what it may do",
+    layout.IDENTITIES: "make the identity again, or put the record back from a copy",
+}
+_READERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
+    layout.PEERS: PeerRecord.from_json,
+    layout.IDENTITIES: SealedIdentity.from_json,
+}
+
+
+async def repair_records(
+    bucket: Bucket, other: Bucket | None, *, apply: bool, has_folders: bool
+) -> AsyncIterator[Action]:
+    """Mend the records of a store, but those of folders. Yield what is done. Raises DataError or StoreError."""
+    found = [finding async for finding in check_records(bucket, has_folders=has_folders)]
+    for finding in found:
+        if finding.kind is not Kind.RECORD:
+            continue
+        if finding.path == layout.STORE:
+            yield await _repair_store_record(bucket, finding, apply=apply)
+        elif finding.path.startswith((layout.NODES, layout.USAGE)):
+            if apply:
+                await bucket.delete(finding.path)
+            yield _action(finding, Remedy.DELETED, "a gateway that runs writes it again")
+        else:
+            yield await _copy_record(bucket, other, finding, apply=apply)
+
+
+async def repair_folder_record(
+    bucket: Bucket, other: Bucket | None, keys: FolderKeys, finding: Finding, *, apply: bool
+) -> Action:
+    """Mend the record of a folder. Raises StoreError."""
+    record = await _read_other(other, keys.record, FolderRecord.from_json)
+    if record is None or FolderKeys.of(record.folder_id) != keys or record.removed:
+        reason = (
+            "a gateway that has the folder open writes a record again that is missing. Otherwise put it back from a"
+            " copy: it tells the folder's password from others"
+        )
+        return _action(finding, Remedy.NONE, reason)
+    if apply:
+        await write_record(bucket, keys.record, record.to_json())
+    return _action(finding, Remedy.COPIED, "the folder can be opened")
+
+
+async def _repair_store_record(bucket: Bucket, finding: Finding, *, apply: bool) -> Action:
+    store_id = None
+    async for item in bucket.list(layout.IDENTITIES):
+        try:
+            identity = await read_record(bucket, item.key, SealedIdentity.from_json)
+        except DataError:
+            continue
+        store_id = identity.store_id if identity is not None else store_id
+    reason = "the sealed identities tell the id of the store"
+    if store_id is None:
+        store_id, reason = secrets.token_hex(STORE_ID_DIGITS // 2), "the id is new: gateways load the store once more"
+    if apply:
+        await write_record(bucket, layout.STORE, StoreRecord(store_id).to_json())
+    return _action(finding, Remedy.WRITTEN, reason)
+
+
+async def _copy_record(bucket: Bucket, other: Bucket | None, finding: Finding, *, apply: bool) -> Action:
+    prefix = next((prefix for prefix in _READERS if finding.path.startswith(prefix)), None)
+    if prefix is None:
+        return _action(finding, Remedy.NONE, "put it back from a copy")
+    record = await _read_other(other, finding.path, _READERS[prefix])
+    if record is None:
+        return _action(finding, Remedy.NONE, _WHY_NOT[prefix])
+    if apply:
+        await write_record(bucket, finding.path, record.to_json())
+    return _action(finding, Remedy.COPIED, "it says what the other store says")
+
+
+async def _read_other(other: Bucket | None, key: str, from_json: Callable[[dict[str, Any]], Any]) -> Any:
+    if other is None:
+        return None
+    try:
+        return await read_record(other, key, from_json)
+    except (DataError, StoreError):
+        return None
+
+
+def _action(finding: Finding, remedy: Remedy, reason: str) -> Action:
+    return Action(finding.path, finding.reason, remedy, reason)

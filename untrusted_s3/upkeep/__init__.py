@@ -1,0 +1,1 @@
+"""Keeping a store healthy, without the password of any folder."""
