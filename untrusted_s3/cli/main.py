@@ -42,7 +42,7 @@ _COMMANDS = {
     "check": _command("check", "check", "Check the store without any password."),
     "compat": _command("compat", "compat", "Test a Syncthing program together with this one."),
     "doctor": _command("doctor", "doctor", "Check whether the store does what a gateway needs."),
-    "folders": _command("folders", "folders", "List, import, export, remove and take back folders."),
+    "folders": _command("folders", "folders", "List, change, import, export, remove and take back folders."),
     "gc": _command("gc", "gc", "Delete what no folder's history needs any more."),
     "id": _command("id", "device_id", "Print this gateway's device ID."),
     "keep": _command("keep", "keep", "Show or set which earlier states are kept beyond the history."),
