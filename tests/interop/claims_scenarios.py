@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 DIRECTORY: Final = "(directory)"
+# A minute after any deletion here, which has the time at which it was noticed.
+LATER: Final = 10_000_000
 # This device is away after it has met the others in phase 0, and comes back in this phase.
 AWAY: Final = "D"
 COMES_BACK: Final = 3
@@ -272,7 +274,7 @@ SCENARIOS: Final = (
     Scenario(
         "forgotten",
         "A makes a file, B deletes it, both forget the deletion, A makes the file again.",
-        [{"A": [_FIRST]}, {"B": [Delete("f")]}, {"A": [Forget(), Write("f", "again", 10)], "B": [Forget()]}],
+        [{"A": [_FIRST]}, {"B": [Delete("f")]}, {"A": [Forget(), Write("f", "again", LATER)], "B": [Forget()]}],
         {"f": "again"},
     ),
     _joins("older", "an older copy", Write("f", "of B", 0), {"f": "of A", _copy("f"): "of B"}),
