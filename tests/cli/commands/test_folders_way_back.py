@@ -128,7 +128,7 @@ def test_rewind(folder: list[str], run_cli: RunCLI, tmp_path: Path) -> None:
     assert (listed.exit_code, listed.stdout.split()) == (0, [".:", "b", "docs:", "a"])
     early = run_cli("folders", "rewind", FOLDER_ID, "--to", "2020-01-01", *folder)
     assert early.exit_code == 2 and "before the stored history" in early.stderr
-    wrong = run_cli("folders", "rewind", FOLDER_ID, "--to", "yesterday", *folder)
+    wrong = run_cli("folders", "rewind", FOLDER_ID, "--to", "the other day", *folder)
     assert wrong.exit_code == 2 and "--to must look like" in wrong.stderr
 
 
