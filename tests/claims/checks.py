@@ -132,7 +132,7 @@ def _held_up(world: World, after: Collection[TrustedDevice]) -> set[tuple[int, s
 
     The other one is a deletion older than Syncthing 2 keeps it. A device that has forgotten it may take over the file
     from a device that still has it, also directly; a device that has not forgotten it, as nothing has changed there
-    since (v2.1.3 internal/db/sqlite/db_service.go, periodic), sends it to whoever meets it first.
+    since (v2.1.3 internal/db/sqlite/db_service.go, periodic), sends it to the first device that it meets.
     """
     found: set[tuple[int, str]] = set()
     for device, later in zip(world.present, after, strict=True):

@@ -206,18 +206,24 @@ async def test_two_gateways(gateway: Gateway, store: SimulatedStore, tmp_path: P
     await other.close()
 
 
+async def confirming(gateway: Gateway, other: Gateway, *, rank: int) -> Judge:
+    """Start another gateway on the store. Return a device that has just confirmed here what a first one made."""
+    await other.start()
+    a, b = Judge(1), Judge(2)
+    a.edit(version("f", 20, rank))
+    await meet(a, gateway)
+    b.edit(version("f", 20, rank))
+    await b.connect(gateway.folder)
+    await settled()
+    return b
+
+
 async def test_what_a_device_confirms_as_another_gateway_replaces_it(
     gateway: Gateway, store: SimulatedStore, tmp_path: Path
 ) -> None:
     """The confirmation is not written yet when the name gets another sequence number."""
     other = Gateway(store, tmp_path / "other")
-    await other.start()
-    a, b, c = Judge(1), Judge(2), Judge(3)
-    a.edit(version("f", 20, 2))
-    await meet(a, gateway)
-    b.edit(version("f", 20, 2))
-    await b.connect(gateway.folder)
-    await settled()
+    b, c = await confirming(gateway, other, rank=2), Judge(3)
     c.edit(version("f", 30, 1))
     c.waits = True
     await c.connect(other.folder)
@@ -236,13 +242,7 @@ async def test_a_device_that_moves_on_after_its_confirmation_came_too_late(
     gateway: Gateway, store: SimulatedStore, tmp_path: Path
 ) -> None:
     other = Gateway(store, tmp_path / "other")
-    await other.start()
-    a, b, c = Judge(1), Judge(2), Judge(3)
-    a.edit(version("f", 20, 1))
-    await meet(a, gateway)
-    b.edit(version("f", 20, 1))
-    await b.connect(gateway.folder)
-    await settled()
+    b, c = await confirming(gateway, other, rank=1), Judge(3)
     c.edit(version("f", 30, 2))
     await c.connect(other.folder)
     await asyncio.sleep(2 * MINUTE)

@@ -63,13 +63,18 @@ class MissingFiles:
 
     def has_newer(self, key: bytes, version: pb.Vector) -> bool:
         """Return whether a newer version than `version` is missing."""
-        row = self._connection.execute("SELECT version FROM missing WHERE name_hash = ?", (key,)).fetchone()
-        return row is not None and is_newer(pb.Vector.FromString(row[0]), version)
+        missing = self._version(key)
+        return missing is not None and is_newer(pb.Vector.FromString(missing), version)
 
     def has(self, key: bytes, version: pb.Vector | None = None) -> bool:
         """Return whether a file is missing, in `version` or a newer one."""
+        missing = self._version(key)
+        return missing is not None and (version is None or not is_newer(version, pb.Vector.FromString(missing)))
+
+    def _version(self, key: bytes) -> bytes | None:
+        """Return the serialized version in which a file is missing."""
         row = self._connection.execute("SELECT version FROM missing WHERE name_hash = ?", (key,)).fetchone()
-        return row is not None and (version is None or not is_newer(version, pb.Vector.FromString(row[0])))
+        return row[0] if row is not None else None
 
     def files(self, limit: int) -> Iterator[MissingFile]:
         """Yield the files in `missing`; at most `limit`."""

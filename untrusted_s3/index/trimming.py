@@ -7,8 +7,8 @@ checkpoints after it tell what the folder was at any time since. Everything befo
 Of the checkpoints after the base two kinds are kept: in each age bucket of 0-1, 1-2, 2-4, 4-8, ... days the oldest one,
 so that there is always one that grows old enough to become the base; and the newest two.
 
-A base that cannot be read is none: before anything is deleted, the base is loaded and checked. If it is damaged, an
-older one takes its place. So no damaged checkpoint ever stands for segments that are gone.
+Before anything is deleted, the base is loaded and checked. If it is damaged, an older one takes its place. So no
+damaged checkpoint ever stands for segments that are gone.
 
 The rules of index/log.py hold, for a base is older than SEGMENT_RETENTION, the newest checkpoint is never deleted, and
 what was old enough to be deleted when it was listed stays so. Several gateways may trim at once.

@@ -2,7 +2,7 @@
 
 An upload is in use as long as parts come. So one that takes months is never aborted. Nobody goes on with an upload that
 has got no part for UPLOAD_CONTINUATION, and none is aborted before it has got none for UPLOAD_RETENTION, which is a day
-longer: whoever goes on with one has a day for the first part.
+longer: a gateway that goes on with one has a day for the first part.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ async def list_garbage(bucket: Bucket, keys: FolderKeys) -> list[ListedRecord]:
 
 
 async def read_garbage(bucket: Bucket, keys: FolderKeys, record_id: str) -> GarbageRecord | None:
-    """Return a record, or None if there is none or it has no bytes.
+    """Return a record, or None if it is missing or has no bytes.
 
     Raises DataError if it is damaged, and StoreError.
     """

@@ -42,7 +42,7 @@ class GarbageSettings:
     """How garbage is collected.
 
     Attributes:
-        interval: How long after the last look for candidates the next one is due, whoever took it.
+        interval: How long after the last look for candidates the next one is due, also if another gateway took it.
         concurrent_deletions: How many objects are deleted at once.
         deletions_per_second: The most objects that are deleted in a second; 0 for no limit.
         most_candidates: The most candidates of a folder; the rest has its turn after these are deleted.
@@ -85,7 +85,7 @@ class Collected:
         waiting: Candidates of earlier looks whose grace time is not over.
         named: How many former candidates are named by the log again, and stay.
         listed: All objects of the folder.
-        unknown: Keys among the objects that are none of this program, and stay.
+        unknown: Keys among the objects that this program does not write. They stay.
         next_in: Seconds until the first of the waiting ones may be deleted; None without any.
         looked: Whether all objects were listed.
     """
