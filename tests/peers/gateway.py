@@ -149,7 +149,7 @@ def with_settings(settings: Settings) -> list[str]:
     return [sys.executable, "-m", "tests.peers.gateway_main", encode(settings)]
 
 
-def from_parts(*, age_factor: float = 1.0, max_parts: int = PART_GRID.max_parts) -> list[str]:
+def from_parts(*, days_old: float = 0.0, max_parts: int = PART_GRID.max_parts) -> list[str]:
     """Return the command of `tests.peers.gateway_from_parts`."""
-    options = [f"--age-factor={age_factor}", f"--max-parts={max_parts}"]
+    options = [f"--days-old={days_old}", f"--max-parts={max_parts}"]
     return [sys.executable, "-m", "tests.peers.gateway_from_parts", *options]

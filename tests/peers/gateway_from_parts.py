@@ -1,7 +1,7 @@
 """A gateway put together without the command line, for rules of the bucket format that are no settings.
 
-`python -m tests.peers.gateway_from_parts OPTION... serve OPTION...`. With `--age-factor` everything in the bucket looks
-that many times as old; with `--max-parts` large objects have that many parts at most.
+`python -m tests.peers.gateway_from_parts OPTION... serve OPTION...`. With `--days-old` everything that is in the bucket
+when the gateway starts looks that many days older; with `--max-parts` large objects have that many parts at most.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -26,23 +27,30 @@ from untrusted_s3.structured_logging import configure_logging
 from untrusted_s3.units import DAY
 
 
-class AgingBucket(S3Bucket):
-    """A bucket whose contents grow old faster."""
+class AgedBucket(S3Bucket):
+    """A bucket in which the present objects and uploads look older. What is written later has its true age."""
 
-    age_factor = 1.0
+    _aged: frozenset[str] = frozenset()
+    _added_age = 0.0
+
+    async def make_older(self, seconds: float) -> None:
+        """Add so much to the age of every object and every upload that is there now."""
+        keys = [item.key async for item in super().list("")]
+        uploads = [upload.upload_id async for upload in super().list_multipart_uploads("")]
+        self._aged, self._added_age = frozenset(keys + uploads), seconds
 
     async def list(self, prefix: str, start_after: str = "") -> AsyncIterator[ObjectSummary]:
         async for item in super().list(prefix, start_after):
-            yield ObjectSummary(item.key, item.size, item.age * self.age_factor)
+            yield replace(item, age=item.age + self._added_age) if item.key in self._aged else item
 
     async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
         async for upload in super().list_multipart_uploads(prefix):
-            yield MultipartUpload(upload.key, upload.upload_id, upload.age * self.age_factor)
+            yield replace(upload, age=upload.age + self._added_age) if upload.upload_id in self._aged else upload
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--age-factor", type=float, default=1.0)
+    parser.add_argument("--days-old", type=float, default=0.0)
     parser.add_argument("--max-parts", type=int, default=PART_GRID.max_parts)
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("--store", required=True, type=StoreLocation.parse)
@@ -58,8 +66,8 @@ async def serve(options: argparse.Namespace) -> None:
     """Run the gateway until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    bucket = await AgingBucket.open(options.store, options.endpoint_url)
-    bucket.age_factor = options.age_factor
+    bucket = await AgedBucket.open(options.store, options.endpoint_url)
+    await bucket.make_older(options.days_old * DAY)
     settings = GatewaySettings(
         listen=(options.listen,),
         http=options.http,
