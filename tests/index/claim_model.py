@@ -202,11 +202,12 @@ class Model:
             assert state.objects_of(key) == list(named)
             stored = [version.stored for version in row.entries.values() if version.stored is not None]
             assert state.stored_objects(key) == stored
-            assert state.version_of(key) == current
+            there = state.current(key)
+            assert there is not None and (there.sequence, there.key) == (row.sequence, current)
             sizes = [(0, len(row.entry.file_info.raw)), *state.dissent_sizes(row.sequence)]
             assert [size for _, size in sizes] == [len(version.file_info.raw) for version in row.entries.values()]
             for (number, _), version in zip(sizes[1:], list(row.entries.values())[1:], strict=True):
-                assert state.dissent(row.sequence, number, version.file_info.name) == version
+                assert state.version(row.sequence, number, version.file_info.name) == version
             objects += named
             assert state.has(row.whole_entry)
         assert set(state.objects()) == set(objects)

@@ -98,8 +98,8 @@ class Announcement:
         """Return whether an entry without claims says it all. To see that, the entry before is not parsed."""
         if self._claiming != (self.entry.source,) or state.disputed_claims(self.key) is not None:
             return False
-        current = state.version_of(self.key)
-        return current is None or version.number > current.number
+        current = state.current(self.key)
+        return current is None or version.number > current.key.number
 
 
 @dataclass(frozen=True, slots=True)

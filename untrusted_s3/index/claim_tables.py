@@ -12,6 +12,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.index.claims import Claims, Declined
 from untrusted_s3.index.database import Database
@@ -269,7 +270,7 @@ class ClaimTables:
         claimed: dict[DeviceID, VersionKey] = {}
         for number, vector, kind, object_name, claiming in rows:
             try:
-                version = VersionKey.of_columns(vector, kind, object_name)
+                version = VersionKey.of_columns(pb.Vector.FromString(vector), kind, object_name)
             except (DecodeError, TypeError) as error:
                 raise self._connection.damaged(f"a version at sequence {sequence} cannot be read") from error
             if version in versions.values():

@@ -35,6 +35,8 @@ class MissingFiles:
 
     def __init__(self, connection: Database) -> None:
         self._connection = connection
+        # Mostly nothing is condemned, and this is asked several times for each file that comes in.
+        self._any_condemned: bool | None = None
 
     def add(self, removal: Removal, has: tuple[str, bytes] | None) -> int:
         """Note that the object of a removal is missing or damaged.
@@ -43,6 +45,7 @@ class MissingFiles:
         itself. Where a newer version is missing already, that stays. Return by how many files `missing` grows.
         """
         key, object_name = removal.name_hash, removal.missing_object
+        self._any_condemned = True
         self._connection.execute("INSERT OR IGNORE INTO condemned VALUES (?, ?)", (key, object_name))
         if removal.name:
             has = removal.name, removal.version
@@ -87,5 +90,10 @@ class MissingFiles:
 
     def condemned(self, key: bytes) -> frozenset[str]:
         """Return the names of the objects in `condemned` of the name with this hash."""
+        if self._any_condemned is None:
+            found = self._connection.execute("SELECT EXISTS (SELECT 1 FROM condemned)").fetchone()
+            self._any_condemned = bool(found[0])
+        if not self._any_condemned:
+            return frozenset()
         rows = self._connection.execute("SELECT object_name FROM condemned WHERE name_hash = ?", (key,)).fetchall()
         return frozenset(row[0] for row in rows)

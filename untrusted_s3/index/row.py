@@ -13,7 +13,7 @@ from typing import NamedTuple
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.bep.vector import total
+from untrusted_s3.bep.vector import is_newer, total
 from untrusted_s3.index.claims import Claims, Declined
 from untrusted_s3.index.content import CONTENT_HASH_SIZE, content_hash
 from untrusted_s3.index.entry import (
@@ -48,12 +48,9 @@ class VersionKey:
         return cls(total(file_info.message.version), kind_of(file_info.message), content)
 
     @classmethod
-    def of_columns(cls, vector: bytes, kind: int, object_name: str | None) -> VersionKey:
-        """Return the key of a version from what a state has of it beside its file info.
-
-        Raises DecodeError or TypeError.
-        """
-        return cls(total(pb.Vector.FromString(vector)), kind, (object_name or "")[:CONTENT_HASH_SIZE])
+    def of_columns(cls, vector: pb.Vector, kind: int, object_name: str | None) -> VersionKey:
+        """Return the key of a version from what a state has of it beside its file info. Raises TypeError."""
+        return cls(total(vector), kind, (object_name or "")[:CONTENT_HASH_SIZE])
 
     @classmethod
     def of_entry(cls, entry: Entry) -> VersionKey:
@@ -72,6 +69,25 @@ class VersionKey:
 
 
 RowClaims = Claims[DeviceID, VersionKey]
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentVersion:
+    """What a folder has under a name, without its file info.
+
+    Attributes:
+        sequence: Its sequence number.
+        vector: Its version vector.
+        key: What another announcement of the same version has in common with it.
+    """
+
+    sequence: int
+    vector: pb.Vector
+    key: VersionKey
+
+    def is_older_than(self, vector: pb.Vector) -> bool:
+        """Return whether the version with this vector is newer than it."""
+        return is_newer(vector, self.vector)
 
 
 class DisputedName(NamedTuple):

@@ -23,7 +23,7 @@ from untrusted_s3.index.database import is_damage, open_database, remove_databas
 from untrusted_s3.index.devices import Devices
 from untrusted_s3.index.entry import ENTRY_COLUMNS, Entry, NamedObject, StoredObject, read_checksums, read_row
 from untrusted_s3.index.missing_files import MissingFile, MissingFiles
-from untrusted_s3.index.row import DisputedName, Row, RowClaims, VersionKey
+from untrusted_s3.index.row import CurrentVersion, DisputedName, Row, RowClaims, VersionKey
 from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION, FolderTotals
 from untrusted_s3.index.state_copy import write_copy
 from untrusted_s3.store.layout import name_key
@@ -186,25 +186,22 @@ class StateFile:
 
     def entry(self, name: str) -> Entry | None:
         """Return what the folder has under an encrypted name."""
-        row = self._connection.execute("SELECT sequence FROM files WHERE name_hash = ?", (name_key(name),)).fetchone()
-        if row is None:
-            return None
-        sequence = row[0]
-        found = self._parsed.get((sequence, 0))
-        if found is None:
-            found = self.entry_at(sequence)
-            self._keep_parsed(sequence, 0, found)
-        if found.file_info.name != name:
-            raise self._misplaced(found.file_info.name)
-        return found
+        sequence = self.sequence_of(name_key(name))
+        return self.version(sequence, 0, name) if sequence is not None else None
 
-    def dissent(self, sequence: int, number: int, name: str) -> Entry | None:
-        """Return a dissent of an encrypted name with a sequence number, or None if it is not there any more."""
+    def version(self, sequence: int, number: int, name: str) -> Entry | None:
+        """Return a version of an encrypted name that has a sequence number: with `number` 0 the current one.
+
+        None for a dissent that is not there any more.
+        """
         found = self._parsed.get((sequence, number))
         if found is None:
-            found = self._claims.dissent(sequence, number, name)
-            if found is not None:
-                self._keep_parsed(sequence, number, found)
+            found = self._claims.dissent(sequence, number, name) if number else self.entry_at(sequence)
+            if found is None:
+                return None
+            self._keep_parsed(sequence, number, found)
+        if found.file_info.name != name:
+            raise self._misplaced(found.file_info.name)
         return found
 
     def _keep_parsed(self, sequence: int, number: int, entry: Entry) -> None:
@@ -352,13 +349,17 @@ class StateFile:
         """Return what a device is shown of a name with dissents: the number of a dissent, 0 for the current version."""
         return self._claims.shown(sequence, device_id)
 
-    def version_of(self, key: bytes) -> VersionKey | None:
+    def current(self, key: bytes) -> CurrentVersion | None:
         """Return the current version of the name with this hash, or None if the folder lacks it."""
         row = self._connection.execute(
-            "SELECT version, kind, content_hash FROM files WHERE name_hash = ?", (key,)
+            "SELECT sequence, version, kind, content_hash FROM files WHERE name_hash = ?", (key,)
         ).fetchone()
+        if row is None:
+            return None
+        sequence, version, kind, object_name = row
         try:
-            return VersionKey.of_columns(*row) if row is not None else None
+            vector = pb.Vector.FromString(version)
+            return CurrentVersion(sequence, vector, VersionKey.of_columns(vector, kind, object_name))
         except (DecodeError, TypeError) as error:
             raise self._connection.damaged(f"the version of {key.hex()} cannot be read") from error
 

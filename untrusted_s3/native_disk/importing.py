@@ -212,13 +212,13 @@ class Import:
     def _is_wanted(self, info: FileInfo) -> bool:
         """Return whether the folder lacks a version, and count one that it has."""
         key = name_key(info.name)
-        current = self._state.version_of(key)
+        current = self._state.current(key)
         version = VersionKey(total(info.message.version), KIND_FILE, content_hash(info))
         claims = self._state.disputed_claims(key)
-        if version == current or (claims is not None and version in claims.versions):
+        if (current is not None and version == current.key) or (claims is not None and version in claims.versions):
             self.report.there += 1
             return False
-        if current is not None and not self._state.wants(info):
+        if current is not None and not current.is_older_than(info.message.version):
             self.report.older += 1
             return False
         return True

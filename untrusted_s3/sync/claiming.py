@@ -19,7 +19,7 @@ from untrusted_s3.bep.vector import total
 from untrusted_s3.index.changes import Change, Refusal, Reminder, Withdrawal
 from untrusted_s3.index.entry import KIND_FILE, kind_of
 from untrusted_s3.index.pending import Pending, PendingIndex
-from untrusted_s3.index.row import RowClaims, VersionKey
+from untrusted_s3.index.row import CurrentVersion, RowClaims, VersionKey
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import ClaimSettings
 from untrusted_s3.store.layout import name_key
@@ -134,67 +134,71 @@ class Claiming:
 
         What CONFIRMS or ENDS a claim is noted for the log. `content` is the content hash of a file with data.
         """
-        if not self._sources.judges(device_id):
-            return Meaning.NEW if not info.message.invalid and self._state.wants(info) else Meaning.KNOWN
         key = name_key(info.name)
-        if not info.message.invalid and self._state.wants(info):
-            return Meaning.NEW
         if info.message.invalid:
-            claims = self._state.disputed_claims(key)
-            claimed = claims.claimed.get(device_id) if claims is not None else None
-            if claimed is None:
-                return Meaning.KNOWN
-            self._change(Withdrawal(key, device_id, claimed, self._time_of_day()))
-            return Meaning.ENDS
+            return self._take_invalid(device_id, key)
+        current = self._state.current(key)
+        if current is None or current.is_older_than(info.message.version):
+            return Meaning.NEW
+        if not self._sources.judges(device_id):
+            return Meaning.KNOWN
         if self._in_work(key):
             return Meaning.NEW  # what is in the log then may be something else, also of this device
         version = VersionKey(total(info.message.version), kind_of(info.message), content or "")
-        meaning = self._meaning(device_id, key, version)
+        meaning = self._meaning(device_id, key, version, current)
         if meaning is Meaning.CONFIRMS:
-            sequence = self._state.sequence_of(key)
-            assert sequence is not None
-            self._confirm(device_id, sequence)
+            self._confirm(device_id, current.sequence)
         return meaning
+
+    def _take_invalid(self, device_id: DeviceID, key: bytes) -> Meaning:
+        claims = self._state.disputed_claims(key) if self._sources.judges(device_id) else None
+        claimed = claims.claimed.get(device_id) if claims is not None else None
+        if claimed is None:
+            return Meaning.KNOWN
+        self._change(Withdrawal(key, device_id, claimed, self._time_of_day()))
+        return Meaning.ENDS
 
     def is_new(self, entry: Pending) -> bool:
         """Return whether a pending entry is still to be brought in."""
-        if self._state.wants_version(entry.name_hash, entry.vector):
+        current = self._state.current(entry.name_hash)
+        if current is None or current.is_older_than(entry.vector):
             return True
         if not self._sources.judges(entry.device_id):
             return False
         version = self._version(entry)
-        return version is not None and self._meaning(entry.device_id, entry.name_hash, version) is not Meaning.KNOWN
+        if version is None:
+            return False
+        return self._meaning(entry.device_id, entry.name_hash, version, current) is not Meaning.KNOWN
 
     def has_to_wait(self, entry: Pending) -> bool:
         """Return whether the device that announces an entry may still take over the folder's version instead."""
-        if not self._sources.judges(entry.device_id) or self._state.wants_version(entry.name_hash, entry.vector):
+        if not self._sources.judges(entry.device_id):
             return False
-        sequence = self._state.sequence_of(entry.name_hash)
-        if sequence is None or self.had_chance(entry.device_id, sequence):
+        current = self._state.current(entry.name_hash)
+        if current is None or current.is_older_than(entry.vector) or self.had_chance(entry.device_id, current.sequence):
             return False
         claims = self._state.disputed_claims(entry.name_hash)
         if claims is not None:
             knows = entry.device_id in claims.claimed or self._version(entry) in claims.versions
         else:
-            knows = self._state.is_claimed(entry.device_id, sequence)
-            knows = knows or self._version(entry) == self._state.version_of(entry.name_hash)
+            knows = self._state.is_claimed(entry.device_id, current.sequence) or self._version(entry) == current.key
         if knows:
             return False
-        self._waiting[entry.device_id] = min(sequence, self._waiting.get(entry.device_id, sequence))
+        waiting = self._waiting.get(entry.device_id, current.sequence)
+        self._waiting[entry.device_id] = min(current.sequence, waiting)
         return True
 
-    def _meaning(self, device_id: DeviceID, key: bytes, version: VersionKey) -> Meaning:
+    def _meaning(self, device_id: DeviceID, key: bytes, version: VersionKey, current: CurrentVersion) -> Meaning:
         claims = self._state.disputed_claims(key)
         is_gateway = self._sources.is_gateway(device_id)
         if claims is not None:
             says_nothing = is_gateway and device_id not in claims.claimed and version in claims.claimed.values()
             return Meaning.KNOWN if says_nothing or claims.claimed.get(device_id) == version else Meaning.NEW
-        sequence = self._state.sequence_of(key)
-        if sequence is None or self._state.version_of(key) != version:
+        if current.key != version:
             return Meaning.NEW
         if is_gateway:
             return Meaning.KNOWN
-        return Meaning.KNOWN if self._state.is_claimed(device_id, sequence) else Meaning.CONFIRMS
+        return Meaning.KNOWN if self._state.is_claimed(device_id, current.sequence) else Meaning.CONFIRMS
 
     def _version(self, entry: Pending) -> VersionKey | None:
         """Return the version of a pending entry, or None if the device has announced another one since."""

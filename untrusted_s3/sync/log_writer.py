@@ -9,7 +9,7 @@ import itertools
 import math
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -328,9 +328,10 @@ class LogWriter:
             # pending, to be pulled again.
             await self._log.garbage.look(entry for _, entry in batch)
             usable = [one for one in batch if self._is_usable(one[1])]
-            handled = self._handled_by(usable)
+            announced_by = {pending.name_hash: self._pending.of_name(pending.name_hash) for pending, _ in usable}
+            handled = self._handled_by(usable, announced_by)
             with self._minding_the_log():
-                announced = list(filter(None, itertools.starmap(self._announcement, usable)))
+                announced = self._announcements(usable, announced_by)
                 # Cursors pass nothing that is still to be written.
                 cursors = self._moved_cursors(handled) if not self._changes else []
                 appended = await self._append([*announced, *changes], cursors)
@@ -386,15 +387,22 @@ class LogWriter:
     def _is_usable(self, entry: Entry) -> bool:
         return not self._state.is_condemned(entry) and not self._log.garbage.keeps_out(entry)
 
-    def _announcement(self, pending: Pending, entry: Entry) -> Announcement | None:
-        """Return who announces what is in an entry.
+    def _announcements(
+        self, batch: list[tuple[Pending, Entry]], announced_by: Mapping[bytes, list[Pending]]
+    ) -> list[Announcement]:
+        """Return who announces what is in entries. `announced_by` has all pending entries of their names."""
+        found = (self._announcement(*one, announced_by[one[0].name_hash]) for one in batch)
+        return [one for one in found if one is not None]
+
+    def _announcement(self, pending: Pending, entry: Entry, others: list[Pending]) -> Announcement | None:
+        """Return who announces what is in an entry. `others` are all pending entries of its name.
 
         That is its device, too, if it has announced something else since: that comes next. None if it no longer
         announces anything under the name, nor does anybody else announce this.
         """
         announcing = [
             other.device_id
-            for other in self._pending.of_name(pending.name_hash)
+            for other in others
             if (other.version == pending.version and other.content_hash == pending.content_hash)
             or other.device_id == pending.device_id
         ]
@@ -408,12 +416,14 @@ class LogWriter:
         size = sum(len(entry.file_info.raw) for _, entry in batch)
         return len(batch) >= self._settings.segment_entries or size >= self._settings.segment_size
 
-    def _handled_by(self, batch: list[tuple[Pending, Entry]]) -> list[Pending]:
+    def _handled_by(
+        self, batch: list[tuple[Pending, Entry]], announced_by: Mapping[bytes, list[Pending]]
+    ) -> list[Pending]:
         """Return the pending entries that are handled once these entries are in the log."""
         return [
             other
             for pending, _ in batch
-            for other in self._pending.of_name(pending.name_hash)
+            for other in announced_by[pending.name_hash]
             if self._is_handled(other, pending)
         ]
 

@@ -404,9 +404,12 @@ class Puller:
     async def _current(self, name: str, by: DeviceID) -> Entry | None:
         """Return what the folder has under a name, for a device that has announced something else."""
         found = self._state.size_of(name)
-        if found is None or not self._large_entries.is_large(found[1]):
-            return self._state.entry(name)
-        return await self._large_entries.entry(found[0], found[1], by)
+        if found is None:
+            return None
+        sequence, size = found
+        if not self._large_entries.is_large(size):
+            return self._state.version(sequence, 0, name)
+        return await self._large_entries.entry(sequence, size, by)
 
     async def _write(self, entry: Pending, file_info: FileInfo, current: Entry | None) -> Entry:
         """Write the object of a file, and return the entry for the log. Raises what `ObjectWriter.write` raises.

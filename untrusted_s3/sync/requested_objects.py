@@ -47,7 +47,7 @@ class RequestedObjects:
         """Return what `find` returns, of one version of the name."""
         name = request.name
         if not self._large.is_large(size):
-            entry = self._state.dissent(sequence, number, name) if number else self._state.entry(name)
+            entry = self._state.version(sequence, number, name)
             if entry is None or entry.stored is None or not matches(request, entry):
                 return None
             return entry.stored.object_name, entry
