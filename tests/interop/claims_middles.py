@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Protocol
 
 from tests.peers.gateway import Gateway
@@ -32,11 +32,14 @@ class Middle(Protocol):
     def progress(self) -> object:
         """Return what changes when anything happens to its indexes, or those of others that it knows."""
 
-    def in_step(self, device: Syncthing, known: Mapping[str, tuple[int, int]], quiet: float) -> bool:
+    def in_step(
+        self, device: Syncthing, known: Mapping[str, tuple[int, int]], told: Container[str], quiet: float
+    ) -> bool:
         """Return whether it and a device know each other's indexes.
 
         `known` has by folder the device's own sequence number, and up to where the device knows the one in the middle.
-        Nothing has happened for `quiet` seconds.
+        `told` has the folders of which the device has had an index message in this meeting. Nothing has happened for
+        `quiet` seconds.
         """
 
 
@@ -60,7 +63,9 @@ class NativeMiddle:
     def is_idle(self) -> bool:
         return all(self._syncthing.folder_status(folder)["state"] == "idle" for folder in self._folders)
 
-    def in_step(self, device: Syncthing, known: Mapping[str, tuple[int, int]], quiet: float) -> bool:
+    def in_step(
+        self, device: Syncthing, known: Mapping[str, tuple[int, int]], told: Container[str], quiet: float
+    ) -> bool:
         return all(
             self._syncthing.completion(device.device_id, folder)["sequence"] == own
             and self._syncthing.folder_status(folder)["sequence"] == ours
@@ -93,13 +98,18 @@ class GatewayMiddle:
         folders = self._gateway.status()["folders"]
         return all(folder["state"] == "idle" and folder["pending_files"] == 0 for folder in folders)
 
-    def in_step(self, device: Syncthing, known: Mapping[str, tuple[int, int]], quiet: float) -> bool:
-        """Syncthing 1.19 does not note the sequence number of a version that it is shown again."""
+    def in_step(
+        self, device: Syncthing, known: Mapping[str, tuple[int, int]], told: Container[str], quiet: float
+    ) -> bool:
+        """Syncthing 1.19 does not note the sequence number of a version that it is shown again.
+
+        Then it has had an index message all the same: what it does not know is sent with each connection.
+        """
         folders = {folder["id"]: folder for folder in self._gateway.status()["folders"]}
         return all(
             folder in folders
             and folders[folder]["remote_sequence"].get(device.device_id) == own
-            and (folders[folder]["sequence"] == ours or quiet >= _SURELY_SENT_SECONDS)
+            and (folders[folder]["sequence"] == ours or (folder in told and quiet >= _SURELY_SENT_SECONDS))
             for folder, (own, ours) in known.items()
         )
 

@@ -141,6 +141,8 @@ class Trial(ABC):
         self.devices = {name: Syncthing(binary, home / f"home {name}", name) for name in names}
         self._second = 0
         self._heard = dict.fromkeys(names, 0)
+        # By device, the folders of which it has had an index message in this meeting.
+        self.told: dict[str, set[str]] = {name: set() for name in names}
         self._rounds = dict.fromkeys(self.scenarios, 0)
         self._added: set[tuple[str, str]] = set()
 
@@ -267,6 +269,8 @@ class Trial(ABC):
     def settle(self, names: Sequence[str]) -> None:
         """Wait until nothing happens any more at the devices and in the middle."""
         started = quiet_since = time.monotonic()
+        for name in names:
+            self.told[name].clear()
         while time.monotonic() - started < _LONGEST_MEETING:
             heard = [self._hears(name) for name in names]
             if any(heard):
@@ -283,6 +287,7 @@ class Trial(ABC):
         events = self.devices[name].rest("GET", "events", events=_EVENTS, since=self._heard[name], timeout=0)
         if events:
             self._heard[name] = events[-1]["id"]
+        self.told[name].update(event["data"]["folder"] for event in events if event["type"] == "RemoteIndexUpdated")
         return bool(events)
 
     def folders(self, name: str) -> Iterator[Scenario]:
@@ -450,7 +455,7 @@ class MiddleTrial(Trial):
                 for (device, folder), view in views.items()
                 if device == name
             }
-            if not middle.in_step(self.devices[name], known, quiet):
+            if not middle.in_step(self.devices[name], known, self.told[name], quiet):
                 return False
         return True
 
