@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Final
 
 from tests.claims.checks import ALL, COMPARED, Broken, run
@@ -13,6 +13,7 @@ from tests.claims.schedules import from_seed
 from tests.claims.stories import shrink, story
 
 _REPORT_INTERVAL: Final = 60.0
+_SHOWN_SEEDS: Final = 10
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     middles = several(options.middle, options.middles)
     counted: Counter[str] = Counter()
-    firsts: dict[str, int] = {}
+    seeds: dict[str, list[int]] = defaultdict(list)
     began = reported = time.monotonic()
 
     def concerned(broken: Broken) -> bool:
@@ -46,7 +47,7 @@ def main() -> None:
         counted.update(list(broken))
         counted["any"] += any(invariant in broken for invariant in ALL)
         for invariant in broken:
-            firsts.setdefault(invariant, seed)
+            seeds[invariant].append(seed)
         if options.tell and concerned(broken):
             short = shrink(schedule, lambda candidate: concerned(run(candidate, middles, compare=options.compare)))
             print(f"seed {seed}", story(short, middles), sep="\n")
@@ -60,7 +61,11 @@ def main() -> None:
     )
     for invariant in (*ALL, "any", *(COMPARED if options.compare else ())):
         share = counted[invariant] / options.schedules
-        print(f"{counted[invariant]:8} {share:8.3%}  {invariant}; first seed {firsts.get(invariant, '-')}")
+        print(f"{counted[invariant]:8} {share:8.3%}  {invariant}{_of(seeds[invariant])}")
+
+
+def _of(seeds: list[int]) -> str:
+    return f"; seeds {', '.join(map(str, seeds[:_SHOWN_SEEDS]))}" if seeds else ""
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ MIDDLE: Final = 100
 
 _MAINTENANCE_INTERVAL: Final = 8 * 3600
 _ENDLESS: Final = 1_000
-# A meeting in which so many of these pauses pass is long enough to store what a device has.
+# A meeting in which so many of these pauses pass, and nothing has moved for so many seconds at its end, is long enough
+# to store what a device has. A device that is shown something else has time for that first.
 _LONG_ENOUGH: Final = 3
+_STILL: Final = 60
 
 
 class Luck:
@@ -215,7 +217,7 @@ class World:
         """The same with several untrusted devices. Each device is connected to one of them."""
         luck = Luck(failures)
         links = [_ToMiddle(device, middle, luck) for device, middle in pairs]
-        idled = 0
+        idled = still = 0
         while steps > 0:
             moved = 0
             for link in links:
@@ -233,16 +235,18 @@ class World:
                     break
             steps -= moved
             if moved:
+                still = 0
                 continue
             if idled >= idle:
                 break
             self.pass_time(IDLE[idled])
+            still += IDLE[idled]
             idled += 1
             for link in links:
                 link.device.began()
         self.history |= self.stored()
         for link in links:
-            if steps > 0 and not failures and not crash and idled >= _LONG_ENOUGH:
+            if steps > 0 and not failures and not crash and idled >= _LONG_ENOUGH and still >= _STILL:
                 self._note_lacking(link.device)
             if not crash:
                 link.middle.disconnect(link.device.number)

@@ -25,6 +25,7 @@ from tests.sync.fakes import new_folder
 from tests.sync.scripted_device import Device, data_of
 from tests.virtual_time import run_in_virtual_time
 from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, index_start
+from untrusted_s3.bep.events import RequestReceived
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import FolderRefused, LogWentBack, SegmentDamaged, SegmentsMissing, StoreError
@@ -127,25 +128,29 @@ class Peer(Device):
                 await self.announce(folder, 1000)
             if looked != folder.own_index:
                 looked = folder.own_index
-                for sequence, raw in list(folder.file_infos_after(sent, 1000)):
+                shown = list(folder.file_infos_after(sent, 1000, self.device_id))
+                for sequence, raw in shown:
                     sent = sequence
-                    self._receive(parsed(raw), folder, gateway)
+                    await self._receive(parsed(raw), folder, gateway)
+                if shown:
+                    folder.index_sent(self.device_id, sent)
                 self.known = IndexState(looked.index_id, sent)
             await asyncio.sleep(3)
 
-    def _receive(self, info: FileInfo, folder: Folder, gateway: Gateway) -> None:
+    async def _receive(self, info: FileInfo, folder: Folder, gateway: Gateway) -> None:
         mine = self.files.get(info.name)
         if mine is not None and counter_of(mine) >= counter_of(info):
             return
-        if not info.has_data or self.can_read(info, folder, gateway):
+        if not info.has_data or await self.can_read(info, folder, gateway):
             self.take(info)
 
-    def can_read(self, info: FileInfo, folder: Folder, gateway: Gateway) -> bool:
+    async def can_read(self, info: FileInfo, folder: Folder, gateway: Gateway) -> bool:
         """Read a file's blocks as a device does. Return whether they are there."""
-        entry = folder.entry(info.name)
-        if entry is None or entry.stored is None:
+        block = info.message.blocks[0]
+        request = RequestReceived(0, "folder", info.name, block.offset, block.size, block.hash, False)
+        key = await folder.requested_object(request, self.device_id)
+        if key is None:
             return False
-        key = KEYS.object(info.name, entry.stored.object_name)
         size = info.message.size
         stored = gateway.bucket.store.objects.get(key)
         if stored is None or len(stored.body) < size:
@@ -451,7 +456,7 @@ class World:
                     peer.connect(self.random.choice(list(self.gateways.values())))
             await self._pass(60)
             for gateway in self.gateways.values():
-                self._read_all(gateway)
+                await self._read_all(gateway)
             if self._is_settled() and not self._read_anything_wrong() and await self._is_readable():
                 break
             if self.found_damage:
@@ -471,12 +476,12 @@ class World:
         problems = [problem for gateway in self.gateways.values() for problem in gateway.folders.problems().values()]
         return any("put the record back" in problem for problem in problems)
 
-    def _read_all(self, gateway: Gateway) -> None:
+    async def _read_all(self, gateway: Gateway) -> None:
         folder = gateway.folder
         for _, raw in list(folder.file_infos_after(0, 1000)) if folder is not None else ():
             info = parsed(raw)
             if info.has_data and folder is not None:
-                self.peers[0].can_read(info, folder, gateway)
+                await self.peers[0].can_read(info, folder, gateway)
 
     async def _is_readable(self) -> bool:
         self.read_fresh = None
