@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.cli.conftest import DEVICE, python_m
+from tests.loops import one_loop
 from tests.peers.s3_server import S3Server
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
@@ -14,6 +15,7 @@ from untrusted_s3.store.s3 import S3Bucket
 
 
 @pytest.mark.store
+@one_loop  # the commands are child processes
 async def test_folders(store_arguments: list[str], s3_server: S3Server, bucket_prefix: str) -> None:
     assert json.loads(python_m("folders", "list", "--json", *store_arguments).stdout) == []
     bucket = await S3Bucket.open(StoreLocation(s3_server.bucket, f"{bucket_prefix}/"), s3_server.endpoint_url)
@@ -47,6 +49,7 @@ async def test_folders(store_arguments: list[str], s3_server: S3Server, bucket_p
 
 
 @pytest.mark.store
+@one_loop  # the commands are child processes
 async def test_the_removal_of_a_folder(store_arguments: list[str], s3_server: S3Server, bucket_prefix: str) -> None:
     bucket = await S3Bucket.open(StoreLocation(s3_server.bucket, f"{bucket_prefix}/"), s3_server.endpoint_url)
     for folder_id in ("photos", "photos2"):
@@ -79,6 +82,7 @@ async def test_the_removal_of_a_folder(store_arguments: list[str], s3_server: S3
 
 
 @pytest.mark.store
+@one_loop  # the commands are child processes
 async def test_a_stray_object_and_a_damaged_record_do_not_hide_the_others(
     store_arguments: list[str], s3_server: S3Server, bucket_prefix: str
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.cli.conftest import DEVICE, python_m
+from tests.loops import one_loop
 from tests.peers.s3_server import S3Server
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.losses import Forgotten, LossNotes, LostSegments
@@ -17,6 +18,7 @@ KEYS = FolderKeys.of("photos")
 
 
 @pytest.mark.store
+@one_loop  # the commands are child processes
 async def test_losses_are_listed_and_cleared(
     store_arguments: list[str], s3_server: S3Server, bucket_prefix: str
 ) -> None:
