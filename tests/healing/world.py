@@ -14,6 +14,7 @@ import functools
 import json
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -604,8 +605,11 @@ async def _play(world: World) -> None:
     assert errors == [], "something failed where nobody waits for it"
 
 
-def play(seed: int) -> None:
-    """Play one schedule. Raises AssertionError, with what happened, where anything is wrong in the end."""
+def play(seed: int) -> Counter[str]:
+    """Play one schedule, and return how many keys were lost, damaged or cut short.
+
+    Raises AssertionError, with what happened, where anything is wrong in the end.
+    """
     with fast_directory() as home, inline_threads():
         world = World(seed, home)
         try:
@@ -613,3 +617,5 @@ def play(seed: int) -> None:
         except BaseException as error:
             error.add_note(f"seed {seed}:\n" + "\n".join(world.log))
             raise
+        happened = (line.split(" ", 1)[1].partition(": ") for line in world.log)
+        return Counter(what for what, colon, _ in happened if colon)
