@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from tests.interop.claims_scenarios import SCENARIOS, Scenario
 from tests.interop.claims_trial import Outcome, play_directly, play_with_gateways, play_with_native
 from tests.peers.debian import SYNCTHING_VERSIONS, syncthing_binary
 from tests.peers.gateway import Gateway
+from tests.simulated import fast_directory
 from untrusted_s3.compat.syncthing import syncthing_version
 from untrusted_s3.settings import ClaimSettings, Settings
 from untrusted_s3.store.embedded.server import EmbeddedStore
@@ -87,8 +87,7 @@ class Result:
 def play(setting: Setting, version: str, binary: Path, last_first: bool, scenarios: Iterable[Scenario]) -> list[Result]:
     """Play scenarios once."""
     scenarios = list(scenarios)
-    with tempfile.TemporaryDirectory(prefix="claims-") as name:
-        home = Path(name)
+    with fast_directory() as home:  # thirty folders at once keep a disk busy
         if setting == "direct":
             outcomes = play_directly(binary, home, scenarios)
         elif setting == "native":
