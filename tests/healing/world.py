@@ -503,9 +503,15 @@ class World:
         indexes = [folder.own_index for folder in folders if folder is not None]
         if any(index != indexes[0] for index in indexes):
             return False
-        return len(folders) == len(self.numbers) and all(
-            folder is not None and folder.error is None and not folder.syncing and self._has_all(folder)
-            for folder in folders
+        # A gateway hears from time to time what another one has found lost.
+        said = all(self.said <= set(gateway.folders.lost("folder")) for gateway in self.gateways.values())
+        return (
+            said
+            and len(folders) == len(self.numbers)
+            and all(
+                folder is not None and folder.error is None and not folder.syncing and self._has_all(folder)
+                for folder in folders
+            )
         )
 
     def _has_all(self, folder: Folder) -> bool:
