@@ -179,6 +179,14 @@ class AccessDenied(RequestRefused):
     """The store denies a request: the credentials lack a right, or are wrong."""
 
 
+class DeletionDenied(AccessDenied):
+    """The store denies a deletion to these credentials. They may be meant to delete nothing."""
+
+
+class BucketUnprotected(StoreRefused):
+    """Whoever has the credentials can destroy what is in the bucket, or it cannot be found out."""
+
+
 class CredentialsRefused(StoreRefused):
     """The store does not accept the credentials: unknown, wrong, expired or revoked."""
 

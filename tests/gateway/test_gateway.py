@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from tests.connections.loopback import DEFAULTS, Recorder
 from tests.file_infos import entry, file
 from tests.index.gateways import SimulatedGateway
-from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore
+from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore, deny_deletions
 from tests.waiting import until
 from untrusted_s3.addresses import parse_address
 from untrusted_s3.bep import bep_pb2 as pb
@@ -35,6 +35,7 @@ from untrusted_s3.store import layout
 from untrusted_s3.store.folder_removal import remove_folder
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.losses import LossNotes, LostSegments
+from untrusted_s3.store.probe import probe_conditional_writes
 from untrusted_s3.store.quotas import Quotas, write_quotas
 from untrusted_s3.store.records import FolderRecord, PeerRecord, write_record
 
@@ -603,3 +604,25 @@ async def test_a_quota_holds_files_up_until_it_is_raised(new_gateway: NewGateway
     await write_quotas(bucket, Quotas())
     assert (await device.hear(events.RequestReceived)).name == file("a").name
     await until(lambda: gateway.status()["folders"][0]["error"] is None)
+
+
+async def test_a_gateway_that_may_not_delete_is_well(new_gateway: NewGateway, bucket: Bucket) -> None:
+    await accept(bucket, THEIRS)
+    bucket.fault = deny_deletions
+    await probe_conditional_writes(bucket)  # as `serve` does
+    with capture_logs() as log:
+        gateway = await new_gateway()
+        device = Device(THEIRS, gateway)
+        await device.connect()
+        await device.hear(events.ClusterConfigReceived)
+        device.share("f")
+        await until(lambda: gateway.status()["peers"][0]["folders"] == ["f"])
+        assert gateway.status()["denied"] == ["DeleteObject"]
+        assert await page(gateway, "/readyz") == (200, "ready\n")
+        metrics = (await page(gateway, "/metrics"))[1]
+        assert 'untrusted_s3_deletion_denied{operation="DeleteObject"} 1.0' in metrics
+        (folder,) = gateway.status()["folders"]
+        assert (folder["error"], gateway.status()["problems"], gateway.failing_tasks) == (None, [], [])
+        await gateway.stop()
+    assert bucket.count("delete") == 1, "nothing is tried again, neither by upkeep nor at the end"
+    assert [line["event"] for line in log if line["log_level"] != "info"] == ["upkeep left to others"]

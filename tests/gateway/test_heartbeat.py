@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.simulated import Fault, SimulatedBucket, SimulatedClock
+from tests.simulated import Fault, SimulatedBucket, SimulatedClock, deny_deletions
 from tests.store.memory_bucket import MemoryBucket
 from tests.waiting import until
 from untrusted_s3.bep.device_id import DeviceID
@@ -143,3 +143,14 @@ async def test_it_goes_on_while_the_store_is_away() -> None:
     assert not beating.done()
     beating.cancel()
     await asyncio.wait([beating])
+
+
+async def test_without_the_right_to_delete_the_record_says_that_the_process_has_ended() -> None:
+    bucket, clock = SimulatedBucket(fault=deny_deletions), SimulatedClock()
+    heart = Heartbeat(bucket, DEVICE, "gateway", clock)
+    await heart.beat()
+    await heart.end()
+    assert json.loads(bucket.store.body(KEY))["time"] == 0
+    with capture_logs() as log:
+        await Heartbeat(bucket, DEVICE, "gateway", clock).beat()
+    assert log == []

@@ -8,10 +8,12 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.index.gateways import checkpoint_body
-from tests.simulated import Call, Fault, SimulatedBucket, SimulatedClock
+from tests.simulated import Call, Fault, SimulatedBucket, SimulatedClock, deny_deletions
 from untrusted_s3.counters import Counters
+from untrusted_s3.errors import DeletionDenied
 from untrusted_s3.gateway.upkeep import Maintenance
 from untrusted_s3.settings import DEFAULT_HISTORY, UpkeepSettings
 from untrusted_s3.store.layout import FolderKeys
@@ -146,3 +148,58 @@ async def test_garbage_is_collected_and_checkpoints_are_wanted(tmp_path: Path, c
     assert counters.registry.get_sample_value("untrusted_s3_garbage_deleted_total") == collects
     assert counters.registry.get_sample_value("untrusted_s3_garbage_bytes_deleted_total") == 4 * collects
     assert wanted == [("one", DAY), ("two", DAY)] * 2
+
+
+@pytest.mark.parametrize("collects_garbage", [False, True])
+async def test_without_the_right_to_delete_upkeep_is_left_to_others(
+    bucket: SimulatedBucket, collects_garbage: bool
+) -> None:
+    wanted: list[str] = []
+    counters = Counters()
+    work = Maintenance(
+        bucket,
+        lambda: {"one": 3, "two": 3},
+        DEFAULT_HISTORY,
+        counters,
+        UpkeepSettings(),
+        collects_garbage=collects_garbage,
+        want_checkpoint=lambda folder_id, age: wanted.append(folder_id),
+    )
+    before = bucket.store.keys(), uploads(bucket)
+    bucket.fault = deny_deletions
+    with capture_logs() as log:
+        await work.turn()
+        requests = len(bucket.calls)
+        for _ in range(5):
+            await work.turn()
+    (said,) = log
+    assert (said["event"], said["log_level"]) == ("upkeep left to others", "warning")
+    assert said["denied"] == ["DeleteObject", "AbortMultipartUpload"]
+    assert (bucket.store.keys(), uploads(bucket)) == before
+    assert len(bucket.calls) == requests, "nothing is asked of the store any more"
+    assert counted(counters) == [0, 0, 0]
+    assert wanted == ["one", "two"] * 6
+
+
+async def test_who_may_only_abort_uploads_does_that(bucket: SimulatedBucket) -> None:
+    bucket.fault = lambda call: Fault.DENIED if call.operation == "delete" else None
+    counters = Counters()
+    await maintenance(bucket, counters).turn()
+    assert counted(counters) == [0, 0, 1]
+    assert bucket.deletions.denied == ["DeleteObject"]
+
+
+async def test_what_the_trial_of_the_store_has_found_is_said_at_once(bucket: SimulatedBucket) -> None:
+    async def sleep(seconds: float) -> None:
+        raise EndOfTest
+
+    bucket.fault = lambda call: Fault.DENIED if call.operation == "delete" else None
+    with pytest.raises(DeletionDenied):
+        await bucket.delete("probe/1")
+    work = Maintenance(bucket, dict, DEFAULT_HISTORY, Counters(), UpkeepSettings(), sleep)
+    with capture_logs() as log, pytest.raises(EndOfTest):
+        await work.run()
+    with capture_logs() as later:
+        await work.turn()
+    assert [line["denied"] for line in log] == [["DeleteObject"]]
+    assert [line["event"] for line in later] == ["old upload aborted"]

@@ -9,9 +9,17 @@ from typing import TypeVar
 
 from tests.simulated.calls import Call, Crash, Fault, Gate, Phase
 from tests.simulated.store import SIGNATURE_LIFETIME, SimulatedStore
-from untrusted_s3.errors import AnswerTooLong, AnswerTooShort, PreconditionFailed, RequestRefused, StoreUnreachable
+from untrusted_s3.errors import (
+    AccessDenied,
+    AnswerTooLong,
+    AnswerTooShort,
+    PreconditionFailed,
+    RequestRefused,
+    StoreUnreachable,
+)
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.bucket import Bucket, Buffer, MultipartUpload, ObjectSummary, UploadedPart
+from untrusted_s3.store.deletions import Deletions
 from untrusted_s3.store.format import FILE_UPLOAD_LIFETIME
 
 Result = TypeVar("Result")
@@ -41,6 +49,7 @@ class SimulatedBucket:
         self.store = store or SimulatedStore()
         self.gate = gate
         self.fault = fault
+        self.deletions = Deletions()
         self.calls: list[Call] = []
         self._clock = clock or self.store.clock
         self._file_upload_lifetime = file_upload_lifetime
@@ -65,6 +74,8 @@ class SimulatedBucket:
                 raise StoreUnreachable(f"{call.operation} {call.key}: no answer")
             case Fault.REFUSED:
                 raise RequestRefused(f"the store denies {call.operation} {call.key}")
+            case Fault.DENIED:
+                raise AccessDenied(f"the store denies {call.operation} {call.key}")
             case Fault.CONFLICT:
                 raise PreconditionFailed(f"{call.operation} {call.key}: the key is taken")
             case Fault.CRASH_BEFORE:
@@ -107,7 +118,10 @@ class SimulatedBucket:
         )
 
     async def delete(self, key: str, *, lifetime: int | None = None) -> None:
-        await self._call(Call("delete", key), lambda: self.store.objects.pop(key, None), lifetime or SIGNATURE_LIFETIME)
+        with self.deletions.of_object(key):
+            await self._call(
+                Call("delete", key), lambda: self.store.objects.pop(key, None), lifetime or SIGNATURE_LIFETIME
+            )
 
     async def size(self, key: str) -> int | None:
         return await self._call(
@@ -183,7 +197,8 @@ class SimulatedBucket:
         )
 
     async def abort_multipart_upload(self, key: str, upload_id: str) -> None:
-        await self._call(Call("abort_multipart_upload", key), lambda: self.store.uploads.pop(upload_id, None))
+        with self.deletions.of_upload(key):
+            await self._call(Call("abort_multipart_upload", key), lambda: self.store.uploads.pop(upload_id, None))
 
 
 _bucket: type[Bucket] = SimulatedBucket  # so mypy checks that it implements all of the protocol

@@ -19,6 +19,7 @@ class Fault(enum.Enum):
     ANSWER_LOST = enum.auto()  # the server acts, and the answer never arrives
     EMPTIED = enum.auto()  # the connection ends before a body's first byte: the server writes an object of no bytes
     REFUSED = enum.auto()  # 403, and nothing happens
+    DENIED = enum.auto()  # 403 AccessDenied, and nothing happens
     CONFLICT = enum.auto()  # 409 or 412, and nothing happens
     CRASH_BEFORE = enum.auto()
     CRASH_AFTER = enum.auto()
@@ -57,6 +58,11 @@ def fail_once(operation: str, fault: Fault, *, number: int = 1, key: str = "") -
         return fault if seen == number else None
 
     return script
+
+
+def deny_deletions(call: Call) -> Fault | None:
+    """Deny all deletions, as a store does to credentials without that right."""
+    return Fault.DENIED if call.operation in ("delete", "abort_multipart_upload") else None
 
 
 def fail_on(faults: Mapping[int, Fault]) -> Callable[[Call], Fault | None]:

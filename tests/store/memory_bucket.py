@@ -9,6 +9,7 @@ from pathlib import Path
 
 from untrusted_s3.errors import NoSuchKey, PreconditionFailed, StoreRefused, StoreUnreachable
 from untrusted_s3.store.bucket import Buffer, MultipartUpload, ObjectSummary, UploadedPart
+from untrusted_s3.store.deletions import Deletions
 
 
 class MemoryBucket:
@@ -20,6 +21,7 @@ class MemoryBucket:
 
     def __init__(self, conditional: str = "kept") -> None:
         self.objects: dict[str, bytes] = {}
+        self.deletions = Deletions()
         self._conditional = conditional
 
     def now(self) -> float:

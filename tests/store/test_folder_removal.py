@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulated import Call, Fault, SimulatedBucket
-from untrusted_s3.errors import StoreUnreachable
+from tests.simulated import Call, Fault, SimulatedBucket, deny_deletions
+from untrusted_s3.errors import DeletionDenied, StoreUnreachable
 from untrusted_s3.store.folder_removal import remove_folder
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord, read_folders, write_record
@@ -13,7 +13,7 @@ from untrusted_s3.store.records import FolderRecord, read_folders, write_record
 KEYS = FolderKeys.of("f")
 
 
-@pytest.mark.parametrize("fails_at", range(1, 9))
+@pytest.mark.parametrize("fails_at", range(1, 10))
 async def test_a_removal_that_is_broken_off_goes_on_later(fails_at: int) -> None:
     bucket = SimulatedBucket()
     await write_record(bucket, KEYS.record, FolderRecord("f", "", b"token").to_json())
@@ -34,9 +34,19 @@ async def test_a_removal_that_is_broken_off_goes_on_later(fails_at: int) -> None
         writes = 100
         (record,) = await read_folders(bucket)
         # Whole and open to all, or closed to all.
-        assert record.removed == (fails_at > 1)
+        assert record.removed == (fails_at > 2)
         assert record.removed or len(bucket.store.objects) == 6
         await remove_folder(bucket, "f")
     else:
-        assert fails_at == 8
+        assert fails_at == 9
     assert not bucket.store.objects
+
+
+async def test_who_may_not_delete_leaves_the_folder_as_it_is() -> None:
+    bucket = SimulatedBucket()
+    await write_record(bucket, KEYS.record, FolderRecord("f", "", b"token").to_json())
+    bucket.fault = deny_deletions
+    with pytest.raises(DeletionDenied):
+        await remove_folder(bucket, "f")
+    (record,) = await read_folders(bucket)
+    assert not record.removed

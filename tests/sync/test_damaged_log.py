@@ -10,7 +10,7 @@ import pytest
 
 from tests.file_infos import file
 from tests.index.gateways import SimulatedGateway
-from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore
+from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore, deny_deletions
 from tests.sync.fakes import has, new_folder, working
 from tests.sync.scripted_device import KEYS, RECORD, Device
 from tests.virtual_time import settled, virtual_time
@@ -256,3 +256,19 @@ async def test_a_large_object_that_a_newer_program_may_have_written_is_no_damage
             await attempt()
     assert KEYS.segment(2) in store.objects
     folder.close()
+
+
+async def test_without_the_right_to_delete_it_stays_in_its_place_and_the_folder_goes_on(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "1")
+    body = damage(store, 2, flipped)
+    folder = await healed(new_folder(RECORD, SimulatedBucket(store, fault=deny_deletions), tmp_path / "2"))
+    assert store.body(KEYS.segment(2)) == store.body(KEYS.damaged_segment(2, body)) == body
+    async with working(folder):
+        for number, info in enumerate(INFOS, 1):
+            await announce(folder, number, info)
+        assert all(has(folder, info) for info in INFOS)
+    for number in range(2):
+        fresh = new_folder(RECORD, SimulatedBucket(store), tmp_path / f"3-{number}")
+        await fresh.open()
+        assert all(has(fresh, info) for info in INFOS), "readers begin behind it"
+        fresh.close()

@@ -21,7 +21,14 @@ from untrusted_s3.store.records import FolderRecord, NodeRecord, PeerRecord, Sto
 from untrusted_s3.store.usage import UsageRecord
 
 _DEFAULTS: Final = Settings()
-KNOWN_DIRECTORIES: Final = (layout.PEERS, layout.NODES, layout.IDENTITIES, layout.USAGE, layout.FOLDERS)
+KNOWN_DIRECTORIES: Final = (
+    layout.PEERS,
+    layout.NODES,
+    layout.IDENTITIES,
+    layout.USAGE,
+    layout.FOLDERS,
+    layout.PROBES,
+)
 _RECORDS: Final[tuple[tuple[str, Callable[[dict[str, Any]], Any], Callable[[Any], str]], ...]] = (
     (layout.PEERS, PeerRecord.from_json, lambda record: layout.peer_key(record.device_id)),
     (layout.NODES, NodeRecord.from_json, lambda record: layout.node_key(record.device_id)),

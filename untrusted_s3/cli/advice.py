@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from untrusted_s3.errors import (
     AddressUnavailable,
+    BucketUnprotected,
     ConditionalWritesUnsupported,
+    DeletionDenied,
     EmbeddedStoreAbsent,
     EmbeddedStoreInUse,
     EmbeddedStoreMissing,
@@ -43,8 +45,13 @@ def _remove_again(error: FolderRemovalUnfinished) -> str:
 
 _ADVICE: Final[Mapping[type, str | Callable[[Any], str]]] = {
     AddressUnavailable: _other_port,
+    BucketUnprotected: 'docs/keeping-a-store-healthy.md, "Against a stolen gateway", says how to set it up',
     ConditionalWritesUnsupported: (
         "use another store, or, if this gateway is the only one on the bucket, add --single-writer"
+    ),
+    DeletionDenied: (
+        "run the command with other credentials: it needs s3:DeleteObject and s3:AbortMultipartUpload. A gateway needs"
+        " neither"
     ),
     EmbeddedStoreAbsent: (
         "run the command where you run untrusted-s3 serve, name that place with --data, or name a bucket with --store"

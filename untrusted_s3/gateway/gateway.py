@@ -312,6 +312,7 @@ class Gateway:
                 ),
             ],
             "peers": [any_peer_status(device_id, peer) for device_id, peer in sorted(self.peers.accepted.items())],
+            "denied": self.bucket.deletions.denied,
             "unknown_devices": [
                 unknown_status(device_id, unknown) for device_id, unknown in self.peers.unknown.items()
             ],

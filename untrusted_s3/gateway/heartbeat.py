@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.errors import DataError, DeletionDenied, StoreError
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import HEARTBEAT_LIFETIME
@@ -53,13 +53,22 @@ class Heartbeat:
         self._has_beaten = True
 
     async def end(self) -> None:
-        """Remove the record unless another process has written it: it tells that one's life. Raises StoreError."""
+        """Remove the record unless another process has written it: it tells that one's life. Raises StoreError.
+
+        Where the credentials may not delete, the record says that the process has ended.
+        """
         try:
             record = await records.read_record(self._bucket, self._key, NodeRecord.from_json)
         except DataError:
             return
-        if record is not None and record.instance == self._instance:
+        if record is None or record.instance != self._instance:
+            return
+        try:
             await self._bucket.delete(self._key)
+        except DeletionDenied:
+            # The next process with this device ID must not take the record for that of one that runs.
+            ended = NodeRecord(self._device_id, self._name, 0, self._instance)
+            await records.write_record(self._bucket, self._key, ended.to_json())
 
     def _warn(self, other: NodeRecord) -> None:
         advice = "each gateway needs its own identity"

@@ -1,6 +1,6 @@
 """Upkeep every few hours: trims logs and checkpoints, collects garbage, and ends uploads that nobody finishes.
 
-Several gateways may do it at once.
+Several gateways may do it at once. One whose credentials may not delete leaves to others what it may not do.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 import structlog
 
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, StateDamaged, StoreError
+from untrusted_s3.errors import DataError, DeletionDenied, StateDamaged, StoreError
 from untrusted_s3.index.trimming import trim
 from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.deletions import where_allowed
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.retention import read_rules
 from untrusted_s3.upkeep.garbage import GarbageCollector
@@ -58,31 +59,64 @@ class Maintenance:
         self._directory = directory
         self._collects_garbage = collects_garbage
         self._want_checkpoint = want_checkpoint
+        self._said: list[str] = []
 
     async def run(self) -> None:
         """Take a turn soon and then every few hours, until cancelled. The delays differ between gateways."""
         delay = self._settings.first_delay
+        self._say_what_is_denied()  # the trial of the store may know it
         while True:
             await self._sleep(random.uniform(0.5, 1.5) * delay)  # noqa: S311
             await self.turn()
             delay = self._settings.interval
 
     async def turn(self) -> None:
-        """Do all upkeep once. What fails is logged and left to the next turn."""
+        """Do all upkeep once. What fails is logged and left to the next turn.
+
+        When the store has denied a deletion, what needs such a right is left out from then on.
+        """
+        may = self._bucket.deletions
         for folder_id, position in self._positions().items():
-            try:
-                await self._trim(folder_id, position)
-            except StoreError as error:
-                _logger.warning("log not trimmed", folder=folder_id, error=str(error))
+            with where_allowed():
+                if may.objects:
+                    await self._trim(folder_id, position)
             self._want_checkpoint(folder_id, self._settings.checkpoint_age)
-            if self._collects_garbage:
-                await self._collect(folder_id)
+            with where_allowed():
+                if may.objects and self._collects_garbage:
+                    await self._collect(folder_id)
+        with where_allowed():
+            if may.uploads:
+                await self._abort_uploads()
+        self._say_what_is_denied()
+
+    def _say_what_is_denied(self) -> None:
+        denied = self._bucket.deletions.denied
+        if denied != self._said:
+            self._said = denied
+            _logger.warning(
+                "upkeep left to others",
+                denied=denied,
+                hint="the store denies these operations to this gateway; from time to time somebody has to clean up"
+                " who may",
+            )
+
+    async def _abort_uploads(self) -> None:
         try:
             await abort_old_uploads(self._bucket, layout.FOLDERS, self._counters)
+        except DeletionDenied:
+            raise
         except StoreError as error:
             _logger.warning("old uploads not aborted", error=str(error))
 
     async def _trim(self, folder_id: str, position: int) -> None:
+        try:
+            await self._trim_once(folder_id, position)
+        except DeletionDenied:
+            raise
+        except StoreError as error:
+            _logger.warning("log not trimmed", folder=folder_id, error=str(error))
+
+    async def _trim_once(self, folder_id: str, position: int) -> None:
         try:
             keep = await read_rules(self._bucket, FolderKeys.of(folder_id))
         except DataError as error:
@@ -105,10 +139,12 @@ class Maintenance:
             _logger.info("log trimmed", folder=folder_id, checkpoints=trimmed.checkpoints, segments=trimmed.segments)
 
     async def _collect(self, folder_id: str) -> None:
-        """Collect the garbage of a folder. With an error, a part may be done."""
+        """Collect the garbage of a folder. With an error, a part may be done. Raises DeletionDenied."""
         collector = GarbageCollector(self._bucket, FolderKeys.of(folder_id), directory=self._directory)
         try:
             await collector.collect()
+        except DeletionDenied:
+            raise
         except (StoreError, DataError, StateDamaged, OSError, sqlite3.Error) as error:
             _logger.warning("garbage not collected", folder=folder_id, error=str(error))
         done = collector.result

@@ -72,6 +72,7 @@ from untrusted_s3.index.state import FolderState
 from untrusted_s3.index.strange_segments import remove_kept
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.deletions import where_allowed
 from untrusted_s3.store.garbage import GARBAGE_RULES, GarbageRules
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_checkpoints, list_segments
@@ -222,8 +223,12 @@ class FolderLog:
             return salvaged
 
     async def remove_kept(self, kept: Mapping[str, str]) -> None:
-        """Delete what `salvage` has copied. A checkpoint must cover them. Raises StoreError."""
-        await remove_kept(self._bucket, self._keys, kept)
+        """Delete what `salvage` has copied. A checkpoint must cover them. Raises StoreError.
+
+        They stay where the credentials may not delete: whoever reads the log begins behind them.
+        """
+        with where_allowed():
+            await remove_kept(self._bucket, self._keys, kept)
 
     @property
     def time_of_day(self) -> float:

@@ -20,29 +20,34 @@ _logger = structlog.get_logger()
 _ABORTED_AT_ONCE = 10_000
 
 
-async def abort_old_uploads(bucket: Bucket, prefix: str, counters: Counters) -> None:
-    """Abort the uploads to keys with `prefix` that have got no part for UPLOAD_RETENTION. Raises StoreError.
+async def abort_old_uploads(
+    bucket: Bucket, prefix: str, counters: Counters, retention: float = UPLOAD_RETENTION
+) -> int:
+    """Abort the uploads to keys with `prefix` that have got no part for so many seconds, and return how many.
 
-    One with parts of which the store does not say how old they are may be in use, and stays.
+    Raises StoreError. One with parts of which the store does not say how old they are may be in use, and stays.
     """
     # They are listed first, because an abort would change what the next page holds.
     uploads = []
     async for upload in bucket.list_multipart_uploads(prefix):
-        if upload.age > UPLOAD_RETENTION:
+        if upload.age > retention:
             uploads.append(upload)
         if len(uploads) == _ABORTED_AT_ONCE:
             break
+    count = 0
     for upload in uploads:
-        if not await _is_in_use(bucket, upload):
+        if not await _is_in_use(bucket, upload, retention):
             await bucket.abort_multipart_upload(upload.key, upload.upload_id)
+            count += 1
             counters.uploads_aborted.inc()
             _logger.info("old upload aborted", key=upload.key, days=round(upload.age / DAY))
+    return count
 
 
-async def _is_in_use(bucket: Bucket, upload: MultipartUpload) -> bool:
+async def _is_in_use(bucket: Bucket, upload: MultipartUpload, retention: float) -> bool:
     try:
         async for part in bucket.list_parts(upload.key, upload.upload_id):
-            if part.age is None or part.age <= UPLOAD_RETENTION:
+            if part.age is None or part.age <= retention:
                 return True
     except UploadLost:
         return False

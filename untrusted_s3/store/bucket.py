@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+from untrusted_s3.store.deletions import Deletions
 from untrusted_s3.units import MIB
 
 Buffer = bytes | bytearray | memoryview
@@ -99,11 +100,16 @@ class Bucket(Protocol):
         """
         ...
 
+    @property
+    def deletions(self) -> Deletions:
+        """Whether the credentials may delete, as far as that is known."""
+        ...
+
     async def delete(self, key: str, *, lifetime: int | None = None) -> None:
         """Delete the object if it exists.
 
         With `lifetime`, the store refuses the request, and each repetition of it, if it arrives more than so many
-        seconds after this call, by the store's clock.
+        seconds after this call, by the store's clock. Raises DeletionDenied.
         """
         ...
 
@@ -171,5 +177,5 @@ class Bucket(Protocol):
         ...
 
     async def abort_multipart_upload(self, key: str, upload_id: str) -> None:
-        """Delete an upload and its parts if it exists."""
+        """Delete an upload and its parts if it exists. Raises DeletionDenied."""
         ...

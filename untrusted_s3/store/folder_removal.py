@@ -11,6 +11,7 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import HEARTBEAT_LIFETIME
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_nodes
+from untrusted_s3.store.probe import check_deletion
 from untrusted_s3.store.records import FolderRecord, read_record, write_record
 
 _DEFAULTS = StoreSettings()
@@ -33,13 +34,14 @@ async def remove_folder(bucket: Bucket, folder_id: str, settings: StoreSettings 
     """Delete the record, the log, the checkpoints and the objects of a folder; return the number of keys deleted.
 
     No gateway may run. The record is deleted last and says until then that the folder is being removed, so that no
-    gateway opens a part of it. After an interruption the removal can be called again. Raises NoSuchFolder or
-    StoreError.
+    gateway opens a part of it. After an interruption the removal can be called again. Raises NoSuchFolder,
+    DeletionDenied, before anything is changed, or another StoreError.
     """
     keys = FolderKeys.of(folder_id)
     record = await read_record(bucket, keys.record, FolderRecord.from_json)
     if record is None:
         raise NoSuchFolder(f"there is no folder {folder_id!r} in this store")
+    await check_deletion(bucket)
     await write_record(bucket, keys.record, dataclasses.replace(record, removed=True).to_json())
     async for upload in bucket.list_multipart_uploads(keys.base):
         await bucket.abort_multipart_upload(upload.key, upload.upload_id)

@@ -3,6 +3,7 @@
     store.json                              peers/{device id}.json        nodes/{device id}.json
     identities/{name}.json                  usage/{device id}.json        quotas.json
     retention.json                          folders/{folder}/retention.json
+    probe/{name}
     folders/{folder}/folder.json
     folders/{folder}/present-objects.txt
     folders/{folder}/objects/{hh}/{name hash}/{object name}
@@ -36,6 +37,8 @@ NODES = "nodes/"
 IDENTITIES = "identities/"
 USAGE = "usage/"
 FOLDERS = "folders/"
+PROBES = "probe/"
+PROBE_OF_RIGHTS = "probe/rights"
 
 NAME_HASH_SIZE = 16
 

@@ -64,6 +64,23 @@ async def set_lifecycle(bucket: S3Bucket) -> str:
     return f"{_found(days)}, by a rule that was added to {len(rules) - 1} others"
 
 
+async def noncurrent_days(bucket: S3Bucket) -> int:
+    """Return for how many days the bucket's rules keep earlier versions below our prefix; 0 without an end.
+
+    Raises StoreRefused.
+    """
+    prefix, days = bucket.location.prefix, []
+    for rule in await _rules(bucket):
+        after = rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays")
+        conditions = dict(rule.get("Filter", {}))
+        covered = conditions.pop("Prefix", rule.get("Prefix", ""))
+        # One with more conditions, or below our prefix, may end some of our versions.
+        touches = prefix.startswith(covered) or covered.startswith(prefix)
+        if rule.get("Status") == "Enabled" and after is not None and touches:
+            days.append(int(after))
+    return min(days, default=0)
+
+
 def _found(days: int) -> str:
     return f"unfinished uploads end after {days} days"
 

@@ -1,7 +1,8 @@
 """Probes: experiments that show whether a store does what gateways rely on.
 
-Each probe deletes the objects that it writes below `probe/` and returns its finding as a sentence. If the store fails,
-it raises a StoreError. A gateway runs `probe_conditional_writes` at every start.
+Each probe deletes the objects that it writes below `probe/`, if the credentials may delete, and returns its finding as
+a sentence. If the store fails, it raises a StoreError. A gateway runs `probe_conditional_writes` at every start. What
+is left is deleted by `remove_old_probes`.
 """
 
 from __future__ import annotations
@@ -20,19 +21,50 @@ from untrusted_s3.errors import (
 )
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.deletions import where_allowed
 from untrusted_s3.store.records import StoreRecord, read_folders, read_peers, read_record
 from untrusted_s3.store.s3 import S3Bucket
 from untrusted_s3.store.s3_errors import clock_skew
-from untrusted_s3.units import KIB, MIB
+from untrusted_s3.units import DAY, KIB, MIB
 
 _WRITERS = 4
 _ATTEMPTS = 3
 _MIN_PART_SIZE = 5 * MIB  # Amazon's, for all parts but the last
 _MAX_SKEW_WAITED_FOR = 10.0
+_LIFETIME = DAY  # one that is older is not under way
+_REMOVED_AT_ONCE = 10_000  # the next call finds the others
 
 
 def _fresh_key() -> str:
-    return f"probe/{secrets.token_hex(16)}"
+    return f"{layout.PROBES}{secrets.token_hex(16)}"
+
+
+async def _remove(bucket: Bucket, *keys: str) -> None:
+    with where_allowed():
+        for key in keys:
+            await bucket.delete(key)
+
+
+async def _abort(bucket: Bucket, key: str, upload_id: str) -> None:
+    with where_allowed():
+        await bucket.abort_multipart_upload(key, upload_id)
+
+
+async def check_deletion(bucket: Bucket) -> None:
+    """Raise DeletionDenied if the credentials may not delete objects. Nothing is written and nothing deleted."""
+    await bucket.delete(_fresh_key())
+
+
+async def remove_old_probes(bucket: Bucket, lifetime: float = _LIFETIME) -> None:
+    """Delete what probes have left that were interrupted, or that were made by somebody who may not delete."""
+    found = []
+    async for item in bucket.list(layout.PROBES):
+        found.append(item)
+        if len(found) == _REMOVED_AT_ONCE:
+            break
+    for item in found:
+        if item.age > lifetime:
+            await bucket.delete(item.key)
 
 
 async def probe_conditional_writes(bucket: Bucket) -> str:
@@ -41,9 +73,9 @@ async def probe_conditional_writes(bucket: Bucket) -> str:
     Raises ConditionalWritesUnsupported.
     """
     for _ in range(_ATTEMPTS):
+        await bucket.put(layout.PROBE_OF_RIGHTS, [b"unconditional"])  # a refusal after this is not for lack of rights
+        await _remove(bucket, layout.PROBE_OF_RIGHTS)
         key = _fresh_key()
-        await bucket.put(key, [b"unconditional"])  # a refusal after this is not for lack of rights
-        await bucket.delete(key)
         try:
             outcomes = await asyncio.gather(*(_create(bucket, key, number) for number in range(_WRITERS)))
             winners = [number for number, won in enumerate(outcomes) if won]
@@ -56,7 +88,7 @@ async def probe_conditional_writes(bucket: Bucket) -> str:
         except StoreRefused as error:
             raise _unsupported(str(error)) from error
         finally:
-            await bucket.delete(key)
+            await _remove(bucket, key)
         if winners:
             return f"of {_WRITERS} concurrent writers one won"
     # A winner whose answer was lost tries again, and then meets its own object.
@@ -79,16 +111,18 @@ def _unsupported(finding: str) -> ConditionalWritesUnsupported:
 
 
 async def probe_rights(bucket: Bucket) -> str:
-    """Check that the credentials may write, read, list and delete."""
+    """Check that the credentials may write, read and list, and whether they may delete."""
     key, body = _fresh_key(), os.urandom(KIB)
     await bucket.put(key, [body])
     try:
         if await bucket.get(key) != body:
             raise StoreRefused("a GET returns other bytes than were written")
-        if key not in [item.key async for item in bucket.list("probe/")]:
+        if key not in [item.key async for item in bucket.list(layout.PROBES)]:
             raise StoreRefused("a listing lacks an object that was just written")
     finally:
-        await bucket.delete(key)
+        await _remove(bucket, key)
+    if not bucket.deletions.objects:
+        return "write, read, list, but not delete: others have to delete what is not needed any more"
     if await bucket.size(key) is not None:
         raise StoreRefused("an object that was deleted is still there")
     return "write, read, list, delete"
@@ -121,7 +155,7 @@ async def probe_presigned_ranges(bucket: Bucket) -> str:
             if await bucket.get(key, start, size) != body[start : start + size]:
                 raise StoreRefused(f"a GET of {size} bytes from {start} gives other bytes")
     finally:
-        await bucket.delete(key)
+        await _remove(bucket, key)
     return "exact"
 
 
@@ -141,7 +175,7 @@ async def probe_presigned_expiry(bucket: S3Bucket) -> str:
     except StoreError:
         return "refused after its end"
     finally:
-        await bucket.delete(key)
+        await _remove(bucket, key)
     raise StoreRefused(
         "a presigned PUT still works after its end, so a writer that stalled could bring old log segments back:"
         " use another store, or compare its clock with this machine's"
@@ -173,9 +207,8 @@ async def probe_multipart(bucket: S3Bucket) -> str:
         if await bucket.get(key) != sent + source[start:end]:
             raise StoreRefused("an object of two parts, one sent and one copied, has other bytes")
     finally:
-        await bucket.abort_multipart_upload(key, upload_id)
-        await bucket.delete(key)
-        await bucket.delete(source_key)
+        await _abort(bucket, key, upload_id)
+        await _remove(bucket, key, source_key)
     return "upload, copy of a part, listings, completion"
 
 
@@ -194,8 +227,8 @@ async def probe_conditional_completion(bucket: Bucket) -> str:
     except PreconditionFailed:
         return "a completion does not replace an existing object"
     finally:
-        await bucket.abort_multipart_upload(key, upload_id)
-        await bucket.delete(key)
+        await _abort(bucket, key, upload_id)
+        await _remove(bucket, key)
     raise StoreRefused(
         "a completion replaces an existing object: no data is lost, but if two gateways finish the same large file at"
         " once, the log's checksums may be those of the other upload"

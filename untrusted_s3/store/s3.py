@@ -22,6 +22,7 @@ from untrusted_s3.errors import (
     NoSuchKey,
     OperationUnsupported,
     PreconditionFailed,
+    RequestRefused,
     StoreError,
     StoreRefused,
     StoreUnreachable,
@@ -33,6 +34,7 @@ from untrusted_s3.store.bucket import MAX_WHOLE_OBJECT, Buffer, MultipartUpload,
 from untrusted_s3.store.connection import DEFAULT_REGION, S3Connection, S3Credentials, connect
 from untrusted_s3.store.control_plane import ControlPlane, required
 from untrusted_s3.store.data_plane import DataPlane
+from untrusted_s3.store.deletions import Deletions
 from untrusted_s3.store.format import FILE_UPLOAD_LIFETIME, PART_GRID
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.multipart import part_ranges, part_size
@@ -55,6 +57,7 @@ from untrusted_s3.threads import in_thread
 Result = TypeVar("Result")
 
 _DEFAULTS = StoreSettings()
+_DATE_STEP: Final = 3.0
 
 # A write with this condition succeeds only if the key is free.
 _CONDITION: Final = "*"
@@ -79,6 +82,7 @@ class S3Bucket:
     Attributes:
         location: The bucket and the prefix.
         requests: How many requests were sent, by HTTP method or S3 operation.
+        deletions: Whether the credentials may delete, as far as that is known.
         client: The boto3 client.
         presigner: Makes the URLs of the data plane.
     """
@@ -86,6 +90,7 @@ class S3Bucket:
     def __init__(self, location: StoreLocation, connection: S3Connection, settings: StoreSettings = _DEFAULTS) -> None:
         self.location = location
         self.requests: Counter[str] = Counter()
+        self.deletions = Deletions()
         self.client = connection.client
         self.presigner = Presigner(connection, location.bucket, settings)
         self._connection = connection
@@ -259,14 +264,21 @@ class S3Bucket:
 
     async def delete(self, key: str, *, lifetime: int | None = None) -> None:
         if lifetime is None:
-            await self.call("delete_object", Key=self._key(key))
+            with self.deletions.of_object(key):
+                await self.call("delete_object", Key=self._key(key))
             return
-        # Signed once for all tries: the store's clock must refuse a late one.
-        url = self.presigner.delete(self._key(key), lifetime)
-        try:
-            await retry(lambda: self._data.send("DELETE", url, f"DELETE {key}", []), self._settings)
-        except NoSuchKey:
-            pass
+        with self.deletions.of_object(key):
+            # Signed once for all tries: the store's clock must refuse a late one.
+            url, ends = self.presigner.delete(self._key(key), lifetime), time.time() + lifetime
+            try:
+                await retry(lambda: self._data.send("DELETE", url, f"DELETE {key}", []), self._settings)
+            except NoSuchKey:
+                pass
+            except AccessDenied as error:
+                # Stores say the same of a URL whose time is over. `Date` has whole seconds.
+                if self.now() > ends - _DATE_STEP:
+                    raise RequestRefused(f"{error}, or it came too late") from error
+                raise
 
     async def size(self, key: str) -> int | None:
         try:
@@ -406,7 +418,5 @@ class S3Bucket:
             )
 
     async def abort_multipart_upload(self, key: str, upload_id: str) -> None:
-        try:
+        with self.deletions.of_upload(key), contextlib.suppress(NoSuchKey, UploadLost):
             await self.call("abort_multipart_upload", Key=self._key(key), UploadId=upload_id)
-        except (NoSuchKey, UploadLost):
-            pass

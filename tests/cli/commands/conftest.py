@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from tests.peers.s3_server import S3Server
 from tests.vault import conflicting
 from tests.vault.stored_folder import FOLDER_ID, PASSWORD, StoredFolder, derive, random_bytes, stored_folder
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
@@ -36,6 +39,29 @@ def in_store(store: list[str], act: Callable[[S3Bucket], Awaitable[None]]) -> No
             await bucket.close()
 
     asyncio.run(run())
+
+
+@pytest.fixture
+def undeletable(store_arguments: list[str], s3_server: S3Server) -> list[str]:
+    """The options of a bucket that keeps versions and whose policy lets nobody delete."""
+    store = ["--store", f"s3://test-{uuid.uuid4().hex}", *store_arguments[2:]]
+    bucket = store[1].removeprefix("s3://")
+    statement = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUpload"],
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
+
+    async def deny() -> None:
+        opened = await S3Bucket.open(StoreLocation.parse(store[1]), s3_server.endpoint_url, create_bucket=True)
+        await opened.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        await opened.call("put_bucket_policy", Policy=policy)
+        await opened.close()
+
+    asyncio.run(deny())
+    return store
 
 
 @pytest.fixture

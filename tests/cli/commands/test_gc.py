@@ -7,10 +7,13 @@ import json
 
 import pytest
 
+from tests.cli.commands.conftest import in_store
 from tests.cli.conftest import RunCLI
 from tests.loops import RunAsync
 from tests.peers.s3_server import S3Server
 from untrusted_s3.cli.commands import gc as command
+from untrusted_s3.objects.uploads import abort_old_uploads
+from untrusted_s3.store import probe
 from untrusted_s3.store.garbage import GarbageRules
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.records import FolderRecord, write_record
@@ -77,3 +80,55 @@ def test_a_folder_with_a_damaged_log_is_named(
     run_async(fill())
     outcome = run_cli("gc", *store_arguments)
     assert (outcome.exit_code, "photos: " in outcome.stderr) == (1, True)
+
+
+@pytest.mark.store
+def test_who_may_not_delete_is_told_so_and_changes_nothing(run_cli: RunCLI, undeletable: list[str]) -> None:
+    async def fill(bucket: S3Bucket) -> None:
+        await write_record(bucket, KEYS.record, FolderRecord("photos", "Fotos", b"token").to_json())
+        await bucket.put(KEYS.object("one", "a" * 32), [b"data"])
+
+    listed: list[str] = []
+
+    async def look(bucket: S3Bucket) -> None:
+        listed[:] = [item.key async for item in bucket.list("")]
+
+    in_store(undeletable, fill)
+    assert run_cli("gc", *undeletable).exit_code == 0, "to look at it needs no such right"
+    outcome = run_cli("gc", "--delete", *undeletable)
+    assert outcome.exit_code == 3 and outcome.stdout == ""
+    assert "the credentials may not do that" in outcome.stderr and "s3:DeleteObject" in outcome.stderr
+    in_store(undeletable, look)
+    assert sorted(listed) == [KEYS.record, KEYS.object("one", "a" * 32)]
+
+
+@pytest.mark.store
+def test_who_may_delete_cleans_up_beside_gateways_that_may_not(
+    run_cli: RunCLI, undeletable: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What gateways have left: probes, unfinished uploads and what no history needs."""
+    rules = GarbageRules(grace=0.0)
+    monkeypatch.setattr(command, "GarbageCollector", functools.partial(GarbageCollector, rules=rules))
+    monkeypatch.setattr(command, "remove_old_probes", functools.partial(probe.remove_old_probes, lifetime=-1.0))
+    monkeypatch.setattr(command, "abort_old_uploads", functools.partial(abort_old_uploads, retention=-1.0))
+    left: list[str] = []
+
+    async def leave(bucket: S3Bucket) -> None:
+        await write_record(bucket, KEYS.record, FolderRecord("photos", "Fotos", b"token").to_json())
+        await bucket.put(KEYS.object("one", "a" * 32), [b"data"])
+        await bucket.create_multipart_upload(KEYS.object("two", "a" * 32))
+        await probe.probe_conditional_writes(bucket)
+        left[:] = [item.key async for item in bucket.list("probe/")]
+        await bucket.call("delete_bucket_policy")  # from now on as the operator
+
+    async def look(bucket: S3Bucket) -> None:
+        left[:] = [item.key async for item in bucket.list("") if not item.key.startswith(KEYS.garbage)]
+        left.extend([upload.key async for upload in bucket.list_multipart_uploads("")])
+
+    in_store(undeletable, leave)
+    assert len(left) == 2
+    outcome = run_cli("gc", "--delete", *undeletable)
+    assert (outcome.exit_code, "1 unfinished upload ended" in outcome.stderr) == (0, True)
+    assert run_cli("gc", "--delete", *undeletable).exit_code == 0
+    in_store(undeletable, look)
+    assert left == [KEYS.record]

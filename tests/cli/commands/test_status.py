@@ -183,3 +183,13 @@ def test_status_without_a_gateway(run_cli: RunCLI) -> None:
 def test_status_of_something_else(run_cli: RunCLI, answer: Answer | None) -> None:
     with http_server(lambda request: answer) as url:
         assert run_cli("status", "--http", url.removeprefix("http://")).exit_code == 5
+
+
+def test_what_the_store_denies(run_cli: RunCLI) -> None:
+    for denied in ([], ["DeleteObject", "AbortMultipartUpload"]):
+        answer = json.dumps({**STATUS, "denied": denied}).encode()
+        with http_server(lambda request, answer=answer: Answer(200, answer)) as url:  # type: ignore[misc]
+            lines = run_cli("status", "--http", url.removeprefix("http://")).stdout.splitlines()
+        said = [line for line in lines if line.startswith("Denied")]
+        assert len(said) == bool(denied)
+        assert all("DeleteObject, AbortMultipartUpload" in line and "gc --delete" in line for line in said)

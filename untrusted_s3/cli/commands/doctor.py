@@ -12,8 +12,9 @@ from untrusted_s3.cli.advice import explain
 from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
 from untrusted_s3.cli.output import print_json
 from untrusted_s3.cli.store import open_bucket
-from untrusted_s3.errors import StoreError
+from untrusted_s3.errors import BucketUnprotected, StoreError
 from untrusted_s3.store import lifecycle, probe
+from untrusted_s3.store.protection import ProtectionProbe
 from untrusted_s3.store.s3 import S3Bucket
 
 Check = tuple[str, bool, Callable[[S3Bucket], Awaitable[str]]]
@@ -49,22 +50,32 @@ def doctor(
 ) -> None:
     """Check whether the store does what a gateway needs.
 
-    The exit code is 3 if it does not.
+    Run it with the credentials of the gateway: it also says whether somebody who steals them could destroy the store.
+    It writes and deletes objects below probe/ only. The exit code is 3 if the store does not do what is needed.
     """
     checks = list(_CHECKS)
     if single_writer:
         checks = [check if "conditional" not in check[0] else (check[0], False, _not_used) for check in checks]
+    protection = ProtectionProbe()
+    checks.insert(-1, ("stolen gateway", False, protection.run if store.location is not None else _with_the_gateway))
     if set_lifecycle:
         checks[-1] = ("lifecycle", True, lifecycle.set_lifecycle)
-    context.exit(0 if uvloop.run(_examine(store, checks, as_json, single_writer)) else StoreError.exit_code)
+    report = _Report(as_json)
+    uvloop.run(_examine(store, checks, report, single_writer))
+    if as_json:
+        print_json({"ok": report.well, "checks": report.checks, "protection": protection.found.to_json()})
+    context.exit(0 if report.well else StoreError.exit_code)
 
 
 async def _not_used(bucket: S3Bucket) -> str:
     return "not used: only one gateway writes to the bucket"
 
 
-async def _examine(store: StoreOptions, checks: Sequence[Check], as_json: bool, single_writer: bool) -> bool:
-    report = _Report(as_json)
+async def _with_the_gateway(bucket: S3Bucket) -> str:
+    raise BucketUnprotected("the embedded store is on the gateway's machine: a thief of that could destroy it")
+
+
+async def _examine(store: StoreOptions, checks: Sequence[Check], report: _Report, single_writer: bool) -> None:
     try:
         async with open_bucket(store, single_writer=single_writer) as bucket:
             report.add("bucket", "ok", str(bucket.location))
@@ -75,9 +86,6 @@ async def _examine(store: StoreOptions, checks: Sequence[Check], as_json: bool, 
                     report.add(name, "FAIL" if needed else "note", explain(error))
     except StoreError as error:
         report.add("bucket", "FAIL", explain(error))
-    if as_json:
-        print_json({"ok": report.well, "checks": report.checks})
-    return report.well
 
 
 class _Report:

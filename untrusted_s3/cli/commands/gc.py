@@ -21,11 +21,14 @@ from untrusted_s3.cli.output import counted, print_json, print_problems, print_t
 from untrusted_s3.cli.progress import duration_text, shown_text
 from untrusted_s3.cli.signals import run_interruptible
 from untrusted_s3.cli.store import open_store
-from untrusted_s3.errors import DataError, NoSuchFolder
+from untrusted_s3.counters import Counters
+from untrusted_s3.errors import DataError, NoSuchFolder, StoreRefused
 from untrusted_s3.index.trimming import TrimPlan, plan_trim, trim
+from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.problem import Problem
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_segments
+from untrusted_s3.store.probe import check_deletion, remove_old_probes
 from untrusted_s3.store.records import FolderRecord, read_folders
 from untrusted_s3.store.retention import read_rules
 from untrusted_s3.store.s3 import S3Bucket
@@ -39,6 +42,7 @@ class _Result:
 
     folder_id: str
     collected: Collected
+    uploads: int = 0
 
     @property
     def garbage(self) -> Amount:
@@ -57,6 +61,7 @@ class _Result:
             "waiting": done.waiting.to_json(),
             "found": done.found.to_json(),
             "deleted": done.deleted.to_json(),
+            "uploads_aborted": self.uploads,
             "unknown": done.unknown,
             "next_in_seconds": round(done.next_in) if done.next_in is not None else None,
         }
@@ -80,6 +85,8 @@ def gc(
     in two steps, so that no gateway that is about to use it again loses it. First it is written down in the store.
     What has been written down for a day, and is still not needed, is deleted by the next run. Gateways that
     were started with --gc do all of this by themselves, slowly. Several may do it at once.
+
+    Where gateways may not delete, run it from time to time with credentials that may.
     """
     results, problems = run_interruptible(_gc(store, folders, history * DAY, delete=delete))
     if as_json:
@@ -97,6 +104,8 @@ async def _gc(
     results: list[_Result] = []
     problems: list[Problem] = []
     async with open_store(store) as bucket:
+        if delete:
+            await check_deletion(bucket)
         records = await read_folders(bucket)
         known = {record.folder_id: record for record in records if not record.removed}
         for folder_id in wanted:
@@ -107,10 +116,23 @@ async def _gc(
             if wanted and folder_id not in wanted:
                 continue
             try:
-                results.append(_Result(folder_id, await _collect(bucket, record, history, delete=delete)))
+                collected = await _collect(bucket, record, history, delete=delete)
+                uploads = await _end_uploads(bucket, FolderKeys.of(folder_id)) if delete else 0
+                results.append(_Result(folder_id, collected, uploads))
             except DataError as error:
                 problems.append(Problem(folder_id, str(error)))
+        if delete and not wanted:
+            await remove_old_probes(bucket)
     return results, problems
+
+
+async def _end_uploads(bucket: S3Bucket, keys: FolderKeys) -> int:
+    """End uploads on which nobody works any more, where the store lists them and lets us."""
+    try:
+        return await abort_old_uploads(bucket, keys.base, Counters())
+    except StoreRefused as error:
+        click.echo(f"unfinished uploads stay: {error}", err=True)
+        return 0
 
 
 async def _collect(bucket: S3Bucket, record: FolderRecord, history: float, *, delete: bool) -> Collected:
@@ -156,6 +178,8 @@ def _print(results: list[_Result], *, deleted: bool) -> None:
             amount.bytes += part.bytes
     if deleted:
         click.echo(f"{_text(total['deleted'])} deleted", err=True)
+        if uploads := sum(result.uploads for result in results):
+            click.echo(f"{counted(uploads, 'unfinished upload')} ended", err=True)
         waiting = [result.collected.next_in for result in results if result.collected.next_in is not None]
         if total["found"].objects:
             click.echo(f"{_text(total['found'])} written down; a run in a day deletes that", err=True)

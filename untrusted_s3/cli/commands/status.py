@@ -141,6 +141,8 @@ def _print_status(answer: Any) -> None:
     click.echo(f"Device ID  {answer['device_id']}")
     click.echo(f"Store      {answer['store']}")
     click.echo(f"Version    {answer['version']}")
+    if denied := answer.get("denied"):
+        click.echo(f"Denied     {', '.join(denied)}: others have to clean up the store (untrusted-s3 gc --delete)")
     click.echo()
     folders = [
         (

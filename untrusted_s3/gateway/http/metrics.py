@@ -61,6 +61,14 @@ class GatewayCollector(Collector):
         yield GaugeMetricFamily(
             "untrusted_s3_problems", "Parts of the gateway that do not work", value=len(self._gateway.problems)
         )
+        denied = GaugeMetricFamily(
+            "untrusted_s3_deletion_denied",
+            "1 for a deletion that the store denies to this gateway",
+            labels=["operation"],
+        )
+        for operation in status.get("denied", ()):
+            denied.add_metric([operation], 1)
+        yield denied
         connected = GaugeMetricFamily("untrusted_s3_peer_connected", "1 while the peer is connected", labels=["device"])
         for peer in status["peers"]:
             connected.add_metric([peer["device_id"]], peer["connected"])
