@@ -294,7 +294,10 @@ class UpkeepSettings:
         unknown_devices_shown: How many unknown devices the status lists.
         restart_delay: The pause before a failed background task is started again; it doubles up to max_restart_delay.
         max_restart_delay: The longest such pause.
-        record_interval: How often the gateway looks whether folders were removed.
+        record_interval: How often the gateway looks whether folders were removed, and whether files that wait have
+            room.
+        quota_interval: How often quotas are read while files come in or wait.
+        max_quota_interval: How often else.
         disk_interval: How often the gateway looks at the disk with the local state.
         folders_of_device: How many folders one device may create.
         lag_interval: How often the gateway looks how late its event loop is.
@@ -326,6 +329,8 @@ class UpkeepSettings:
     restart_delay: float = 10.0
     max_restart_delay: float = 300.0
     record_interval: float = 15.0
+    quota_interval: float = 45.0
+    max_quota_interval: float = 600.0
     disk_interval: float = 10.0
     folders_of_device: int = 100
     lag_interval: float = 0.1

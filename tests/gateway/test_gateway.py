@@ -585,7 +585,7 @@ async def test_a_disk_that_is_nearly_full_is_shown(new_gateway: NewGateway) -> N
 async def test_a_quota_holds_files_up_until_it_is_raised(new_gateway: NewGateway, bucket: Bucket) -> None:
     await accept(bucket, THEIRS)
     await write_quotas(bucket, Quotas({"f": 0}))
-    gateway = await new_gateway(settings=tuned(record_interval=0.01))
+    gateway = await new_gateway(settings=tuned(record_interval=0.01, quota_interval=0.01))
     device = Device(THEIRS, gateway)
     await device.connect()
     await device.hear(events.ClusterConfigReceived)
@@ -601,6 +601,11 @@ async def test_a_quota_holds_files_up_until_it_is_raised(new_gateway: NewGateway
     assert (folder["quota"], folder["pending_files"]) == (0, 1)
     assert await page(gateway, "/readyz") == (200, "ready, degraded: folder f: files wait for room\n")
     assert 'untrusted_s3_folder_limits_reached{folder="f"} 1.0' in (await page(gateway, "/metrics"))[1]
+    await write_quotas(bucket, Quotas({}, {THEIRS.device_id: 0}))
+    await until(lambda: [one["kind"] for one in gateway.status()["folders"][0]["limits_reached"]] == ["device"])
+    (peer,) = gateway.status()["peers"]
+    assert (peer["quota"], peer["used_bytes"]) == (0, 0)
+    assert "untrusted_s3_peer_quota{" in (await page(gateway, "/metrics"))[1]
     await write_quotas(bucket, Quotas())
     assert (await device.hear(events.RequestReceived)).name == file("a").name
     await until(lambda: gateway.status()["folders"][0]["error"] is None)

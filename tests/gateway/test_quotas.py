@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,26 +13,47 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.file_infos import device
-from tests.simulated import Fault, SimulatedBucket
-from untrusted_s3.errors import StoreUnreachable
+from tests.simulated import Call, Fault, SimulatedBucket
+from tests.virtual_time import virtual_time
+from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.errors import StateDamaged, StoreUnreachable
 from untrusted_s3.gateway.quotas import QuotaKeeper
+from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.quotas import Quotas, write_quotas
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.quota import Limit, LimitKind
 
-A = device(1)
+A, B = device(1), device(2)
+SETTINGS = UpkeepSettings()
 
 
-def a_folder(folder_id: str, used: int = 0, **fields: Any) -> Folder:
-    record = SimpleNamespace(folder_id=folder_id)
-    return cast(Folder, SimpleNamespace(**{"record": record, "used_bytes": used, "limits_reached": [], **fields}))
+def a_folder(
+    folder_id: str, used: int = 0, from_devices: Mapping[DeviceID, int] | None = None, **fields: Any
+) -> Folder:
+    async def count_sources() -> None:
+        pass
+
+    everything = {
+        "record": SimpleNamespace(folder_id=folder_id),
+        "used_bytes": used,
+        "limits_reached": [],
+        "count_sources": count_sources,
+        "bytes_from": lambda device_id: (from_devices or {}).get(device_id, 0),
+        "look_at_quota": lambda: None,
+        **fields,
+    }
+    return cast(Folder, SimpleNamespace(**everything))
+
+
+def a_keeper(bucket: SimulatedBucket, *folders: Folder, max_store: int | None = None) -> QuotaKeeper:
+    return QuotaKeeper(bucket, lambda: folders, SETTINGS, max_store)
 
 
 async def test_the_quota_of_a_folder() -> None:
     bucket = SimulatedBucket()
     one, other = a_folder("one", 7), a_folder("other", 5)
-    keeper = QuotaKeeper(bucket, lambda: [one, other])
+    keeper = a_keeper(bucket, one, other)
     await keeper.load()
     assert keeper.limits(one, A) == []
     await write_quotas(bucket, Quotas({"one": 10}))
@@ -38,9 +62,111 @@ async def test_the_quota_of_a_folder() -> None:
     assert keeper.limits(other, A) == []
 
 
+async def test_the_quota_of_a_device_is_for_all_folders_together() -> None:
+    bucket = SimulatedBucket()
+    counted = []
+
+    async def count_sources() -> None:
+        counted.append(keeper.quotas.devices)
+
+    def damaged(device_id: DeviceID) -> int:
+        raise StateDamaged("it is opened again")
+
+    one = a_folder("one", 9, {A: 3, B: 4}, count_sources=count_sources)
+    other, third = a_folder("other", 5, {A: 5}), a_folder("third", bytes_from=damaged)
+    keeper = a_keeper(bucket, one, other, third)
+    await write_quotas(bucket, Quotas({}, {A: 10}))
+    await keeper.load()
+    assert counted == [{}], "before the quota counts"
+    for folder in (one, other, third):
+        assert keeper.limits(folder, A) == [Limit(LimitKind.DEVICE, 10, 8, A)]
+        assert keeper.limits(folder, B) == []
+    assert keeper.of_peer(A) == {"quota": 10, "used_bytes": 8}
+    assert keeper.of_peer(B) == {"quota": None, "used_bytes": None}
+
+
+async def test_the_limit_of_the_store_is_for_all_folders_together() -> None:
+    bucket = SimulatedBucket()
+    one = a_folder("one", 7)
+    keeper = a_keeper(bucket, one, a_folder("other", 5), max_store=20)
+    await write_quotas(bucket, Quotas({"one": 10}, {A: 11}))
+    await keeper.load()
+    assert keeper.limits(one, A) == [
+        Limit(LimitKind.FOLDER, 10, 7),
+        Limit(LimitKind.DEVICE, 11, 0, A),
+        Limit(LimitKind.STORE, 20, 12),
+    ]
+    assert keeper.of_store() == {"max_store": 20, "used_bytes": 12}
+
+
+@contextlib.asynccontextmanager
+async def watching(keeper: QuotaKeeper) -> AsyncIterator[None]:
+    task = asyncio.create_task(keeper.run())
+    yield
+    task.cancel()
+    await asyncio.wait([task])
+
+
+class Reads:
+    """A bucket that notes when the quotas are read."""
+
+    def __init__(self) -> None:
+        self.bucket = SimulatedBucket(fault=self._note)
+        self.times: list[float] = []
+        self.fault: Fault | None = None
+
+    def _note(self, call: Call) -> Fault | None:
+        self.times.append(asyncio.get_running_loop().time())
+        return self.fault
+
+
+@virtual_time
+async def test_they_are_read_seldom_while_nobody_needs_them() -> None:
+    reads = Reads()
+    keeper = a_keeper(reads.bucket, a_folder("one"))
+    await keeper.load()
+    async with watching(keeper):
+        await asyncio.sleep(3600)
+    assert len(reads.times) == 6
+
+
+@virtual_time
+async def test_they_are_read_when_files_come_in_after_a_while() -> None:
+    reads = Reads()
+    one = a_folder("one")
+    keeper = a_keeper(reads.bucket, one)
+    await keeper.load()
+    async with watching(keeper):
+        await asyncio.sleep(100)
+        await write_quotas(reads.bucket, Quotas({"one": 10}))
+        del reads.times[:]
+        for _ in range(3):
+            keeper.limits(one, A)
+            await asyncio.sleep(0.001)
+        assert len(reads.times) == 1 and keeper.limits(one, A) == [Limit(LimitKind.FOLDER, 10, 0)]
+
+
+@virtual_time
+@pytest.mark.parametrize("fault", [None, Fault.UNREACHABLE])
+async def test_while_files_wait_a_raised_quota_is_noticed_within_a_minute(fault: Fault | None) -> None:
+    reads = Reads()
+
+    def look() -> None:
+        keeper.limits(one, A)
+
+    one = a_folder("one", look_at_quota=look)
+    keeper = a_keeper(reads.bucket, one)
+    await keeper.load()
+    reads.fault = fault
+    async with watching(keeper):
+        await asyncio.sleep(1800)
+    pauses = [after - before for before, after in zip(reads.times, reads.times[1:], strict=False)]
+    assert pauses and all(45 <= pause <= 60 for pause in pauses), "no more, no less, also while the store is away"
+
+
 async def test_a_damaged_record_leaves_the_quotas_as_they_were_and_is_said() -> None:
     bucket = SimulatedBucket()
-    keeper = QuotaKeeper(bucket, list)
+    keeper = a_keeper(bucket)
     await write_quotas(bucket, Quotas({"one": 10}))
     await keeper.load()
     bucket.store.put(layout.QUOTAS, json.dumps({"folders": [{"id": "one", "bytes": -1}]}).encode())
@@ -57,7 +183,7 @@ async def test_a_damaged_record_leaves_the_quotas_as_they_were_and_is_said() -> 
 
 async def test_a_store_that_does_not_answer_leaves_them_too() -> None:
     bucket = SimulatedBucket()
-    keeper = QuotaKeeper(bucket, list)
+    keeper = a_keeper(bucket)
     await write_quotas(bucket, Quotas({"one": 10}))
     await keeper.load()
     bucket.fault = lambda call: Fault.UNREACHABLE
@@ -68,5 +194,5 @@ async def test_a_store_that_does_not_answer_leaves_them_too() -> None:
 
 def test_what_waits_is_a_problem() -> None:
     reached = [Limit(LimitKind.FOLDER, 2**30, 2**30)]
-    keeper = QuotaKeeper(SimulatedBucket(), lambda: [a_folder("one", limits_reached=reached), a_folder("other")])
+    keeper = a_keeper(SimulatedBucket(), a_folder("one", limits_reached=reached), a_folder("other"))
     assert keeper.problems() == {"folder one: files wait for room": "the quota of the folder, 1.0 GiB, is reached"}

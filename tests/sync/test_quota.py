@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.file_infos import deleted, device, directory, encrypted_name, entry, file
-from tests.simulated import SimulatedBucket
-from tests.sync.fakes import FakeSource, PausingSource, Pulling, running
+from tests.sync.fakes import FakeSource, PausingSource
+from tests.sync.limited import Limited, limited, looked, noted_rescans
 from tests.virtual_time import settled, virtual_time
-from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.sync.quota import FolderQuota, Limit, LimitKind
+from untrusted_s3.sync.quota import LimitKind
 
 pytestmark = virtual_time
 
@@ -22,30 +22,15 @@ A, B = device(1), device(2)
 SIZE = 1064  # of a file
 
 
-class Limited(Pulling):
-    """A puller with a quota of the folder, in bytes."""
-
-    quota: FolderQuota
-    size: int | None = None
-
-    def limits(self, device_id: DeviceID) -> list[Limit]:
-        used = self.state.totals.bytes + self.quota.in_work
-        return [Limit(LimitKind.FOLDER, self.size, used)] if self.size is not None else []
-
-
 @pytest.fixture
 async def folder(tmp_path: Path) -> AsyncIterator[Limited]:
-    async with running(Limited(tmp_path, SimulatedBucket())) as pulling:
-        assert isinstance(pulling, Limited)
-        pulling.quota = pulling.puller.quota
-        pulling.quota.limits_of = pulling.limits
+    async with limited(tmp_path) as pulling:
         yield pulling
 
 
-async def looked(folder: Limited) -> None:
-    """Let the gateway look at the quotas, as it does now and then."""
-    folder.puller.look_at_quota()
-    await settled()
+@pytest.fixture
+def rescans(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    return noted_rescans(monkeypatch)
 
 
 def names(*plain: str | int) -> list[str]:
@@ -175,3 +160,143 @@ async def test_a_pull_that_fails_gives_its_room_to_another(folder: Limited) -> N
     assert folder.quota.in_work == 0
     await looked(folder)
     assert folder.names == names(2)
+
+
+async def test_the_quota_of_a_device_is_for_what_is_from_it(folder: Limited) -> None:
+    folder.write_down(replace(entry(file("old", sizes=(SIZE,))), source=A))
+    folder.sizes = {A: 2 * SIZE}
+    for one in (A, B):
+        folder.puller.add_source(one, FakeSource())
+    folder.announce(A, *(file(number, sizes=(SIZE,), sequence=number) for number in (1, 2)))
+    folder.announce(B, *(file(number, sizes=(SIZE,), sequence=number) for number in (3, 4, 5)))
+    await settled()
+    assert sorted(folder.names) == sorted(names(1, 3, 4, 5))
+    (reached,) = folder.quota.reached
+    assert str(reached) == f"the quota of the device {A}, 2.1 KiB, is reached"
+    assert folder.quota.in_work_of(A) == folder.quota.in_work_of(B) == 0
+    # What another device has changed since is from that one.
+    folder.announce(B, file("old", 2, sizes=(SIZE,), content=1, sequence=6))
+    await settled()
+    await looked(folder)
+    assert folder.state.bytes_from(A) == 2 * SIZE and folder.names[-1] in names(2)
+
+
+async def test_what_waits_for_one_device_comes_from_another_with_room(folder: Limited) -> None:
+    folder.sizes = {A: 0}
+    folder.puller.add_source(A, FakeSource())
+    folder.announce(A, file(1, sequence=1))
+    await settled()
+    assert folder.names == [] and folder.quota.reached
+    folder.puller.add_source(B, FakeSource())
+    folder.announce(B, file(1, sequence=1))
+    await settled()
+    assert folder.names == names(1) and folder.state.bytes_from(A) == 0
+    for _ in range(2):
+        await looked(folder)
+    assert folder.quota.reached == []
+
+
+async def test_a_change_of_metadata_by_another_device_comes_in_over_its_quota(folder: Limited) -> None:
+    folder.write_down(replace(entry(file("a", sizes=(SIZE,))), source=A))
+    folder.sizes = {B: 0}
+    folder.puller.add_source(B, FakeSource())
+    with capture_logs() as lines:
+        folder.announce(B, file("a", 2, sizes=(SIZE,), sequence=1))
+        await settled()
+    assert folder.names == names("a") and folder.quota.reached == [] and lines == []
+    assert folder.state.bytes_from(B) == SIZE
+
+
+async def test_another_limit_in_place_of_the_one_before_is_said(folder: Limited) -> None:
+    folder.size = 0
+    folder.puller.add_source(A, FakeSource())
+    folder.announce(A, file(1, sequence=1))
+    await settled()
+    folder.size, folder.sizes = None, {A: 0}
+    for _ in range(2):
+        await looked(folder)
+    assert [limit.kind for limit in folder.quota.reached] == [LimitKind.DEVICE]
+
+
+async def test_the_limit_of_the_store(folder: Limited) -> None:
+    folder.max_store = SIZE
+    folder.puller.add_source(A, FakeSource())
+    folder.announce(A, file("large", sizes=(SIZE,) * 2, sequence=1), file("small", sizes=(SIZE,), sequence=2))
+    await settled()
+    assert folder.names == names("small")
+    assert [str(limit) for limit in folder.quota.reached] == ["the limit of the store, 1.0 KiB, is reached"]
+
+
+async def test_nothing_is_looked_at_again_while_nothing_has_room(folder: Limited, rescans: list[float]) -> None:
+    folder.size, folder.sizes = 10 * SIZE, {A: SIZE}
+    folder.puller.add_source(A, FakeSource())
+    folder.announce(A, *(file(number, sizes=(SIZE,), sequence=number) for number in range(100)))
+    await settled()
+    assert len(folder.names) == 1
+    await looked(folder)
+    before = len(rescans)
+    for _ in range(100):
+        await asyncio.sleep(15)
+        await looked(folder)
+    assert len(rescans) == before
+
+
+async def test_a_small_file_that_waits_beside_large_ones_comes_in_when_it_has_room(folder: Limited) -> None:
+    folder.write_down(replace(entry(file("old", sizes=(SIZE,))), source=A))
+    folder.size = SIZE
+    folder.puller.add_source(A, FakeSource())
+    folder.announce(A, *(file(number, sizes=(SIZE,) * number, sequence=number) for number in (3, 1, 4)))
+    await looked(folder)
+    await asyncio.sleep(15)
+    folder.announce(A, directory("d", sequence=5), deleted("old", 2, sequence=6))
+    await settled()
+    await looked(folder)
+    assert folder.names[-1] in names(1)
+
+
+async def test_room_that_came_back_before_another_file_was_refused_is_used(folder: Limited) -> None:
+    folder.size = SIZE
+    source = PausingSource()
+    source.lacks = set(names(1))
+    folder.puller.add_source(A, source)
+    folder.announce(A, file(1, sizes=(SIZE,), sequence=1), file(2, sizes=(SIZE,), sequence=2))
+    await settled()
+    await looked(folder)
+    assert folder.quota.reached
+    await asyncio.sleep(1)
+    source.pause_after = 100
+    source.go_on.set()
+    await settled()
+    folder.announce(A, file(3, sizes=(SIZE,) * 2, sequence=3))
+    await settled()
+    await looked(folder)
+    assert folder.names == names(2)
+
+
+async def test_the_more_waits_the_less_often_it_is_looked_at_unless_a_limit_is_raised(
+    folder: Limited, rescans: list[float]
+) -> None:
+    waiting = 1000  # a second between looks at all, a hundred of the times below
+    for name in range(200):
+        folder.write_down(replace(entry(file(f"old {name}", sizes=(SIZE,))), source=A))
+    folder.size = folder.state.totals.bytes
+    folder.puller.add_source(A, FakeSource())
+    folder.announce(A, *(file(number, sizes=(5 * SIZE,), sequence=number) for number in range(waiting)))
+    await settled()
+    await looked(folder)
+    await asyncio.sleep(10)
+    await looked(folder)
+    del rescans[:]
+    for name in range(200):
+        # There is room for one more after each five.
+        folder.announce(A, deleted(f"old {name}", 2, sequence=waiting + name))
+        await asyncio.sleep(0.01)
+        await looked(folder)
+    assert 1 <= len(rescans) <= 3
+    folder.size += 50 * SIZE
+    before = len(rescans)
+    await looked(folder)
+    assert len(rescans) == before + 1, "at once"
+    await asyncio.sleep(10)
+    await looked(folder)
+    assert folder.size - 5 * SIZE < folder.state.totals.bytes <= folder.size

@@ -98,6 +98,15 @@ LOST_ADVICE: Final = (
     "Devices that still have what the log has lost send it again. When you have taken note, untrusted-s3 folders losses"
     " FOLDER --clear ends this report; docs/http.md says what is meant"
 )
+# What to do about files that wait for room, and how to raise a limit, by its kind.
+LIMIT_ADVICE: Final = (
+    "Files wait for room: they come in when files are deleted on a device, or when you raise the limit:"
+)
+LIMIT_COMMANDS: Final[Mapping[str, str]] = {
+    "folder": "untrusted-s3 folders set FOLDER --quota SIZE",
+    "device": "untrusted-s3 peers set DEVICE_ID --quota SIZE",
+    "store": "untrusted-s3 serve --max-store SIZE",
+}
 NO_FOLDER_ADVICE: Final = (
     "A device is connected and shares no folder: share one with the gateway in Syncthing, with an encryption password;"
     " or offer the device a folder that the store has: untrusted-s3 peers add DEVICE_ID --share FOLDER"

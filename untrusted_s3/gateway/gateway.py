@@ -151,7 +151,7 @@ class Gateway:
             losses=Losses(bucket, tuning.upkeep.losses_interval, tuning.upkeep.max_losses_interval),
             in_doubt=in_doubt,
         )
-        self._quotas = QuotaKeeper(bucket, lambda: self.folders)
+        self._quotas = QuotaKeeper(bucket, lambda: self.folders, tuning.upkeep, settings.max_store)
         self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk, self._disk_looked_at)
         capacity = unadmitted_capacity(raise_file_limit(tuning.connections), tuning.connections)
         transports = TransportFactory(
@@ -208,7 +208,7 @@ class Gateway:
         self.supervisor.start("read accepted devices", partial(self.peers.run, interval))
         self.supervisor.start("look for removed folders", partial(self.folders.watch, upkeep.record_interval))
         self.supervisor.start("read what is lost", partial(self.folders.watch_losses, upkeep.record_interval))
-        self.supervisor.start("watch quotas", partial(self._quotas.run, upkeep.record_interval))
+        self.supervisor.start("watch quotas", self._quotas.run)
         self.supervisor.start("watch the local disk", partial(self._disk.watch, upkeep.disk_interval))
         self.supervisor.start("forget removed devices", partial(self._forgetting.run, interval))
         self.supervisor.start(
@@ -303,7 +303,7 @@ class Gateway:
             "folders": [
                 *(
                     any_folder_status(folder, failures.get(folder_id), self.folders.lost(folder_id), self._name_of)
-                    | {"scrub": self._scrub.status(folder_id), "quota": self._quotas.quotas.folders.get(folder_id)}
+                    | {"scrub": self._scrub.status(folder_id), **self._quotas.of_folder(folder_id)}
                     for folder_id, folder in self.folders.by_id()
                 ),
                 *(
@@ -311,13 +311,17 @@ class Gateway:
                     for closed in self.folders.closed
                 ),
             ],
-            "peers": [any_peer_status(device_id, peer) for device_id, peer in sorted(self.peers.accepted.items())],
+            "peers": [
+                any_peer_status(device_id, peer) | self._quotas.of_peer(device_id)
+                for device_id, peer in sorted(self.peers.accepted.items())
+            ],
             "denied": self.bucket.deletions.denied,
             "unknown_devices": [
                 unknown_status(device_id, unknown) for device_id, unknown in self.peers.unknown.items()
             ],
             "tasks": [task_status(task) for task in self.tasks()],
             "problems": self._problems(),
+            **self._quotas.of_store(),
         }
         shown: dict[str, Any] = redacted(status)
         return shown
@@ -391,4 +395,5 @@ class Gateway:
             self._grid,
         )
         folder.limit(partial(self._quotas.limits, folder))
+        folder.counts_sources = lambda: bool(self._quotas.quotas.devices)
         return folder

@@ -1,14 +1,17 @@
-"""The quotas of a store as a running gateway knows and applies them, and what they keep from coming in."""
+"""The quotas of a store and the limit of a gateway, as it knows and applies them, and what they keep from coming in."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import structlog
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.errors import DataError, StoreError, UntrustedS3Error
+from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.quotas import Quotas, read_quotas
@@ -21,45 +24,111 @@ _logger = structlog.get_logger()
 class QuotaKeeper:
     """Knows the limits for all open folders. `folders` returns those.
 
+    `max_store` is the most bytes that this gateway lets all of them together have, or None for any number.
+
     Attributes:
         quotas: The quotas as they were read last.
     """
 
-    def __init__(self, bucket: Bucket, folders: Callable[[], Iterable[Folder]]) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        folders: Callable[[], Iterable[Folder]],
+        settings: UpkeepSettings,
+        max_store: int | None = None,
+    ) -> None:
         self.quotas = Quotas()
         self._bucket = bucket
         self._folders = folders
+        self._settings = settings
+        self._max_store = max_store
         self._unreadable: str | None = None
+        self._last_read = float("-inf")
+        self._asked = asyncio.Event()
 
-    async def run(self, interval: float) -> None:
-        """Read the quotas every `interval` seconds, and let what has room now come in, until cancelled."""
+    async def run(self) -> None:
+        """Read the quotas when they are due, and let what has room now come in, until cancelled.
+
+        They are due after `quota_interval` if they were asked for, because files come in or wait, and after
+        `max_quota_interval` in any case.
+        """
         while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.load()
-            except StoreError as error:
-                _logger.warning("quotas not read", error=str(error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.record_interval):
+                    await self._asked.wait()
+            if self._is_due(self._asked.is_set()):
+                await self._read()
+            self._asked.clear()
             for folder in self._folders():
                 folder.look_at_quota()
 
+    def _is_due(self, asked: bool) -> bool:
+        settings = self._settings
+        return _now() >= self._last_read + (settings.quota_interval if asked else settings.max_quota_interval)
+
+    async def _read(self) -> None:
+        try:
+            await self.load()
+        except StoreError as error:
+            _logger.warning("quotas not read", error=str(error))
+
     async def load(self) -> None:
         """Read the quotas. If their record is damaged, those stay that were read last. Raises StoreError."""
+        self._last_read = _now()
         try:
-            self.quotas = await read_quotas(self._bucket)
+            quotas = await read_quotas(self._bucket)
         except DataError as error:
             if self._unreadable is None:
                 _logger.error("record of quotas not readable", error=str(error))
             self._unreadable = str(error)
-        else:
-            self._unreadable = None
+            return
+        self._unreadable = None
+        if quotas.devices:
+            for folder in self._folders():
+                with contextlib.suppress(UntrustedS3Error):  # the folder is opened again
+                    await folder.count_sources()
+        self.quotas = quotas
 
     def limits(self, folder: Folder, device_id: DeviceID) -> list[Limit]:
         """Return the limits for a file that a device has announced in a folder."""
+        if self._is_due(asked=True):
+            self._asked.set()
         found = []
         quota = self.quotas.folders.get(folder.record.folder_id)
         if quota is not None:
             found.append(Limit(LimitKind.FOLDER, quota, folder.used_bytes))
+        quota = self.quotas.devices.get(device_id)
+        if quota is not None:
+            found.append(Limit(LimitKind.DEVICE, quota, self.bytes_from(device_id), device_id))
+        if self._max_store is not None:
+            found.append(Limit(LimitKind.STORE, self._max_store, self.used_bytes))
         return found
+
+    @property
+    def used_bytes(self) -> int:
+        """The bytes that all open folders have, and of what is under way."""
+        return sum(folder.used_bytes for folder in self._folders())
+
+    def bytes_from(self, device_id: DeviceID) -> int:
+        """Return how many of them are from a device."""
+        total = 0
+        for folder in self._folders():
+            with contextlib.suppress(UntrustedS3Error):  # its local state is damaged, and it is opened again
+                total += folder.bytes_from(device_id)
+        return total
+
+    def of_folder(self, folder_id: str) -> dict[str, Any]:
+        """Return what /api/status says of a folder."""
+        return {"quota": self.quotas.folders.get(folder_id)}
+
+    def of_peer(self, device_id: DeviceID) -> dict[str, Any]:
+        """Return what /api/status says of a device. What it uses is counted only if it has a quota."""
+        quota = self.quotas.devices.get(device_id)
+        return {"quota": quota, "used_bytes": self.bytes_from(device_id) if quota is not None else None}
+
+    def of_store(self) -> dict[str, Any]:
+        """Return what /api/status says of the store."""
+        return {"max_store": self._max_store, "used_bytes": self.used_bytes}
 
     def problems(self) -> dict[str, str]:
         """Return for which folders files wait and why, by their names for /readyz."""
@@ -71,3 +140,7 @@ class QuotaKeeper:
                 name = f"folder {folder.record.folder_id}: files wait for room"
                 found[name] = "; ".join(map(str, reached))
         return found
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

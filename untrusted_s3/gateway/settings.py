@@ -16,6 +16,7 @@ class GatewaySettings:
         listen: Addresses on which peers connect, such as tcp://0.0.0.0:22001.
         http: HOST:PORT of the HTTP pages, or None for no pages.
         scrub: In how many seconds all objects are read once; 0 for never.
+        max_store: The most bytes of files that its folders may have together, or None for any number.
         http_hosts: Host names by which clients reach the HTTP pages.
         name: The device name that peers see.
         state_directory: Where the local state is kept. It may be deleted while the gateway is stopped.
@@ -33,5 +34,6 @@ class GatewaySettings:
     history: float = DEFAULT_HISTORY
     scrub: float = DEFAULT_SCRUB
     collects_garbage: bool = False
+    max_store: int | None = None
     http_hosts: tuple[str, ...] = ()
     tuning: Settings = field(default_factory=Settings)

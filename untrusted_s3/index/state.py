@@ -140,12 +140,14 @@ class FolderState(StateFile):
             self._connection.executemany("UPDATE meta SET value = ?2 WHERE key = ?1", meta.items())
             self._connection.execute("COMMIT")
         except BaseException:
+            self._source_bytes.rolled_back()
             self._devices.rolled_back()
             self._claims.rolled_back()
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
         self._meta = meta
+        self._source_bytes.committed()
 
     def _renew(self, position: int, renewal: Renewal, meta: dict[str, int]) -> None:
         if renewal.index_id == meta["index_id"]:
@@ -189,6 +191,7 @@ class FolderState(StateFile):
         self._connection.execute("DELETE FROM files WHERE sequence = ?", (row.sequence,))
         meta[COUNTERS[row.kind]] -= 1
         meta["bytes"] -= row.size
+        self._source_bytes.changed(row.sequence, row.source, -row.size)
         if row.has_claims:
             meta["disputed"] -= self._claims.remove(row.sequence)
 
@@ -207,6 +210,8 @@ class FolderState(StateFile):
         size = message.size if kind == KIND_FILE else 0
         meta[COUNTERS[kind]] += 1
         meta["bytes"] += size
+        source = self._devices.number(entry.source) if entry.source is not None else None
+        self._source_bytes.changed(sequence, source, size)
         stored = entry.stored
         self._connection.execute(
             "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -215,7 +220,7 @@ class FolderState(StateFile):
                 key,
                 kind,
                 size,
-                self._devices.number(entry.source) if entry.source is not None else None,
+                source,
                 message.version.SerializeToString(),
                 stored.object_name if stored else None,
                 stored.size if stored else None,

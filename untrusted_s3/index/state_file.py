@@ -25,6 +25,7 @@ from untrusted_s3.index.entry import ENTRY_COLUMNS, Entry, NamedObject, StoredOb
 from untrusted_s3.index.missing_files import MissingFile, MissingFiles
 from untrusted_s3.index.row import CurrentVersion, DisputedName, Row, RowClaims, VersionKey
 from untrusted_s3.index.schema import COUNTERS, META, SCHEMA, STATE_VERSION, FolderTotals
+from untrusted_s3.index.source_bytes import ENTRIES_AT_ONCE, SourceBytes
 from untrusted_s3.index.state_copy import write_copy
 from untrusted_s3.store.layout import name_key
 from untrusted_s3.units import MIB
@@ -96,6 +97,7 @@ class StateFile:
         self._missing = MissingFiles(self._connection)
         self._devices = Devices(self._connection)
         self._claims = ClaimTables(self._connection, self._devices)
+        self._source_bytes = SourceBytes(self._connection)
         self._parsed.clear()
         self._opened = object()  # what was kept of another file is not found any more
 
@@ -171,6 +173,23 @@ class StateFile:
     def totals(self) -> FolderTotals:
         """What the folder holds; kept up to date, not counted."""
         return FolderTotals(*(self._meta[key] for key in (*COUNTERS, "bytes")))
+
+    @property
+    def data_bytes(self) -> int:
+        """`bytes` of `totals`."""
+        return self._meta["bytes"]
+
+    def count_sources(self, entries: int = ENTRIES_AT_ONCE) -> bool:
+        """Count so many entries more for `bytes_from`. Return whether there are more."""
+        return self._source_bytes.count_some(entries)
+
+    def bytes_from(self, device_id: DeviceID) -> int:
+        """Return the bytes of the current versions that are from a device.
+
+        They are kept, but the first call counts those that `count_sources` has not: a second for a million entries.
+        """
+        number = self._devices.find(device_id)
+        return self._source_bytes.of(number) if number is not None else 0
 
     def wants(self, file_info: FileInfo) -> bool:
         """Return whether a file info is newer than what the folder has under its name."""

@@ -61,6 +61,7 @@ class Folder:
         on_renewed: Called when the folder's index has another id: no peer may go on with what it knows of the index,
             nor we with what we know of the peer's. All sessions that share the folder have to end at once.
         heeds_claims: Returns whether a device is believed that says that it knows more of the index than there is.
+        counts_sources: Returns whether `bytes_from` will be asked, so that opening the folder counts for it.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Folder:
         self.record = record
         self.on_renewed: Callable[[], object] = lambda: None
         self.heeds_claims: Callable[[], bool] = lambda: True
+        self.counts_sources: Callable[[], bool] = lambda: False
         self._bucket = bucket
         self._keys = FolderKeys.of(record.folder_id)
         directory = folder_directory(state_directory, record.folder_id, record.index_id)
@@ -178,6 +180,8 @@ class Folder:
             raise LogWentBack("the store has lost a part of the log, and healing it was interrupted")
         await self._log.load()
         await begin_claims(self.record, self._log)
+        if self.counts_sources():
+            await self.count_sources()
         self._settle()
 
     async def heal(self, claim: IndexClaimed | None = None) -> Healed:
@@ -318,7 +322,21 @@ class Folder:
     @property
     def used_bytes(self) -> int:
         """The bytes that count for quotas: those of the files that the folder has, and of those under way."""
-        return self._state.totals.bytes + self._quota.in_work
+        return self._state.data_bytes + self._quota.in_work
+
+    def bytes_from(self, device_id: DeviceID) -> int:
+        """Return the bytes of them that are from a device. Raises StateDamaged."""
+        return self._state.bytes_from(device_id) + self._quota.in_work_of(device_id)
+
+    async def count_sources(self) -> None:
+        """Count, piece by piece, what the folder has from each device: the first call of `bytes_from` takes long else.
+
+        Raises StateDamaged.
+        """
+        more = True
+        while more:
+            more = self._state.count_sources()
+            await asyncio.sleep(0)
 
     @property
     def limits_reached(self) -> Sequence[Limit]:

@@ -148,7 +148,10 @@ class Puller:
 
     def look_at_quota(self) -> None:
         """Look whether files that wait for room may come in now."""
-        if self.quota.look(self._pending.totals[0]):
+        if not self.quota.reached:
+            return
+        looked_at_all = not any(map(self._queues.of, self.sources.connected))
+        if self.quota.look(self._pending.totals[0], _loop_time(), looked_at_all=looked_at_all):
             self.rescan()
 
     def rescan_from(self, device_id: DeviceID, sequence: int) -> None:
@@ -243,7 +246,7 @@ class Puller:
 
     def _may_come(self, entry: Pending) -> bool:
         """Return whether no quota keeps an entry back; `look_at_quota` finds it again."""
-        return not entry.has_data or self.quota.reserve(entry) or self._is_there(entry)
+        return not entry.has_data or self.quota.reserve(entry, lambda: self._is_there(entry))
 
     def _has_room(self, slots: DeviceSlots) -> bool:
         return not self._store_trouble.present and slots.has_room

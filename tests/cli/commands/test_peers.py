@@ -33,6 +33,7 @@ def test_peers_come_and_go(run_cli: RunCLI, store_arguments: list[str]) -> None:
         "read_only": False,
         "folders": None,
         "untrusted": False,
+        "quota": None,
     }
     assert listed() == [record]
     add("--name", "laptop")
@@ -44,17 +45,42 @@ def test_peers_come_and_go(run_cli: RunCLI, store_arguments: list[str]) -> None:
     record = {**record, "name": "", "addresses": addresses[:1]}
     assert listed() == [record]
     table = run_cli("peers", "list", *store_arguments)
-    assert re.search(rf"{DEVICE} .*{addresses[0]} .*  read \(untrusted\)  +a b c,d e f$", table.stdout, re.MULTILINE)
+    assert re.search(rf"{DEVICE} .*{addresses[0]} .*  read \(untrusted\)  +a b c,d e f *$", table.stdout, re.MULTILINE)
     wrong = run_cli("peers", "add", DEVICE, "--share", "z", *store_arguments)
     assert wrong.exit_code == 2 and "--folders does not have it" in wrong.stderr
     add("--read-write", "--trusted", "--all-folders")
     assert listed() == [{**record, "read_only": False, "folders": None, "untrusted": False}]
     table = run_cli("peers", "list", *store_arguments)
-    assert re.search(rf"{DEVICE} .*  read, write  +all$", table.stdout, re.MULTILINE)
+    assert re.search(rf"{DEVICE} .*  read, write  +all *$", table.stdout, re.MULTILINE)
     assert run_cli("peers", "remove", DEVICE, *store_arguments).exit_code == 0
     assert listed() == []
     again = run_cli("peers", "remove", DEVICE, *store_arguments)
     assert again.exit_code == 2 and str(DEVICE) in again.stderr
+
+
+@pytest.mark.store
+def test_the_quota_of_a_device(run_cli: RunCLI, store_arguments: list[str]) -> None:
+    def set_quota(size: str) -> Any:
+        return run_cli("peers", "set", DEVICE, "--quota", size, *store_arguments)
+
+    def listed() -> Any:
+        return [one["quota"] for one in json.loads(run_cli("peers", "list", "--json", *store_arguments).stdout)]
+
+    refused = set_quota("1GiB")
+    assert refused.exit_code == 2 and "peers list" in refused.stderr
+    assert run_cli("peers", "add", DEVICE, *store_arguments).exit_code == 0
+    for size, shown in (("1.5KiB", 1536), ("0", 0), ("none", None), ("2GiB", 2 << 30)):
+        outcome = set_quota(size)
+        assert (outcome.exit_code, outcome.stdout) == (0, "")
+        assert str(DEVICE) in outcome.stderr
+        assert listed() == [shown]
+    assert "2.0 GiB" in run_cli("peers", "list", *store_arguments).stdout
+    wrong = set_quota("much")
+    assert wrong.exit_code == 2 and "100GiB" in wrong.stderr
+    assert run_cli("peers", "remove", DEVICE, *store_arguments).exit_code == 0
+    assert set_quota("none").exit_code == 0, "what is left of a device that was removed can go"
+    assert run_cli("peers", "add", DEVICE, *store_arguments).exit_code == 0
+    assert listed() == [None]
 
 
 @pytest.mark.parametrize("command", ["add", "remove"])

@@ -176,6 +176,7 @@ def test_a_port_in_use(option: str) -> None:
         (["--buffer-memory", "1"], "--buffer-memory"),
         (["--history", "0"], "--history"),
         (["--pending-disk", "1"], "--pending-disk"),
+        (["--max-store", "much"], "100GiB"),
     ],
 )
 def test_invalid_options(arguments: list[str], message: str) -> None:

@@ -96,6 +96,29 @@ def test_what_the_store_has_lost_is_shown(
     assert "1 file: their objects are missing" in outcome.stdout and "--clear" not in outcome.stderr
 
 
+def test_limits_are_shown_with_what_is_used_and_what_to_do(
+    run_cli: RunCLI, gateway_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = run_cli("status", "--http", gateway_address)
+    assert "LIMIT OF" not in outcome.stdout and "--quota" not in outcome.stderr
+    monkeypatch.setitem(STATUS, "folders", [{**STATUS["folders"][0], "quota": 6 << 30}])
+    monkeypatch.setitem(STATUS, "peers", [{**STATUS["peers"][0], "quota": 1 << 20, "used_bytes": 1 << 10}])
+    monkeypatch.setitem(STATUS, "max_store", 9 << 30)
+    monkeypatch.setitem(STATUS, "used_bytes", 7 << 30)
+    outcome = run_cli("status", "--http", gateway_address)
+    for row in (
+        r"folder +photos +6\.0 GiB +5\.0 GiB",
+        r"device +laptop +1\.0 MiB +1\.0 KiB",
+        r"store +9\.0 GiB +7\.0 GiB",
+    ):
+        assert re.search(f"^{row}$", outcome.stdout, re.MULTILINE), outcome.stdout
+    assert "--quota" not in outcome.stderr
+    reached = [{"kind": kind, "device_id": None, "bytes": 1, "used_bytes": 1} for kind in ("store", "device")]
+    monkeypatch.setitem(STATUS, "folders", [{**STATUS["folders"][0], "limits_reached": reached}])
+    advice = run_cli("status", "--http", gateway_address).stderr
+    assert "peers set DEVICE_ID --quota" in advice and "serve --max-store" in advice and "folders set" not in advice
+
+
 @pytest.mark.parametrize("kind", sorted(REFUSAL_ADVICE))
 def test_refused_folders_are_shown_with_their_reason_and_what_to_do(
     run_cli: RunCLI, gateway_address: str, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -75,6 +75,17 @@ def test_limits(gateway: FakeGateway, registry: CollectorRegistry) -> None:
     }
 
 
+def test_limits_of_devices_and_of_the_store(gateway: FakeGateway, registry: CollectorRegistry) -> None:
+    value = registry.get_sample_value
+    assert value("untrusted_s3_max_store") is None and value("untrusted_s3_used_bytes") == 0
+    gateway.shown["peers"][0] |= {"quota": 100, "used_bytes": 7}
+    gateway.shown |= {"max_store": 1000, "used_bytes": 70}
+    assert (value("untrusted_s3_max_store"), value("untrusted_s3_used_bytes")) == (1000, 70)
+    for name, shown in (("quota", 100), ("used_bytes", 7)):
+        assert value(f"untrusted_s3_peer_{name}", {"device": "A"}) == shown
+        assert value(f"untrusted_s3_peer_{name}", {"device": "B"}) is None
+
+
 def test_devices_with_other_versions(registry: CollectorRegistry) -> None:
     labels = {"folder": "g", "device": "A"}
     assert registry.get_sample_value("untrusted_s3_folder_dissents_of_device", labels) == 9

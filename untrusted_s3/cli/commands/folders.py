@@ -16,14 +16,13 @@ from untrusted_s3.cli.commands.folders_rewind import rewind
 from untrusted_s3.cli.commands.folders_set import set_
 from untrusted_s3.cli.options import StoreOptions, common_options, json_option, option, store_options
 from untrusted_s3.cli.output import print_json, print_table, report_unreadable
+from untrusted_s3.cli.quotas import quotas_to_show
 from untrusted_s3.cli.size import quota_text
 from untrusted_s3.cli.store import open_store
-from untrusted_s3.errors import DataError, UsageError
-from untrusted_s3.problem import Problem
+from untrusted_s3.errors import UsageError
 from untrusted_s3.store import records
 from untrusted_s3.store.folder_removal import check_no_gateway_runs, remove_folder
-from untrusted_s3.store.layout import QUOTAS, FolderKeys
-from untrusted_s3.store.quotas import Quotas, read_quotas
+from untrusted_s3.store.layout import FolderKeys
 
 
 @click.group()
@@ -51,11 +50,8 @@ def list_folders(store: StoreOptions, as_json: bool) -> None:
 async def _list(store: StoreOptions, as_json: bool) -> None:
     async with open_store(store) as bucket:
         found = await records.read_folders(bucket)
-        try:
-            quotas = await read_quotas(bucket)
-        except DataError as error:
-            quotas = Quotas()
-            found.unreadable.append(Problem(QUOTAS, str(error).removeprefix(f"{QUOTAS} ")))
+        quotas, problems = await quotas_to_show(bucket)
+        found.unreadable.extend(problems)
         prefix = bucket.location.prefix
     rows = [
         (

@@ -8,12 +8,12 @@ import click
 import uvloop
 
 from untrusted_s3.cli.options import StoreOptions, common_options, option, store_options
-from untrusted_s3.cli.output import size_text
+from untrusted_s3.cli.quotas import quotas_to_change, report_quota, with_quota
 from untrusted_s3.cli.size import Quota, QuotaType
 from untrusted_s3.cli.store import open_store
-from untrusted_s3.errors import DataError, NoSuchFolder
+from untrusted_s3.errors import NoSuchFolder
 from untrusted_s3.store.layout import FolderKeys
-from untrusted_s3.store.quotas import Quotas, read_quotas, write_quotas
+from untrusted_s3.store.quotas import write_quotas
 from untrusted_s3.store.records import FolderRecord, read_record
 
 
@@ -35,7 +35,7 @@ def set_(folder_id: str, quota: Quota, store: StoreOptions) -> None:
     The quota is for the encrypted size of the files that the folder has now; earlier versions do not count. Over it,
     files that would need more room wait. What is there stays and is served, and deletions, directories and changes of
     metadata still come in. When files are deleted or the quota is raised, what waits comes in by itself. Running
-    gateways follow within half a minute.
+    gateways follow within a minute; those in which nothing happens show it later.
     """
     uvloop.run(_set(store, folder_id, quota))
 
@@ -45,14 +45,6 @@ async def _set(store: StoreOptions, folder_id: str, quota: Quota) -> None:
         record = await read_record(bucket, FolderKeys.of(folder_id).record, FolderRecord.from_json)
         if record is None or record.removed:
             raise NoSuchFolder(f"there is no folder {folder_id!r} in this store")
-        try:
-            quotas = await read_quotas(bucket)
-        except DataError as error:
-            quotas = Quotas()
-            click.echo(f"{error}. It is replaced: set the quotas of other folders again", err=True)
-        folders = {one: size for one, size in quotas.folders.items() if one != folder_id}
-        if quota.size is not None:
-            folders[folder_id] = quota.size
-        await write_quotas(bucket, replace(quotas, folders=folders))
-    text = size_text(quota.size) if quota.size is not None else "none"
-    click.echo(f"quota of {folder_id}: {text}", err=True)
+        quotas = await quotas_to_change(bucket)
+        await write_quotas(bucket, replace(quotas, folders=with_quota(quotas.folders, folder_id, quota)))
+    report_quota(folder_id, quota)

@@ -1,4 +1,4 @@
-"""`untrusted-s3 peers`: list, accept and remove the devices that may connect."""
+"""`untrusted-s3 peers`: list, accept, change and remove the devices that may connect."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 import uvloop
 
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.cli.commands.peers_set import set_
 from untrusted_s3.cli.identity import IdentityOptions, identity_options
 from untrusted_s3.cli.options import (
     StoreOptions,
@@ -21,6 +22,8 @@ from untrusted_s3.cli.options import (
     store_options,
 )
 from untrusted_s3.cli.output import print_json, print_table, report_unreadable
+from untrusted_s3.cli.quotas import quotas_to_show
+from untrusted_s3.cli.size import quota_text
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.errors import UsageError
@@ -30,10 +33,13 @@ from untrusted_s3.store.records import PeerRecord
 
 @click.group()
 def peers() -> None:
-    """List, accept and remove devices.
+    """List, accept, change and remove devices.
 
     Running gateways follow within half a minute. A newly accepted device that connects is let in at once.
     """
+
+
+peers.add_command(set_)
 
 
 @peers.command("list")
@@ -48,9 +54,11 @@ def list_peers(store: StoreOptions, as_json: bool) -> None:
 async def _list(store: StoreOptions, as_json: bool) -> None:
     async with open_store(store) as bucket:
         found = await records.read_peers(bucket)
+        quotas, problems = await quotas_to_show(bucket)
+        found.unreadable.extend(problems)
     found.sort(key=lambda peer: str(peer.device_id))
     if as_json:
-        print_json([peer.to_json() for peer in found])
+        print_json([peer.to_json() | {"quota": quotas.devices.get(peer.device_id)} for peer in found])
     else:
         rows = [
             (
@@ -60,10 +68,11 @@ async def _list(store: StoreOptions, as_json: bool) -> None:
                 " ".join(peer.share),
                 ("read" if peer.read_only else "read, write") + (" (untrusted)" if peer.untrusted else ""),
                 "all" if peer.folders is None else " ".join(peer.folders),
+                quota_text(quotas.devices.get(peer.device_id)),
             )
             for peer in found
         ]
-        print_table(("DEVICE ID", "NAME", "ADDRESSES", "SHARE", "MAY", "FOLDERS"), rows)
+        print_table(("DEVICE ID", "NAME", "ADDRESSES", "SHARE", "MAY", "FOLDERS", "QUOTA"), rows)
     report_unreadable(found.unreadable)
 
 

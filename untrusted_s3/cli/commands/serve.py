@@ -35,6 +35,7 @@ from untrusted_s3.cli.options import (
     store_options,
 )
 from untrusted_s3.cli.signals import StopSignals
+from untrusted_s3.cli.size import SizeType
 from untrusted_s3.cli.store import open_bucket
 from untrusted_s3.connections.registry import SCHEMES
 from untrusted_s3.gateway.gateway import Gateway
@@ -73,6 +74,13 @@ _logger = structlog.get_logger()
     show_default=f"{SyncSettings().pending_disk // MIB}",
     metavar="MIB",
     help="Local disk for what devices have announced and is not stored yet; above that, their indexes wait.",
+)
+@option(
+    "--max-store",
+    type=SizeType(),
+    metavar="SIZE",
+    help="The most bytes of files in all folders together, such as 100GiB; above that, what needs room waits. Earlier"
+    " versions do not count.  [default: any number]",
 )
 @history_option("How far back --as-of can reach: how long log, checkpoints and earlier versions are kept.")
 @option(
@@ -116,6 +124,7 @@ def serve(
     name: str,
     buffer_memory: int,
     pending_disk: int | None,
+    max_store: int | None,
     history: int,
     scrub_days: int,
     gc: bool,
@@ -145,6 +154,7 @@ def serve(
         history=history * DAY,
         scrub=scrub_days * DAY,
         collects_garbage=gc,
+        max_store=max_store,
         http_hosts=http_hosts,
         tuning=tuning,
     )

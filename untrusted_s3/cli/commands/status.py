@@ -11,6 +11,8 @@ import click
 from untrusted_s3.addresses import HostPort
 from untrusted_s3.cli.advice import (
     CONFLICTS_ADVICE,
+    LIMIT_ADVICE,
+    LIMIT_COMMANDS,
     LOST_ADVICE,
     NO_FOLDER_ADVICE,
     REFUSAL_ADVICE,
@@ -125,6 +127,24 @@ def _print_losses(folders: Any) -> None:
         click.echo(f"\n{LOST_ADVICE}", err=True)
 
 
+def _print_limits(answer: Any) -> None:
+    """Print which quotas and limits there are and how much of them is used, and what to do where files wait."""
+    folders, peers = answer["folders"], answer["peers"]
+    found = [("folder", folder["id"], folder.get("quota"), folder["bytes"]) for folder in folders]
+    found += [
+        ("device", peer["name"] or peer["device_id"], peer.get("quota"), peer.get("used_bytes")) for peer in peers
+    ]
+    found.append(("store", "", answer.get("max_store"), answer.get("used_bytes")))
+    rows = [(kind, name, size_text(size), size_text(used)) for kind, name, size, used in found if size is not None]
+    if rows:
+        click.echo()
+        print_table(("LIMIT OF", "", "BYTES", "USED"), rows)
+    kinds = {limit["kind"] for folder in folders for limit in folder.get("limits_reached", ())}
+    if kinds:
+        commands = ", ".join(LIMIT_COMMANDS[kind] for kind in LIMIT_COMMANDS if kind in kinds)
+        click.echo(f"\n{LIMIT_ADVICE} {commands}", err=True)
+
+
 def _print_scrubs(folders: Any) -> None:
     """Print how far the reading of all objects is, and what it has found."""
     rows = [
@@ -158,6 +178,7 @@ def _print_status(answer: Any) -> None:
         for folder in answer["folders"]
     ]
     print_table(("FOLDER", "LABEL", "STATE", "FILES", "SIZE", "PENDING", "PENDING SIZE", "ERROR"), folders)
+    _print_limits(answer)
     _print_losses(answer["folders"])
     _print_scrubs(answer["folders"])
     _print_dissents(answer["folders"])

@@ -52,7 +52,7 @@ class GatewayCollector(Collector):
             for one in folder["dissents_of"]:
                 dissents.add_metric([folder["id"], one["device_id"]], one["dissents"])
         yield dissents
-        yield from _limits(status["folders"])
+        yield from _limits(status)
         yield from _scrubs(status["folders"])
         failed = GaugeMetricFamily("untrusted_s3_folder_error", "1 while the folder has an error", labels=["folder"])
         for folder in status["folders"]:
@@ -92,17 +92,31 @@ class GatewayCollector(Collector):
         return gauge
 
 
-def _limits(folders: Iterable[dict[str, Any]]) -> Iterator[Metric]:
+def _limits(status: dict[str, Any]) -> Iterator[Metric]:
+    description = "Bytes of encrypted file data in all folders, and of what is under way"
+    yield GaugeMetricFamily("untrusted_s3_used_bytes", description, value=status.get("used_bytes", 0))
+    if (max_store := status.get("max_store")) is not None:
+        yield GaugeMetricFamily("untrusted_s3_max_store", "The most that they may be", value=max_store)
     quotas = GaugeMetricFamily("untrusted_s3_folder_quota", "The folder's quota in bytes, if any", labels=["folder"])
     reached = GaugeMetricFamily(
         "untrusted_s3_folder_limits_reached", "Quotas and limits for which files of the folder wait", labels=["folder"]
     )
-    for folder in folders:
+    for folder in status["folders"]:
         if (quota := folder.get("quota")) is not None:
             quotas.add_metric([folder["id"]], quota)
         reached.add_metric([folder["id"]], len(folder.get("limits_reached", ())))
     yield quotas
     yield reached
+    of_peers = GaugeMetricFamily("untrusted_s3_peer_quota", "The device's quota in bytes, if any", labels=["device"])
+    used_by_peers = GaugeMetricFamily(
+        "untrusted_s3_peer_used_bytes", "The bytes that count for the device's quota, if any", labels=["device"]
+    )
+    for peer in status["peers"]:
+        if (quota := peer.get("quota")) is not None:
+            of_peers.add_metric([peer["device_id"]], quota)
+            used_by_peers.add_metric([peer["device_id"]], peer["used_bytes"])
+    yield of_peers
+    yield used_by_peers
 
 
 def _scrubs(folders: Iterable[dict[str, Any]]) -> Iterator[Metric]:
