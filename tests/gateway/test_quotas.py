@@ -6,21 +6,30 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.file_infos import device
+from tests.file_infos import SMALLEST_BLOCK as SIZE
+from tests.file_infos import deleted, device, file
 from tests.simulated import Call, Fault, SimulatedBucket
+from tests.sync.fakes import new_folder, working
 from tests.virtual_time import virtual_time
+from untrusted_s3.bep import bep_pb2 as pb
+from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
+from untrusted_s3.bep.events import IndexReceived
+from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.errors import StateDamaged, StoreUnreachable
 from untrusted_s3.gateway.quotas import QuotaKeeper
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.quotas import Quotas, write_quotas
+from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.quota import Limit, LimitKind
 
@@ -162,6 +171,78 @@ async def test_while_files_wait_a_raised_quota_is_noticed_within_a_minute(fault:
         await asyncio.sleep(1800)
     pauses = [after - before for before, after in zip(reads.times, reads.times[1:], strict=False)]
     assert pauses and all(45 <= pause <= 60 for pause in pauses), "no more, no less, also while the store is away"
+
+
+class Gateway:
+    """Real folders, and the quotas of their store."""
+
+    def __init__(self, bucket: SimulatedBucket, home: Path, *folder_ids: str, max_store: int | None = None) -> None:
+        self.folders = [
+            new_folder(FolderRecord(folder_id, "", b"token"), bucket, home / folder_id) for folder_id in folder_ids
+        ]
+        self.keeper = a_keeper(bucket, *self.folders, max_store=max_store)
+        for folder in self.folders:
+            folder.limit(partial(self.keeper.limits, folder))
+            folder.counts_sources = lambda: bool(self.keeper.quotas.devices)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        await self.keeper.load()
+        async with contextlib.AsyncExitStack() as stack:
+            for folder in self.folders:
+                await folder.open()
+                await stack.enter_async_context(working(folder))
+            async with watching(self.keeper):
+                yield
+
+    @property
+    def files(self) -> int:
+        return sum(folder.totals.files for folder in self.folders)
+
+
+class AnyBlock:
+    """A device that has every block."""
+
+    async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
+        return memoryview(bytes(block.size))
+
+
+async def announce(folder: Folder, device_id: DeviceID, *infos: FileInfo) -> None:
+    last = infos[-1].message.sequence
+    folder.start_index(device_id, IndexState(7, last))
+    folder.add_source(device_id, AnyBlock())
+    update = IndexReceived(folder.record.folder_id, tuple(info.raw for info in infos), True, last, 0)
+    assert await folder.take_index(device_id, 7, update)
+
+
+@virtual_time
+async def test_a_device_fills_its_quota_in_two_folders_and_it_heals_by_itself(tmp_path: Path) -> None:
+    bucket = SimulatedBucket()
+    await write_quotas(bucket, Quotas({}, {A: 3 * SIZE}))
+    gateway = Gateway(bucket, tmp_path, "one", "other")
+    one, other = gateway.folders
+    async with gateway.running():
+        await announce(one, A, *(file(name, sequence=name) for name in (1, 2)))
+        await asyncio.sleep(5)
+        await announce(other, A, *(file(name, sequence=name) for name in (1, 2, 3)))
+        await announce(other, B, file("b", sequence=1))
+        await asyncio.sleep(60)
+        assert gateway.files == 4 and gateway.keeper.bytes_from(A) == 3 * SIZE
+        assert gateway.keeper.bytes_from(B) == SIZE
+        assert list(gateway.keeper.problems()) == ["folder other: files wait for room"]
+        await announce(one, A, deleted(1, 2, sequence=3))
+        await asyncio.sleep(30)
+        assert (one.totals.files, other.totals.files) == (1, 3), "room in one folder is for all"
+        await write_quotas(bucket, Quotas({}, {A: 100 * SIZE}))
+        await asyncio.sleep(61)
+        assert gateway.files == 5 and gateway.keeper.problems() == {}
+    again = Gateway(bucket, tmp_path / "again", "one", "other", max_store=5 * SIZE)
+    async with again.running():
+        assert again.keeper.bytes_from(A) == 4 * SIZE, "the log says where files are from"
+        await announce(again.folders[0], B, file("more", sequence=2))
+        await asyncio.sleep(60)
+        assert again.files == 5
+        assert "the limit of the store" in again.keeper.problems()["folder one: files wait for room"]
 
 
 async def test_a_damaged_record_leaves_the_quotas_as_they_were_and_is_said() -> None:

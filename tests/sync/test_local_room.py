@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.file_infos import device, file
 from tests.simulated import SimulatedBucket, fast_directory
-from tests.sync.fakes import DEFAULTS, FakeSource, has, new_folder, run, sync_memory
+from tests.sync.fakes import DEFAULTS, FakeSource, has, new_folder, run, sync_memory, working
 from tests.virtual_time import run_in_virtual_time, virtual_time
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
@@ -22,6 +22,7 @@ from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.records import FolderRecord
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.memory import SyncMemory
+from untrusted_s3.sync.quota import Limit, LimitKind
 
 A, B = device(1), device(2)
 
@@ -81,6 +82,29 @@ async def test_a_device_with_more_than_its_part_waits_and_is_served_in_the_end(t
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     folder.close()
+
+
+@virtual_time
+async def test_what_waits_for_a_quota_takes_room_until_the_quota_is_raised(tmp_path: Path) -> None:
+    memory = sync_memory(pending=60_000)
+    folder = folder_with(memory, SyncSettings(pending_disk=60_000), tmp_path)
+    quota = 0
+    folder.limit(lambda device_id: [Limit(LimitKind.FOLDER, quota, folder.used_bytes)])
+    await folder.open()
+    async with working(folder):
+        one = Announcing(A, index_of("a", [1] * 200), FakeSource())
+        sending = asyncio.ensure_future(one.announce(folder, 2))
+        for _ in range(100):
+            await asyncio.sleep(15)
+            folder.look_at_quota()
+        assert folder.limits_reached and list(folder.held_back) == [A] and folder.totals.files == 0
+        assert one.connections == 1, "it does not come again and again"
+        quota = 1 << 30
+        for _ in range(10):
+            await asyncio.sleep(15)
+            folder.look_at_quota()
+        assert sending.done() and all(has(folder, info) for info in one.infos)
+        assert not folder.limits_reached and not folder.held_back
 
 
 @virtual_time

@@ -186,7 +186,7 @@ class StateFile:
     def bytes_from(self, device_id: DeviceID) -> int:
         """Return the bytes of the current versions that are from a device.
 
-        They are kept, but the first call counts those that `count_sources` has not: a second for a million entries.
+        They are kept, but the first call counts those that `count_sources` has not: two seconds for a million entries.
         """
         number = self._devices.find(device_id)
         return self._source_bytes.of(number) if number is not None else 0
