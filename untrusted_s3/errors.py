@@ -183,6 +183,10 @@ class DeletionDenied(AccessDenied):
     """The store denies a deletion to these credentials. They may be meant to delete nothing."""
 
 
+class ChecksumWanted(StoreRefused):
+    """The store refuses a write, perhaps because it lacks a checksum. Worth another try, with one."""
+
+
 class BucketUnprotected(StoreRefused):
     """Whoever has the credentials can destroy what is in the bucket, or it cannot be found out."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.peers.s3_server import S3Server
+from tests.peers.s3_server import S3Server, on_each_s3_server
 from untrusted_s3.errors import (
     AccessDenied,
     BucketUnprotected,
@@ -20,9 +20,10 @@ from untrusted_s3.errors import (
     StoreRefused,
     StoreUnreachable,
 )
-from untrusted_s3.store.connection import S3Credentials
+from untrusted_s3.store.connection import S3Credentials, connect
 from untrusted_s3.store.deletions import Deletions
 from untrusted_s3.store.layout import PROBES, StoreLocation
+from untrusted_s3.store.probe import probe_conditional_writes, probe_rights
 from untrusted_s3.store.protection import Protection, ProtectionProbe
 from untrusted_s3.store.s3 import S3Bucket
 
@@ -163,12 +164,12 @@ async def test_a_store_that_does_not_answer_is_no_finding() -> None:
 
 
 @pytest.fixture
-async def own_bucket(seaweedfs: S3Server) -> AsyncIterator[S3Bucket]:
+async def own_bucket(s3_server: S3Server) -> AsyncIterator[S3Bucket]:
     """A bucket of its own, with versions."""
     opened = await S3Bucket.open(
         StoreLocation(f"test-{uuid.uuid4().hex}", ""),
-        seaweedfs.endpoint_url,
-        S3Credentials(seaweedfs.access_key, seaweedfs.secret_key),
+        s3_server.endpoint_url,
+        S3Credentials(s3_server.access_key, s3_server.secret_key),
         create_bucket=True,
     )
     yield opened
@@ -176,7 +177,8 @@ async def own_bucket(seaweedfs: S3Server) -> AsyncIterator[S3Bucket]:
 
 
 @pytest.mark.store
-async def test_seaweedfs(own_bucket: S3Bucket) -> None:
+@on_each_s3_server
+async def test_a_real_store(own_bucket: S3Bucket) -> None:
     found, _ = await found_in(own_bucket)
     assert (found.versioning, found.object_lock, found.may_delete, found.unknown) == ("off", False, True, [])
     await own_bucket.call("put_bucket_versioning", VersioningConfiguration=ON)
@@ -197,3 +199,22 @@ async def test_seaweedfs(own_bucket: S3Bucket) -> None:
     with pytest.raises(DeletionDenied):
         await own_bucket.delete("any")
     await own_bucket.call("delete_bucket_policy")
+
+
+@pytest.mark.store
+@on_each_s3_server
+async def test_a_real_store_with_a_default_retention(s3_server: S3Server) -> None:
+    credentials = S3Credentials(s3_server.access_key, s3_server.secret_key)
+    location = StoreLocation(f"test-{uuid.uuid4().hex}", "")
+    bucket = S3Bucket(location, connect(s3_server.endpoint_url, credentials))
+    await bucket.call("create_bucket", ObjectLockEnabledForBucket=True)
+    lock = locked("GOVERNANCE", Days=1)["ObjectLockConfiguration"]
+    await bucket.call("put_object_lock_configuration", ObjectLockConfiguration=lock)
+    found, text = await found_in(bucket)
+    assert (found.versioning, found.object_lock, found.may_delete) == ("enabled", True, True)
+    assert (found.retention_mode, found.retention_days) == ("GOVERNANCE", 1)
+    assert found.may_delete_versions is True, text
+    assert await probe_rights(bucket) == "write, read, list, delete"
+    assert await probe_conditional_writes(bucket)
+    assert [item.key async for item in bucket.list("")] == []
+    await bucket.close()

@@ -96,8 +96,7 @@ class Maintenance:
             _logger.warning(
                 "upkeep left to others",
                 denied=denied,
-                hint="the store denies these operations to this gateway; from time to time somebody has to clean up"
-                " who may",
+                hint="the store denies these operations to this gateway: somebody who may has to clean up now and then",
             )
 
     async def _abort_uploads(self) -> None:

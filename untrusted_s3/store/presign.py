@@ -75,10 +75,10 @@ class Presigner:
         """Return a URL that deletes the object for `lifetime` seconds from now."""
         return self._sign("DELETE", key, lifetime)
 
-    def upload_part(self, key: str, upload_id: str, number: int) -> URL:
-        """Return a URL that uploads one part."""
+    def upload_part(self, key: str, upload_id: str, number: int, conditions: Mapping[str, str] | None = None) -> URL:
+        """Return a URL that uploads one part. The headers `conditions` are signed."""
         query = {"uploadId": upload_id, "partNumber": str(number)}
-        return self._sign("PUT", key, self._settings.put_lifetime, query)
+        return self._sign("PUT", key, self._settings.put_lifetime, query, conditions)
 
     def complete(self, key: str, upload_id: str, lifetime: int) -> URL:
         """Return a URL that completes a multipart upload by POST, for `lifetime` seconds from now."""

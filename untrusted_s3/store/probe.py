@@ -165,11 +165,10 @@ async def probe_presigned_expiry(bucket: S3Bucket) -> str:
     Takes 2 seconds.
     """
     key = _fresh_key()
-    url = bucket.presigner.put(bucket.location.prefix + key, 1)
     # The lifetime ends by the store's clock.
-    await asyncio.sleep(2 + min(max(await _measure_skew(bucket), 0.0), _MAX_SKEW_WAITED_FOR))
+    wait = 2 + min(max(await _measure_skew(bucket), 0.0), _MAX_SKEW_WAITED_FOR)
     try:
-        await bucket.put_once(url, key, [b"late"])
+        await bucket.put_late(key, [b"late"], 1, wait)
     except StoreUnreachable:
         raise
     except StoreError:

@@ -10,14 +10,13 @@ settings is not tried, because that would change them.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import secrets
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from untrusted_s3.errors import AccessDenied, BucketUnprotected, NoSuchKey, StoreRefused
 from untrusted_s3.store import layout
+from untrusted_s3.store.checksums import content_md5
 from untrusted_s3.store.deletions import where_allowed
 from untrusted_s3.store.lifecycle import noncurrent_days
 from untrusted_s3.store.s3 import S3Bucket
@@ -136,7 +135,7 @@ class ProtectionProbe:
         """Write an object of our own, and see which deletions the store denies."""
         key = f"{layout.PROBES}{secrets.token_hex(16)}"
         # Where versions are locked by default, Amazon S3 takes no write without a checksum.
-        checksum = base64.b64encode(hashlib.md5(_BODY, usedforsecurity=False).digest()).decode()
+        checksum = content_md5([_BODY])
         answer = await bucket.call(
             "put_object", Key=bucket.location.prefix + key, Body=_BODY, ContentMD5=checksum, ContentLength=len(_BODY)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from untrusted_s3.errors import (
     AccessDenied,
     AnswerTooLong,
     AnswerTooShort,
+    ChecksumWanted,
     ConditionalWritesUnsupported,
     CredentialsRefused,
     NoSuchKey,
@@ -31,6 +33,7 @@ from untrusted_s3.errors import (
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.answers import error_code
 from untrusted_s3.store.bucket import MAX_WHOLE_OBJECT, Buffer, MultipartUpload, ObjectSummary, UploadedPart
+from untrusted_s3.store.checksums import md5_header
 from untrusted_s3.store.connection import DEFAULT_REGION, S3Connection, S3Credentials, connect
 from untrusted_s3.store.control_plane import ControlPlane, required
 from untrusted_s3.store.data_plane import DataPlane
@@ -91,6 +94,7 @@ class S3Bucket:
         self.location = location
         self.requests: Counter[str] = Counter()
         self.deletions = Deletions()
+        self._wants_checksums = False
         self.client = connection.client
         self.presigner = Presigner(connection, location.bucket, settings)
         self._connection = connection
@@ -231,34 +235,56 @@ class S3Bucket:
             if await self.size(key) is not None:
                 raise PreconditionFailed(f"PUT {key}: the key is taken")
             if_none_match = False
-        headers = _CONDITION_HEADERS if if_none_match else {}
         lifetime = self._settings.put_lifetime if lifetime is None else lifetime
         deadline = time.monotonic() + lifetime
-        # Signed once for all tries: the store's clock must refuse a late one.
-        signed = self._connection.generation
-        url = self.presigner.put(self._key(key), lifetime, headers)
 
-        async def attempt() -> None:
-            nonlocal signed, url
-            if signed != self._connection.generation:  # the store refused the credentials, and so the write
-                signed = self._connection.generation
-                url = self.presigner.put(self._key(key), max(int(deadline - time.monotonic()), 1), headers)
-            await self._data.send("PUT", url, f"PUT {key}", body, headers)
+        async def send(checksum: Mapping[str, str]) -> None:
+            headers = {**(_CONDITION_HEADERS if if_none_match else {}), **checksum}
+            # Signed once for all tries: the store's clock must refuse a late one.
+            signed = self._connection.generation
+            url = self.presigner.put(self._key(key), lifetime if not checksum else left(), headers)
 
-        with _naming_the_condition(if_none_match):
+            async def attempt() -> None:
+                nonlocal signed, url
+                if signed != self._connection.generation:  # the store refused the credentials, and so the write
+                    signed = self._connection.generation
+                    url = self.presigner.put(self._key(key), left(), headers)
+                await self._data.send("PUT", url, f"PUT {key}", body, headers)
+
             await self._repeat(attempt)
 
-    async def put_once(self, url: URL, key: str, body: Sequence[Buffer]) -> None:
-        """Send one PUT to a URL of the presigner. Raises StoreError."""
-        await self._data.send("PUT", url, f"PUT {key}", body)
+        def left() -> int:
+            return max(int(deadline - time.monotonic()), 1)
+
+        with _naming_the_condition(if_none_match):
+            await self._write(body, send)
+
+    async def _write(self, body: Sequence[Buffer], send: Callable[[Mapping[str, str]], Awaitable[Result]]) -> Result:
+        """Call `send` with the headers of a checksum if the store wants one, and with none as long as it does not."""
+        if not self._wants_checksums:
+            with contextlib.suppress(ChecksumWanted):
+                return await send({})
+        result = await send(await in_thread(md5_header, body))
+        self._wants_checksums = True
+        return result
+
+    async def put_late(self, key: str, body: Sequence[Buffer], lifetime: int, wait: float) -> None:
+        """Send one PUT `wait` seconds after it was signed for `lifetime` seconds. Raises StoreError."""
+        headers = md5_header(body) if self._wants_checksums else {}
+        url = self.presigner.put(self._key(key), lifetime, headers)
+        await asyncio.sleep(wait)
+        await self._data.send("PUT", url, f"PUT {key}", body, headers)
 
     async def upload_part(self, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> str:
-        async def attempt() -> str:
-            url = self.presigner.upload_part(self._key(key), upload_id, number)
-            answer = await self._data.send("PUT", url, f"PUT {key}", body)
-            return required(answer.headers, "ETag", f"upload_part {key}")
+        async def send(checksum: Mapping[str, str]) -> str:
+            async def attempt() -> str:
+                url = self.presigner.upload_part(self._key(key), upload_id, number, checksum)
+                answer = await self._data.send("PUT", url, f"PUT {key}", body, checksum)
+                return required(answer.headers, "ETag", f"upload_part {key}")
 
-        return await self._repeat(attempt)
+            return await self._repeat(attempt)
+
+        return await self._write(body, send)
 
     # Objects
 

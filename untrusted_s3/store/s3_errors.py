@@ -19,6 +19,7 @@ from botocore.exceptions import (
 from untrusted_s3.errors import (
     AccessDenied,
     AnswerTooShort,
+    ChecksumWanted,
     CredentialsRefused,
     NoSuchBucket,
     NoSuchKey,
@@ -36,6 +37,8 @@ from untrusted_s3.store.format import MAX_CLOCK_SKEW
 
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired"}
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "StorageFull"}  # Ceph, MinIO and others
+# Among other things. The first is Amazon's for writes where objects are locked by default.
+_CHECKSUM_WANTED = {"InvalidRequest", "MissingContentMD5"}
 _UPLOAD_LOST = {"NoSuchUpload", "InvalidPart", "InvalidPartOrder"}
 _RETRYABLE = {408, 425, 429, 500, 502, 503, 504}
 
@@ -95,6 +98,8 @@ def refusal(status: int, code: str, what: str) -> StoreError:
         return OperationUnsupported(f"the store does not implement {what} ({code or 501})")
     if status in _RETRYABLE:
         return StoreUnreachable(f"the store answered {status} {code} to {what}")
+    if status == 400 and code in _CHECKSUM_WANTED:
+        return ChecksumWanted(f"the store answered {status} {code} to {what}")
     return StoreRefused(f"the store answered {status} {code} to {what}")
 
 
