@@ -325,7 +325,11 @@ def test_blocks_of_code_have_fences(path: Path) -> None:
                 f"at least {store_format.SEGMENT_RETENTION // 3600:.0f} hours",
                 f"more than {store_format.SEGMENT_RETENTION // 7200:.0f} hours ago",
                 f"valid for {store_format.FILE_UPLOAD_LIFETIME // 3600} hours",
-                f"by a running gateway every {UPKEEP.heartbeat_interval:.0f} s",
+                f"by a running gateway every {UPKEEP.heartbeat_interval:.0f} s while a device shares a folder,"
+                f" otherwise every {UPKEEP.idle_heartbeat_interval:.0f} s",
+                f"whose record is {store_format.HEARTBEAT_LIFETIME:.0f} s old",
+                f"least every {LOG.poll_interval:.0f} s",
+                f"within {LOG.trusted_look:.0f} s",
                 f"at least {LOG.checkpoint_cost / MIB} MiB and",
                 f"its bytes and {LOG.segment_cost / KIB:.0f} KiB",
                 f"PRAGMA user_version {STATE_VERSION}",

@@ -64,13 +64,18 @@ class LogSettings:
         segment_cost: What reading a segment costs beside its bytes, in bytes; decides when a checkpoint is due.
         checkpoint_cost: The least cost of segments that a checkpoint replaces, in bytes.
         checkpoint_share: The least cost of segments that a checkpoint replaces, as a share of the state's size.
-        poll_interval: How often the segments of other gateways are looked for.
+        poll_interval: How often the segments of other gateways are looked for while a device shares the folder.
+        idle_poll_interval: How often otherwise.
+        idle_after: How long after the last device has gone they are still looked for as often as before.
         cursor_interval: How often peers' cursors are written while nothing else is.
         max_append_delay: The longest pause between tries to write to the log.
         read_ahead: How many segments are read at once.
         large_segment: Segments of more bytes are encoded and decoded in threads: one of 64 MiB takes a second.
         concurrent_deletions: How many trimmed segments are deleted at once.
-        check_interval: How often it is checked that the store still has the end of the log.
+        check_interval: How often it is checked that the store still has the end of the log, while a device shares the
+            folder.
+        idle_check_interval: How often what follows the end is listed then, where the log has not gone on.
+        trusted_look: For how long after a look the end of the log counts as there.
         whole_check_interval: How often it is checked that the store still has all of the log.
     """
 
@@ -83,12 +88,16 @@ class LogSettings:
     checkpoint_cost: float = 100 * 32 * KIB
     checkpoint_share: float = 0.125
     poll_interval: float = 15.0
+    idle_poll_interval: float = 300.0
+    idle_after: float = 120.0
     cursor_interval: float = 60.0
     max_append_delay: float = 15.0
     read_ahead: int = 16
     large_segment: int = 2 * MIB
     concurrent_deletions: int = 16
     check_interval: float = 60.0
+    idle_check_interval: float = 900.0
+    trusted_look: float = 60.0
     whole_check_interval: float = 3600.0
 
 
@@ -287,17 +296,25 @@ class UpkeepSettings:
             before a checkpoint can be cleaned up.
         first_list_delay: About how long after the start the present objects of each folder are listed in the store.
         list_interval: About how often after that, where anything has changed.
-        heartbeat_interval: How often a gateway tells the store that it runs and reads the accepted devices.
+        heartbeat_interval: How often a gateway tells the store that it runs while devices share folders. To programs
+            from before December 2026 a gateway whose heartbeat is older than 90 seconds does not run.
+        idle_heartbeat_interval: How often otherwise: a multiple of that, and below HEARTBEAT_LIFETIME.
+        peers_interval: How often a gateway lists the accepted devices after the start and after a change, and later
+            reads the records of those that are connected.
+        idle_peers_interval: How often it lists them later: a multiple of that.
+        idle_peers_after: How long after the last change.
+        peers_lifetime: After how long the record of a device is read again that the list says is unchanged.
         lookup_interval: How often the store is asked for one unknown device.
         candidate_connections: How many connections of one device, beside the one in use, may wait to be used.
         concurrent_lookups: How many unknown devices the store is asked for at once.
         unknown_devices_shown: How many unknown devices the status lists.
         restart_delay: The pause before a failed background task is started again; it doubles up to max_restart_delay.
         max_restart_delay: The longest such pause.
-        record_interval: How often the gateway looks whether folders were removed, and whether files that wait have
-            room.
+        record_interval: How often the gateway looks whether files that wait have room, and whose losses are to be read.
         quota_interval: How often quotas are read while files come in or wait.
         max_quota_interval: How often else.
+        removal_interval: How often the gateway looks whether a folder was removed that devices share.
+        idle_removal_interval: How often for other folders.
         disk_interval: How often the gateway looks at the disk with the local state.
         folders_of_device: How many folders one device may create.
         lag_interval: How often the gateway looks how late its event loop is.
@@ -321,7 +338,12 @@ class UpkeepSettings:
     checkpoint_age: float = 1.0 * DAY
     first_list_delay: float = 900.0
     list_interval: float = 1.0 * DAY
-    heartbeat_interval: float = 30.0
+    heartbeat_interval: float = 75.0
+    idle_heartbeat_interval: float = 150.0
+    peers_interval: float = 30.0
+    idle_peers_interval: float = 150.0
+    idle_peers_after: float = 600.0
+    peers_lifetime: float = 3600.0
     lookup_interval: float = 5.0
     candidate_connections: int = 2
     concurrent_lookups: int = 4
@@ -331,6 +353,8 @@ class UpkeepSettings:
     record_interval: float = 15.0
     quota_interval: float = 45.0
     max_quota_interval: float = 600.0
+    removal_interval: float = 150.0
+    idle_removal_interval: float = 300.0
     disk_interval: float = 10.0
     folders_of_device: int = 100
     lag_interval: float = 0.1
@@ -344,7 +368,7 @@ class UpkeepSettings:
     claim_pause: float = 3600.0
     max_claim_pause: float = 86400.0
     losses_interval: float = 60.0
-    max_losses_interval: float = 600.0
+    max_losses_interval: float = 3600.0
     usage_interval: float = 3600.0
 
 

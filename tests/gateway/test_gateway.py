@@ -220,21 +220,36 @@ async def test_vain_attempts_to_dial_leave_nothing(new_gateway: NewGateway, buck
     assert gateway.failing_tasks == []
 
 
-async def test_a_device_that_is_removed_is_disconnected(new_gateway: NewGateway, bucket: Bucket) -> None:
+@pytest.mark.parametrize("listed", [True, False], ids=["while all are listed", "while only the connected are read"])
+@pytest.mark.parametrize("removed", [True, False])
+async def test_a_device_that_is_removed_or_changed_is_disconnected(
+    new_gateway: NewGateway, bucket: Bucket, listed: bool, removed: bool
+) -> None:
     await accept(bucket, THEIRS)
-    gateway = await new_gateway(settings=tuned(heartbeat_interval=0.01))
+    idle_peers = {} if listed else {"idle_peers_after": 0, "idle_peers_interval": 1e6}
+    gateway = await new_gateway(settings=tuned(peers_interval=0.01, **idle_peers))
     device = Device(THEIRS, gateway)
     await device.connect()
     await device.hear(events.ClusterConfigReceived)
     device.transport.write(device.transport.bep.cluster_config([], time.monotonic()))
-    await bucket.delete(layout.peer_key(THEIRS.device_id))
-    assert (await device.hear(events.CloseReceived)).reason == "not accepted any more"
+    if removed:
+        await bucket.delete(layout.peer_key(THEIRS.device_id))
+    else:
+        await write_record(
+            bucket, layout.peer_key(THEIRS.device_id), PeerRecord(THEIRS.device_id, "device", read_only=True).to_json()
+        )
+    reason = (await device.hear(events.CloseReceived)).reason
+    assert reason == ("not accepted any more" if removed else "settings changed")
+    assert (THEIRS.device_id in gateway.peers.accepted) == (not removed)
+    if not listed:
+        lists = [call for call in bucket.calls if call.operation == "list" and call.key == layout.PEERS]
+        assert len(lists) == 2, "before the start and at it"
 
 
 async def test_accepted_devices_are_read_while_the_heartbeat_cannot_be_written(
     new_gateway: NewGateway, bucket: Bucket
 ) -> None:
-    gateway = await new_gateway(settings=tuned(heartbeat_interval=0.01))
+    gateway = await new_gateway(settings=tuned(peers_interval=0.01))
     bucket.fault = lambda call: Fault.UNREACHABLE if call.operation == "put" else None
     other = Bucket(bucket.store)
     await accept(other, THEIRS)
@@ -476,7 +491,7 @@ async def test_damage_in_one_folder_is_local_and_loud_until_it_is_mended(
     for folder_id in ("bad", "good"):
         add_folder(bucket, folder_id)
     damage(bucket)
-    gateway = await new_gateway(settings=tuned(restart_delay=0.05, max_restart_delay=0.2, record_interval=0.05))
+    gateway = await new_gateway(settings=tuned(restart_delay=0.05, max_restart_delay=0.2, removal_interval=0.05))
     assert gateway.ready
     bad, good = sorted(json.loads((await page(gateway, "/api/status"))[1])["folders"], key=lambda f: str(f["state"]))
     assert (good["id"], good["state"], good["error"]) == ("good", "idle", None)
@@ -540,7 +555,7 @@ async def test_a_stray_record_of_a_device_stops_no_other(new_gateway: NewGateway
     await accept(bucket, THEIRS)
     key = layout.peer_key(generate().device_id)
     bucket.store.put(key, b"no JSON")
-    gateway = await new_gateway(settings=tuned(heartbeat_interval=0.01))
+    gateway = await new_gateway(settings=tuned(peers_interval=0.01))
     assert [peer["device_id"] for peer in gateway.status()["peers"]] == [str(THEIRS.device_id)]
     assert gateway.problems == [f"{key}: not readable"]
     await bucket.delete(key)
@@ -552,7 +567,7 @@ async def test_a_folder_that_is_removed_is_dropped_and_its_peers_come_again(
 ) -> None:
     await accept(bucket, THEIRS)
     add_folder(bucket, "f")
-    gateway = await new_gateway(settings=tuned(record_interval=0.01))
+    gateway = await new_gateway(settings=tuned(removal_interval=0.01))
     device = Device(THEIRS, gateway)
     await device.connect()
     await device.hear(events.ClusterConfigReceived)

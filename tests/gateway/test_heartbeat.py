@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.simulated import Fault, SimulatedBucket, SimulatedClock, deny_deletions
+from tests.simulated import Call, Fault, SimulatedBucket, SimulatedClock, deny_deletions
 from tests.store.memory_bucket import MemoryBucket
+from tests.sync.judging_device import virtual_store
+from tests.virtual_time import virtual_time
 from tests.waiting import until
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.gateway.heartbeat import Heartbeat
@@ -154,3 +156,36 @@ async def test_without_the_right_to_delete_the_record_says_that_the_process_has_
     with capture_logs() as log:
         await Heartbeat(bucket, DEVICE, "gateway", clock).beat()
     assert log == []
+
+
+@virtual_time
+async def test_it_beats_less_often_while_nothing_happens_and_again_soon_where_it_failed() -> None:
+    settings, idle = UpkeepSettings(), True
+    bucket = SimulatedBucket(virtual_store())
+    heart = Heartbeat(bucket, DEVICE, "gateway", lambda: 0)
+    times: list[float] = []
+
+    def fault(call: Call) -> Fault | None:
+        if call.operation == "put":
+            times.append(asyncio.get_running_loop().time())
+            return Fault.UNREACHABLE if times[-1] > 5000 else None
+        return None
+
+    bucket.fault = fault
+    beating = asyncio.create_task(
+        heart.run(settings.heartbeat_interval, settings.idle_heartbeat_interval, lambda: idle)
+    )
+    await asyncio.sleep(1000)
+    assert times == [settings.idle_heartbeat_interval * number for number in range(len(times))] and len(times) == 7
+    idle = False
+    times.clear()
+    await asyncio.sleep(1000)
+    assert len(times) == 1000 // settings.heartbeat_interval
+    await asyncio.sleep(3000)
+    times.clear()
+    with capture_logs():
+        await asyncio.sleep(1500)
+    failed = [time for time in times if time > 5000]
+    assert failed[1] - failed[0] < 90 - settings.heartbeat_interval, "in time for programs from before"
+    beating.cancel()
+    await asyncio.wait([beating])

@@ -77,6 +77,31 @@ async def test_while_running_after_the_store_was_away(tmp_path: Path) -> None:
     assert gateway.bucket.count("put") == puts
 
 
+async def test_who_has_not_looked_for_a_minute_makes_sure_before_writing(tmp_path: Path) -> None:
+    """The store was put back while nobody asked it for anything."""
+    store = SimulatedStore()
+    gateway = await filled(store, tmp_path, 3)
+    assert isinstance(store.clock, SimulatedClock)
+    puts = gateway.bucket.count("put")
+    store.clock.now += SETTINGS.trusted_look + 1
+    lose(store, 3)
+    with pytest.raises(LogWentBack):
+        await gateway.log.append([entry(file("more"))])
+    assert gateway.bucket.count("put") == puts
+
+
+async def test_the_last_segment_alone_can_be_checked(tmp_path: Path) -> None:
+    store = SimulatedStore()
+    gateway = await filled(store, tmp_path, 3)
+    before = len(gateway.bucket.calls)
+    assert not await gateway.log.check_last()
+    assert [(call.operation, call.key) for call in gateway.bucket.calls[before:]] == [("get", KEYS.segment(3))]
+    lose(store, 3)
+    with pytest.raises(LogWentBack):
+        await gateway.log.check_last()
+    gateway.close()
+
+
 async def test_it_goes_on_when_the_segments_are_back(tmp_path: Path) -> None:
     store = SimulatedStore()
     (await filled(store, tmp_path, 3)).close()

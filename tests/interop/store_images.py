@@ -49,10 +49,14 @@ FOLDER = "images"
 # A gateway that looks often, heals again at once, and writes checkpoints often.
 QUICK = Settings(
     embedded=EmbeddedSettings(start_timeout=PATIENCE),
-    upkeep=UpkeepSettings(heartbeat_interval=0.5, heal_pause=0.1, claim_pause=0.1, restart_delay=0.5),
+    upkeep=UpkeepSettings(
+        heartbeat_interval=0.5, peers_interval=0.5, heal_pause=0.1, claim_pause=0.1, restart_delay=0.5
+    ),
     log=LogSettings(
         poll_interval=0.3,
+        idle_poll_interval=0.3,
         check_interval=0.5,
+        idle_check_interval=0.5,
         cursor_interval=1.0,
         max_append_delay=1.0,
         checkpoint_cost=10 * LogSettings().segment_cost,

@@ -16,7 +16,7 @@ from untrusted_s3.store.embedded.server import EmbeddedStore
 
 pytestmark = pytest.mark.interop
 
-OFTEN = Settings(upkeep=UpkeepSettings(heartbeat_interval=0.2))
+OFTEN = Settings(upkeep=UpkeepSettings(heartbeat_interval=0.2, peers_interval=0.2))
 
 
 def test_a_running_gateway_follows_its_accepted_devices(

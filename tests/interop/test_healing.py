@@ -25,8 +25,10 @@ BATCHES = 3
 FILES = 20 * BATCHES
 # A gateway that looks often, and heals again at once
 QUICK = Settings(
-    upkeep=UpkeepSettings(heartbeat_interval=0.5, heal_pause=0.1, claim_pause=0.1, restart_delay=0.5),
-    log=LogSettings(poll_interval=0.3, check_interval=0.5),
+    upkeep=UpkeepSettings(
+        heartbeat_interval=0.5, peers_interval=0.5, heal_pause=0.1, claim_pause=0.1, restart_delay=0.5
+    ),
+    log=LogSettings(poll_interval=0.3, idle_poll_interval=0.3, check_interval=0.5, idle_check_interval=0.5),
     sync=SyncSettings(missing_pause=0.5, object_list_interval=0.5),
 )
 

@@ -43,10 +43,11 @@ SETTINGS = Settings(
         checkpoint_share=0.0,
         segment_interval=0.05,
         poll_interval=0.5,
+        idle_poll_interval=0.5,
         cursor_interval=0.5,
     ),
     sync=SyncSettings(pull_retry_interval=0.5),
-    upkeep=UpkeepSettings(heartbeat_interval=1.0),
+    upkeep=UpkeepSettings(heartbeat_interval=1.0, peers_interval=1.0),
 )
 
 

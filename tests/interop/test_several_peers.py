@@ -17,7 +17,7 @@ from untrusted_s3.settings import Settings, UpkeepSettings
 
 pytestmark = pytest.mark.interop
 
-OFTEN = Settings(upkeep=UpkeepSettings(heartbeat_interval=0.5))
+OFTEN = Settings(upkeep=UpkeepSettings(heartbeat_interval=0.5, peers_interval=0.5))
 
 
 def test_devices_folders_and_passwords(

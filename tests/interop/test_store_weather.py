@@ -41,9 +41,9 @@ FOLDER = "weather"
 # Short pauses, so minutes become seconds.
 HURRIED = Settings(
     store=StoreSettings(timeout=3.0),
-    log=LogSettings(poll_interval=0.5, max_append_delay=1.0),
+    log=LogSettings(poll_interval=0.5, idle_poll_interval=0.5, max_append_delay=1.0),
     sync=SyncSettings(pull_retry_interval=0.5, max_pull_retry_interval=2.0),
-    upkeep=UpkeepSettings(heartbeat_interval=1.0, stop_timeout=3.0),
+    upkeep=UpkeepSettings(heartbeat_interval=1.0, peers_interval=1.0, stop_timeout=3.0),
     http=HTTPSettings(store_check_lifetime=0.0),
 )
 # `WEATHER_AWAY_SECONDS=600` uses the default settings.

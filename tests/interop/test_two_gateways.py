@@ -27,7 +27,7 @@ def test_two_gateways_on_one_store(
     for number in range(120):
         random_file(original / "many" / f"{number}", 4096, seed=number)
     random_file(original / "large", 20 << 20, seed=20)
-    often = Settings(log=LogSettings(poll_interval=1.0))
+    often = Settings(log=LogSettings(poll_interval=1.0, idle_poll_interval=1.0))
     with (
         Gateway(tmp_path / "one", s3_server, bucket_prefix, settings=often) as one,
         Gateway(tmp_path / "other", s3_server, bucket_prefix, settings=often) as other,

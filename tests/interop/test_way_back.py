@@ -32,8 +32,8 @@ FOLDER = "attacked"
 FILES = 12
 # A gateway that follows the store quickly, and dials: Syncthing does so once a minute
 QUICK = Settings(
-    upkeep=UpkeepSettings(heartbeat_interval=0.5),
-    log=LogSettings(poll_interval=0.5),
+    upkeep=UpkeepSettings(heartbeat_interval=0.5, peers_interval=0.5),
+    log=LogSettings(poll_interval=0.5, idle_poll_interval=0.5),
     connections=ConnectionSettings(dial_interval=8.0, max_dial_interval=4.0),
 )
 

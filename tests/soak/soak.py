@@ -38,10 +38,14 @@ FOLDER = "soak"
 SETTINGS = Settings(
     store=StoreSettings(timeout=10.0),
     log=LogSettings(
-        checkpoint_cost=10 * LogSettings().segment_cost, poll_interval=2.0, cursor_interval=5.0, max_append_delay=2.0
+        checkpoint_cost=10 * LogSettings().segment_cost,
+        poll_interval=2.0,
+        idle_poll_interval=2.0,
+        cursor_interval=5.0,
+        max_append_delay=2.0,
     ),
     sync=SyncSettings(pull_retry_interval=1.0, max_pull_retry_interval=5.0),
-    upkeep=UpkeepSettings(heartbeat_interval=5.0),
+    upkeep=UpkeepSettings(heartbeat_interval=5.0, peers_interval=5.0),
     claims=ClaimSettings(chance=3.0, interval=1.0, first_pause=20.0),
 )
 _START_TRIES = 20

@@ -23,7 +23,7 @@ def test_constants_of_version_2() -> None:
         "SEGMENT_RETENTION": 86_400,
         "FILE_UPLOAD_LIFETIME": 21_600,
         "TRIM_LIFETIME": 3600,
-        "HEARTBEAT_LIFETIME": 90,
+        "HEARTBEAT_LIFETIME": 180,
         "MAX_CLOCK_SKEW": 300,
         "UPLOAD_RETENTION": 604_800,
         "UPLOAD_CONTINUATION": 518_400,

@@ -158,21 +158,29 @@ class Folders:
             except Exception as error:
                 self._try_again(record, error)
 
-    async def watch(self, interval: float) -> None:
-        """Look for removed folders every `interval` seconds, until cancelled."""
+    async def watch(self, interval: float, idle_interval: float = 0.0) -> None:
+        """Look for removed folders until cancelled: every `interval` seconds for those that devices share.
+
+        The others are looked for every `idle_interval` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        looked = loop.time()
         while True:
             await self._sleep(interval)
+            # Timers are not exact, and `idle_interval` is a multiple of `interval`.
+            everywhere = loop.time() - looked >= idle_interval - interval / 2
+            looked = loop.time() if everywhere else looked
             try:
-                await self.look()
+                await self.look(attended_only=not everywhere)
             except StoreError as error:
                 _logger.warning("records of folders not read", error=str(error))
 
-    async def look(self) -> None:
+    async def look(self, *, attended_only: bool = False) -> None:
         """Drop the folders that were removed from the store, and open those whose records were mended.
 
-        Raises StoreError.
+        With `attended_only`, look only for those open ones that devices share. Raises StoreError.
         """
-        folders, errors = list(self), []
+        folders, errors = [folder for folder in self if not attended_only or folder.attended], []
         for start in range(0, len(folders), _CONCURRENT_READS):
             group = folders[start : start + _CONCURRENT_READS]
             positions = [folder.position for folder in group]

@@ -202,15 +202,25 @@ class Gateway:
             await trial
         await self._listener.start()
         upkeep = self._settings.tuning.upkeep
-        interval = upkeep.heartbeat_interval
         self.supervisor.start("dial", self._dialing.run)
-        self.supervisor.start("heartbeat", partial(self._heartbeat.run, interval))
-        self.supervisor.start("read accepted devices", partial(self.peers.run, interval))
-        self.supervisor.start("look for removed folders", partial(self.folders.watch, upkeep.record_interval))
+        self.supervisor.start(
+            "heartbeat",
+            partial(
+                self._heartbeat.run,
+                upkeep.heartbeat_interval,
+                upkeep.idle_heartbeat_interval,
+                lambda: not self.attended,
+            ),
+        )
+        self.supervisor.start("read accepted devices", self.peers.run)
+        self.supervisor.start(
+            "look for removed folders",
+            partial(self.folders.watch, upkeep.removal_interval, upkeep.idle_removal_interval),
+        )
         self.supervisor.start("read what is lost", partial(self.folders.watch_losses, upkeep.record_interval))
         self.supervisor.start("watch quotas", self._quotas.run)
         self.supervisor.start("watch the local disk", partial(self._disk.watch, upkeep.disk_interval))
-        self.supervisor.start("forget removed devices", partial(self._forgetting.run, interval))
+        self.supervisor.start("forget removed devices", partial(self._forgetting.run, upkeep.peers_interval))
         self.supervisor.start(
             "measure the event loop", partial(measure_lag, self.counters.loop_lag, upkeep.lag_interval)
         )
@@ -257,6 +267,11 @@ class Gateway:
         if self._http is not None:
             await self._http.stop()
         _logger.info("stopped")
+
+    @property
+    def attended(self) -> bool:
+        """Whether any device is connected that shares a folder."""
+        return any(folder.attended for folder in self.folders)
 
     @property
     def listen_addresses(self) -> list[str]:

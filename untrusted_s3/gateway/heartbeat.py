@@ -16,6 +16,7 @@ from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import HEARTBEAT_LIFETIME
 from untrusted_s3.store.records import NodeRecord
 
+_RETRIES = 6  # the first one comes after this part of an interval
 _logger = structlog.get_logger()
 
 
@@ -31,14 +32,27 @@ class Heartbeat:
         self._instance = secrets.token_hex(16)
         self._has_beaten = False
 
-    async def run(self, interval: float) -> None:
-        """Write the record every `interval` seconds, until cancelled."""
+    async def run(
+        self, interval: float, idle_interval: float = 0.0, is_idle: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Write the record every `interval` seconds, until cancelled; every `idle_interval` while `is_idle`.
+
+        One that could not be written is tried again sooner.
+        """
+        loop = asyncio.get_running_loop()
+        last, retry = float("-inf"), interval
         while True:
-            try:
-                await self.beat()
-            except StoreError as error:
-                _logger.warning("heartbeat not written", error=str(error))
-            await asyncio.sleep(interval)
+            pause = interval
+            # Timers are not exact, and `idle_interval` is a multiple of `interval`.
+            if not is_idle() or loop.time() - last >= idle_interval - interval / 2:
+                try:
+                    await self.beat()
+                    last, retry = loop.time(), interval
+                except StoreError as error:
+                    _logger.warning("heartbeat not written", error=str(error))
+                    retry = interval / _RETRIES if retry == interval else min(2 * retry, interval)
+                    pause = retry
+            await asyncio.sleep(pause)
 
     async def beat(self) -> None:
         """Write the record, and warn if another process has written it. Raises StoreError."""

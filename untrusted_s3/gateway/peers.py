@@ -17,7 +17,8 @@ from untrusted_s3.problem import Problem
 from untrusted_s3.settings import Settings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.records import PeerRecord, create_or_read, read_peers, read_record
+from untrusted_s3.store.peer_records import PeerReader
+from untrusted_s3.store.records import PeerRecord, create_or_read, read_record
 from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.refused_index import RefusedIndex
 from untrusted_s3.sync.session import CLIENT_NAME, Session
@@ -86,6 +87,7 @@ class Peers:
         self.unknown: OrderedDict[DeviceID, UnknownDevice] = OrderedDict()
         self._bucket = bucket
         self._own_id = own_id
+        self._reader = PeerReader(bucket, settings.upkeep.peers_lifetime)
         self._settings = settings.upkeep
         self._second_connection_timeout = settings.sync.second_connection_timeout
         self._clock = clock
@@ -95,14 +97,46 @@ class Peers:
 
     # The records
 
-    async def run(self, interval: float) -> None:
-        """Read the accepted devices every `interval` seconds, until cancelled."""
+    async def run(self) -> None:
+        """Read the accepted devices now and then, until cancelled.
+
+        If they have not changed for a while, they are listed less often, and in between those that are connected are
+        read again.
+        """
+        settings, changed, listed = self._settings, _loop_time(), float("-inf")
         while True:
+            now, before = _loop_time(), self.records()
+            pause = settings.idle_peers_interval if now - changed >= settings.idle_peers_after else 0.0
             try:
-                await self.load()
+                # Timers are not exact, and the one interval is a multiple of the other.
+                if now - listed >= pause - settings.peers_interval / 2:
+                    listed = now
+                    await self.load()
+                else:
+                    await self._look_at_connected()
             except (StoreError, DataError) as error:
                 _logger.warning("accepted devices not read", error=str(error))
-            await asyncio.sleep(interval)
+            if self.records() != before:
+                changed = _loop_time()
+            await asyncio.sleep(settings.peers_interval)
+
+    async def _look_at_connected(self) -> None:
+        """Do for the connected devices what `load` does for all. Raises StoreError."""
+        self._accepted_lately.clear()
+        for device_id in [device_id for device_id in self.accepted if self.is_connected(device_id)]:
+            try:
+                record = await read_record(self._bucket, layout.peer_key(device_id), PeerRecord.from_json)
+            except DataError:
+                continue  # it stays as it is
+            peer = self.accepted.get(device_id)
+            if peer is None or (record is not None and record.device_id != device_id):
+                continue
+            if record is None:
+                if device_id not in self._accepted_lately:
+                    self._end_session(self.accepted.pop(device_id), "not accepted any more")
+            elif record != peer.record:
+                peer.record = record
+                self._end_session(peer, "settings changed")
 
     async def load(self) -> None:
         """Read the records of all accepted devices.
@@ -111,7 +145,7 @@ class Peers:
         A device whose record cannot be read stays as it is. Raises StoreError.
         """
         self._accepted_lately.clear()
-        found = await read_peers(self._bucket)
+        found = await self._reader.read()
         records = {record.device_id: record for record in found}
         unreadable = {problem.path: problem.reason for problem in found.unreadable}
         for key in unreadable.keys() - {problem.path for problem in self.unreadable}:
@@ -321,3 +355,7 @@ class Peers:
         while len(self.unknown) > self._settings.unknown_devices_shown:
             self.unknown.popitem(last=False)
         _logger.debug("unknown device refused", device=str(device_id), name=name, address=address)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

@@ -22,11 +22,13 @@ These rules keep the log whole when several gateways write to one bucket. The na
    refuses both.
 6. A store may lose the end of a log: after a crash, or when it is put back to a snapshot. A gateway that goes on at
    n + 1 would leave a gap, which readers take for the end. So a gateway reads segment n again and compares it with its
-   state, and lists what follows n + 1, when it begins, and before it appends or reads on after any request for the log
-   failed or something in the log was wrong. That is enough where a store does not lose what it has confirmed while it
-   answers every request: one that crashes or is put back does not answer for a while, and a gateway asks for n + 1
-   every few seconds. Ordinary appends and looks need no further request. Readers that meet the first missing segment
-   list what follows it when they begin. Once a minute, a gateway checks all segments since the last check.
+   state, and lists what follows n + 1, when it begins, before it appends if it has not looked for a minute, and before
+   it appends or reads on after any request for the log failed or something in the log was wrong. That is enough where a
+   store does not lose what it has confirmed while it answers every request: one that crashes or is put back does not
+   answer for a while, and a gateway with devices asks for n + 1 every few seconds. Ordinary appends and looks need no
+   further request. Readers that meet the first missing segment list what follows it when they begin. While it has
+   devices, a gateway reads segment n again once a minute, and lists the segments since the last list where the log has
+   gone on, and now and then (sync/looks.py).
 7. An entry does not name an object that is about to be deleted (store/garbage.py, index/garbage_guard.py).
 8. Each segment names the one before it, so nobody goes on in another history than the one that was read. A log that
    lost segments is healed by a renewal behind all that is left (`salvage`, sync/healing.py). If it left a gap behind,
@@ -173,6 +175,24 @@ class FolderLog:
                 )
             self._checked_position = position
             return position != before
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether `check` has seen all that the state reflects."""
+        return self._checked_position == self.state.position
+
+    async def check_last(self) -> bool:
+        """Look whether the store still has the last segment that the state reflects.
+
+        Return whether there was anything new. Raises what `load` raises.
+        """
+        async with self._working():
+            if await check_last(self._bucket, self._keys, self._reader, self.state) is LastSegment.SAME:
+                return False
+            before = self.state.position
+            self._in_doubt = True
+            await self._look()
+            return self.state.position != before
 
     async def cover_damage(self) -> list[int]:
         """Read the segments since the newest checkpoint again. If some are damaged, write a checkpoint of the state.
@@ -359,6 +379,8 @@ class FolderLog:
 
     async def _catch_up(self) -> None:
         """Come to the end of the log if the last look does not allow to write."""
+        if not self._looked_within(self._settings.trusted_look):
+            self._in_doubt = True
         while self._in_doubt or self._is_behind or not self._looked_within(self._rules.append_lifetime):
             await self._look()
 

@@ -59,7 +59,7 @@ FILE_UPLOAD_LIFETIME: Final = 6 * 3600
 # How long one trim may go on deleting.
 TRIM_LIFETIME: Final = 3600.0
 # A gateway whose heartbeat is older is not running.
-HEARTBEAT_LIFETIME: Final = 90.0
+HEARTBEAT_LIFETIME: Final = 180.0
 # How far apart the clocks of gateways and store may be.
 MAX_CLOCK_SKEW: Final = 300.0
 # How long an unfinished multipart upload has got no part when it is aborted.

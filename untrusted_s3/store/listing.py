@@ -104,10 +104,10 @@ async def list_folders(bucket: Bucket) -> AsyncIterator[FolderKeys]:
         yield FolderKeys(directory)
 
 
-async def list_peers(bucket: Bucket) -> AsyncIterator[str]:
-    """Yield the keys of the records of all accepted devices. Raises StoreError."""
+async def list_peers(bucket: Bucket) -> AsyncIterator[ObjectSummary]:
+    """Yield what lies where the records of all accepted devices are. Raises StoreError."""
     async for item in up_to(MAX_RECORDS, bucket.list(layout.PEERS), layout.PEERS):
-        yield item.key
+        yield item
 
 
 async def list_usage(bucket: Bucket) -> AsyncIterator[str]:

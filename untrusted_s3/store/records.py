@@ -28,7 +28,7 @@ from untrusted_s3.errors import (
 )
 from untrusted_s3.problem import Problem
 from untrusted_s3.store import layout
-from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.bucket import Bucket, ObjectSummary
 from untrusted_s3.store.format import FORMAT, READ_VERSIONS, VERSION
 from untrusted_s3.store.index_id import new_index_id
 from untrusted_s3.store.json_fields import MAX_SIZE, Fields, InvalidFieldError, parse_object
@@ -331,11 +331,20 @@ async def read_folders(bucket: Bucket) -> Records[FolderRecord]:
     return found
 
 
-async def read_peers(bucket: Bucket) -> Records[PeerRecord]:
-    """Return all accepted devices, in any order. Raises StoreError if the store cannot be listed or reached."""
+async def read_peers(
+    bucket: Bucket, known: Callable[[ObjectSummary], PeerRecord | None] = lambda item: None
+) -> Records[PeerRecord]:
+    """Return all accepted devices, in any order. Raises StoreError if the store cannot be listed or reached.
+
+    `known` returns the record of a listed key if that need not be read.
+    """
     found = Records[PeerRecord]()
-    async for key in list_peers(bucket):
-        await _read_into(found, bucket, key, PeerRecord.from_json, _peer_key)
+    async for item in list_peers(bucket):
+        record = known(item)
+        if record is not None:
+            found.append(record)
+        else:
+            await _read_into(found, bucket, item.key, PeerRecord.from_json, _peer_key)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -104,6 +105,7 @@ class Folder:
             counters,
             settings.log,
             in_work=lambda: self._puller.in_work,
+            is_attended=lambda: self.attended,
             on_committed=lambda key, more: self._puller.committed(key, more),
             on_damage=self._damaged,
             on_renewed=self._renewed,
@@ -162,6 +164,7 @@ class Folder:
         self._requested = RequestedObjects(self._state, memory, settings.sync)
         self._index_in = IndexIn(record.folder_id, self._claiming, self._pending, settings.sync, memory.large_work)
         self._held_back: set[DeviceID] = set()
+        self._telling = 0
 
     def distrust_checkpoints(self) -> None:
         """Have all entries of a checkpoint compared with their file infos before it is loaded.
@@ -406,6 +409,21 @@ class Folder:
         """Note that a device was sent our index up to a sequence number."""
         self._claiming.sent(device_id, sequence)
 
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """While a device is told of changes: those of other gateways are looked for often."""
+        self._telling += 1
+        self._writer.attend()
+        try:
+            yield
+        finally:
+            self._telling -= 1
+
+    @property
+    def attended(self) -> bool:
+        """Whether a device is connected that shares the folder."""
+        return bool(self._telling or self.sources)
+
     async def changed_since(self, sequence: int) -> None:
         """Wait until the folder has a sequence number above `sequence`."""
         await self._writer.changed_since(sequence)
@@ -467,6 +485,7 @@ class Folder:
         """
         self._puller.add_source(device_id, source, trusted=trusted, gateway=gateway)
         self._claiming.joined(device_id)
+        self._writer.attend()
 
     def remove_source(self, device_id: DeviceID, source: Source) -> None:
         """Remove a peer that has disconnected or no longer shares the folder."""

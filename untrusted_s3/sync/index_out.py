@@ -16,6 +16,13 @@ async def send_index(
     folder: Folder, device_id: DeviceID, start: int, connection: PeerConnection, counters: Counters
 ) -> None:
     """Send a device the folder's index above the sequence number `start`, and then every change, until cancelled."""
+    with folder.telling():
+        await _send_index(folder, device_id, start, connection, counters)
+
+
+async def _send_index(
+    folder: Folder, device_id: DeviceID, start: int, connection: PeerConnection, counters: Counters
+) -> None:
     update, sent = start > 0, start
     folder.index_sent(device_id, start)
     while True:

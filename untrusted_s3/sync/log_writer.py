@@ -9,7 +9,7 @@ import itertools
 import math
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -38,6 +38,7 @@ from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.layout import name_key
+from untrusted_s3.sync.looks import Check, Looks
 
 _logger = structlog.get_logger()
 
@@ -74,6 +75,7 @@ class LogWriter:
         settings: LogSettings,
         *,
         in_work: Callable[[], int],
+        is_attended: Callable[[], bool],
         on_committed: Callable[[bytes, bool], None],
         on_damage: Callable[[], None],
         on_renewed: Callable[[], None],
@@ -84,7 +86,8 @@ class LogWriter:
     ) -> None:
         """Make a writer that is given entries by `add`.
 
-        `in_work` returns how many entries are being pulled or wait here. `on_committed` is called for each entry that
+        `in_work` returns how many entries are being pulled or wait here, `is_attended` whether anybody here is to hear
+        of changes by other gateways. `on_committed` is called for each entry that
         the log has, with its name hash and whether anything else is pending under the name. `on_damage` is called when
         the state's file is gone or damaged, `on_renewed` when the folder's index has another id, and `on_went_back`
         when the store has lost or damaged a part of the log. `is_trusted` returns whether a device encrypts for us,
@@ -109,6 +112,7 @@ class LogWriter:
         self._had_chance = had_chance
         self._index_id = state.index_id
         self._claim: _Claim | None = None
+        self._looks = Looks(settings, lambda: is_attended() or bool(in_work()) or self.busy, lambda: not log.is_checked)
         self._pace = SegmentPace(settings, _loop_time)
         self._ready: deque[tuple[Pending, Entry]] = deque()
         # Changes of claims that need no transfer, and by device the sequence numbers that it confirms.
@@ -151,6 +155,10 @@ class LogWriter:
     def time_of_day(self) -> float:
         """The time by the store's clock, in seconds since 1970 UTC."""
         return self._log.time_of_day
+
+    def attend(self) -> None:
+        """Note that somebody is to hear of changes from now on."""
+        self._looks.attend()
 
     async def changed_since(self, sequence: int) -> None:
         """Wait until the folder has a sequence number above `sequence`."""
@@ -218,19 +226,14 @@ class LogWriter:
 
     async def follow(self) -> None:
         """Apply what other gateways append, and write cursors now and then, until cancelled."""
-        last_cursors = last_check = _loop_time()
-        last_whole = float("-inf")
+        self._looks.begin()
+        last_cursors = _loop_time()
         while True:
-            await asyncio.sleep(self._settings.poll_interval)
+            await self._looks.until_due()
             try:
-                with self._minding_the_log():
-                    moved = await self._log.refresh()
-                    if _loop_time() - last_check >= self._settings.check_interval:
-                        last_check = _loop_time()
-                        whole = last_check - last_whole >= self._settings.whole_check_interval
-                        moved = await self._log.check(whole=whole) or moved
-                        last_whole = last_check if whole else last_whole
-                if moved:
+                if await self._look(self._log.refresh()):
+                    await self._notify()
+                if (check := self._looks.due_check()) is not None and await self._look(self._check(check)):
                     await self._notify()
                 self._check_claim()
                 idle = not self._in_work() and not self.busy
@@ -242,8 +245,18 @@ class LogWriter:
                 if not self._ready:  # else the next append tells whether the log can be written
                     self.error = None
             except (StoreError, DataError, LocalDiskFailed) as error:
+                self._looks.failed()
                 self.error = f"the log cannot be followed: {error}"
                 _logger.warning("log not read", folder=self._folder_id, error=str(error))
+
+    async def _look(self, look: Awaitable[bool]) -> bool:
+        with self._minding_the_log():
+            return await look
+
+    async def _check(self, check: Check) -> bool:
+        if check is Check.LAST:
+            return await self._log.check_last()
+        return await self._log.check(whole=check is Check.WHOLE)
 
     def want_checkpoint(self, older_than: float) -> None:
         """Have a checkpoint written soon if the newest is older than so many seconds and the log has gone on since."""
