@@ -212,6 +212,7 @@ async def test_another_limit_in_place_of_the_one_before_is_said(folder: Limited)
     folder.puller.add_source(A, FakeSource())
     folder.announce(A, file(1, sequence=1))
     await settled()
+    await looked(folder)
     folder.size, folder.sizes = None, {A: 0}
     for _ in range(2):
         await looked(folder)
