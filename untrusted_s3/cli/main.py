@@ -47,7 +47,7 @@ _COMMANDS = {
     "id": _command("id", "device_id", "Print this gateway's device ID."),
     "keep": _command("keep", "keep", "Show or set which earlier states are kept beyond the history."),
     "ls": _command("ls", "ls", "List a folder, straight from the store."),
-    "peers": _command("peers", "peers", "List, accept and remove devices."),
+    "peers": _command("peers", "peers", "List, accept, change and remove devices."),
     "repair": _command("repair", "repair", "Mend what a check finds damaged or missing."),
     "replicate": _command("replicate", "replicate_", "Copy the store into another bucket, object by object as it is."),
     "restore": _command("restore", "restore", "Restore a folder to a directory."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -42,7 +43,23 @@ def all_ports(ports: Ports) -> set[int]:
     return {port + offset for port in ports.values() for offset in (0, GRPC_OFFSET)}
 
 
+def hold(ports: Ports) -> contextlib.ExitStack:
+    """Keep `choose_ports` of other stores from taking these ports until the stack is closed. Raises OSError.
+
+    They are free for a moment as a server ends, and what it leaves in /tmp has their numbers. Sockets of UDP hold them,
+    which the server does not use.
+    """
+    with contextlib.ExitStack() as stack:
+        for port in ports.values():
+            stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
+        return stack.pop_all()
+
+
 def _is_free(port: int) -> bool:
+    try:
+        hold({"": port}).close()
+    except (OSError, OverflowError):
+        return False
     for number in (port, port + GRPC_OFFSET):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not matter

@@ -24,7 +24,7 @@ from botocore.credentials import Credentials as SigningKeys
 
 from untrusted_s3.errors import EmbeddedStoreMissing, StoreUnreachable
 from untrusted_s3.store.embedded.files import Credentials, Ports
-from untrusted_s3.store.embedded.ports import all_ports, listening_addresses
+from untrusted_s3.store.embedded.ports import all_ports, hold, listening_addresses
 from untrusted_s3.units import KIB
 
 BUCKET: Final = "untrusted-s3"
@@ -49,8 +49,16 @@ class ServerProcess:
         ports: The port of each service that it was told to use.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], directory: Path, ports: Ports, credentials: Credentials):
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        directory: Path,
+        ports: Ports,
+        held: contextlib.ExitStack,
+        credentials: Credentials,
+    ) -> None:
         self.ports = ports
+        self._held = held
         self._process = process
         self._log = _log_path(directory)
         self._credentials = credentials
@@ -59,7 +67,10 @@ class ServerProcess:
     def start(
         cls, weed: Path, directory: Path, lock: int, ports: Ports, credentials: Credentials, memory_limit: str
     ) -> ServerProcess:
-        """Start the program `weed` on `directory`; it inherits the file descriptor `lock`. Raises OSError."""
+        """Start the program `weed` on `directory`; it inherits the file descriptor `lock`.
+
+        Raises OSError, or PortTakenError if another store has one of the ports.
+        """
         _write_security(directory)
         volumes = directory / "volumes"
         volumes.mkdir(mode=0o700, exist_ok=True)
@@ -93,7 +104,11 @@ class ServerProcess:
             f"-bucket={BUCKET}",
             *(f"-{service}.port={port}" for service, port in ports.items()),
         ]
-        with _log_path(directory).open("wb") as log:
+        try:
+            held = hold(ports)
+        except OSError as error:
+            raise PortTakenError from error
+        with held, _log_path(directory).open("wb") as log:
             process = subprocess.Popen(
                 command,
                 cwd=directory,
@@ -105,7 +120,7 @@ class ServerProcess:
                 start_new_session=True,  # Ctrl-C must not stop the store before the gateway has drained
                 preexec_fn=die_with_parent(),
             )
-        return cls(process, directory, ports, credentials)
+            return cls(process, directory, ports, held.pop_all(), credentials)
 
     @property
     def pid(self) -> int:
@@ -148,6 +163,7 @@ class ServerProcess:
             for leftover in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108
                 with contextlib.suppress(OSError):
                     leftover.unlink()
+        self._held.close()  # now another store may have them
 
 
 def find_weed() -> Path:

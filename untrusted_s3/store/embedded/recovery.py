@@ -90,14 +90,17 @@ def _served(starting: Starting) -> Iterator[Ports]:
     """Run a server on ports of its own. What it has written survives its end. Raises OSError or StoreError."""
     for _ in range(_START_ATTEMPTS):
         ports = starting.choose_ports(None)
-        process = ServerProcess.start(
-            starting.weed,
-            starting.directory,
-            starting.lock,
-            ports,
-            starting.credentials,
-            starting.settings.memory_limit,
-        )
+        try:
+            process = ServerProcess.start(
+                starting.weed,
+                starting.directory,
+                starting.lock,
+                ports,
+                starting.credentials,
+                starting.settings.memory_limit,
+            )
+        except PortTakenError:
+            continue
         try:
             process.wait_until_ready(starting.settings.start_timeout, writes=False)
             yield ports

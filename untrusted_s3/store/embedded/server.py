@@ -232,7 +232,10 @@ class EmbeddedStore:
                     _logger.warning("objects without data removed", count=len(lost), first=lost[:_NAMES_SHOWN])
             for attempt in range(_START_ATTEMPTS):
                 ports = choose_ports(directory if attempt == 0 else None)
-                process = ServerProcess.start(weed, directory, lock, ports, credentials, settings.memory_limit)
+                try:
+                    process = ServerProcess.start(weed, directory, lock, ports, credentials, settings.memory_limit)
+                except PortTakenError:
+                    continue
                 try:
                     process.wait_until_ready(settings.start_timeout)
                     url = f"http://127.0.0.1:{ports['s3']}"
