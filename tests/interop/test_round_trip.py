@@ -183,7 +183,9 @@ async def _read_all(gateway: Gateway) -> dict[str, tuple[int, str]]:
         async with open_folder(bucket, FOLDER, PASSWORD) as folder, BlockReader(folder) as reader:
             files = [entry for entry in folder.entries() if isinstance(entry, Entry) and entry.kind is Kind.FILE]
             contents = await asyncio.gather(*map(reader.read, files))
-        assert bucket.requests.keys() <= {"head_bucket", "list_objects_v2", "GET", "download_file"}
+        # The size of the checkpoint, if there is one.
+        assert bucket.requests["head_object"] <= 1
+        assert bucket.requests.keys() <= {"head_bucket", "list_objects_v2", "GET", "head_object"}
     finally:
         await bucket.close()
     return {

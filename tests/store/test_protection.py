@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.peers.ceph import CephRGW
 from tests.peers.s3_server import S3Server, on_each_s3_server
 from untrusted_s3.errors import (
     AccessDenied,
@@ -215,6 +216,7 @@ async def test_a_real_store_with_a_default_retention(s3_server: S3Server) -> Non
     assert (found.retention_mode, found.retention_days) == ("GOVERNANCE", 1)
     assert found.may_delete_versions is True, text
     assert await probe_rights(bucket) == "write, read, list, delete"
-    assert await probe_conditional_writes(bucket)
+    if not isinstance(s3_server, CephRGW):  # with versioning, 20.2 sometimes takes several writers for the first
+        assert await probe_conditional_writes(bucket)
     assert [item.key async for item in bucket.list("")] == []
     await bucket.close()
