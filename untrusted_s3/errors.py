@@ -188,7 +188,7 @@ class ChecksumWanted(StoreRefused):
 
 
 class BucketUnprotected(StoreRefused):
-    """Whoever has the credentials can destroy what is in the bucket, or it cannot be found out."""
+    """A thief of the credentials can destroy what is in the bucket, or it cannot be found out."""
 
 
 class CredentialsRefused(StoreRefused):

@@ -30,7 +30,7 @@ from untrusted_s3.gateway.closed_folders import NOT_OPEN, ClosedFolder, ClosedFo
 from untrusted_s3.gateway.folder_records import FolderRecords, check_password
 from untrusted_s3.gateway.healer import Healer
 from untrusted_s3.gateway.losses import Losses
-from untrusted_s3.gateway.pauses import Pauses
+from untrusted_s3.gateway.pauses import Pauses, is_due
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.problem import Problem
 from untrusted_s3.settings import UpkeepSettings
@@ -167,8 +167,7 @@ class Folders:
         looked = loop.time()
         while True:
             await self._sleep(interval)
-            # Timers are not exact, and `idle_interval` is a multiple of `interval`.
-            everywhere = loop.time() - looked >= idle_interval - interval / 2
+            everywhere = is_due(looked, idle_interval, interval)
             looked = loop.time() if everywhere else looked
             try:
                 await self.look(attended_only=not everywhere)

@@ -11,6 +11,7 @@ import structlog
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, DeletionDenied, StoreError
+from untrusted_s3.gateway.pauses import is_due
 from untrusted_s3.store import layout, records
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import HEARTBEAT_LIFETIME
@@ -43,8 +44,7 @@ class Heartbeat:
         last, retry = float("-inf"), interval
         while True:
             pause = interval
-            # Timers are not exact, and `idle_interval` is a multiple of `interval`.
-            if not is_idle() or loop.time() - last >= idle_interval - interval / 2:
+            if not is_idle() or is_due(last, idle_interval, interval):
                 try:
                     await self.beat()
                     last, retry = loop.time(), interval

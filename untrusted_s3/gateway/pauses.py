@@ -1,4 +1,4 @@
-"""Growing pauses between repeats of what should happen rarely."""
+"""Pauses between repeats of what should happen rarely."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ class Pauses:
         last, pause = self._last.get(folder_id, (now, 0.0))
         again = pause and now - last < pause + self._longest
         self._last[folder_id] = now, min(2 * pause, self._longest) if again else self._first
+
+
+def is_due(last: float, interval: float, step: float) -> bool:
+    """Return whether `interval` seconds have passed since the loop's time `last`, for a loop that looks every `step`.
+
+    `interval` is a multiple of `step`, and timers are not exact.
+    """
+    return _now() - last >= interval - step / 2
 
 
 def _now() -> float:

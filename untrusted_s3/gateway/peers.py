@@ -13,6 +13,7 @@ import structlog
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.connections.reasons import TOO_MANY_CONNECTIONS
 from untrusted_s3.errors import DataError, StoreError, TooManyConnections
+from untrusted_s3.gateway.pauses import is_due
 from untrusted_s3.problem import Problem
 from untrusted_s3.settings import Settings
 from untrusted_s3.store import layout
@@ -108,8 +109,7 @@ class Peers:
             now, before = _loop_time(), self.records()
             pause = settings.idle_peers_interval if now - changed >= settings.idle_peers_after else 0.0
             try:
-                # Timers are not exact, and the one interval is a multiple of the other.
-                if now - listed >= pause - settings.peers_interval / 2:
+                if is_due(listed, pause, settings.peers_interval):
                     listed = now
                     await self.load()
                 else:

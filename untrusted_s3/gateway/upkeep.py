@@ -20,7 +20,6 @@ from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
-from untrusted_s3.store.deletions import where_allowed
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.retention import read_rules
 from untrusted_s3.upkeep.garbage import GarbageCollector
@@ -77,16 +76,13 @@ class Maintenance:
         """
         may = self._bucket.deletions
         for folder_id, position in self._positions().items():
-            with where_allowed():
-                if may.objects:
-                    await self._trim(folder_id, position)
+            if may.objects:
+                await self._trim(folder_id, position)
             self._want_checkpoint(folder_id, self._settings.checkpoint_age)
-            with where_allowed():
-                if may.objects and self._collects_garbage:
-                    await self._collect(folder_id)
-        with where_allowed():
-            if may.uploads:
-                await self._abort_uploads()
+            if may.objects and self._collects_garbage:
+                await self._collect(folder_id)
+        if may.uploads:
+            await self._abort_uploads()
         self._say_what_is_denied()
 
     def _say_what_is_denied(self) -> None:
@@ -103,7 +99,7 @@ class Maintenance:
         try:
             await abort_old_uploads(self._bucket, layout.FOLDERS, self._counters)
         except DeletionDenied:
-            raise
+            pass  # it is said at the end of the turn
         except StoreError as error:
             _logger.warning("old uploads not aborted", error=str(error))
 
@@ -111,7 +107,7 @@ class Maintenance:
         try:
             await self._trim_once(folder_id, position)
         except DeletionDenied:
-            raise
+            pass  # it is said at the end of the turn
         except StoreError as error:
             _logger.warning("log not trimmed", folder=folder_id, error=str(error))
 
@@ -138,12 +134,12 @@ class Maintenance:
             _logger.info("log trimmed", folder=folder_id, checkpoints=trimmed.checkpoints, segments=trimmed.segments)
 
     async def _collect(self, folder_id: str) -> None:
-        """Collect the garbage of a folder. With an error, a part may be done. Raises DeletionDenied."""
+        """Collect the garbage of a folder. With an error, a part may be done."""
         collector = GarbageCollector(self._bucket, FolderKeys.of(folder_id), directory=self._directory)
         try:
             await collector.collect()
         except DeletionDenied:
-            raise
+            return  # it is said at the end of the turn
         except (StoreError, DataError, StateDamaged, OSError, sqlite3.Error) as error:
             _logger.warning("garbage not collected", folder=folder_id, error=str(error))
         done = collector.result

@@ -245,7 +245,7 @@ class FolderLog:
     async def remove_kept(self, kept: Mapping[str, str]) -> None:
         """Delete what `salvage` has copied. A checkpoint must cover them. Raises StoreError.
 
-        They stay where the credentials may not delete: whoever reads the log begins behind them.
+        They stay where the credentials may not delete: readers of the log begin behind them.
         """
         with where_allowed():
             await remove_kept(self._bucket, self._keys, kept)

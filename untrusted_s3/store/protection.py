@@ -53,7 +53,7 @@ class Protection:
 
     @property
     def protected(self) -> bool | None:
-        """Whether all that is stored stays, whoever has the credentials; None if it is not known."""
+        """Whether all that is stored stays, also when somebody steals the credentials; None if it is not known."""
         if self.versioning in ("off", "suspended") or self.may_delete_versions:
             return False
         if self.versioning is None or self.may_delete_versions is None:
@@ -86,7 +86,7 @@ class ProtectionProbe:
         self.found = Protection()
 
     async def run(self, bucket: S3Bucket) -> str:
-        """Return how what is stored is protected from whoever has the credentials.
+        """Return how what is stored is protected from a thief of the credentials.
 
         Raises BucketUnprotected if it is not, or if that cannot be found out, and StoreUnreachable.
         """

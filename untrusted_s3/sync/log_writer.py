@@ -87,12 +87,11 @@ class LogWriter:
         """Make a writer that is given entries by `add`.
 
         `in_work` returns how many entries are being pulled or wait here, `is_attended` whether anybody here is to hear
-        of changes by other gateways. `on_committed` is called for each entry that
-        the log has, with its name hash and whether anything else is pending under the name. `on_damage` is called when
-        the state's file is gone or damaged, `on_renewed` when the folder's index has another id, and `on_went_back`
-        when the store has lost or damaged a part of the log. `is_trusted` returns whether a device encrypts for us,
-        `is_gateway` whether an untrusted one is a gateway too, and `had_chance` whether a device had time to take over
-        what it is shown under a sequence number.
+        of changes by other gateways. `on_committed` is called for each entry that the log has, with its name hash and
+        whether anything else is pending under the name. `on_damage` is called when the state's file is gone or damaged,
+        `on_renewed` when the folder's index has another id, and `on_went_back` when the store has lost or damaged a
+        part of the log. `is_trusted` returns whether a device encrypts for us, `is_gateway` whether an untrusted one is
+        a gateway too, and `had_chance` whether a device had time to take over what it is shown under a sequence number.
         """
         self.error: str | None = None
         self.heard: set[DeviceID] = set()
