@@ -170,8 +170,8 @@ def test_large_files_are_multipart_uploads_in_parts_of_whole_blocks(large_files:
             part = client.head_object(Bucket=bucket, Key=full_key, PartNumber=number)
             assert part["ContentLength"] == min(part_size, size - (number - 1) * part_size)
         parts += int(count)
-    # The segments of the log are small beside the parts.
-    assert parts <= large_files.requests["PUT"] <= parts + 50, large_files.requests
+    # The segments of the log are few beside the parts; a slow machine writes more.
+    assert parts <= large_files.requests["PUT"] <= parts + 50 + large_files.seconds / 4, large_files.requests
 
 
 def test_nothing_of_a_large_file_touches_the_disk(large_files: Stored) -> None:

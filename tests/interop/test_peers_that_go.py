@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def test_another_peer_that_has_the_file_is_asked(
         gateway.wait_connected(other.device_id, connected=False)
         gateway.wait_for("the end of the pull", lambda: gateway.folder(FOLDER)["state"] == "idle")
         failures, requests = gateway.counter("pull_failures"), sum(gateway.store_requests().values())
+        began = time.monotonic()
         assert failures <= 1
         assert len(gateway.logged("pull failed")) <= 1
         assert gateway.folder(FOLDER)["pending_files"] == 1
@@ -60,7 +62,8 @@ def test_another_peer_that_has_the_file_is_asked(
         other.start()
         other.set_device(gateway.device_id, maxSendKbps=0)
         assert gateway.counter("pull_failures") == failures
-        assert sum(gateway.store_requests().values()) < requests + 30
+        # It also asks for some things every few seconds.
+        assert sum(gateway.store_requests().values()) < requests + 30 + (time.monotonic() - began) / 2
         gateway.wait_folder(FOLDER, files=1)
         assert gateway.counter("objects_written") == 1
     with fetched_folder(one.binary, tmp_path / "third home", gateway, FOLDER, tmp_path / "third", 1):
