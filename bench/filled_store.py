@@ -81,14 +81,14 @@ async def _fill(
         log = FolderLog(bucket, keys, state, DeviceID.parse(gateway.device_id), settings)
         await log.load()
         chance = random.Random(files)
-        last = _made_up(chance)
+        last = made_up_file(chance)
         content = chance.randbytes(last.message.size)
         await bucket.put(keys.object(last.name, content_hash(last)), [content, encode_trailer(last)])
         for start in range(0, files, settings.segment_entries):
-            infos = [_made_up(chance) for _ in range(min(settings.segment_entries, files - start))]
+            infos = [made_up_file(chance) for _ in range(min(settings.segment_entries, files - start))]
             if start + settings.segment_entries >= files:
                 infos[-1] = last
-            await log.append([_entry(info) for info in infos])
+            await log.append([entry_of(info) for info in infos])
             if log.checkpoint_due:
                 await log.checkpoint_where_due()
         return FilledStore(
@@ -108,7 +108,8 @@ async def _count(bucket: S3Bucket, prefix: str) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def _made_up(chance: random.Random) -> FileInfo:
+def made_up_file(chance: random.Random) -> FileInfo:
+    """Return the file info of a file with a few blocks, as an untrusted device gets it."""
     path_size, blocks = chance.randint(*_PATH_SIZES), chance.randint(*_BLOCKS)
     digits = base64.b32hexencode(chance.randbytes(path_size + 16)).decode().rstrip("=")
     rest = "/".join(digits[start : start + 200] for start in range(3, len(digits), 200))
@@ -128,7 +129,8 @@ def _made_up(chance: random.Random) -> FileInfo:
     return FileInfo(message.SerializeToString(), message)
 
 
-def _entry(info: FileInfo) -> Entry:
+def entry_of(info: FileInfo) -> Entry:
+    """Return the entry of a file; the checksum of its object is made up."""
     trailer = encode_trailer(info)
     return Entry(info, StoredObject(content_hash(info), info.message.size + len(trailer), 0, (crc32c_of([trailer]),)))
 

@@ -15,7 +15,9 @@ from untrusted_s3.index.entry import Entry
 from untrusted_s3.problem import Finding
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.layout import FolderKeys, node_key, peer_key
+from untrusted_s3.store.quotas import Quotas, write_quotas
 from untrusted_s3.store.records import NodeRecord, PeerRecord, write_record
+from untrusted_s3.store.retention import KeepRules, write_rules
 from untrusted_s3.units import KIB, MIB
 
 KEYS = FolderKeys.of("folder")
@@ -59,7 +61,14 @@ class FilledStore:
         """Check the store, which must write nothing."""
         reader = SimulatedBucket(self.bucket.store, gate=self.bucket.gate, fault=self.bucket.fault)
         found = [finding async for finding in StoreCheck(reader, share, settings).run()]
-        assert {call.operation for call in reader.calls} <= {"get", "list", "list_directories", "size", "download_file"}
+        assert {call.operation for call in reader.calls} <= {
+            "get",
+            "list",
+            "list_level",
+            "list_directories",
+            "size",
+            "download_file",
+        }
         return found
 
 
@@ -72,6 +81,9 @@ async def filled_store(directory: Path, store: SimulatedStore | None = None) -> 
     folder = await StoredFolder(bucket, directory).create()
     await write_record(bucket, PEER, PeerRecord(device(7), "laptop").to_json())
     await write_record(bucket, NODE, NodeRecord(device(1), "gateway", 1_700_000_000, "0" * 32).to_json())
+    await write_quotas(bucket, Quotas({"folder": 1 << 40}))
+    await write_rules(bucket, None, KeepRules(daily=1))
+    await write_rules(bucket, KEYS, KeepRules(daily=2))
     small, other = await folder.file("small", random_bytes(5000, 1)), await folder.file("other", random_bytes(5000, 2))
     large = await folder.file("large", random_bytes(17 * MIB, 3), block_size=1024 * KIB)
     for number, entry in enumerate(

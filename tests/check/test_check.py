@@ -11,13 +11,14 @@ from tests.file_infos import device
 from tests.simulated import Call, Fault, SimulatedBucket
 from untrusted_s3.check.share import ALL, Share
 from untrusted_s3.check.store import StoreCheck
+from untrusted_s3.check.strangers import Strangers
 from untrusted_s3.errors import DataError, NoSuchFolder, RequestRefused
 from untrusted_s3.index.entry import Removal
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.settings import ReadSettings, Settings
-from untrusted_s3.store.layout import STORE
+from untrusted_s3.store.layout import QUOTAS, RETENTION, STORE
 
 
 def kinds(found: list[Finding]) -> set[tuple[str, Kind]]:
@@ -37,7 +38,7 @@ async def test_what_was_checked_is_counted(filled: FilledStore) -> None:
     assert folder.read_bytes == folder.bytes > 17 << 20
 
 
-RECORDS = [STORE, PEER, KEYS.record]
+RECORDS = [STORE, PEER, KEYS.record, QUOTAS, RETENTION, KEYS.retention]
 
 
 @pytest.mark.parametrize("key", RECORDS)
@@ -47,7 +48,8 @@ async def test_a_damaged_record_is_found(filled: FilledStore, key: str, damage: 
         filled.bucket.store.put(key, b"{" + filled.bucket.store.body(key))
     else:
         damage(filled.bucket, key)
-    expected = set() if (key, damage) == (PEER, delete) else {(key, Kind.RECORD)}  # nobody knows of a peer
+    is_known = damage is not delete or key in (STORE, KEYS.record)  # nobody knows of the others
+    expected = {(key, Kind.RECORD)} if is_known else set()
     assert kinds(await filled.findings()) == expected
 
 
@@ -181,15 +183,26 @@ async def test_an_object_that_is_taken_back_meanwhile_is_no_finding(filled: Fill
     assert replaced
 
 
-async def test_what_is_none_of_ours_is_noted(filled: FilledStore) -> None:
-    strangers = [f"{KEYS.objects}.DS_Store", f"{KEYS.base}photos/a.jpg", "other/thing"]
-    for key in strangers:
+@pytest.mark.parametrize("large_folder", [1, 20_000])
+async def test_strange_keys_are_noted(filled: FilledStore, large_folder: int) -> None:
+    objects = f"{KEYS.objects}.DS_Store", f"{KEYS.objects}ab/file", f"{KEYS.objects}ab/cd{'0' * 30}/{'0' * 32}"
+    strangers = [*objects, f"{KEYS.base}photos/a.jpg", f"{KEYS.base}note", "other/thing", "README", "store.json.old"]
+    for key in (*strangers, KEYS.present_objects):
         filled.bucket.store.put(key, b"anything")
-    found = await filled.findings()
-    assert {finding.kind for finding in found} == {Kind.UNKNOWN}
-    assert sorted(finding.path for finding in found) == sorted(
-        [strangers[0], f"{KEYS.base}photos/", "other/"],
+    found = await filled.findings(settings=Settings(reading=ReadSettings(large_folder=large_folder)))
+    noted = [finding.path for finding in found if finding.kind is Kind.UNKNOWN]
+    assert sorted(noted) == sorted(
+        [*objects, f"{KEYS.base}photos/", f"{KEYS.base}note", "other/", "README", "store.json.old"]
     )
+
+
+def test_of_many_strange_keys_the_first_are_named() -> None:
+    strangers = Strangers("place/", most=2)
+    for number in range(1002):
+        strangers.add(f"place/{number}")
+    *named, rest = strangers.findings()
+    assert [finding.path for finding in named] == ["place/0", "place/1"]
+    assert (rest.path, rest.reason) == ("place/", "1,000 more keys below it are not of this program")
 
 
 async def test_an_object_that_the_store_refuses_is_named(filled: FilledStore) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.check.damaged import KEYS, NODE, PEER, Damage, FilledStore, delete, flip_bit, swap, truncate
+from tests.file_infos import device
 from tests.simulated import SimulatedBucket
+from untrusted_s3.check.scrub_record import ScrubRecord
 from untrusted_s3.check.share import ALL
 from untrusted_s3.index.history import load_newest
 from untrusted_s3.index.state import FolderState
@@ -17,7 +19,8 @@ from untrusted_s3.repair.action import Action, Remedy
 from untrusted_s3.repair.folder import RepairOptions
 from untrusted_s3.repair.store import StoreRepair
 from untrusted_s3.settings import Settings
-from untrusted_s3.store.layout import STORE
+from untrusted_s3.store.layout import QUOTAS, RETENTION, STORE
+from untrusted_s3.store.records import write_record
 
 
 class World:
@@ -205,6 +208,13 @@ RECORDS: list[tuple[str, bool, Remedy]] = [
     (NODE, False, Remedy.DELETED),
     (KEYS.record, False, Remedy.NONE),
     (KEYS.record, True, Remedy.COPIED),
+    (QUOTAS, False, Remedy.NONE),
+    (QUOTAS, True, Remedy.COPIED),
+    (RETENTION, False, Remedy.NONE),
+    (RETENTION, True, Remedy.COPIED),
+    (KEYS.retention, False, Remedy.NONE),
+    (KEYS.retention, True, Remedy.COPIED),
+    (KEYS.scrub, False, Remedy.DELETED),
 ]
 
 
@@ -213,6 +223,7 @@ RECORDS: list[tuple[str, bool, Remedy]] = [
 async def test_records(
     world: World, key: str, other: bool, remedy: Remedy, damage: Callable[[SimulatedBucket, str], None]
 ) -> None:
+    await write_record(world.bucket, KEYS.scrub, ScrubRecord(device(1), 1, 1).to_json())
     damage(world.bucket, key)
     assert await world.repair(other=other) == {key: remedy}
     assert set(await world.left()) == ({key} if remedy is Remedy.NONE else set())

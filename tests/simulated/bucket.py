@@ -147,6 +147,13 @@ class SimulatedBucket:
         for name in {rest.split("/")[0] for rest in rests if "/" in rest}:
             yield f"{prefix}{name}/"
 
+    async def list_level(self, prefix: str) -> AsyncIterator[str]:
+        rests = await self._call(
+            Call("list_level", prefix), lambda: [key.removeprefix(prefix) for key in self.store.keys(prefix)]
+        )
+        for name in {rest.split("/")[0] + "/" * ("/" in rest) for rest in rests}:
+            yield f"{prefix}{name}"
+
     async def upload_file(self, key: str, path: Path) -> None:
         begun = self.store.clock()
         await self._call(

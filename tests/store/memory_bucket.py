@@ -60,6 +60,11 @@ class MemoryBucket:
         for name in sorted({rest.split("/")[0] for rest in rests if "/" in rest}):
             yield f"{prefix}{name}/"
 
+    async def list_level(self, prefix: str) -> AsyncIterator[str]:
+        rests = (key[len(prefix) :] for key in self.objects if key.startswith(prefix))
+        for name in sorted({rest.split("/")[0] + "/" * ("/" in rest) for rest in rests}):
+            yield f"{prefix}{name}"
+
     async def upload_file(self, key: str, path: Path) -> None:
         self.objects[key] = path.read_bytes()
 

@@ -67,6 +67,7 @@ async def test_listings(make: MakeBucket) -> None:
         ("a/3/z", 5, 0.0),
     }
     assert sorted([name async for name in bucket.list_directories("a/")]) == ["a/2/", "a/3/"]
+    assert sorted([name async for name in bucket.list_level("a/")]) == ["a/1", "a/2/", "a/3/"]
 
 
 @every_bucket

@@ -64,6 +64,7 @@ OPERATIONS: dict[str, Operation] = {
     "size": lambda bucket, path: bucket.size("key"),
     "list": lambda bucket, path: _all(bucket.list("prefix")),
     "list_directories": lambda bucket, path: _all(bucket.list_directories("prefix/")),
+    "list_level": lambda bucket, path: _all(bucket.list_level("prefix/")),
     "upload_file": _upload_small,
     "upload_file in parts": _upload_large,
     "download_file": lambda bucket, path: bucket.download_file("key", path),

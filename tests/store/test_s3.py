@@ -118,6 +118,7 @@ async def test_long_listings_are_complete(bucket: S3Bucket) -> None:
     assert all(item.size == len(item.key) for item in found)
     directories = [name async for name in bucket.list_directories("many/")]
     assert sorted(directories) == sorted(key.removesuffix("object") for key in keys if key.endswith("object"))
+    assert sorted([name async for name in bucket.list_level("many/")]) == sorted([*directories, "many/one"])
 
 
 @pytest.mark.store

@@ -24,7 +24,7 @@ from untrusted_s3.errors import (
     StoreUnreachable,
     UploadLost,
 )
-from untrusted_s3.store.s3_errors import age_of, check_clock, clock_skew, refusal, translate
+from untrusted_s3.store.s3_errors import age_at, check_clock, clock_skew, parse_date, refusal, translate
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -119,13 +119,13 @@ class FarAway(tzinfo):
 
 
 def test_the_age_of_a_time_in_an_impossible_zone() -> None:
-    assert age_of(datetime(2026, 3, 1, 11, 0, 0, tzinfo=FarAway()), format_datetime(NOW)) == 0
+    assert age_at(NOW, datetime(2026, 3, 1, 11, 0, 0, tzinfo=FarAway())) == 0
 
 
 def test_ages_of_times_without_a_zone() -> None:
     modified = datetime(2026, 3, 1, 11, 0, 0)
-    assert age_of(modified, format_datetime(NOW)) == age_of(modified.replace(tzinfo=UTC), format_datetime(NOW)) == 3600
-    assert age_of(None, format_datetime(NOW)) == age_of(modified, "yesterday") == 0
+    assert age_at(NOW, modified) == age_at(NOW, modified.replace(tzinfo=UTC)) == 3600
+    assert age_at(NOW, None) == age_at(parse_date("yesterday"), modified) == 0
 
 
 def test_what_boto3_raises_for_an_answer_that_it_cannot_parse() -> None:

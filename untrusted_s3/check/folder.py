@@ -12,7 +12,9 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.check.listed_objects import ListedObjects
 from untrusted_s3.check.reading import Part, Read, parts_of, read_part
+from untrusted_s3.check.scrub_record import ScrubRecord
 from untrusted_s3.check.share import Share
+from untrusted_s3.check.strangers import strangers_of_folder
 from untrusted_s3.errors import DataError, RequestRefused
 from untrusted_s3.index.entry import NamedObject
 from untrusted_s3.index.log import FolderLog
@@ -25,11 +27,12 @@ from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.losses import LossReader
+from untrusted_s3.store.records import read_record
+from untrusted_s3.store.retention import KeepRules
 
 _NOBODY = DeviceID(bytes(32))
 # The store refuses everything if it refuses so many parts and has given none.
 _REFUSED_AT_FIRST = 20
-KNOWN_DIRECTORIES = ("log", "checkpoints", "objects", "damaged", "losses", "garbage", "kept")
 
 
 @dataclass(slots=True)
@@ -108,6 +111,11 @@ class FolderCheck:
             key = self.keys.object_of(missing.name_hash, missing.object_name)
             reason = "it was missing or damaged, and no device has sent the file again"
             yield Finding(key, reason, Kind.FILE_MISSING, missing.name)
+        for key, from_json in ((self.keys.retention, KeepRules.from_json), (self.keys.scrub, ScrubRecord.from_json)):
+            try:
+                await read_record(self._bucket, key, from_json)
+            except DataError as error:
+                yield unreadable(key, error)
         losses = LossReader(self._bucket, self.keys)
         await losses.read()
         for problem in losses.unreadable:
@@ -116,9 +124,8 @@ class FolderCheck:
             yield Finding(self.keys.losses, text, Kind.HISTORY_MISSING)
         async for finding in self._check_objects():
             yield finding
-        async for directory in self._bucket.list_directories(self.keys.base):
-            if directory.removeprefix(self.keys.base).rstrip("/") not in KNOWN_DIRECTORIES:
-                yield Finding(directory, "it is not a key of this program", Kind.UNKNOWN)
+        for finding in (await strangers_of_folder(self._bucket, self.keys)).findings():
+            yield finding
 
     def _count_log(self) -> None:
         counts, log = self.counts, self.log
@@ -131,8 +138,8 @@ class FolderCheck:
             await listed.load(self._bucket, is_large=counts.files >= self._settings.reading.large_folder)
             counts.objects, counts.bytes = await listed.named()
             counts.unused_objects, counts.unused_bytes = await listed.unused()
-            for key in listed.unknown:
-                yield Finding(key, "it is not a key of this program", Kind.UNKNOWN)
+            for finding in listed.strangers.findings():
+                yield finding
             wrong: list[NamedObject] = []
             async for batch in listed.wrong():
                 wrong += await still_missing(self._bucket, self.keys, batch)
@@ -195,6 +202,11 @@ class FolderCheck:
     async def _read_one(self, part: Part) -> tuple[Part, Read, str]:
         found, reason = await read_part(self._bucket, self.keys, part, self._settings.reading.check_read_size)
         return part, found, reason
+
+
+def unreadable(key: str, error: Exception) -> Finding:
+    """Return the finding of a record that cannot be read."""
+    return Finding(key, str(error).removeprefix(f"{key} ").removeprefix("cannot be read: "), Kind.RECORD)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from untrusted_s3.check.strangers import Strangers
 from untrusted_s3.index.entry import NamedObject, StoredObject, read_checksums
 from untrusted_s3.read_ahead import read_ahead
 from untrusted_s3.store.bucket import Bucket, ObjectSummary
@@ -20,7 +21,8 @@ from untrusted_s3.store.layout import FolderKeys
 _CACHE_KIB: Final = 64 * 1024
 _ROWS_AT_ONCE: Final = 2000
 _CONCURRENT_LISTINGS: Final = 16
-_MAX_UNKNOWN: Final = 10_000
+# There are 256 of our own.
+_MAX_DIRECTORIES: Final = 10_000
 _SCHEMA: Final = """
 CREATE TABLE listed (
     name_hash BLOB NOT NULL, object_name TEXT NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (name_hash, object_name)
@@ -53,13 +55,13 @@ class ListedObjects:
 
     Attributes:
         listed: How many objects there are.
-        unknown: The keys among them that are no object's, at most 10,000.
+        strangers: The keys among them that are no object's.
     """
 
     def __init__(self, keys: FolderKeys, state: Path) -> None:
         """`state` is the file of the folder's state, which may be open."""
         self.listed = 0
-        self.unknown: list[str] = []
+        self.strangers = Strangers(keys.objects)
         self._keys = keys
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False, uri=True)
         try:
@@ -81,8 +83,13 @@ class ListedObjects:
         """
         prefixes = [self._keys.objects]
         if is_large:
-            # The objects of 256 directories. A key beside these directories is not seen then.
-            prefixes = sorted([prefix async for prefix in bucket.list_directories(self._keys.objects)])
+            prefixes = []
+            async for one in bucket.list_level(self._keys.objects):
+                if one.endswith("/") and len(prefixes) < _MAX_DIRECTORIES:
+                    prefixes.append(one)
+                else:
+                    self.strangers.add(one)
+            prefixes.sort()
         self._connection.execute("BEGIN")
         work = (self._list(bucket.list(prefix)) for prefix in prefixes)
         async with contextlib.aclosing(read_ahead(work, _CONCURRENT_LISTINGS)) as listings:
@@ -94,9 +101,8 @@ class ListedObjects:
         rows: list[tuple[bytes, str, int]] = []
         async for item in items:
             parsed = self._keys.parse_object(item.key)
-            if parsed is None or self._keys.object_of(*parsed) != item.key:
-                if len(self.unknown) < _MAX_UNKNOWN:
-                    self.unknown.append(item.key)
+            if parsed is None:
+                self.strangers.add(item.key)
                 continue
             rows.append((*parsed, item.size))
             if len(rows) >= _ROWS_AT_ONCE:

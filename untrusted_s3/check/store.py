@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from untrusted_s3.check.folder import FolderCounts, folder_check
+from untrusted_s3.check.folder import FolderCounts, folder_check, unreadable
 from untrusted_s3.check.share import Share
+from untrusted_s3.check.strangers import strangers_of_store
 from untrusted_s3.errors import CredentialsRefused, DataError, NoSuchBucket, NoSuchFolder, StoreRefused
 from untrusted_s3.identity.sealed import SealedIdentity
 from untrusted_s3.problem import Finding, Kind
@@ -18,23 +19,17 @@ from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import MAX_RECORDS, list_folders, up_to
 from untrusted_s3.store.quotas import Quotas
 from untrusted_s3.store.records import FolderRecord, NodeRecord, PeerRecord, StoreRecord, read_record
+from untrusted_s3.store.retention import KeepRules
 from untrusted_s3.store.usage import UsageRecord
 
 _DEFAULTS: Final = Settings()
-KNOWN_DIRECTORIES: Final = (
-    layout.PEERS,
-    layout.NODES,
-    layout.IDENTITIES,
-    layout.USAGE,
-    layout.FOLDERS,
-    layout.PROBES,
-)
 _RECORDS: Final[tuple[tuple[str, Callable[[dict[str, Any]], Any], Callable[[Any], str]], ...]] = (
     (layout.PEERS, PeerRecord.from_json, lambda record: layout.peer_key(record.device_id)),
     (layout.NODES, NodeRecord.from_json, lambda record: layout.node_key(record.device_id)),
     (layout.IDENTITIES, SealedIdentity.from_json, lambda record: layout.identity_key(record.name)),
     (layout.USAGE, UsageRecord.from_json, lambda record: layout.usage_key(record.device_id)),
     (layout.QUOTAS, Quotas.from_json, lambda record: layout.QUOTAS),
+    (layout.RETENTION, KeepRules.from_json, lambda record: layout.RETENTION),
 )
 
 
@@ -109,7 +104,7 @@ async def read_checked_folders(bucket: Bucket) -> list[CheckedFolder]:
         except (NoSuchBucket, CredentialsRefused):
             raise
         except (DataError, StoreRefused) as error:
-            folder.problem = _unreadable(keys.record, error)
+            folder.problem = unreadable(keys.record, error)
             continue
         if record is None:
             folder.problem = Finding(keys.record, "the record of the folder is missing or empty", Kind.RECORD)
@@ -131,7 +126,7 @@ async def check_records(bucket: Bucket, *, has_folders: bool) -> AsyncIterator[F
     except DataError as error:
         if not has_folders:
             raise
-        yield _unreadable(layout.STORE, error)
+        yield unreadable(layout.STORE, error)
     else:
         if body is None and not has_folders:
             raise DataError("there is no store of this program here")
@@ -139,19 +134,16 @@ async def check_records(bucket: Bucket, *, has_folders: bool) -> AsyncIterator[F
             yield Finding(layout.STORE, "it is missing or empty", Kind.RECORD)
     for prefix, from_json, key_of in _RECORDS:
         async for item in up_to(MAX_RECORDS, bucket.list(prefix), prefix):
+            if not prefix.endswith("/") and item.key != prefix:
+                continue
             try:
                 record = await read_record(bucket, item.key, from_json)
             except (NoSuchBucket, CredentialsRefused):
                 raise
             except (DataError, StoreRefused) as error:
-                yield _unreadable(item.key, error)
+                yield unreadable(item.key, error)
                 continue
             if record is not None and key_of(record) != item.key:
                 yield Finding(item.key, f"its content belongs to {key_of(record)}", Kind.RECORD)
-    async for directory in bucket.list_directories(""):
-        if directory not in KNOWN_DIRECTORIES:
-            yield Finding(directory, "it is not a key of this program", Kind.UNKNOWN)
-
-
-def _unreadable(key: str, error: Exception) -> Finding:
-    return Finding(key, str(error).removeprefix(f"{key} ").removeprefix("cannot be read: "), Kind.RECORD)
+    for finding in (await strangers_of_store(bucket)).findings():
+        yield finding

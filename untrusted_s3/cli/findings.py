@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
@@ -14,6 +15,7 @@ from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.structured_logging import printable
 
 _IN_MEMORY = 4 << 20
+_NOTES_PRINTED = 100
 
 
 class Findings:
@@ -60,13 +62,12 @@ class Findings:
             }
 
     def print(self) -> None:
-        """Print all of them to standard error, damage first. Control characters in names are escaped."""
-        for is_damage, title in ((True, "damaged"), (False, "noted")):
-            first = True
-            for finding in self:
-                if finding.kind.is_damage != is_damage:
-                    continue
-                if first:
+        """Print them to standard error, damage first, and of notes the first ones. Control characters are escaped."""
+        for is_damage, title, most in ((True, "damaged", None), (False, "noted", _NOTES_PRINTED)):
+            of_kind = (finding for finding in self if finding.kind.is_damage == is_damage)
+            for number, finding in enumerate(islice(of_kind, most)):
+                if not number:
                     click.echo(f"{title}:", err=True)
-                    first = False
                 click.echo(f"  {printable(finding.path)}: {printable(finding.reason)}", err=True)
+        if self.notes > _NOTES_PRINTED:
+            click.echo(f"  and {self.notes - _NOTES_PRINTED:,} more; --json prints them", err=True)

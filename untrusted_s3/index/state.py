@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, LogWentBack
@@ -33,6 +33,8 @@ SELECT sequence, kind, size, source,
     OR EXISTS (SELECT 1 FROM declined WHERE declined.sequence = files.sequence)
 FROM files WHERE name_hash = ?
 """
+# How many hashes of names a query has.
+_AT_ONCE = 500
 # More than any store holds, and what SQLite can keep.
 MAX_BYTES = 2**62
 
@@ -125,8 +127,7 @@ class FolderState(StateFile):
                 self._note_index(cursor, segment.first_sequence - 1, meta)
             for confirmation in segment.confirmations:
                 self._confirm(confirmation, meta)
-            for sequence, entry in enumerate(segment.entries, segment.first_sequence):
-                self._replace(sequence, entry, meta, whole=segment.renewal is not None)
+            self._put(segment, meta)
             for cursor in segment.cursors:
                 self._connection.execute(_SET_CURSOR, (cursor.device_id.raw, str(cursor.index_id), cursor.sequence))
             if meta["bytes"] > MAX_BYTES:
@@ -195,15 +196,46 @@ class FolderState(StateFile):
         if row.has_claims:
             meta["disputed"] -= self._claims.remove(row.sequence)
 
-    def _replace(self, sequence: int, entry: Entry, meta: dict[str, int], *, whole: bool) -> None:
+    def _put(self, segment: Segment, meta: dict[str, int]) -> None:
+        """Put all entries in place. Rows of names that are new are inserted many at once, which costs half as much."""
+        keys = [name_key(entry.file_info.name) for entry in segment.entries]
+        known = self._known(keys)
+        rows: list[tuple[Any, ...]] = []
+        for sequence, (key, entry) in enumerate(zip(keys, segment.entries, strict=True), segment.first_sequence):
+            if key not in known and entry.claims is None:
+                known.add(key)
+                rows.append(self._row(sequence, key, entry, meta))
+                continue
+            self._insert(rows)
+            rows.clear()
+            self._replace(sequence, key, entry, meta, whole=segment.renewal is not None)
+            known.add(key)
+        self._insert(rows)
+
+    def _known(self, keys: list[bytes]) -> set[bytes]:
+        """Return those of the hashes under which the folder has something."""
+        found: set[bytes] = set()
+        for start in range(0, len(keys), _AT_ONCE):
+            some = keys[start : start + _AT_ONCE]
+            places = ",".join("?" * len(some))
+            query = f"SELECT name_hash FROM files WHERE name_hash IN ({places})"  # noqa: S608
+            found.update(row[0] for row in self._connection.execute(query, some).fetchall())
+        return found
+
+    def _replace(self, sequence: int, key: bytes, entry: Entry, meta: dict[str, int], *, whole: bool) -> None:
         """Put an entry in place. Without claims it leaves those of other devices, unless it is the `whole` row."""
-        message = entry.file_info.message
-        key = name_key(message.name)
         before = self._row_to_remove(key)
         if before is not None:
             if entry.claims is None and not whole:
                 entry = self._with_others(before, entry)
             self._remove(before, meta)
+        self._insert([self._row(sequence, key, entry, meta)])
+        if entry.claims is not None:
+            meta["disputed"] += self._claims.put(sequence, entry)
+
+    def _row(self, sequence: int, key: bytes, entry: Entry, meta: dict[str, int]) -> tuple[Any, ...]:
+        """Return the row of an entry, and count it."""
+        message = entry.file_info.message
         if meta["missing"] and not self._missing.has_newer(key, message.version):
             self._forget_missing(key, meta)
         kind = kind_of(message)
@@ -213,24 +245,23 @@ class FolderState(StateFile):
         source = self._devices.number(entry.source) if entry.source is not None else None
         self._source_bytes.changed(sequence, source, size)
         stored = entry.stored
-        self._connection.execute(
-            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                sequence,
-                key,
-                kind,
-                size,
-                source,
-                message.version.SerializeToString(),
-                stored.object_name if stored else None,
-                stored.size if stored else None,
-                stored.part_size if stored else None,
-                struct.pack(f">{len(stored.part_crc32c)}I", *stored.part_crc32c) if stored else None,
-                entry.file_info.raw,
-            ),
+        return (
+            sequence,
+            key,
+            kind,
+            size,
+            source,
+            message.version.SerializeToString(),
+            stored.object_name if stored else None,
+            stored.size if stored else None,
+            stored.part_size if stored else None,
+            struct.pack(f">{len(stored.part_crc32c)}I", *stored.part_crc32c) if stored else None,
+            entry.file_info.raw,
         )
-        if entry.claims is not None:
-            meta["disputed"] += self._claims.put(sequence, entry)
+
+    def _insert(self, rows: list[tuple[Any, ...]]) -> None:
+        if rows:
+            self._connection.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _with_others(self, before: _RowToRemove, entry: Entry) -> Entry:
         """Return an entry without claims with those that other devices have to the name, if they have any."""

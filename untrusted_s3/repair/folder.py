@@ -23,6 +23,7 @@ from untrusted_s3.objects.naming import object_names
 from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.repair.action import Action, Remedy
 from untrusted_s3.repair.copying import copy_object, is_whole
+from untrusted_s3.repair.records import repair_record_of_folder
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.garbage import GARBAGE_RULES
@@ -91,7 +92,9 @@ class FolderRepair:
                 if finding.kind is Kind.OBJECT_UNREADABLE:
                     yield _action(finding, Remedy.NONE, "the store has it: let the store give it")
                 elif finding.kind is Kind.RECORD:
-                    yield _action(finding, Remedy.NONE, "it tells what was lost before; it can be deleted")
+                    yield await repair_record_of_folder(
+                        self._bucket, self._other, self._keys, finding, apply=options.apply
+                    )
 
     # The log
 

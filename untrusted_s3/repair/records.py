@@ -14,6 +14,7 @@ from untrusted_s3.repair.action import Action, Remedy
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.quotas import Quotas
 from untrusted_s3.store.records import (
     STORE_ID_DIGITS,
     FolderRecord,
@@ -22,14 +23,19 @@ from untrusted_s3.store.records import (
     read_record,
     write_record,
 )
+from untrusted_s3.store.retention import KeepRules
 
 _WHY_NOT: Final = {
+    layout.QUOTAS: "set the quotas again, or put the record back from a copy",
+    layout.RETENTION: "set the rules of what is kept again, or put the record back from a copy",
     layout.PEERS: "accept the device again, with what it may do",
     layout.IDENTITIES: "make the identity again, or put the record back from a copy",
 }
 _READERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
     layout.PEERS: PeerRecord.from_json,
     layout.IDENTITIES: SealedIdentity.from_json,
+    layout.QUOTAS: Quotas.from_json,
+    layout.RETENTION: KeepRules.from_json,
 }
 
 
@@ -83,10 +89,23 @@ async def _repair_store_record(bucket: Bucket, finding: Finding, *, apply: bool)
     return _action(finding, Remedy.WRITTEN, reason)
 
 
-async def _copy_record(bucket: Bucket, other: Bucket | None, finding: Finding, *, apply: bool) -> Action:
-    prefix = next((prefix for prefix in _READERS if finding.path.startswith(prefix)), None)
-    if prefix is None:
-        return _action(finding, Remedy.NONE, "put it back from a copy")
+async def repair_record_of_folder(
+    bucket: Bucket, other: Bucket | None, keys: FolderKeys, finding: Finding, *, apply: bool
+) -> Action:
+    """Mend a record below a folder, which is not `folder.json`. Raises StoreError."""
+    if finding.path == keys.retention:
+        return await _copy_record(bucket, other, finding, apply=apply, kind=layout.RETENTION)
+    if finding.path == keys.scrub:
+        if apply:
+            await bucket.delete(finding.path)
+        return _action(finding, Remedy.DELETED, "a gateway that scrubs begins again")
+    return _action(finding, Remedy.NONE, "it tells what was lost before; it can be deleted")
+
+
+async def _copy_record(
+    bucket: Bucket, other: Bucket | None, finding: Finding, *, apply: bool, kind: str | None = None
+) -> Action:
+    prefix = kind or next(prefix for prefix in _READERS if finding.path.startswith(prefix))
     record = await _read_other(other, finding.path, _READERS[prefix])
     if record is None:
         return _action(finding, Remedy.NONE, _WHY_NOT[prefix])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.check.folder import KNOWN_DIRECTORIES
 from untrusted_s3.errors import DataError, NoSuchKey
 from untrusted_s3.index.checkpoint import read_checkpoint
 from untrusted_s3.index.entry import NamedObject
@@ -150,14 +149,13 @@ class FolderCount:
 
     def _is_ours(self, key: str) -> bool:
         keys = self._keys
-        if key in (keys.record, keys.scrub, keys.retention, keys.present_objects):
+        if key in keys.records:
             return True
         if key.startswith(keys.segments):
             return keys.segment_position(key) is not None
         if key.startswith(keys.checkpoints):
             return keys.checkpoint_position(key) is not None
-        directory, slash, _ = keys.relative(key).partition("/")
-        return bool(slash) and directory in KNOWN_DIRECTORIES and not key.startswith(keys.objects)
+        return key.startswith(keys.directories) and not key.startswith(keys.objects)
 
     # What the log names
 

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-from untrusted_s3.check.store import KNOWN_DIRECTORIES, CheckedFolder, read_checked_folders
+from untrusted_s3.check.store import CheckedFolder, read_checked_folders
+from untrusted_s3.check.strangers import KNOWN_DIRECTORIES
 from untrusted_s3.errors import DataError, NoSuchFolder, NoSuchKey, StoreRefused, UploadLost
 from untrusted_s3.settings import Settings
 from untrusted_s3.stats.amounts import Contents

@@ -12,6 +12,7 @@ from botocore.httpsession import URLLib3Session
 
 from untrusted_s3.store.answers import MAX_ERROR_SIZE, MAX_PAGE_SIZE, check_head, too_long, unreachable
 from untrusted_s3.store.clock import StoreClock
+from untrusted_s3.store.listed_contents import take_contents
 from untrusted_s3.units import KIB
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class BotoHTTP:
         """Send all requests of the client from now on."""
         client.meta.events.register("before-send.s3", self._send)
         client.meta.events.register("before-call.s3", _stay_at_the_endpoint)
+        client.meta.events.register("before-parse.s3.ListObjectsV2", take_contents)
 
     def close(self) -> None:
         """Close all connections."""

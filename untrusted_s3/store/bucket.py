@@ -128,6 +128,10 @@ class Bucket(Protocol):
         """Yield the prefixes one level below `prefix`, which ends in a slash, as they do; in any order."""
         ...
 
+    def list_level(self, prefix: str) -> AsyncIterator[str]:
+        """Yield what is directly below `prefix`, in any order: keys, and prefixes as `list_directories` yields them."""
+        ...
+
     async def upload_file(self, key: str, path: Path) -> None:
         """Write a local file as one object.
 

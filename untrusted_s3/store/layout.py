@@ -53,7 +53,7 @@ _DAMAGED_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{32}")
 _LOSS_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{32}\.json")
 _GARBAGE_NAME = re.compile(r"([0-9a-f]{32})(-swept)?\.json")
 _KEPT_NAME = re.compile(r"([0-9]{20})-([0-9]{12})")
-_OBJECT_KEY = re.compile(r"[0-9a-f]{2}/([0-9a-f]{32})/([0-9a-z-]+)")
+_OBJECT_KEY = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})/([0-9a-z-]+)")
 _LOCATION = re.compile(r"s3://([^/]+)(/.*)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[0-9A-Za-z._-]+(/[0-9A-Za-z._-]+)*")
@@ -192,6 +192,24 @@ class FolderKeys:
         return self.base + _PRESENT_OBJECTS
 
     @property
+    def records(self) -> tuple[str, ...]:
+        """All keys directly below `base`."""
+        return self.record, self.scrub, self.present_objects, self.retention
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """All prefixes one level below `base`."""
+        return (
+            self.segments,
+            self.checkpoints,
+            self.kept,
+            self.objects,
+            self.damaged_segments,
+            self.losses,
+            self.garbage,
+        )
+
+    @property
     def segments(self) -> str:
         """The prefix of all log segments."""
         return self.base + "log/"
@@ -244,7 +262,7 @@ class FolderKeys:
     def parse_object(self, key: str) -> tuple[bytes, str] | None:
         """Return the hash of the name and the object's name in the key of an object; None if it is not one of these."""
         found = _OBJECT_KEY.fullmatch(key[len(self.objects) :]) if key.startswith(self.objects) else None
-        return (bytes.fromhex(found[1]), found[2]) if found is not None else None
+        return (bytes.fromhex(found[2]), found[3]) if found is not None else None
 
     def segment(self, position: int) -> str:
         """Return the key of the log segment at a position, counted from 1."""

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from untrusted_s3.errors import StoreUnreachable
 from untrusted_s3.store.bucket import MultipartUpload, ObjectSummary, UploadedPart
-from untrusted_s3.store.s3_errors import age_of
+from untrusted_s3.store.s3_errors import age_at, parse_date
 
 Item = TypeVar("Item")
 
@@ -43,10 +43,11 @@ class Page(Generic[Item]):
 def read_objects(answer: Mapping[str, Any], asked: str, removed: str) -> Page[ObjectSummary]:
     """Read a page of a listing of the keys that begin with `asked`. `removed` is taken away from each key."""
     found = []
+    now = parse_date(_date_of(answer))
     for item in answer.get("Contents", []):
         key, size = _text(item, "Key"), _number(item, "Size", 0, MAX_SIZE)
         if key.startswith(asked):
-            age = _age(item.get("LastModified"), answer)
+            age = age_at(now, item.get("LastModified"))
             found.append(ObjectSummary(key.removeprefix(removed), size, age))
     return Page(found, _next_objects(answer))
 
@@ -56,6 +57,12 @@ def read_directories(answer: Mapping[str, Any], asked: str, removed: str) -> Pag
     found = [_text(item, "Prefix") for item in answer.get("CommonPrefixes", [])]
     inside = [prefix.removeprefix(removed) for prefix in found if prefix.startswith(asked) and prefix != asked]
     return Page(inside, _next_objects(answer))
+
+
+def read_level(answer: Mapping[str, Any], asked: str, removed: str) -> Page[str]:
+    """Read a page of a listing of the keys and prefixes one level below `asked`."""
+    objects, directories = read_objects(answer, asked, removed), read_directories(answer, asked, removed)
+    return Page([*directories.items, *(item.key for item in objects.items)], directories.following)
 
 
 def read_uploads(answer: Mapping[str, Any], asked: str, removed: str) -> Page[MultipartUpload]:
@@ -112,7 +119,12 @@ def _next_objects(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _age(modified: datetime | None, answer: Mapping[str, Any]) -> float:
-    return age_of(modified, answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
+    return age_at(parse_date(_date_of(answer)), modified)
+
+
+def _date_of(answer: Mapping[str, Any]) -> str | None:
+    date: str | None = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return date
 
 
 def _text(item: Mapping[str, Any], name: str) -> str:

@@ -46,6 +46,7 @@ from untrusted_s3.store.pages import (
     Page,
     check_range,
     read_directories,
+    read_level,
     read_objects,
     read_parts,
     read_size,
@@ -323,6 +324,12 @@ class S3Bucket:
     async def list_directories(self, prefix: str) -> AsyncIterator[str]:
         asked = self._key(prefix)
         read = partial(read_directories, asked=asked, removed=self.location.prefix)
+        async for item in self._pages("list_objects_v2", prefix, read, {"Prefix": asked, "Delimiter": "/"}):
+            yield item
+
+    async def list_level(self, prefix: str) -> AsyncIterator[str]:
+        asked = self._key(prefix)
+        read = partial(read_level, asked=asked, removed=self.location.prefix)
         async for item in self._pages("list_objects_v2", prefix, read, {"Prefix": asked, "Delimiter": "/"}):
             yield item
 

@@ -116,12 +116,11 @@ def _aware(time: datetime) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time
 
 
-def age_of(modified: datetime | None, date_header: str | None) -> float:
-    """Return the age in seconds of an object that was modified at a time, by the `Date` header of the same answer.
+def age_at(now: datetime | None, modified: datetime | None) -> float:
+    """Return the age in seconds of an object that was modified at a time. `now` is the `Date` of the same answer.
 
     It is 0 if either is missing or invalid, so that nothing seems old by mistake.
     """
-    now = parse_date(date_header)
     if now is None or modified is None:
         return 0.0
     try:
