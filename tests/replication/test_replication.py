@@ -11,20 +11,25 @@ from typing import Any
 import pytest
 
 from tests.file_infos import device
-from tests.simulated import Call, Fault, Phase, SimulatedBucket, SimulatedStore, fail_once
+from tests.simulated import Call, Fault, Phase, SimulatedBucket, SimulatedStore, deny_deletions, fail_once
 from tests.vault.stored_folder import START, StoredFolder, flip, random_bytes, stored_folder
 from untrusted_s3.errors import NoSuchFolder, StoreError, UsageError
+from untrusted_s3.index.checkpoint import keep_checkpoint, read_checkpoint
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.history import load_as_of
 from untrusted_s3.index.log import FolderLog
+from untrusted_s3.index.present_objects import write_present_objects
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.progress import Progress
 from untrusted_s3.replication.folder_copy import ReplicationReport
+from untrusted_s3.replication.kinds import OF_STORE, Kept, of_folder
 from untrusted_s3.replication.replication import replicate
 from untrusted_s3.settings import Settings
-from untrusted_s3.store.layout import QUOTAS, identity_key, node_key, peer_key
+from untrusted_s3.store import layout
+from untrusted_s3.store.layout import QUOTAS, FolderKeys, identity_key, node_key, peer_key
 from untrusted_s3.store.quotas import Quotas, write_quotas
-from untrusted_s3.store.records import NodeRecord, PeerRecord, open_store, write_record
+from untrusted_s3.store.records import NodeRecord, PeerRecord, open_store, read_peers, write_record
+from untrusted_s3.store.retention import KeepRules, read_rules, write_rules
 from untrusted_s3.units import MIB
 
 
@@ -263,3 +268,153 @@ async def test_part_of_a_store_and_strange_targets(folder: StoredFolder, tmp_pat
     await write_record(folder.bucket, folder.keys.record, dataclasses.replace(folder.record, index_id=24).to_json())
     report = await copy(folder, target)
     assert ["another folder of this ID" in one.reason for one in report.failed] == [True]
+
+
+# What each kind of key in docs/format.md becomes in a copy
+FOLDER_KINDS = of_folder(FolderKeys("folders/{folder}/"))
+
+
+def test_each_kind_of_key_is_told() -> None:
+    """Whoever adds a kind has to say what a copy has of it."""
+    text = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
+    listed = [line.removeprefix("{prefix}") for line in text.splitlines() if line.startswith("{prefix}")]
+    in_folders = {*FolderKeys("folders/{folder}/").records, *FolderKeys("folders/{folder}/").directories}
+    assert set(FOLDER_KINDS) == in_folders
+    assert set(OF_STORE) == {*layout.RECORDS, *layout.DIRECTORIES}
+    for key in listed:
+        kinds = FOLDER_KINDS if key.startswith("folders/{folder}/") else OF_STORE
+        assert [kind for kind in kinds if key == kind or (kind.endswith("/") and key.startswith(kind))], key
+    page = (Path(__file__).parents[2] / "docs" / "second-bucket.md").read_text(encoding="utf-8")
+    for kind in (*OF_STORE, *FOLDER_KINDS):
+        if kind != layout.FOLDERS:
+            assert f"`{kind.replace('{folder}', '…')}{'…' if kind.endswith('/') else ''}`" in page, kind
+
+
+async def with_all_kinds(folder: StoredFolder) -> dict[str, Kept]:
+    """Add what the folder's store lacks. Return an example of each kind, and what becomes of it."""
+    keys, bucket = folder.keys, folder.bucket
+    await folder.log.checkpoint()
+    await keep_checkpoint(bucket, keys, 3, keys.kept_checkpoint(3, 1_700_000_000))
+    await write_present_objects(bucket, keys, folder.state)
+    await write_record(bucket, peer_key(device(5)), PeerRecord(device(5)).to_json())
+    await write_quotas(bucket, Quotas({"folder": 10}))
+    await write_rules(bucket, None, KeepRules(daily=1))
+    await write_rules(bucket, keys, KeepRules(daily=2))
+    others = {
+        identity_key("cloud"): Kept.ADDED,
+        keys.damaged(2, "0" * 32): Kept.ADDED,
+        keys.loss(2, "0" * 32): Kept.MIRRORED,
+        node_key(device(1)): Kept.LEFT_OUT,
+        layout.usage_key(device(1)): Kept.LEFT_OUT,
+        layout.PROBE_OF_RIGHTS: Kept.LEFT_OUT,
+        keys.garbage_record("0" * 32): Kept.LEFT_OUT,
+        keys.scrub: Kept.LEFT_OUT,
+    }
+    for key in others:
+        await bucket.put(key, [b"{}"])
+    return {
+        **others,
+        layout.STORE: Kept.ADDED,
+        keys.record: Kept.ADDED,
+        source_of(folder).keys(keys.objects)[0]: Kept.NAMED,
+        keys.segment(3): Kept.TRIMMED,
+        keys.checkpoint(3): Kept.TRIMMED,
+        keys.kept_checkpoint(3, 1_700_000_000): Kept.TRIMMED,
+        keys.present_objects: Kept.MIRRORED,
+        keys.retention: Kept.MIRRORED,
+        layout.RETENTION: Kept.MIRRORED,
+        layout.QUOTAS: Kept.MIRRORED,
+        peer_key(device(5)): Kept.MIRRORED,
+    }
+
+
+async def test_each_kind_is_copied_as_it_is_told(folder: StoredFolder) -> None:
+    kinds = await with_all_kinds(folder)
+    told = {**OF_STORE, **of_folder(folder.keys)}
+    for key, kept in kinds.items():
+        (place,) = [one for one in told if key == one or (one.endswith("/") and one != layout.FOLDERS and one in key)]
+        assert told[place] is kept, key
+    assert len(kinds) == len(told) - 1, "folders/ has no key of its own"
+    target = SimulatedStore()
+    report = await copy(folder, target)
+    assert (report.failed, report.states) == ([], 1)
+    copied = {key: body for key, body in contents(source_of(folder)).items() if kinds.get(key) is not Kept.LEFT_OUT}
+    assert contents(target) == copied
+    for key, kept in kinds.items():
+        if kept is Kept.MIRRORED and key != folder.keys.present_objects:
+            await folder.bucket.delete(key)
+            del copied[key]
+    await copy(folder, target)
+    assert contents(target) == copied
+
+
+async def test_states_that_are_kept(folder: StoredFolder, tmp_path: Path) -> None:
+    """A state that is kept has all of its objects in the copy, also those that only it names, and goes when it goes."""
+    keys = folder.keys
+    await folder.log.checkpoint()
+    kept = keys.kept_checkpoint(3, 1_700_000_000)
+    await keep_checkpoint(folder.bucket, keys, 3, kept)
+    large = next(key for key in contents(source_of(folder)) if len(source_of(folder).body(key)) > 16 * MIB)
+    await folder.append(folder.deleted("large"), time=START + 40)
+    await folder.log.checkpoint()
+    for key in (keys.checkpoint(3), *map(keys.segment, (1, 2, 3, 4))):
+        await folder.bucket.delete(key)
+    target = SimulatedStore()
+    whole = source_of(folder).body(large)
+    await folder.bucket.delete(large)
+    report = await copy(folder, target)
+    assert [problem.path for problem in report.failed] == [large]
+    assert kept not in contents(target), "it would lack an object"
+    source_of(folder).put(large, whole)
+    report = await copy(folder, target)
+    assert (report.failed, report.states, report.objects) == ([], 1, 1)
+    state = FolderState(tmp_path / "kept.sqlite")
+    try:
+        await read_checkpoint(SimulatedBucket(target), keys, 3, state, kept_as=kept)
+        entries = [state.entry_at(sequence) for sequence in state.sequences_after(0, 1000)]
+        assert all(one.stored is None or folder.object_key(one) in contents(target) for one in entries)
+        assert large in map(folder.object_key, (one for one in entries if one.stored is not None))
+    finally:
+        state.close()
+    await folder.bucket.delete(kept)
+    report = await copy(folder, target)
+    assert (report.deleted, kept in contents(target), large in contents(target)) == (1, False, True)
+
+
+async def test_credentials_that_may_not_delete(folder: StoredFolder) -> None:
+    """A device that is no longer accepted is none in the copy; what was trimmed stays, and is counted."""
+    kinds = await with_all_kinds(folder)
+    target = SimulatedStore()
+    await copy(folder, target)
+    gone = [key for key, kept in kinds.items() if kept is Kept.MIRRORED and key != folder.keys.present_objects]
+    await folder.append(folder.directory("four"), time=START + 40)
+    await folder.log.checkpoint()
+    trimmed = [folder.keys.checkpoint(3), *map(folder.keys.segment, (1, 2, 3, 4))]
+    for key in (*gone, *trimmed, folder.keys.kept_checkpoint(3, 1_700_000_000)):
+        await folder.bucket.delete(key)
+    for _ in range(2):
+        report = await copy(folder, target, fault=deny_deletions)
+        assert (report.failed, report.deleted, report.left) == ([], 0, 5)
+        assert [len(target.body(key)) for key in gone] == [0] * len(gone)
+        peers = await read_peers(SimulatedBucket(target))
+        assert (list(peers), peers.unreadable) == ([], [])
+    assert (await read_rules(SimulatedBucket(target), folder.keys)).rules == KeepRules()
+    report = await copy(folder, target)
+    assert (report.deleted, report.left) == (5, 0)
+    await write_record(folder.bucket, peer_key(device(5)), PeerRecord(device(5)).to_json())
+    await copy(folder, target)
+    assert len(await read_peers(SimulatedBucket(target))) == 1
+
+
+async def test_a_damaged_part_of_an_upload_where_nothing_may_be_deleted(folder: StoredFolder) -> None:
+    target = SimulatedStore()
+    bucket = SimulatedBucket(target)
+    large = next(key for key in contents(source_of(folder)) if len(source_of(folder).body(key)) > 16 * MIB)
+    (stored,) = [
+        one for _, key, _ in folder.state.sources() for one in folder.state.stored_objects(key) if one.part_size
+    ]
+    upload_id = await bucket.create_multipart_upload(large)
+    await bucket.upload_part(large, upload_id, 1, [bytes(stored.part_size)])
+    report = await copy(folder, target, fault=deny_deletions)
+    assert ["was damaged" in one.reason for one in report.failed] == [True]
+    assert target.body(large) == b"", "the next run copies it"

@@ -11,7 +11,7 @@ from untrusted_s3.errors import DataError, NoSuchFolder
 from untrusted_s3.settings import ReadSettings, Settings
 from untrusted_s3.stats.amounts import Amount, Contents
 from untrusted_s3.stats.store import StoreStats
-from untrusted_s3.store.layout import NODES, PEERS, RETENTION, STORE, usage_key
+from untrusted_s3.store.layout import NODES, PEERS, RECORDS, RETENTION, usage_key
 from untrusted_s3.store.records import FolderRecord, write_record
 from untrusted_s3.store.usage import UsageRecord
 from untrusted_s3.units import DAY
@@ -54,7 +54,7 @@ async def test_objects_are_counted_by_what_names_them(filled: FilledStore, setti
 async def test_everything_in_the_store_is_counted_once(filled: FilledStore) -> None:
     stats = await counted(filled.bucket)
     assert stats.total.all == Amount(len(filled.bucket.store.keys()), size_of(filled, ""))
-    assert stats.outside.log.bytes == size_of(filled, PEERS, NODES, STORE)
+    assert stats.outside.log.bytes == size_of(filled, PEERS, NODES, *RECORDS)
     (folder,) = stats.folders
     assert (folder.id, folder.files, folder.segments, folder.read_segments, folder.checkpoints) == (
         "folder",
@@ -63,7 +63,7 @@ async def test_everything_in_the_store_is_counted_once(filled: FilledStore) -> N
         6,
         3,
     )
-    assert folder.contents.log.bytes == size_of(filled, KEYS.segments, KEYS.checkpoints, KEYS.record)
+    assert folder.contents.log.bytes == size_of(filled, KEYS.segments, KEYS.checkpoints, KEYS.record, KEYS.retention)
 
 
 @pytest.mark.parametrize("settings", [Settings(), LARGE], ids=["small", "large"])

@@ -12,15 +12,6 @@ from untrusted_s3.store.layout import FolderKeys
 
 _MOST_NAMED: Final = 10_000
 _REASON: Final = "it is not a key of this program"
-KNOWN_DIRECTORIES: Final = (
-    layout.PEERS,
-    layout.NODES,
-    layout.IDENTITIES,
-    layout.USAGE,
-    layout.FOLDERS,
-    layout.PROBES,
-)
-KNOWN_RECORDS: Final = (layout.STORE, layout.RETENTION, layout.QUOTAS)
 
 
 class Strangers:
@@ -54,7 +45,7 @@ class Strangers:
 
 async def strangers_of_store(bucket: Bucket) -> Strangers:
     """Look for strange keys beside those of a store. Raises StoreError."""
-    return await _strangers(bucket, "", (*KNOWN_DIRECTORIES, *KNOWN_RECORDS))
+    return await _strangers(bucket, "", (*layout.DIRECTORIES, *layout.RECORDS))
 
 
 async def strangers_of_folder(bucket: Bucket, keys: FolderKeys) -> Strangers:

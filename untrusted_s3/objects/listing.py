@@ -36,6 +36,10 @@ class ObjectSizes:
             cursor.execute("INSERT OR REPLACE INTO sizes VALUES (?, ?)", row)
         cursor.execute("COMMIT")
 
+    def add(self, key: str, size: int) -> None:
+        """Note an object that was written since."""
+        self._connection.execute("INSERT OR REPLACE INTO sizes VALUES (?, ?)", (self._keys.relative(key), size))
+
     def get(self, key: str) -> int | None:
         """Return the size of an object, or None if it was not listed."""
         row = self._connection.execute("SELECT size FROM sizes WHERE key = ?", (self._keys.relative(key),)).fetchone()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,18 +16,22 @@ import crc32c
 
 from untrusted_s3.errors import DataError, NoSuchKey
 from untrusted_s3.index.checkpoint import read_checkpoint
+from untrusted_s3.index.present_objects import listed_position
 from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.index.segment_reader import SegmentReader
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.listing import ObjectSizes
 from untrusted_s3.problem import Problem
 from untrusted_s3.progress import Progress
+from untrusted_s3.replication.kinds import of_folder
 from untrusted_s3.replication.named_objects import NamedObject, NamedObjects
 from untrusted_s3.replication.object_copier import ObjectCopier
+from untrusted_s3.replication.records import copy_small
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.deletions import where_allowed
 from untrusted_s3.store.layout import FolderKeys
-from untrusted_s3.store.listing import list_checkpoints, list_segments
+from untrusted_s3.store.listing import list_checkpoints, list_kept, list_segments
 from untrusted_s3.store.positions import Positions
 from untrusted_s3.store.records import FolderRecord, read_record, write_record
 from untrusted_s3.threads import in_thread_to_the_end
@@ -48,7 +52,9 @@ class ReplicationReport:
         there: Objects that the copy had already.
         segments: Segments of logs that were copied.
         checkpoints: Checkpoints that were copied.
+        states: States beyond the history that were copied.
         deleted: Segments and checkpoints that the store has trimmed, and now the copy too.
+        left: Those of them that stay in the copy, because its credentials may not delete.
         failed: What is not copied.
     """
 
@@ -58,7 +64,9 @@ class ReplicationReport:
     there: int = 0
     segments: int = 0
     checkpoints: int = 0
+    states: int = 0
     deleted: int = 0
+    left: int = 0
     failed: list[Problem] = field(default_factory=list)
 
 
@@ -93,42 +101,39 @@ class FolderCopy:
         """
         segments = await list_segments(self._source, self._keys)
         checkpoints = sorted(await list_checkpoints(self._source, self._keys))
-        named = NamedObjects()
+        named, sizes = NamedObjects(), ObjectSizes(self._keys)
         try:
             self._end = await self._read_history(named, segments, checkpoints)
             await self._check_target(segments)
             await self._create_record()
-            await self._copy_objects(named)
+            await sizes.load(self._target)
+            await self._copy_objects(named, sizes)
+            await self._copy_states(sizes)
         finally:
             named.close()
+            sizes.close()
         there = await list_checkpoints(self._target, self._keys)
         for position in checkpoints:
-            if position <= self._end and position not in there:
-                await self._copy_checkpoint(position)
+            if (
+                position <= self._end
+                and position not in there
+                and await self._copy_file(self._keys.checkpoint(position))
+            ):
+                self._report.checkpoints += 1
         await self._copy_segments(segments)
-        for prefix in (self._keys.damaged_segments, self._keys.losses):
-            await self._copy_small(prefix)
+        kept = of_folder(self._keys)
+        for place in (self._keys.damaged_segments, self._keys.losses, self._keys.retention):
+            await copy_small(self._source, self._target, place, kept[place])
+        await self._copy_list()
         if checkpoints:
             await self._trim(checkpoints[0], segments, set(checkpoints))
 
     async def _read_history(self, named: NamedObjects, segments: Positions, checkpoints: list[int]) -> int:
         """Note what the history names, and return the position up to which the log is whole."""
         readable = 0
-        with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:
-            for position in dict.fromkeys((*checkpoints[:1], *reversed(checkpoints[-2:]))):
-                if position < readable:
-                    continue
-                state = FolderState(Path(directory, f"{position}.sqlite"))
-                try:
-                    await read_checkpoint(self._source, self._keys, position, state)
-                    await named.add_state(state)
-                    readable = position
-                except NoSuchKey:
-                    continue  # trimmed meanwhile
-                except DataError as error:
-                    self._report.failed.append(Problem(self._keys.checkpoint(position), str(error)))
-                finally:
-                    state.close()
+        for position in dict.fromkeys((*checkpoints[:1], *reversed(checkpoints[-2:]))):
+            if position >= readable and await self._read_state(named, position, self._keys.checkpoint(position)):
+                readable = position
         end = readable
         reader = SegmentReader(self._source, self._keys, self._settings.log)
         async with contextlib.aclosing(reader.read_each(segments)) as found:
@@ -168,46 +173,78 @@ class FolderCopy:
         if await self._target.size(self._keys.record) in (None, 0):
             await write_record(self._target, self._keys.record, self._record.to_json())
 
-    async def _copy_objects(self, named: NamedObjects) -> None:
+    async def _copy_objects(self, named: NamedObjects, sizes: ObjectSizes) -> bool:
+        """Copy objects that the copy lacks. Return whether it has all of them then."""
         count, size = named.totals()
         self._progress.total_files += count
         self._progress.total_bytes += size
-        sizes = ObjectSizes(self._keys)
-        try:
-            await sizes.load(self._target)
+        failed = len(self._report.failed)
 
-            async def copy(one: NamedObject) -> None:
-                key = self._keys.object_of(one.name_hash, one.stored.object_name)
-                counted = self._progress.begin(one.stored.size)
-                try:
-                    if sizes.get(key) == one.stored.size:
-                        self._report.there += 1
-                        return
-                    await self._copier.copy(key, one.stored, counted)
-                    self._report.objects += 1
-                    self._report.bytes += one.stored.size
-                except DataError as error:
-                    self._report.failed.append(Problem(key, str(error)))
-                finally:
-                    counted.end()
+        async def copy(one: NamedObject) -> None:
+            key = self._keys.object_of(one.name_hash, one.stored.object_name)
+            counted = self._progress.begin(one.stored.size)
+            try:
+                if sizes.get(key) == one.stored.size:
+                    self._report.there += 1
+                    return
+                await self._copier.copy(key, one.stored, counted)
+                sizes.add(key, one.stored.size)
+                self._report.objects += 1
+                self._report.bytes += one.stored.size
+            except DataError as error:
+                self._report.failed.append(Problem(key, str(error)))
+            finally:
+                counted.end()
 
-            await for_each(named, copy, self._settings.reading.concurrent_files)
-        finally:
-            sizes.close()
+        await for_each(named, copy, self._settings.reading.concurrent_files)
+        return len(self._report.failed) == failed
 
-    async def _copy_checkpoint(self, position: int) -> None:
-        key = self._keys.checkpoint(position)
+    async def _copy_states(self, sizes: ObjectSizes) -> None:
+        """Copy the states that are kept beyond the history, each after its objects."""
+        there = await list_kept(self._target, self._keys)
+        kept = await list_kept(self._source, self._keys)
+        for key, (position, _) in sorted(kept.items()):
+            if key in there:
+                continue
+            named = NamedObjects()
+            try:
+                if not await self._read_state(named, position, key):
+                    continue
+                if await self._copy_objects(named, sizes) and await self._copy_file(key):
+                    self._report.states += 1
+            finally:
+                named.close()
+        await self._delete(sorted(there.keys() - kept.keys()))
+
+    async def _read_state(self, named: NamedObjects, position: int, key: str) -> bool:
+        """Note what a checkpoint names, or the state that is kept under `key`. Return whether it can be read."""
+        with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:
+            state = FolderState(Path(directory, "state.sqlite"))
+            try:
+                await read_checkpoint(self._source, self._keys, position, state, kept_as=key)
+                await named.add_state(state)
+            except NoSuchKey:
+                return False  # trimmed meanwhile
+            except DataError as error:
+                self._report.failed.append(Problem(key, str(error)))
+                return False
+            finally:
+                state.close()
+        return True
+
+    async def _copy_file(self, key: str) -> bool:
+        """Copy a checkpoint if it is whole. Return whether it was."""
         with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:
             path = Path(directory, "checkpoint")
             try:
                 await self._source.download_file(key, path)
             except NoSuchKey:
-                return  # trimmed meanwhile
+                return False  # trimmed meanwhile
             if not await in_thread_to_the_end(_is_whole, path):
                 self._report.failed.append(Problem(key, "its checksum does not match"))
-                return
+                return False
             await self._target.upload_file(key, path)
-            self._report.checkpoints += 1
+            return True
 
     async def _copy_segments(self, segments: Positions) -> None:
         """Copy segments in order: a reader takes the first one that is missing for the end of the log."""
@@ -224,21 +261,33 @@ class FolderCopy:
             await self._target.put(key, [body])
             self._report.segments += 1
 
-    async def _copy_small(self, prefix: str) -> None:
-        there = {item.key async for item in self._target.list(prefix)}
-        async for item in self._source.list(prefix):
-            if item.key not in there:
-                with contextlib.suppress(NoSuchKey):
-                    await self._target.put(item.key, [await self._source.get(item.key)])
+    async def _copy_list(self) -> None:
+        """Copy the list of present objects, unless it is of a state that the copy has not reached."""
+        position = await listed_position(self._source, self._keys)
+        if not 0 < position <= self._end or position == await listed_position(self._target, self._keys):
+            return
+        with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:
+            path = Path(directory, "list")
+            with contextlib.suppress(NoSuchKey):
+                await self._source.download_file(self._keys.present_objects, path)
+                await self._target.upload_file(self._keys.present_objects, path)
 
     async def _trim(self, base: int, segments: Positions, checkpoints: set[int]) -> None:
         """Delete from the copy what the store has trimmed: what is before its oldest checkpoint, which the copy has."""
         copied = await list_checkpoints(self._target, self._keys)
         if base not in copied:
             return
-        async for key in self._trimmed(base, segments, checkpoints, set(copied)):
-            await self._target.delete(key)
-            self._report.deleted += 1
+        await self._delete([key async for key in self._trimmed(base, segments, checkpoints, set(copied))])
+
+    async def _delete(self, keys: Sequence[str]) -> None:
+        """Delete from the copy, where its credentials may do that."""
+        deleted = 0
+        with where_allowed():
+            for key in keys:
+                await self._target.delete(key)
+                deleted += 1
+        self._report.deleted += deleted
+        self._report.left += len(keys) - deleted
 
     async def _trimmed(
         self, base: int, segments: Positions, checkpoints: set[int], copied: set[int]

@@ -11,7 +11,9 @@ from untrusted_s3.errors import DataError, NoSuchFolder, UsageError
 from untrusted_s3.problem import Problem
 from untrusted_s3.progress import Progress
 from untrusted_s3.replication.folder_copy import FolderCopy, ReplicationReport
+from untrusted_s3.replication.kinds import OF_STORE
 from untrusted_s3.replication.object_copier import ObjectCopier
+from untrusted_s3.replication.records import copy_small
 from untrusted_s3.settings import Settings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
@@ -42,9 +44,8 @@ async def replicate(
         if folder_id not in {record.folder_id for record in wanted}:
             raise NoSuchFolder(f"the store has no folder {folder_id!r}")
     report.failed += found.unreadable if not folders else []
-    await _copy_records(source, target, layout.IDENTITIES, mirror=False)
-    await _copy_records(source, target, layout.PEERS, mirror=True)
-    await _copy_records(source, target, layout.QUOTAS, mirror=True)
+    for place in (layout.IDENTITIES, layout.PEERS, layout.QUOTAS, layout.RETENTION):
+        await copy_small(source, target, place, OF_STORE[place])
     copier = ObjectCopier(source, target, memory, settings.reading.read_ahead)
     for record in wanted:
         if record.removed:
@@ -68,18 +69,3 @@ async def _copy_store_record(source: Bucket, target: Bucket) -> None:
         raise UsageError("the target has folders, and no record of a store: choose an empty bucket or prefix")
     if there is None or there.version < record.version <= VERSION:
         await write_record(target, layout.STORE, record.to_json())
-
-
-async def _copy_records(source: Bucket, target: Bucket, prefix: str, *, mirror: bool) -> None:
-    """Copy the records below a prefix. With `mirror`, change and delete what is different in the copy."""
-    there = {item.key: item.size async for item in target.list(prefix)}
-    kept = set()
-    async for item in source.list(prefix):
-        kept.add(item.key)
-        if item.key in there and not mirror:
-            continue
-        body = await source.get(item.key)
-        if item.key not in there or await target.get(item.key) != body:
-            await target.put(item.key, [body])
-    for key in there.keys() - kept if mirror else ():
-        await target.delete(key)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from untrusted_s3.check.store import CheckedFolder, read_checked_folders
-from untrusted_s3.check.strangers import KNOWN_DIRECTORIES
 from untrusted_s3.errors import DataError, NoSuchFolder, NoSuchKey, StoreRefused, UploadLost
 from untrusted_s3.settings import Settings
 from untrusted_s3.stats.amounts import Contents
@@ -93,10 +92,10 @@ class StoreStats:
         for directory in directories:
             if directory == layout.FOLDERS:
                 continue
-            amount = self.outside.log if directory in KNOWN_DIRECTORIES else self.outside.unknown
+            amount = self.outside.log if directory in layout.DIRECTORIES else self.outside.unknown
             async for item in self.bucket.list(directory):
                 amount.add(item.size)
-        for key in (layout.STORE, layout.RETENTION):
+        for key in layout.RECORDS:
             size = await self.bucket.size(key)
             if size is not None:
                 self.outside.log.add(size)

@@ -39,6 +39,9 @@ USAGE = "usage/"
 FOLDERS = "folders/"
 PROBES = "probe/"
 PROBE_OF_RIGHTS = "probe/rights"
+# All keys of a store that are not below a prefix, and all prefixes.
+RECORDS = (STORE, RETENTION, QUOTAS)
+DIRECTORIES = (PEERS, NODES, IDENTITIES, USAGE, FOLDERS, PROBES)
 
 NAME_HASH_SIZE = 16
 

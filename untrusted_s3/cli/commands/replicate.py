@@ -69,8 +69,9 @@ def replicate_(
     the copy is whole at any moment, also if the command is interrupted. The same command again copies what is new, and
     goes on after an interruption. Each object is compared with the checksum in the log on its way.
 
-    Accepted devices and sealed identities are copied too; devices that were removed are removed from the copy. Objects
-    are never deleted from the copy. If a gateway has served the copy, it goes its own way, and the command leaves it
+    Accepted devices, sealed identities, quotas and the rules and states of `keep` are copied too; devices that were
+    removed are removed from the copy. Objects are never deleted from the copy, and its credentials need not be allowed
+    to delete. If a gateway has served the copy, it goes its own way, and the command leaves it
     alone. The exit code is 1 if something is damaged in the store and so was not copied.
     """
     if target == store.location and to_endpoint_url in (None, store.endpoint_url):
@@ -84,8 +85,12 @@ def replicate_(
     parts = [f"{counted(report.objects, 'object')} ({size_text(report.bytes)})"]
     parts += [f"{report.there:,} there already"] if report.there else []
     parts += [f"{counted(report.segments, 'log segment')}, {counted(report.checkpoints, 'checkpoint')}"]
+    parts += [counted(report.states, "kept state")] if report.states else []
     parts += [f"{report.deleted:,} trimmed"] if report.deleted else []
     click.echo(f"copied of {counted(report.folders, 'folder')}: {', '.join(parts)}", err=True)
+    if report.left:
+        what = f"{report.left:,} old segments and checkpoints of the copy stay"
+        click.echo(f"{what}: its credentials may not delete. They do no harm", err=True)
     context.exit(FAILED if report.failed else SUCCESS)
 
 
