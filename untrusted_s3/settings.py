@@ -112,7 +112,7 @@ class ObjectSettings:
         patience: How long the blocks of an object or a part may take while other devices wait for memory and this one
             holds more than an equal part of it.
         read_back_size: Bytes that are read at once to checksum an object that is there already.
-        coalesced_get_size: The most bytes of neighbouring blocks that one GET reads.
+        coalesced_get_size: The most bytes of neighbouring blocks of an object that one GET reads to write another.
     """
 
     concurrent_uploads: int = 16
@@ -215,6 +215,8 @@ class SyncSettings:
         index_piece_size: How many bytes of them.
         concurrent_gets: How many ranged GETs serve block requests at once.
         concurrent_gets_of_object: How many of these read one object.
+        largest_get: The most bytes that one of these reads, if that is not less than a block.
+        recent_lifetime: How long what was read stays in memory for others while nobody asks for it.
         second_source_after: After how long a block is asked of another device too that announces the same version.
         second_connection_timeout: How long a second connection of a device may take to prove that it is wanted.
         drain_timeout: How long pulls may go on when the gateway stops.
@@ -255,7 +257,9 @@ class SyncSettings:
     index_piece_files: int = 250
     index_piece_size: int = 1 * MIB
     concurrent_gets: int = 16
-    concurrent_gets_of_object: int = 2
+    concurrent_gets_of_object: int = 3
+    largest_get: int = 16 * MIB
+    recent_lifetime: float = 30.0
     second_source_after: float = 15.0
     second_connection_timeout: float = 20.0
     drain_timeout: float = 8.0

@@ -149,9 +149,10 @@ class Peer(Device):
         """Read a file's blocks as a device does. Return whether they are there."""
         block = info.message.blocks[0]
         request = RequestReceived(0, "folder", info.name, block.offset, block.size, block.hash, False)
-        key = await folder.requested_object(request, self.device_id)
-        if key is None:
+        found = await folder.requested_block(request, self.device_id)
+        if found is None:
             return False
+        key = found.key
         size = info.message.size
         stored = gateway.bucket.store.objects.get(key)
         if stored is None or len(stored.body) < size:

@@ -20,7 +20,7 @@ from untrusted_s3.store.records import FolderRecord, PeerRecord
 from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.refused_index import RefusedIndex
-from untrusted_s3.sync.requests_in import Responder
+from untrusted_s3.sync.responder import Responder
 from untrusted_s3.sync.session import Session
 
 TOKEN = bytes(range(40))
@@ -40,8 +40,8 @@ class FakeHost:
         self.counters = Counters()
         self.bucket = bucket
         self.sync_settings = settings.sync
-        self.responder = Responder(bucket, self.counters, settings.sync, settings.objects)
         self.memory = sync_memory()
+        self.responder = Responder(bucket, self.counters, settings.sync, self.memory.recent_ranges)
         self.folders: dict[str, Folder] = {}
         self.accepts: PeerRecord | None = None
         self.refusals: dict[str, str] = {}

@@ -187,7 +187,7 @@ class Judge(Device):
         assert self.folder is not None
         for block in info.message.blocks if info.has_data else ():
             request = RequestReceived(1, "folder", info.name, block.offset, block.size, block.hash, False)
-            if await self.folder.requested_object(request, self.device_id) is None:
+            if await self.folder.requested_block(request, self.device_id) is None:
                 return False  # changed meanwhile: the gateway sends what it has then
         return True
 

@@ -52,7 +52,7 @@ class _End:
 
     async def request_block(self, folder_id: str, name: str, number: int, block: pb.BlockInfo) -> memoryview:
         request = RequestReceived(1, folder_id, name, block.offset, block.size, block.hash, False)
-        if await self.gateway.folder.requested_object(request, self._asks) is None:
+        if await self.gateway.folder.requested_block(request, self._asks) is None:
             raise BlockUnavailable("no such file")
         return memoryview(data_of(block))
 

@@ -118,7 +118,7 @@ async def test_a_device_that_requests_blocks_is_not_judged(gateway: Gateway) -> 
     await b.connect(gateway.folder)
     for _ in range(10):
         await asyncio.sleep(NOT_YET)
-        await gateway.folder.requested_object(request, B)
+        await gateway.folder.requested_block(request, B)
     assert gateway.numbers("f") == [20]
     await asyncio.sleep(NOT_YET + BY_THEN)
     assert gateway.numbers("f") == [20, 10]

@@ -99,9 +99,9 @@ async def test_no_step_handles_all_blocks_of_a_file(tmp_path: Path) -> None:
                 info = infos[2 + number % 2]
                 block = info.message.blocks[number]
                 request = RequestReceived(1, "folder", info.name, block.offset, block.size, block.hash, False)
-                assert await folder.requested_object(request, B) is not None
-                assert await folder.requested_object(replace(request, hash=b"another"), B) is None
-                assert await folder.requested_object(replace(request, size=request.size + 1), B) is None
+                assert await folder.requested_block(request, B) is not None
+                assert await folder.requested_block(replace(request, hash=b"another"), B) is None
+                assert await folder.requested_block(replace(request, size=request.size + 1), B) is None
     assert 0 < steps.most < MOST_LINES
 
 
@@ -126,7 +126,7 @@ async def test_blocks_of_large_files_are_looked_up_in_turn_and_read_once(tmp_pat
         turns.clear()
         for block in info.message.blocks[:50]:
             request = RequestReceived(1, "folder", info.name, block.offset, block.size, b"", False)
-            assert await folder.requested_object(request, B) is not None
+            assert await folder.requested_block(request, B) is not None
     assert turns == [B]
 
 
@@ -160,7 +160,7 @@ async def test_no_step_handles_all_blocks_of_a_file_in_conflict(tmp_path: Path) 
                 for info in versions.values():
                     block = info.message.blocks[0]
                     request = RequestReceived(1, "folder", info.name, block.offset, block.size, block.hash, False)
-                    assert await folder.requested_object(request, device(3)) is not None
-                    assert await folder.requested_object(replace(request, hash=b""), device(3)) is not None
-                    assert await folder.requested_object(replace(request, hash=b"another"), device(3)) is None
+                    assert await folder.requested_block(request, device(3)) is not None
+                    assert await folder.requested_block(replace(request, hash=b""), device(3)) is not None
+                    assert await folder.requested_block(replace(request, hash=b"another"), device(3)) is None
     assert 0 < steps.most < MOST_LINES

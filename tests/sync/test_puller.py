@@ -166,6 +166,27 @@ async def test_what_was_deleted_and_comes_back_is_pulled(folder: Pulling) -> Non
     assert folder.committed[2].stored is not None
 
 
+async def test_what_was_deleted_and_comes_back_as_it_was_is_not_fetched_again(folder: Pulling) -> None:
+    """As when a directory is renamed and renamed back."""
+    source = FakeSource()
+    folder.puller.add_source(A, source)
+    for info in (file("a", 1, sequence=1, sizes=BLOCKS), deleted("a", 2, sequence=2)):
+        folder.announce(A, info)
+        await settled()
+    asked = len(source.asked)
+    assert asked == len(BLOCKS)
+    folder.announce(A, file("a", 3, sequence=3, sizes=BLOCKS))
+    await settled()
+    assert folder.versions("a") == [1, 2, 3]
+    assert folder.committed[2].stored == folder.committed[0].stored
+    assert len(source.asked) == asked
+    folder.announce(A, deleted("a", 4, sequence=4))
+    await settled()
+    folder.announce(A, file("a", 5, sequence=5, sizes=BLOCKS, content=1))
+    await settled()
+    assert len(source.asked) == asked + len(BLOCKS), "another content is"
+
+
 @pytest.mark.parametrize("sources", [(A, B), (B, A)])
 async def test_the_newest_version_wins(folder: Pulling, sources: tuple[DeviceID, DeviceID]) -> None:
     peers = {one: FakeSource() for one in sources}

@@ -22,9 +22,9 @@ from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.counters import Counters
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.objects.trailer import encode_trailer
-from untrusted_s3.settings import ObjectSettings, SyncSettings
+from untrusted_s3.settings import SyncSettings
 from untrusted_s3.sync.folder import Folder
-from untrusted_s3.sync.requests_in import Responder
+from untrusted_s3.sync.responder import Responder
 from untrusted_s3.sync.served_parts import ServedParts, WrongPart
 
 pytestmark = virtual_time
@@ -113,7 +113,7 @@ class Reader:
             bucket,
             Counters(),
             SyncSettings(),
-            ObjectSettings(),
+            0,
             on_failure=lambda key, start, size: folder.read_failed(key, start, size),
             on_block=folder.block_read,
         )
@@ -127,9 +127,9 @@ class Reader:
 
         for number, block in enumerate(info.message.blocks):
             request = RequestReceived(number, "folder", info.name, block.offset, block.size, block.hash, False)
-            key = await self._folder.requested_object(request, device(2))
-            assert key is not None
-            self._responder.submit(key, block.offset, block.size, answer)
+            requested = await self._folder.requested_block(request, device(2))
+            assert requested is not None
+            self._responder.submit(requested, answer)
         await asyncio.sleep(1)
         return codes
 

@@ -57,7 +57,7 @@ from untrusted_s3.sync.cluster_configs_out import Refusal
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.refused_index import RefusedIndex
-from untrusted_s3.sync.requests_in import Responder
+from untrusted_s3.sync.responder import Responder
 from untrusted_s3.sync.session import Session
 
 _logger = structlog.get_logger()
@@ -127,7 +127,7 @@ class Gateway:
             bucket,
             self.counters,
             tuning.sync,
-            tuning.objects,
+            self.memory.recent_ranges,
             on_failure=lambda key, start, size: self.folders.read_failed(key, start, size),
             on_block=lambda key, offset, block: self.folders.block_read(key, offset, block),
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from untrusted_s3.accounts import ByteCache
 from untrusted_s3.errors import StateDamaged
 from untrusted_s3.index.database import is_damage
-from untrusted_s3.index.entry import DISSENT_COLUMNS, ENTRY_COLUMNS, Entry, read_row
+from untrusted_s3.index.entry import DISSENT_COLUMNS, ENTRY_COLUMNS, Entry, StoredObject, read_row
 
 
 class BlockTable:
@@ -25,6 +25,7 @@ class BlockTable:
     def __init__(self, entry: Entry) -> None:
         self.name = entry.file_info.name
         self.object_name = entry.stored.object_name if entry.stored is not None else None
+        self._stored = entry.stored
         blocks = entry.file_info.message.blocks
         self._offsets = array("q", (block.offset for block in blocks))
         self._sizes = array("i", (block.size for block in blocks))
@@ -42,6 +43,20 @@ class BlockTable:
         if number == len(self._offsets) or (self._offsets[number], self._sizes[number]) != (offset, size):
             return False
         return not token or hash(token) == self._tokens[number]
+
+    def part_end(self, offset: int) -> int:
+        """Return where the last block ends that lies in the same part of the object as one at `offset`."""
+        assert self._stored is not None
+        return part_end(self._stored, self._offsets[-1] + self._sizes[-1], offset)
+
+
+def part_end(stored: StoredObject, data_size: int, offset: int) -> int:
+    """Return where the blocks end that lie in the same part of an object as one at `offset`; parts are whole blocks.
+
+    `data_size` is the size of all blocks.
+    """
+    part_size = stored.part_size or stored.size
+    return min((offset // part_size + 1) * part_size, data_size)
 
 
 # Of all open states: by an object that each has for its file, the sequence number, and the number of the dissent.

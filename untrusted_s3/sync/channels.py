@@ -11,8 +11,9 @@ from untrusted_s3.settings import SyncSettings
 from untrusted_s3.sync.connection import PeerConnection
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.message_queue import MessageQueue
-from untrusted_s3.sync.requests_in import RequestsIn, Responder
+from untrusted_s3.sync.requests_in import RequestsIn
 from untrusted_s3.sync.requests_out import RequestsOut
+from untrusted_s3.sync.responder import Responder
 
 
 class Resources(Protocol):

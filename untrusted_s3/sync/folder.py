@@ -41,6 +41,7 @@ from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.missing import FailedRead, MissingObjects
 from untrusted_s3.sync.puller import Puller
 from untrusted_s3.sync.quota import FolderQuota, Limit, LimitsOf
+from untrusted_s3.sync.recent_ranges import RequestedBlock
 from untrusted_s3.sync.refused_index import Suspect, suspects
 from untrusted_s3.sync.requested_objects import RequestedObjects
 from untrusted_s3.sync.served_parts import ServedParts, WrongPart
@@ -432,8 +433,8 @@ class Folder:
         """Return what the folder has under an encrypted name."""
         return self._state.entry(name)
 
-    async def requested_object(self, request: RequestReceived, by: DeviceID) -> str | None:
-        """Return the key of the object that has the block that a device requests; None where no stored block matches.
+    async def requested_block(self, request: RequestReceived, by: DeviceID) -> RequestedBlock | None:
+        """Return where the store has the block that a device requests; None where no stored block matches.
 
         Without the block's hash it is that of the version which the device is shown. For a very large file the device
         may have to wait for its turn.
@@ -442,11 +443,10 @@ class Folder:
         found = await self._requested.find(request, by)
         if found is None:
             return None
-        name, entry = found
-        key = self._keys.object(request.name, name)
-        if entry is not None:
-            self._served.expect(key, entry, request.offset)
-        return key
+        key = self._keys.object(request.name, found.object_name)
+        if found.entry is not None:
+            self._served.expect(key, found.entry, request.offset)
+        return RequestedBlock(key, request.offset, request.size, found.part_end)
 
     def block_read(self, key: str, offset: int, block: memoryview) -> None:
         """Check a block of an object that was read for a peer, with those before it."""

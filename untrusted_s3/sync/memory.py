@@ -29,6 +29,7 @@ class SyncMemory:
         index_paces: How fast the file infos of each device are taken.
         share_paces: How many folders each device may share how often, in cluster configs.
         blocks_out: Blocks on their way to peers. A device that waits for no other block may always get one.
+        recent_ranges: The most bytes of objects that are kept for the requests that follow.
     """
 
     messages: Account
@@ -41,6 +42,7 @@ class SyncMemory:
     large_in_work: Account
     blocks_in: Account
     blocks_out: Account
+    recent_ranges: int
     index_paces: IndexPaces
     share_paces: Paces
 
@@ -56,7 +58,11 @@ class SyncMemory:
         large_entries: int,
         settings: SyncSettings,
     ) -> SyncMemory:
-        """Make accounts of these capacities, in bytes, and paces. Of `blocks`, half is for each direction."""
+        """Make accounts of these capacities, in bytes, and paces.
+
+        Of `blocks`, half is for blocks that come in, a quarter for blocks that go out, and a quarter for what was read
+        of the store lately.
+        """
         return cls(
             messages=Account(messages),
             parsed=Account(parsed),
@@ -69,5 +75,6 @@ class SyncMemory:
             blocks_in=Account(blocks // 2),
             index_paces=IndexPaces(settings),
             share_paces=Paces(settings.share_burst, settings.share_rate),
-            blocks_out=Account(blocks // 2, guarantee=True),
+            blocks_out=Account(blocks // 4, guarantee=True),
+            recent_ranges=blocks // 4,
         )

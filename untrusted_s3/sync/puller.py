@@ -425,6 +425,10 @@ class Puller:
             # The folder may have the data by now, through another gateway.
             return self._precedence.is_superseded(entry) or self._is_there(entry)
 
+        # Its object is still there if this content was the folder's before: an older version that comes again, or a
+        # name that was deleted and comes back, as when a directory is renamed and renamed back.
+        comes_back = current is not None and current.file_info.message.deleted
+        may_be_stored = comes_back or not self._state.wants_version(entry.name_hash, entry.vector)
         givers = self.sources.givers(entry)
         failures: list[BlockUnavailable] = []
         for giver in givers:
@@ -440,8 +444,7 @@ class Puller:
                     owner=giver or entry.device_id,
                     giver=giver,
                     condemned=self._state.condemned(entry.name_hash),
-                    # An older version may have been the folder's once. Its object is still there then.
-                    may_be_stored=not self._state.wants_version(entry.name_hash, entry.vector),
+                    may_be_stored=may_be_stored,
                 )
                 return Entry(file_info, stored, giver or entry.device_id)
             except BlockUnavailable as error:

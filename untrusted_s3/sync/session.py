@@ -275,13 +275,13 @@ class Session:
     async def _answer(self, request: events.RequestReceived) -> None:
         assert self._channels is not None
         share = self._shares.get(request.folder)
-        key = None
+        block = None
         if share is not None and not request.from_temporary:
-            key = await share.folder.requested_object(request, self._device_id)
-        if key is None:
+            block = await share.folder.requested_block(request, self._device_id)
+        if block is None:
             await self._channels.requests_in.refuse(request.id)
         else:
-            await self._channels.requests_in.answer(request, key)
+            await self._channels.requests_in.answer(request.id, block)
 
     async def _take_index(self, event: events.IndexReceived) -> None:
         await self._keep_pace(event)  # to unpack it cost something, whatever it is for
