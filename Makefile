@@ -9,7 +9,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: run test lint types unit interop large ceph bench hostile images claims proto constraints clean
+.PHONY: run test lint types unit interop large ceph bench hostile images claims garbage-mutants proto constraints clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/untrusted-s3 serve --welcome --data $(DATA)
@@ -56,6 +56,10 @@ hostile: $(VENV)/.dev
 # (docs/claims.md).
 claims: $(VENV)/.dev
 	$(BIN)/python -m tests.interop.claims_table $(CLAIMS)
+
+# Which weakened rules of garbage collection its schedules find (docs/testing.md).
+garbage-mutants: $(VENV)/.dev
+	$(BIN)/python -m tests.garbage.mutants $(MUTANTS)
 
 # Images of a running embedded store, put back (docs/testing.md).
 images: $(VENV)/.dev

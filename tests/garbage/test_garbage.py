@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import structlog
 
-from tests.garbage.world import EntryWithoutObjectError, play
+from tests.garbage.checked_store import EntryWithoutObjectError
+from tests.garbage.world import play
 from untrusted_s3.store.garbage import GARBAGE_RULES, GarbageRules
 
 EXPECTED = {"objects deleted", "candidates that were named again", "kept out", "gone back", "crashes"}

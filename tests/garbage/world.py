@@ -13,13 +13,16 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import itertools
 import random
+import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 from tests.file_infos import deleted, device, encrypted_name, file
+from tests.garbage.cheap import cheap_databases
+from tests.garbage.checked_store import BY_UPKEEP, KEYS, CheckedStore
 from tests.simulated import (
     Call,
     Crash,
@@ -28,7 +31,6 @@ from tests.simulated import (
     Scheduler,
     SimulatedBucket,
     SimulatedClock,
-    SimulatedStore,
     fast_directory,
     inline_threads,
 )
@@ -39,100 +41,36 @@ from untrusted_s3.bep.file_info import FileInfo
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, StoreError
 from untrusted_s3.index.database import remove_database
-from untrusted_s3.index.entry import NAMED_ONLY, Entry, Removal
+from untrusted_s3.index.entry import NAMED_ONLY, Dissent, Entry, EntryClaims, Removal, StoredObject
 from untrusted_s3.index.log import FolderLog
-from untrusted_s3.index.segment import decode_segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.index.trimming import trim
+from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.objects.writer import ObjectWriter
-from untrusted_s3.settings import ObjectSettings
+from untrusted_s3.settings import LogSettings, ObjectSettings
 from untrusted_s3.store.format import PartGrid
 from untrusted_s3.store.garbage import GARBAGE_RULES, GarbageRules
-from untrusted_s3.store.layout import FolderKeys, name_key
+from untrusted_s3.store.layout import name_key
+from untrusted_s3.store.retention import KeepRules, KeptRules
 from untrusted_s3.units import DAY
 from untrusted_s3.upkeep.garbage import GarbageCollector, GarbageSettings
 
-KEYS = FolderKeys.of("folder")
 HOUR = 3600.0
 NAMES = 2
 CONTENTS = 2
 GRID = PartGrid(single_put_size=1500, min_part_size=1064)
 SETTINGS = GarbageSettings(interval=0.9 * DAY, deletions_per_second=0.0)
+LOG_SETTINGS = LogSettings(read_ahead=2)
 COUNTERS = Counters()
 PASSES = (0.2, 1, 3, 7, 13, 25, 25, 50)
+LONG_PASSES = (80, 130, 150)
+FAULTS = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.ANSWER_LOST, Fault.UNREACHABLE, Fault.EMPTIED)
+NO_KEEP = KeptRules(KeepRules(), 2 * DAY)
+KEEP = KeptRules(KeepRules(daily=2, weekly=1), 2 * DAY)
+# When all that goes on stands still.
+STALLS = (3, 7, 13, 25, 25, 60)
 # Between two calls of one piece of work. Longer times let most of them fail.
 SHORT = (0.02, 0.05, 0.1, 0.2, 0.2, 0.02, 0.05, 0.1, 0.2, 0.2, 1, 7, 25)
-
-
-class EntryWithoutObjectError(AssertionError):
-    """What must never be."""
-
-
-class _Objects(dict):  # type: ignore[type-arg]
-    """The objects of a store, which looks at each deletion."""
-
-    before_deletion: Callable[[str], None] = staticmethod(lambda key: None)
-
-    def pop(self, key: str, *default: object) -> object:
-        if key in self:
-            self.before_deletion(key)
-        return super().pop(key, *default)
-
-
-class CheckedStore(SimulatedStore):
-    """A store that knows what its log names."""
-
-    def __init__(self, clock: SimulatedClock, *, enforce_lifetimes: bool = True) -> None:
-        super().__init__(clock, enforce_lifetimes=enforce_lifetimes)
-        self.objects = _Objects()
-        self.objects.before_deletion = self._check_deletion
-        self.happened: Counter[str] = Counter()
-        self._in_segment: dict[str, frozenset[str]] = {}
-        self._at: dict[int, frozenset[str]] = {0: frozenset()}
-        self._now: dict[bytes, frozenset[str]] = {}
-
-    def put(self, key: str, body: bytes, *, if_none_match: bool = False, begun: float | None = None) -> None:
-        again = key in self.ever_created and key.startswith(KEYS.objects)
-        super().put(key, body, if_none_match=if_none_match, begun=begun)
-        self.happened["written again"] += again
-        if key.startswith(KEYS.segments) and body:
-            self._note_segment(key, body)
-
-    def _note_segment(self, key: str, body: bytes) -> None:
-        segment = decode_segment(body, key)
-        for removal in segment.renewal.removals if segment.renewal is not None else ():
-            self._now.pop(removal.name_hash, None)
-        named: set[str] = set()
-        for entry in segment.entries:
-            objects = frozenset(
-                KEYS.object(one.file_info.name, one.stored.object_name) for one in entry.versions if one.stored
-            )
-            self._now[name_key(entry.file_info.name)] = objects
-            named |= objects
-        for name in named:
-            if name not in self.objects:
-                raise EntryWithoutObjectError(f"{key} names {name}, which is not there")
-        self._in_segment[key] = frozenset(named)
-        self._at[int(key.rpartition("/")[2])] = self.named_now
-
-    @property
-    def named_now(self) -> frozenset[str]:
-        return frozenset(itertools.chain.from_iterable(self._now.values()))
-
-    def named(self) -> set[str]:
-        """Return all objects that any segment or checkpoint that is there names."""
-        found = set(self.named_now)
-        for key in self.keys(KEYS.segments):
-            found |= self._in_segment[key]
-        for key in self.keys(KEYS.checkpoints):
-            found |= self._at[int(key.rpartition("/")[2])]
-        return found
-
-    def _check_deletion(self, key: str) -> None:
-        if key.startswith(KEYS.objects):
-            self.happened["objects deleted"] += 1
-            if key in self.named():
-                raise EntryWithoutObjectError(f"{key} is deleted, and the log names it")
 
 
 class Clock(SimulatedClock):
@@ -156,14 +94,6 @@ class Clock(SimulatedClock):
             self._ahead = numbers.choice([0, 0, 0, 600, -600, 840, -840, 5 * HOUR])
 
 
-def _block(number: int, block: pb.BlockInfo) -> memoryview:
-    return memoryview(hashlib.shake_128(block.hash).digest(block.size))
-
-
-async def _fetch(number: int, block: pb.BlockInfo) -> memoryview:
-    return _block(number, block)
-
-
 @functools.cache
 def _empty_state() -> bytes:
     """Return the file of an empty state, which takes long to make."""
@@ -176,7 +106,7 @@ def _empty_state() -> bytes:
 @functools.lru_cache(10_000)
 def _file(name: int, version: int, content: int) -> FileInfo:
     # The first content is one PUT, the other ones are uploaded in parts.
-    sizes = (1064,) if content == 0 else (1064, 1064)
+    sizes = (1064,) if content == 0 else (1064, 1064, 1064)
     return file(name, version, sizes=sizes, content=content)
 
 
@@ -193,19 +123,26 @@ class World:
         self.directory = directory
         self.version = 0
         self.clocks: list[Clock] = []
+        self.writing = 0  # gateways that still do
         self.crashes = self.random.choice([0.0, 0.002, 0.01])
+        self.keep = self.random.choice([None, NO_KEEP, KEEP])
+        self.gateways, self.collectors = self.random.choice([(2, 2), (2, 2), (2, 1), (3, 2), (4, 3)])
         happens: list[Callable[[], None]] = [functools.partial(self.let_pass, hours * HOUR) for hours in SHORT]
-        happens += [functools.partial(self._stall, client) for client in range(4)]
-        happens += [self._change_a_clock]
-        self.scheduler = Scheduler(
-            iter(lambda: self.random.randrange(4096), None), happens, lambda: self.let_pass(25 * HOUR)
-        )
+        happens += [functools.partial(self._stall, client) for client in range(self.gateways + self.collectors)]
+        happens += [self._change_a_clock, self._change_what_is_kept]
+        self.scheduler = Scheduler(iter(lambda: self.random.randrange(4096), None), happens, lambda: self._pass(STALLS))
 
     def let_pass(self, seconds: float) -> None:
         self.clock.now += seconds
 
+    def _pass(self, hours: Sequence[float]) -> None:
+        self.let_pass(self.random.choice(hours) * HOUR)
+
     def _stall(self, client: int) -> None:
         self.scheduler.stalled ^= {client}
+
+    def _change_what_is_kept(self) -> None:
+        self.keep = self.random.choice([None, NO_KEEP, KEEP])
 
     def _change_a_clock(self) -> None:
         if self.clocks:
@@ -217,28 +154,41 @@ class World:
         clock = Clock(self.clock, ahead)
         self.clocks.append(clock)
         hold = self.scheduler.gate(client)
+        # In one of a few processes, everything else gets far while it stands still at a call.
+        calls_left = self.random.randint(1, 60) if self.random.random() < 0.4 else 0
 
         async def gate(call: Call, phase: Phase) -> None:
-            if self.random.random() < 0.3:  # so that schedules are not too short
+            nonlocal calls_left
+            calls_left -= 1
+            if calls_left == 0:
+                self.scheduler.stalled.add(client)
+            if calls_left == 0 or self.random.random() < 0.3:  # so that schedules are not too short
                 await hold(call, phase)
 
         return SimulatedBucket(self.store, clock=clock, gate=gate, fault=self._fault), clock
 
     def _fault(self, call: Call) -> Fault | None:
         if self.random.random() < self.crashes:
-            return self.random.choice([Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.ANSWER_LOST, Fault.UNREACHABLE])
+            return self.random.choice(list(FAULTS))
         return None
 
     async def play(self, *, rests: bool) -> None:
         """Play the schedule, then let everybody rest, and see that no garbage is left."""
-        await self.scheduler.run(self._gateway(0), self._gateway(1), self._collector(2), self._collector(3))
+        gateways = [self._gateway(number) for number in range(self.gateways)]
+        collectors = [self._collector(self.gateways + number) for number in range(self.collectors)]
+        await self.scheduler.run(*gateways, *collectors)
         if rests:
             await self._rest()
 
     # Gateways
 
     async def _gateway(self, number: int) -> None:
-        left = self.random.randint(5, 25)
+        self.writing += 1
+        await self._write(number)
+        self.writing -= 1
+
+    async def _write(self, number: int) -> None:
+        left = self.random.randint(5, 50 // self.gateways)
         while left > 0:
             process = _Gateway(self, number)
             try:
@@ -251,7 +201,13 @@ class World:
                 process.close(keep=self.random.random() < 0.7)
 
     async def _collector(self, number: int) -> None:
-        for _ in range(self.random.randint(4, 12)):
+        BY_UPKEEP.set(True)
+        hold = self.scheduler.gate(number)
+        for _ in range(self.random.randint(10, 40) // self.collectors):
+            if self.writing:  # otherwise nobody waits for what is not needed
+                await hold(Call("upkeep", ""), Phase.REQUEST)
+            if self.random.random() < 0.3:
+                self._pass(PASSES)
             bucket, clock = self.bucket(number)
             try:
                 await self._upkeep(bucket, clock)
@@ -260,7 +216,9 @@ class World:
 
     async def _upkeep(self, bucket: SimulatedBucket, clock: Clock) -> None:
         try:
-            await trim(bucket, KEYS, DAY, clock=clock)
+            if self.random.random() < 0.5:
+                await abort_old_uploads(bucket, KEYS.base, COUNTERS)
+            await trim(bucket, KEYS, DAY, clock=clock, settings=LOG_SETTINGS, keep=self.keep)
             collector = GarbageCollector(bucket, KEYS, clock=clock, rules=self.rules, settings=SETTINGS)
             result = await collector.collect(always=self.random.random() < 0.3)
             self.store.happened["candidates"] += result.found.objects
@@ -274,11 +232,14 @@ class World:
             await last.log.load()
             if last.state.position:
                 await last.log.checkpoint()
-            # Older records are gone after that, and what nobody names becomes a candidate; then it is deleted.
-            for days in (2.6, 1.1):
+            # Older records are gone after that, and what nobody names becomes a candidate; then it is deleted. Uploads
+            # that somebody came back to last are old enough after that.
+            for days in (7.1, 1.1):
                 self.let_pass(days * DAY)
-                await trim(bucket, KEYS, DAY, clock=clock)
+                await trim(bucket, KEYS, DAY, clock=clock, settings=LOG_SETTINGS, keep=NO_KEEP)
                 await GarbageCollector(bucket, KEYS, clock=clock, rules=self.rules, settings=SETTINGS).collect()
+            await abort_old_uploads(bucket, KEYS.base, COUNTERS)
+        assert not self.store.uploads, f"uploads are left: {self.store.uploads.keys()}"
         left = set(self.store.keys(KEYS.objects)) - self.store.named()
         assert not left, f"garbage is left: {left}"
         assert self.store.named() == self.store.named_now, "history is left"
@@ -295,12 +256,13 @@ class _Gateway:
     def open(self, world: World, number: int, bucket: SimulatedBucket, clock: Callable[[], float]) -> None:
         """Begin the process."""
         self._world = world
+        self._number = number
         self._random = world.random
         path = world.directory / f"{number}.sqlite"
         if not path.exists():
             path.write_bytes(_empty_state())
         self.state = FolderState(path)
-        self.log = FolderLog(bucket, KEYS, self.state, device(number), clock=clock, garbage_rules=world.rules)
+        self.log = FolderLog(bucket, KEYS, self.state, device(number), LOG_SETTINGS, clock, garbage_rules=world.rules)
         self._writer = ObjectWriter(
             bucket,
             KEYS,
@@ -313,6 +275,7 @@ class _Gateway:
             clock=clock,
         )
         self._old: list[Entry] = []
+        self._is_slow = False
 
     @classmethod
     @contextlib.contextmanager
@@ -334,7 +297,8 @@ class _Gateway:
     async def do_something(self) -> None:
         """Change something, or write a checkpoint."""
         if self._random.random() < 0.3:
-            self._world.let_pass(self._random.choice(PASSES) * HOUR)
+            passes = LONG_PASSES if self._random.random() < 0.05 else PASSES
+            self._world.let_pass(self._random.choice(passes) * HOUR)
         dice = self._random.random()
         try:
             if dice < 0.15:
@@ -345,6 +309,8 @@ class _Gateway:
                 await self._touch()
             elif dice < 0.5:
                 await self._go_back()
+            elif dice < 0.6:
+                await self._disagree()
             else:
                 await self._write()
         except (StoreError, DataError) as error:
@@ -360,17 +326,36 @@ class _Gateway:
             await self.log.checkpoint()
 
     async def _delete(self) -> None:
-        await self._append(Entry(deleted(self._random.randrange(NAMES), self._next()), None))
+        await self._append(Entry(deleted(self._random.randrange(NAMES), self._next()), None, claims=EntryClaims()))
 
     async def _write(self) -> None:
         """Write a file of few contents, so that old ones come again."""
         info = _file(self._random.randrange(NAMES), self._next(), self._random.randrange(CONTENTS))
         for _ in range(3):
-            stored = await self._writer.write(
-                info, _fetch, self.state.entry(info.name), owner=1, may_be_stored=self._random.random() < 0.5
-            )
-            if await self._append(Entry(info, stored)):
+            if await self._append(Entry(info, await self._store(info), claims=EntryClaims())):
                 return
+
+    async def _disagree(self) -> None:
+        """Write a file of which two devices have other contents."""
+        name = self._random.randrange(NAMES)
+        infos = [_file(name, self._next(), content) for content in self._random.sample(range(CONTENTS), 2)]
+        for _ in range(3):
+            current, other = [Entry(info, await self._store(info)) for info in infos]
+            claims = EntryClaims((device(1),), (Dissent(other, (device(2),)),))
+            if await self._append(dataclasses.replace(current, claims=claims)):
+                return
+
+    async def _store(self, info: FileInfo) -> StoredObject:
+        self._is_slow = self._random.random() < 0.05
+        may_be_stored = self._random.random() < 0.5
+        return await self._writer.write(
+            info, self._fetch, self.state.entry(info.name), owner=1, may_be_stored=may_be_stored
+        )
+
+    async def _fetch(self, number: int, block: pb.BlockInfo) -> memoryview:
+        if self._is_slow:
+            self._world.let_pass(self._random.choice([25, 80, 130]) * HOUR)
+        return memoryview(hashlib.shake_128(block.hash).digest(block.size))
 
     async def _touch(self) -> None:
         """Change the times of a file, as far as this gateway knows it."""
@@ -382,13 +367,14 @@ class _Gateway:
         content = next(one for one in range(CONTENTS) if _same_content(_file(name, 1, one), info))
         stored = _seen(before, NAMED_ONLY)
         assert stored.stored is not None
-        if not await self._append(Entry(_file(name, self._next(), content), stored.stored)):
+        if not await self._append(Entry(_file(name, self._next(), content), stored.stored, claims=EntryClaims())):
             self._world.store.happened["touched too late"] += 1
 
     async def _append(self, entry: Entry) -> bool:
         """Write an entry as LogWriter does. Return False if its object may be deleted."""
+        await self._wait()
         if self._random.random() < 0.2:
-            await self.log.refresh()  # some time may pass
+            await self.log.refresh()
         await self.log.garbage.look([entry])
         if self.log.garbage.keeps_out(entry):
             self._world.store.happened["kept out"] += 1
@@ -396,6 +382,14 @@ class _Gateway:
         await self.log.append([entry])
         self._old.append(entry)
         return True
+
+    async def _wait(self) -> None:
+        """Let the others go on, perhaps as far as they do."""
+        hold = self._world.scheduler.gate(self._number)
+        if self._random.random() < 0.1:
+            self._world.scheduler.stalled.add(self._number)
+        for _ in range(self._random.choice([0, 0, 1, 5, 20])):
+            await hold(Call("wait", ""), Phase.REQUEST)
 
     async def _go_back(self) -> None:
         """Bring an old version back by a renewal."""
@@ -423,10 +417,22 @@ def _seen(entry: Entry, seen: float | None) -> Entry:
 
 
 def play(
-    seed: int, rules: GarbageRules = GARBAGE_RULES, *, enforce_lifetimes: bool = True, rests: bool = True
+    seed: int,
+    rules: GarbageRules = GARBAGE_RULES,
+    *,
+    enforce_lifetimes: bool = True,
+    rests: bool = True,
+    cheap: bool = True,
 ) -> Counter[str]:
     """Play one schedule, and return what happened. Raises AssertionError."""
-    with inline_threads(), fast_directory() as directory:
+    numbers = random.Random(f"ids of {seed}")
+    with (
+        inline_threads(),
+        cheap_databases() if cheap else fast_directory() as directory,
+        mock.patch.object(secrets, "token_hex", lambda size: numbers.randbytes(size).hex()),
+        mock.patch.object(secrets, "token_bytes", numbers.randbytes),
+        mock.patch.object(secrets, "randbits", numbers.getrandbits),
+    ):
         world = World(seed, directory, rules, enforce_lifetimes=enforce_lifetimes)
         run_in_virtual_time(world.play(rests=rests))
         return world.store.happened

@@ -177,6 +177,19 @@ async def test_a_writer_goes_on_where_the_last_one_ended() -> None:
     again.check_all_is_released()
 
 
+async def test_a_refused_part_leaves_the_upload_for_the_next_try() -> None:
+    """The store refuses what was signed long ago, for example after the gateway stood still."""
+    bucket = SimulatedBucket(fault=fail_once("upload_part", Fault.REFUSED, number=3))
+    writing = EncryptingWriting(bucket)
+    file_info = version([0] * 10)
+    with pytest.raises(StoreRefused):
+        await writing(file_info)
+    assert len(bucket.store.uploads) == 1
+    check_object(bucket.store, file_info, await writing(file_info))
+    assert bucket.count("create_multipart_upload") == 1
+    assert not bucket.store.uploads
+
+
 async def test_parts_of_another_trailer_or_grid_are_sent_again() -> None:
     bucket = SimulatedBucket(fault=fail_once("complete_multipart_upload", Fault.UNREACHABLE))
     writing = EncryptingWriting(bucket)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.file_infos import device, entry, file
 from tests.simulated import SimulatedBucket
-from tests.upkeep.stored import HISTORY, KEYS, Stored
+from tests.upkeep.stored import HISTORY, KEYS, SETTINGS, Stored
 from untrusted_s3.errors import DataError, ObjectIsGarbage, SegmentsMissing
 from untrusted_s3.index.entry import PeerCursor
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.trimming import TrimPlan, plan_trim
-from untrusted_s3.store.garbage import GARBAGE_RULES, list_garbage
+from untrusted_s3.store.garbage import GARBAGE_RULES, GarbageRecord, list_garbage, write_garbage
 from untrusted_s3.units import DAY
+from untrusted_s3.upkeep.garbage import GarbageCollector
 
 
 @pytest.fixture
@@ -140,7 +143,7 @@ async def test_records_go_when_nobody_needs_them(stored: Stored) -> None:
     (first,) = await list_garbage(stored.bucket, KEYS)
     stored.pass_days(1.1)
     await stored.turn()
-    assert len(await list_garbage(stored.bucket, KEYS)) == 2
+    assert len(await list_garbage(stored.bucket, KEYS)) == 1
     assert KEYS.garbage_swept(first.record_id) in stored.store.objects
     stored.clock.now += GARBAGE_RULES.sweep + GARBAGE_RULES.margin
     await stored.turn()
@@ -187,8 +190,8 @@ async def test_what_is_not_ours_stays_and_is_counted(stored: Stored) -> None:
     stored.store.put(KEYS.garbage + "notes.json", b"{}")
     for _ in range(5):
         stored.pass_days(1.1)
-        done = await stored.turn()
-    assert done.unknown == 2
+        await stored.turn()
+    assert (await stored.collector().collect(always=True)).unknown == 2
     assert set(foreign) <= stored.objects
 
 
@@ -204,3 +207,92 @@ async def test_a_damaged_record_stops_nothing(stored: Stored) -> None:
     stored.pass_days(3)
     await stored.turn()
     assert record.record_id not in [one.record_id for one in await list_garbage(stored.bucket, KEYS)]
+
+
+async def test_nothing_is_read_while_nothing_changes(stored: Stored) -> None:
+    """Idle days cost a few listings each, and a look once a week finds what interrupted transfers have left."""
+    await stored.write(*((str(number), 1) for number in range(10)))
+    await stored.log.checkpoint()
+    for _ in range(80):  # 40 days, until the log does not change any more
+        stored.pass_days(0.5)
+        await stored.turn()
+    looks = 0
+    before = len(stored.bucket.calls)
+    for _ in range(28):
+        stored.pass_days(0.5)
+        looks += (await stored.collector().collect()).looked
+    assert looks == 2
+    spent = Counter(call.operation for call in stored.bucket.calls[before:])
+    # Of each turn the records of garbage; once a day the record of the last look and the log's parts; with a look those
+    # again, the segments as far as they are read ahead, and the objects.
+    assert spent == {"list": 28 + 14 * 3 + 2 * (5 + 2), "get": 14 + 2 * 16, "put": 14, "download_file": 2}
+    left = stored.put(entry(file("left", 1)))
+    for _ in range(22):
+        stored.pass_days(0.5)
+        await stored.turn()
+    assert left not in stored.objects
+
+
+@pytest.mark.parametrize("change", ["segment", "checkpoint", "kept"])
+async def test_whatever_changes_in_the_log_is_looked_at_within_a_day(stored: Stored, change: str) -> None:
+    await stored.write(("a", 1))
+    await stored.log.checkpoint()
+    stored.pass_days(1.1)
+    assert (await stored.turn()).looked
+    stored.pass_days(1.1)
+    assert not (await stored.turn()).looked
+    if change == "segment":
+        await stored.write(("a", 2))
+    elif change == "checkpoint":
+        del stored.store.objects[KEYS.checkpoint(1)]
+    else:
+        stored.store.put(KEYS.kept_checkpoint(1, 1), stored.store.body(KEYS.checkpoint(1)))
+    assert not (await stored.turn()).looked
+    stored.pass_days(1.1)
+    assert (await stored.turn()).looked
+
+
+async def test_a_look_that_had_to_leave_something_is_repeated(stored: Stored) -> None:
+    await stored.write(("a", 1))
+    stored.put(entry(file("b", 1)))
+    stored.put(entry(file("c", 1)))
+    settings = replace(SETTINGS, most_candidates=1)
+    found = []
+    for _ in range(5):
+        stored.pass_days(1.05)
+        collector = GarbageCollector(stored.bucket, KEYS, clock=stored.clock, settings=settings)
+        found.append((await collector.collect()).found.objects)
+    assert sum(found) == 2
+
+
+async def test_a_long_log_is_read_less_often(stored: Stored) -> None:
+    settings = replace(SETTINGS, segments_a_look=2)
+    looked: list[int] = []
+    for number in range(16):
+        await stored.write(("a", number))
+        stored.pass_days(1.0)
+        collector = GarbageCollector(stored.bucket, KEYS, clock=stored.clock, settings=settings)
+        if (await collector.collect()).looked:
+            looked.append(number)
+    assert looked == [0, 1, 3, 7, 14]
+
+
+async def test_a_damaged_record_of_the_last_look_lets_somebody_look(stored: Stored) -> None:
+    await stored.write(("a", 1))
+    stored.store.put(KEYS.garbage_look, b"{")
+    stored.pass_days(1.1)
+    assert (await stored.turn()).looked
+    stored.pass_days(1.1)
+    assert not (await stored.turn()).looked
+
+
+async def test_records_without_candidates_cost_no_look(stored: Stored) -> None:
+    """Programs of November 2026 wrote such a record with each look that found nothing."""
+    await stored.write(("a", 1))
+    stored.pass_days(1.1)
+    await stored.turn()
+    await write_garbage(stored.bucket, KEYS, GarbageRecord.new(stored.bucket.now(), []))
+    stored.pass_days(1.1)
+    before = len(stored.bucket.calls)
+    assert not (await stored.turn()).looked
+    assert not [call for call in stored.bucket.calls[before:] if call.key == KEYS.segment(1)]

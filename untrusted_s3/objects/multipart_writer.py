@@ -99,13 +99,17 @@ class MultipartWriter:
         another StoreError.
         """
         await self._find_upload()
+        completes = False
         try:
             await self._transfer_parts()
             etags = [self._parts[number].etag for number in self._ranges]
+            completes = True
             await self._bucket.complete_multipart_upload(self._key, self._upload_id, etags)
         except BaseException as error:
-            # A completion that the store refuses would be refused the next time too.
-            if isinstance(error, PreconditionFailed | StoreRefused) or self._superseded():
+            # A completion that the store refuses would be refused the next time too. A part may not be: its request
+            # may have been too late.
+            is_refused = completes and isinstance(error, PreconditionFailed | StoreRefused)
+            if is_refused or self._superseded():
                 with contextlib.suppress(StoreError):  # upkeep aborts it later, because of its age
                     await asyncio.shield(self._bucket.abort_multipart_upload(self._key, self._upload_id))
             raise

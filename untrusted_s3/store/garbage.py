@@ -176,11 +176,26 @@ class ListedRecord:
     is_swept: bool
 
 
-async def list_garbage(bucket: Bucket, keys: FolderKeys) -> list[ListedRecord]:
-    """Return the records of a folder's candidates, the oldest first. Raises StoreError."""
+class ListedRecords(list[ListedRecord]):
+    """The records of a listing, the oldest first.
+
+    Attributes:
+        look_age: Seconds since the last look was written down (store/garbage_look.py); infinite if none is.
+    """
+
+    def __init__(self, records: Iterable[ListedRecord], look_age: float) -> None:
+        super().__init__(records)
+        self.look_age = look_age
+
+
+async def list_garbage(bucket: Bucket, keys: FolderKeys) -> ListedRecords:
+    """Return the records of a folder's candidates. Raises StoreError."""
     ages: dict[str, float] = {}
     swept: set[str] = set()
+    look_age = float("inf")
     async for item in up_to(MAX_GARBAGE_KEYS, bucket.list(keys.garbage), keys.garbage):
+        if item.key == keys.garbage_look:
+            look_age = item.age
         parsed = keys.parse_garbage(item.key)
         if parsed is None:
             continue
@@ -189,7 +204,7 @@ async def list_garbage(bucket: Bucket, keys: FolderKeys) -> list[ListedRecord]:
         else:
             ages[parsed[0]] = item.age
     found = [ListedRecord(record_id, age, record_id in swept) for record_id, age in ages.items()]
-    return sorted(found, key=lambda one: -one.age)
+    return ListedRecords(sorted(found, key=lambda one: -one.age), look_age)
 
 
 async def read_garbage(bucket: Bucket, keys: FolderKeys, record_id: str) -> GarbageRecord | None:

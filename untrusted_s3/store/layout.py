@@ -326,6 +326,11 @@ class FolderKeys:
         """Return the key that says that what such a record has was deleted."""
         return f"{self.garbage}{record_id}-swept{_JSON}"
 
+    @property
+    def garbage_look(self) -> str:
+        """The key that says when the folder was last looked through for such objects (store/garbage_look.py)."""
+        return f"{self.garbage}looked{_JSON}"
+
     def parse_garbage(self, key: str) -> tuple[str, bool] | None:
         """Return the id in the key of such a record, and whether the key is that of `garbage_swept`."""
         found = _GARBAGE_NAME.fullmatch(key[len(self.garbage) :]) if key.startswith(self.garbage) else None

@@ -1,7 +1,11 @@
 """Garbage collection: deletes the objects of a folder that its log no longer names (store/garbage.py has the rules).
 
-A turn first deletes what was a candidate for the grace time and is still not named, then writes down new candidates.
-Several gateways may do it at once; what one has done shows in the records, so that the others need not do it again.
+A turn first deletes what was a candidate for the grace time and is still not named, then looks for new candidates and
+writes them down. Several gateways may do it at once; what one has done shows in the records, so that the others need
+not do it again.
+
+Both read the whole log. So a turn does neither where nothing is a candidate and the log has not changed since the last
+look (store/garbage_look.py), but for a look once a week: what interrupted transfers leave changes no log.
 """
 
 from __future__ import annotations
@@ -24,12 +28,14 @@ from untrusted_s3.store.garbage import (
     GarbageRecord,
     GarbageRules,
     ListedRecord,
+    ListedRecords,
     Sweep,
     list_garbage,
     read_garbage,
     write_garbage,
     write_swept,
 )
+from untrusted_s3.store.garbage_look import Look, list_extent, read_look, write_look
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.units import DAY
 from untrusted_s3.upkeep.live import Leaving, ObjectSet, load_live, nothing_leaves
@@ -43,12 +49,16 @@ class GarbageSettings:
 
     Attributes:
         interval: How long after the last look for candidates the next one is due, also if another gateway took it.
+        longest_interval: The same where the log has not changed, and the most for a long log.
+        segments_a_look: Of a longer log, a look is as much seldomer.
         concurrent_deletions: How many objects are deleted at once.
         deletions_per_second: The most objects that are deleted in a second; 0 for no limit.
         most_candidates: The most candidates of a folder; the rest has its turn after these are deleted.
     """
 
     interval: float = 0.9 * DAY
+    longest_interval: float = 7 * DAY
+    segments_a_look: int = 20_000
     concurrent_deletions: int = 16
     deletions_per_second: float = 100.0
     most_candidates: int = 2_000_000
@@ -143,7 +153,7 @@ class GarbageCollector:
         return await self._turn(leaving, dry_run=True, always=True)
 
     async def collect(self, *, always: bool = False) -> Collected:
-        """Delete what may be deleted, and write down candidates if the last time is long enough ago, or `always`.
+        """Delete what may be deleted, and write down candidates if a look for them is due, or `always`.
 
         Raises DataError if the log is damaged, and StoreError. Then a part may be done.
         """
@@ -152,24 +162,63 @@ class GarbageCollector:
     async def _turn(self, leaving: Leaving, *, dry_run: bool, always: bool) -> Collected:
         self.result = Collected()
         records = await self._list()
+        old = [one for one in records if one.age > self._kept_for]
         if not dry_run:
-            await self._forget([one for one in records if one.age > self._kept_for])
+            await self._forget(old)
         due = [one for one in records if self._may_be_swept(one)]
-        looked_at = min((one.age for one in records), default=float("inf"))
-        if not due and not always and looked_at < self._settings.interval:
+        if not await self._have_candidates(due):
+            due = []
+        # What was not swept in time has to be found once more.
+        looks = always or any(not one.is_swept for one in old)
+        if not looks and records.look_age >= self._settings.interval:
+            # The whole log is read for what is due, so that a look costs little more.
+            looks = bool(due) or await self._is_look_due()
+        if not due and not looks:
             return self.result
+        began, extent = int(self._bucket.now()), await list_extent(self._bucket, self._keys) if looks else None
         with contextlib.closing(ObjectSet()) as live, contextlib.closing(ObjectSet()) as known:
             await load_live(self._bucket, self._keys, live, leaving=leaving, directory=self._directory)
             count = await self._load_candidates(records, known)
             for record in due:
                 await self._sweep(record, live, dry_run)
-            if always or looked_at >= self._settings.interval:
-                await self._mark(live, known, self._settings.most_candidates - count, dry_run)
+            if extent is not None:
+                is_whole = await self._mark(live, known, self._settings.most_candidates - count, dry_run)
+                if not dry_run:
+                    look = Look(began, extent.digest if is_whole else "")
+                    await write_look(self._bucket, self._keys, look)
         return self.result
+
+    # When to look
+
+    async def _have_candidates(self, due: Sequence[ListedRecord]) -> bool:
+        for listed in due:
+            record = await self._read(listed)
+            if record is not None and record.candidates:
+                return True
+        return False
+
+    async def _is_look_due(self) -> bool:
+        """Return whether a look may find something. If not, say so in the store, so that nobody asks again so soon."""
+        try:
+            look = await read_look(self._bucket, self._keys)
+        except DataError as error:
+            _logger.error("record of garbage unreadable", error=str(error))
+            return True
+        if look is None:
+            return True
+        age = self._bucket.now() - look.time
+        extent = await list_extent(self._bucket, self._keys)
+        interval = self._settings.interval * max(1.0, extent.segments / self._settings.segments_a_look)
+        if extent.digest == look.log:
+            interval = self._settings.longest_interval
+        if age >= min(interval, self._settings.longest_interval):
+            return True
+        await write_look(self._bucket, self._keys, look)
+        return False
 
     # What is kept when
 
-    async def _list(self) -> list[ListedRecord]:
+    async def _list(self) -> ListedRecords:
         self._asked = self._clock()
         return await list_garbage(self._bucket, self._keys)
 
@@ -258,35 +307,42 @@ class GarbageCollector:
 
     # Marking
 
-    async def _mark(self, live: ObjectSet, known: ObjectSet, room: int, dry_run: bool) -> None:
+    async def _mark(self, live: ObjectSet, known: ObjectSet, room: int, dry_run: bool) -> bool:
+        """Write down what is not named. Return whether all of it was, or is already.
+
+        What is young stays out: its entry may be on its way.
+        """
         found: list[Candidate] = []
-        written = False
-        async for candidate in self._unnamed(live):
+        is_whole = True
+        async for candidate, age in self._unnamed(live):
             if self.result.found.objects >= room:
+                is_whole = False
                 break
+            if age < self._rules.grace:
+                is_whole = False
+                continue
             if known.has(candidate.name_hash, candidate.object_name):
                 continue
             found.append(candidate)
             self.result.found.add(candidate.size)
             if len(found) == MAX_CANDIDATES and not dry_run:
                 await self._write(found)
-                written = True
                 found.clear()
         self.result.looked = True
-        if not dry_run and (found or not written):
-            # One without candidates too: it says that somebody has looked.
+        if found and not dry_run:
             await self._write(found)
+        return is_whole
 
     async def _write(self, found: Sequence[Candidate]) -> None:
         await write_garbage(self._bucket, self._keys, GarbageRecord.new(self._bucket.now(), found))
 
-    async def _unnamed(self, live: ObjectSet) -> AsyncIterator[Candidate]:
-        """Yield the objects that the log does not name, but none that is so young that its entry may be on its way."""
+    async def _unnamed(self, live: ObjectSet) -> AsyncIterator[tuple[Candidate, float]]:
+        """Yield the objects that the log does not name, with their ages."""
         async for item in self._bucket.list(self._keys.objects):
             parsed = self._keys.parse_object(item.key)
             if parsed is None:
                 self.result.unknown += 1
                 continue
             self.result.listed.add(item.size)
-            if item.age >= self._rules.grace and not live.has(*parsed):
-                yield Candidate(*parsed, item.size)
+            if not live.has(*parsed):
+                yield Candidate(*parsed, item.size), item.age
