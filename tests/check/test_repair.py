@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tests.check.damaged import KEYS, NODE, PEER, Damage, FilledStore, delete, flip_bit, swap, truncate
 from tests.file_infos import device
-from tests.simulated import SimulatedBucket
+from tests.loops import one_loop
+from tests.simulated import Call, Phase, SimulatedBucket, SimulatedClock
 from untrusted_s3.check.scrub_record import ScrubRecord
 from untrusted_s3.check.share import ALL
+from untrusted_s3.errors import DataError, StoreError
 from untrusted_s3.index.history import load_newest
+from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.problem import Kind
 from untrusted_s3.repair.action import Action, Remedy
@@ -30,10 +35,13 @@ class World:
         self.filled = filled
         self.second = second
         self.bucket = filled.bucket
+        self.clock = cast(SimulatedClock, self.bucket.store.clock)
         self.directory = directory
+        self.writers: dict[str, SimulatedBucket] = {}
 
     async def repair(self, *, other: bool = False, apply: bool = True, gateway: bool = False) -> dict[str, Remedy]:
-        """Repair the store after a dry run, which must announce the same and write nothing."""
+        """Repair the store an hour later, after a dry run, which must announce the same and write nothing."""
+        self.clock.now += 3600
         objects = dict(self.bucket.store.objects)
         planned = await self.carry_out(other=other, apply=False, gateway=gateway)
         assert self.bucket.store.objects == objects
@@ -49,6 +57,14 @@ class World:
         options = RepairOptions(apply, ALL, gateway, Settings())
         repair = StoreRepair(bucket, SimulatedBucket(self.second.bucket.store) if other else None, options)
         return [action async for action in repair.run()]
+
+    async def writer(self, name: str) -> FolderLog:
+        """Return the log of a gateway that has come to its end. `writers` has its bucket."""
+        self.writers[name] = SimulatedBucket(self.bucket.store)
+        state = FolderState(self.directory / f"{name}.sqlite")
+        log = FolderLog(self.writers[name], KEYS, state, device(8), clock=self.clock)
+        await log.load()
+        return log
 
     async def left(self) -> dict[str, Kind]:
         """Return what a check finds damaged."""
@@ -197,6 +213,7 @@ async def test_everything_at_once(world: World) -> None:
         older_copy(world.bucket, key)
     for entry in (world.filled.small, world.filled.large):
         flip_bit(world.bucket, world.filled.key(entry))
+    world.clock.now += 3600
     await world.carry_out(other=True, apply=True, gateway=False)
     assert await world.left() == {}
 
@@ -235,3 +252,78 @@ async def test_an_unreadable_other_store_is_no_help(world: World) -> None:
     assert await world.repair() == {key: Remedy.TAKEN_BACK}
     older_copy(world.second.bucket, KEYS.segment(8))
     assert await world.repair(other=True) == {key: Remedy.NONE}
+
+
+# Writers that stall
+
+DELAYS = [0, 1799, 4000]
+
+
+@one_loop
+@pytest.mark.parametrize("stalled", [0, 800])
+@pytest.mark.parametrize("repaired", DELAYS)
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("is_covered", [False, True])
+async def test_a_writer_that_stalls_loses_nothing(
+    world: World, stalled: int, repaired: int, goes_on: bool, is_covered: bool
+) -> None:
+    """It has seen that a position is free; others write there, and that is damaged and repaired before its PUT comes.
+
+    What it believes to have written is in the log.
+    """
+    log, bucket, clock = await world.writer("stalled"), SimulatedBucket(world.bucket.store), world.clock
+    others = await world.writer("others")
+    key, held = KEYS.segment(9), False
+
+    async def gate(call: Call, phase: Phase) -> None:
+        nonlocal held
+        if (call.operation, call.key, phase, held) != ("put", key, Phase.REQUEST, False):
+            return
+        held = True
+        await others.append([world.filled.folder.directory("of others")])
+        if is_covered:
+            await others.checkpoint()
+        if goes_on:
+            await others.append([world.filled.folder.directory("later")])
+        flip_bit(bucket, key)
+        clock.now += repaired
+        await world.carry_out(other=False, apply=True, gateway=False)
+
+    world.writers["stalled"].gate = gate
+    clock.now += stalled
+    mine = world.filled.folder.directory("of the one that stalls")
+    with contextlib.suppress(StoreError, DataError):
+        await log.append([mine])
+        state = await world.state()
+        try:
+            assert state.entry(mine.file_info.name) is not None, "it believes that the log has it"
+        finally:
+            state.close()
+    assert held
+    clock.now += 3600
+    await world.carry_out(other=False, apply=True, gateway=False)
+    clock.now += 25 * 3600
+    await world.carry_out(other=False, apply=True, gateway=False)
+    assert await world.left() == {}
+
+
+async def test_a_writer_that_comes_back_does_not_take_the_place_of_the_last_segment(world: World) -> None:
+    """It has applied all before the last segment, which others wrote, covered by a checkpoint, and lost to damage."""
+    log, others = await world.writer("away"), await world.writer("others")
+    await others.append([world.filled.folder.directory("of others")])
+    await others.checkpoint()
+    flip_bit(world.bucket, KEYS.segment(9))
+    mine = world.filled.folder.directory("of the one that was away")
+    for hours in (1, 11, 14):
+        world.clock.now += hours * 3600
+        await world.carry_out(other=False, apply=True, gateway=False)
+        with contextlib.suppress(DataError):
+            await log.append([mine])
+        state = await world.state()
+        try:
+            assert state.entry(world.filled.folder.directory("of others").file_info.name) is not None
+        finally:
+            state.close()
+    state = await world.state()
+    assert state.entry(mine.file_info.name) is not None
+    state.close()

@@ -8,26 +8,33 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import structlog
 
-from tests.check.damaged import KEYS, FilledStore, delete, flip_bit
+from tests.check.damaged import KEYS, Damage, FilledStore, delete, flip_bit
 from tests.file_infos import device
 from tests.simulated import SimulatedBucket, SimulatedClock
 from tests.sync.fakes import new_folder
 from tests.virtual_time import virtual_time
 from untrusted_s3.check.scrub_record import ScrubRecord
 from untrusted_s3.counters import Counters
+from untrusted_s3.gateway.log_scrub import scrub_log
 from untrusted_s3.gateway.scrub import Scrub
 from untrusted_s3.problem import Kind
 from untrusted_s3.repair.action import Remedy
 from untrusted_s3.repair.folder import RepairOptions
 from untrusted_s3.repair.store import StoreRepair
-from untrusted_s3.settings import ScrubSettings, Settings
+from untrusted_s3.settings import LogSettings, ScrubSettings, Settings
 from untrusted_s3.store.records import FolderRecord, read_record, write_record
 from untrusted_s3.sync.folder import Folder
 from untrusted_s3.units import DAY
 
 PERIOD = 30 * DAY
 pytestmark = virtual_time
+
+
+def older_copy(bucket: SimulatedBucket, key: str) -> None:
+    """Put another checkpoint in its place."""
+    bucket.store.put(key, bucket.store.body(KEYS.checkpoint(2)))
 
 
 class OpenFolders:
@@ -184,12 +191,55 @@ async def test_a_damaged_segment_is_covered_by_what_a_gateway_knows(world: World
     findings = await world.filled.findings()
     assert [(finding.path, finding.kind) for finding in findings] == [(KEYS.segment(8), Kind.SEGMENT_DAMAGED)]
     options = RepairOptions(apply=True, share=None, gateway_runs=True, settings=Settings())
-    repair = StoreRepair(world.filled.bucket, None, options)
-    assert [action.remedy async for action in repair.run()] == [Remedy.MOVED]
+    for remedy in (Remedy.LATER, Remedy.MOVED):
+        repair = StoreRepair(world.filled.bucket, None, options)
+        assert [action.remedy async for action in repair.run()] == [remedy]
+        world.clock.now += 1.1 * DAY
     assert [finding for finding in await world.filled.findings() if finding.kind.is_damage] == []
+    await scrub.turn()
     bucket.calls.clear()
     await scrub.turn()
     assert bucket.calls == [], "idle minutes cost nothing"
+
+
+@pytest.mark.parametrize("damage", [flip_bit, older_copy])
+async def test_checkpoints_are_compared_with_the_log_once_in_a_round(world: World, damage: Damage) -> None:
+    damage(world.filled.bucket, KEYS.checkpoint(4))
+    scrub, bucket = world.scrub()
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(32):
+            await scrub.turn()
+            world.clock.now += DAY
+    found = [one["key"] for one in logs if one["event"] == "scrub found damage in the log"]
+    assert found == [KEYS.checkpoint(4)]
+    reads = [call.key for call in bucket.calls if call.operation == "download_file"]
+    assert sorted(reads) == [KEYS.checkpoint(position) for position in (2, 4, 6)]
+    status = scrub.status("folder")
+    assert status is not None
+    assert status["log_checked"] is not None
+    again, bucket = world.scrub()
+    for _ in range(10):
+        await again.turn()
+        world.clock.now += DAY
+    assert bucket.count("download_file") == 0, "it is written down"
+    assert [path.name for path in world.folder.directory.iterdir() if path.is_dir()] == []
+
+
+async def test_the_log_is_checked_slowly(world: World) -> None:
+    """It rests as long as it works, after each segment, and ends if the folder is closed."""
+    pauses: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        pauses.append(seconds)
+
+    arguments = world.filled.bucket, KEYS, world.folder.directory, LogSettings()
+    assert await scrub_log(*arguments, rest, lambda: True) == 0
+    segments = len(world.store.keys(KEYS.segments))
+    assert len(pauses) == segments
+    assert await scrub_log(*arguments, rest, lambda: len(pauses) < segments + 2) is None
+    assert len(pauses) == segments + 2
+    flip_bit(world.filled.bucket, KEYS.checkpoint(2))
+    assert await scrub_log(*arguments, rest, lambda: True) == 1
 
 
 async def test_a_damaged_record_is_written_again(world: World) -> None:

@@ -24,11 +24,13 @@ from untrusted_s3.gateway.scrub import Scrub
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.problem import Finding
+from untrusted_s3.repair.action import Remedy
 from untrusted_s3.repair.folder import RepairOptions
 from untrusted_s3.repair.store import StoreRepair
 from untrusted_s3.settings import ScrubSettings, Settings
 from untrusted_s3.store.layout import STORE
 from untrusted_s3.store.records import StoreRecord
+from untrusted_s3.units import DAY
 
 PERIOD = 600.0
 SETTINGS = ScrubSettings(interval=60.0, names_at_once=2)
@@ -115,12 +117,21 @@ class Trial:
         check = StoreCheck(SimulatedBucket(self.store), ALL)
         return [finding async for finding in check.run() if finding.kind.is_damage]
 
-    async def repair(self, other: SimulatedStore | None) -> None:
-        """Repair everything."""
+    async def repair(self, other: SimulatedStore | None) -> bool:
+        """Repair everything, again after an hour if something has to wait. Return whether it still has to wait then."""
+        waits = False
+        for pause in (0.0, 3600.0):
+            await self.go_on(pause)
+            waits = await self._repair(other)
+            if not waits:
+                break
+        return waits
+
+    async def _repair(self, other: SimulatedStore | None) -> bool:
         options = RepairOptions(True, ALL, bool(self._count), Settings())
         second = SimulatedBucket(other) if other is not None else None
-        async for _ in StoreRepair(SimulatedBucket(self.store), second, options).run():
-            pass
+        repair = StoreRepair(SimulatedBucket(self.store), second, options)
+        return Remedy.LATER in [action.remedy async for action in repair.run()]
 
     def check_end(self) -> None:
         """Check that all gateways go on, and that what the device has is stored."""
@@ -251,7 +262,10 @@ async def _play(directory: Path, what: str, damage: str, case: Case) -> str:
         ends += [("repair", None, True), ("repair, twice", None, True), ("repair --from", second, True)]
         for end, other, repairs in ends:
             if repairs:
-                await trial.repair(other)
+                if await trial.repair(other):
+                    await trial.go_on(DAY)
+                    await trial.repair(other)
+                    end += ", again a day later"
                 await trial.go_on(300)
             left = await trial.findings()
             if not left:

@@ -28,6 +28,7 @@ class ScrubRecord:
         bytes: Their bytes.
         damaged: How many of them were damaged or missing.
         finished: When the last whole round ended; 0 before the first.
+        log_checked: When the log was last checked; 0 for never.
     """
 
     writer: DeviceID
@@ -38,6 +39,7 @@ class ScrubRecord:
     bytes: int = 0
     damaged: int = 0
     finished: int = 0
+    log_checked: int = 0
 
     @property
     def progress(self) -> float:
@@ -55,6 +57,7 @@ class ScrubRecord:
             "bytes": self.bytes,
             "damaged": self.damaged,
             "finished": self.finished,
+            "log_checked": self.log_checked,
         }
 
     @classmethod
@@ -70,4 +73,5 @@ class ScrubRecord:
             fields.integer("bytes", minimum=0, maximum=_MAX),
             fields.integer("damaged", minimum=0, maximum=_MAX),
             fields.integer("finished", minimum=0, maximum=LAST_SECOND),
+            fields.integer("log_checked", minimum=0, maximum=LAST_SECOND, default=0),
         )

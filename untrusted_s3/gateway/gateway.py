@@ -175,7 +175,9 @@ class Gateway:
             collects_garbage=settings.collects_garbage,
             want_checkpoint=self.folders.want_checkpoint,
         )
-        self._scrub = Scrub(bucket, self.folders, self.device_id, settings.scrub, self.counters, tuning.scrub)
+        self._scrub = Scrub(
+            bucket, self.folders, self.device_id, settings.scrub, self.counters, tuning.scrub, tuning.log
+        )
         self._present_lists = PresentLists(bucket, self.folders, tuning.upkeep)
         self._http = HTTPServer(self, settings.http, settings.http_hosts, tuning.http) if settings.http else None
 

@@ -9,6 +9,9 @@ Every gateway also reads the segments of the logs again that no checkpoint cover
 often as progress is written down. If one is damaged, it writes a checkpoint of its state, which has what the segment
 said.
 
+Once in a period, at its half, all of the log is checked as the command does: the checkpoints have to say what it says.
+What is damaged is logged and counted; to write a checkpoint again is left to people.
+
 Of several gateways on a store one scrubs the objects of a folder. How far it has come is in the store. A gateway goes
 on with what another one has left for a while.
 """
@@ -28,8 +31,9 @@ from untrusted_s3.check.reading import Part, Read, parts_of, read_part
 from untrusted_s3.check.scrub_record import ScrubRecord
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, PreconditionFailed, StateDamaged, StoreError
+from untrusted_s3.gateway.log_scrub import scrub_log
 from untrusted_s3.index.entry import NamedObject
-from untrusted_s3.settings import ScrubSettings
+from untrusted_s3.settings import LogSettings, ScrubSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import NAME_HASH_SIZE, FolderKeys
 from untrusted_s3.store.records import read_record, write_record
@@ -37,6 +41,8 @@ from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.served_parts import WrongPart
 
 _logger = structlog.get_logger()
+# After which share of a round the log is checked.
+_LOG_DUE = 0.5
 _SPACE = 2 ** (8 * NAME_HASH_SIZE)
 
 
@@ -63,6 +69,7 @@ class Scrub:
         period: float,
         counters: Counters,
         settings: ScrubSettings,
+        log_settings: LogSettings | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._bucket = bucket
@@ -71,6 +78,7 @@ class Scrub:
         self._period = period
         self._counters = counters
         self._settings = settings
+        self._log_settings = log_settings or LogSettings()
         self._sleep = sleep
         self._records: dict[str, ScrubRecord] = {}
         # When the records of others are read again.
@@ -102,7 +110,7 @@ class Scrub:
                     await folder.cover_damage()
                     self._log_due[folder_id] = self._bucket.now() + self._save_interval
                 more |= await self._scrub(folder_id, folder)
-            except (StoreError, DataError, StateDamaged) as error:
+            except (StoreError, DataError, StateDamaged, OSError) as error:
                 _logger.warning("folder not scrubbed", folder=folder_id, error=str(error))
         return more
 
@@ -118,6 +126,7 @@ class Scrub:
             "objects": record.objects,
             "bytes": record.bytes,
             "damaged": record.damaged,
+            "log_checked": _time_text(record.log_checked) if record.log_checked else None,
             "device_id": str(record.writer),
         }
 
@@ -136,13 +145,19 @@ class Scrub:
         due = min(max((now - record.began) / self._period, 0.0), 1.0)
         limit = min(int(due * _SPACE), _SPACE - 1).to_bytes(NAME_HASH_SIZE)
         before = record
+        if due >= _LOG_DUE and record.log_checked < record.began:
+            record = await self._scrub_log(folder_id, folder, keys, record)
         record = await self._scrub_to(limit, folder_id, folder, keys, record)
         if due >= 1 and record.position >= limit:
             _logger.info(
                 "folder scrubbed", folder=folder_id, objects=record.objects, bytes=record.bytes, damaged=record.damaged
             )
-            record = ScrubRecord(self._own_id, int(now), int(now), finished=int(now))
-        has_news = (record.began, record.damaged) != (before.began, before.damaged)
+            record = ScrubRecord(self._own_id, int(now), int(now), finished=int(now), log_checked=record.log_checked)
+        has_news = (record.began, record.damaged, record.log_checked) != (
+            before.began,
+            before.damaged,
+            before.log_checked,
+        )
         if has_news or now - record.time >= self._save_interval:
             record = replace(record, time=int(now))
             await write_record(self._bucket, keys.scrub, record.to_json())
@@ -175,6 +190,23 @@ class Scrub:
                 return None  # another gateway begins now
         self._records[folder_id] = found
         return found
+
+    async def _scrub_log(self, folder_id: str, folder: Folder, keys: FolderKeys, record: ScrubRecord) -> ScrubRecord:
+        """Check the log of a folder, and return the record that says so."""
+        damaged = await scrub_log(
+            self._bucket,
+            keys,
+            folder.directory,
+            self._log_settings,
+            self._sleep,
+            lambda: self._folders.get(folder_id) is folder,
+        )
+        if damaged is None:
+            return record
+        self._counters.scrub_damage.inc(damaged)
+        record = replace(record, damaged=record.damaged + damaged, log_checked=int(self._bucket.now()))
+        self._records[folder_id] = record
+        return record
 
     async def _scrub_to(
         self, limit: bytes, folder_id: str, folder: Folder, keys: FolderKeys, record: ScrubRecord

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,10 +65,12 @@ class LogCheck:
         directory: Path,
         settings: LogSettings = _SETTINGS,
         mend: Callable[[FolderState], Awaitable[None]] | None = None,
+        rest: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         """Make a check. Its files are in `directory`; `close` closes them.
 
-        `mend` is called for each checkpoint that is damaged or differs, with the state that it should say, if the log
+        `rest` is called after each segment, with the seconds that it and what was compared after it took. `mend` is
+        called for each checkpoint that is damaged or differs, with the state that it should say, if the log
         still tells it. It may raise StoreError.
         """
         self.state = FolderState(directory / "log.sqlite")
@@ -79,6 +82,7 @@ class LogCheck:
         self._keys = keys
         self._reader = SegmentReader(bucket, keys, settings)
         self._mend = mend
+        self._rest = rest
         self._found: deque[Finding] = deque()
         # The checkpoints that are left, in rising order.
         self._ahead: deque[int] = deque()
@@ -91,7 +95,7 @@ class LogCheck:
         self.state.close()
         self._other.close()
 
-    async def run(self) -> AsyncIterator[Finding]:
+    async def run(self) -> AsyncGenerator[Finding, None]:
         """Check the log. Yield what is wrong, each with the key of the object. Raises StoreError."""
         segments = await list_segments(self._bucket, self._keys)
         checkpoints = sorted(await list_checkpoints(self._bucket, self._keys))
@@ -108,7 +112,7 @@ class LogCheck:
             *(self._keys.checkpoint(position) for position in checkpoints if not is_near(position, reached)),
         ]:
             self._find(key, Kind.SEGMENT_DAMAGED, "it is at a position that no log reaches")
-        last, before = self._base, None
+        last, before, begun = self._base, None, time.monotonic()
         async with contextlib.aclosing(self._reader.read_each(segments)) as read:
             async for position, segment in read:
                 if position > last + 1:
@@ -118,6 +122,9 @@ class LogCheck:
                 before = await self._take(position, segment, before)
                 while self._found:
                     yield self._found.popleft()
+                if self._rest is not None:
+                    await self._rest(time.monotonic() - begun)
+                    begun = time.monotonic()
         await self._settle()
         newest = max(self._ahead, default=0)
         if newest > last:

@@ -16,12 +16,18 @@ class Remedy(StrEnum):
     TAKEN_BACK = "taken back"
     HEALED = "healed"
     LEFT = "left to a gateway"
+    LATER = "left for now"
     NONE = "cannot be repaired"
 
     @property
     def is_none(self) -> bool:
         """Whether nothing is done."""
         return self is Remedy.NONE
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is done later, by a gateway or by another repair."""
+        return self in (Remedy.LEFT, Remedy.LATER)
 
 
 @dataclass(frozen=True, slots=True)

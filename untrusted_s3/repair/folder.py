@@ -24,6 +24,7 @@ from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.repair.action import Action, Remedy
 from untrusted_s3.repair.copying import copy_object, is_whole
 from untrusted_s3.repair.records import repair_record_of_folder
+from untrusted_s3.repair.stalled_writers import may_be_taken_for_free, may_be_written
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.garbage import GARBAGE_RULES
@@ -112,12 +113,23 @@ class FolderRepair:
             is_covered = position is not None and position <= check.log.covered
             (covered if is_covered and finding.kind is Kind.SEGMENT_DAMAGED else lost).append(finding)
         for finding in covered:
-            yield await self._move(finding, "a checkpoint says what came of it")
+            position = self._keys.segment_position(finding.path)
+            assert position is not None
+            early = await may_be_taken_for_free(self._bucket, self._keys, position, check.log.covered)
+            if early is not None:
+                yield _action(finding, Remedy.LATER, early)
+            else:
+                yield await self._move(finding, "a checkpoint says what came of it")
         if not lost:
             return
         if self._options.gateway_runs:
             for finding in lost:
                 yield _action(finding, Remedy.LEFT, _TO_GATEWAY)
+            return
+        early = await self._too_early_to_heal(lost)
+        if early is not None:
+            for finding in lost:
+                yield _action(finding, Remedy.LATER, early)
             return
         reason = "what devices and objects have comes again; what is lost for good is written down"
         if self._options.apply:
@@ -127,6 +139,16 @@ class FolderRepair:
                     await self._move(finding, "")  # it can be read, but follows another one
         for finding in lost:
             yield _action(finding, Remedy.HEALED, reason)
+
+    async def _too_early_to_heal(self, lost: Sequence[Finding]) -> str | None:
+        """Return why the log cannot be healed now, which deletes damaged segments."""
+        for finding in lost:
+            position = self._keys.segment_position(finding.path)
+            if finding.kind is Kind.SEGMENT_DAMAGED and position is not None:
+                reason = await may_be_written(self._bucket, self._keys, position)
+                if reason is not None:
+                    return reason
+        return None
 
     async def _heal(self, check: FolderCheck) -> str:
         with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:

@@ -76,9 +76,9 @@ class Fields:
             return None
         return self.texts(name, max_count=max_count, max_length=max_length)
 
-    def integer(self, name: str, *, minimum: int, maximum: int) -> int:
-        """Return a whole number in a range."""
-        value: int = self._get(name, int, "a whole number", _REQUIRED)
+    def integer(self, name: str, *, minimum: int, maximum: int, default: Any = _REQUIRED) -> int:
+        """Return a whole number in a range, or the default."""
+        value: int = self._get(name, int, "a whole number", default)
         if not minimum <= value <= maximum:
             raise self._error(name, f"is not between {minimum} and {maximum}")
         return value

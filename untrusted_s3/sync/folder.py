@@ -471,6 +471,11 @@ class Folder:
         """Write a checkpoint if a segment of the log is damaged that none covers. Raises StoreError."""
         await self._log.cover_damage()
 
+    @property
+    def directory(self) -> Path:
+        """Where its local files are."""
+        return self._directory
+
     # Peers
 
     @property

@@ -80,7 +80,8 @@ def repair(
     No password is needed. An object is copied from --from, if that has it as the log says. Otherwise the version is
     taken back: devices see that the gateway lacks the file, and one that has it sends it again to any gateway that
     runs. Broken checkpoints are written again from the log. Broken segments of the log are moved aside and kept; what
-    no checkpoint says is put together from all that is left. Records are copied from --from, or made again where
+    no checkpoint says is put together from all that is left. A segment is moved only when no gateway that stalls could
+    still write in its place, which is told. Records are copied from --from, or made again where
     others tell them.
 
     Without --yes, the command only shows what it would do. Gateways may run. The exit code is 1 if something cannot be
@@ -146,11 +147,14 @@ def _print_report(actions: list[Action], helpless: int, *, applied: bool) -> Non
     for action in actions:
         remedies.setdefault(action.remedy, []).append(action)
     for remedy, of_remedy in remedies.items():
-        click.echo(f"{remedy.value if applied or remedy.is_none else f'to be {remedy.value}'}:")
+        is_said = applied or remedy.is_none or remedy.waits
+        click.echo(f"{remedy.value if is_said else f'to be {remedy.value}'}:")
         for action in of_remedy:
             click.echo(f"  {printable(action.path)}: {printable(action.problem)}; {printable(action.reason)}")
-    mended = len(actions) - helpless
+    waiting = sum(action.remedy.waits for action in actions)
+    mended = len(actions) - helpless - waiting
     text = "nothing to repair" if not actions else f"{counted(mended, 'thing')} {'' if applied else 'to be '}repaired"
+    text += f", {waiting:,} left for later" if waiting else ""
     text += f", {helpless:,} cannot be" if helpless else ""
     click.echo(text)
     if mended and not applied:
