@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -26,16 +25,15 @@ from untrusted_s3.errors import (
     StoreUnreachable,
     WriteStopped,
 )
-from untrusted_s3.index.content import CONTENT_HASH_SIZE
-from untrusted_s3.index.entry import NAMED_ONLY, Entry, StoredObject
+from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.pending import Pending, PendingIndex
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.objects.naming import has_untrusted_blocks
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.supervisor import TaskSet
 from untrusted_s3.sync.claiming import Claiming
 from untrusted_s3.sync.failures import Failure, Failures
+from untrusted_s3.sync.file_data import FileData
 from untrusted_s3.sync.large_entries import LargeEntries
 from untrusted_s3.sync.memory import SyncMemory
 from untrusted_s3.sync.pending_queues import PendingQueues
@@ -83,11 +81,11 @@ class Puller:
         self._counters = counters
         self._settings = settings
         self._large_work = memory.large_work
-        self._large_entries = LargeEntries(state, memory, settings)
         self._slots = PullSlots(settings, memory.in_work, memory.large_in_work)
         self._in_work: dict[bytes, EntryInWork] = {}  # by name hash
         self._failures = Failures(settings)
         self._precedence = Precedence(claiming, pending, self.sources, self._failures, settings)
+        self._data = FileData(state, writer, sources, self._precedence, LargeEntries(state, memory, settings))
         self._store_trouble = StoreTrouble(settings, self._try_store_again)
         self.quota = quota if quota is not None else FolderQuota(folder_id, state)
         self._pulls = TaskSet()
@@ -246,7 +244,7 @@ class Puller:
 
     def _may_come(self, entry: Pending) -> bool:
         """Return whether no quota keeps an entry back; `look_at_quota` finds it again."""
-        return not entry.has_data or self.quota.reserve(entry, lambda: self._is_there(entry))
+        return not entry.has_data or self.quota.reserve(entry, lambda: self._data.is_there(entry))
 
     def _has_room(self, slots: DeviceSlots) -> bool:
         return not self._store_trouble.present and slots.has_room
@@ -363,12 +361,7 @@ class Puller:
 
     async def _pull(self, entry: Pending, file_info: FileInfo) -> None:
         try:
-            stored = self._stored_data(entry)
-            if stored is not None:
-                # Only metadata changed, or the folder has this version: the data stays where it is.
-                change = Entry(file_info, replace(stored, seen=NAMED_ONLY), entry.device_id)
-            else:
-                change = await self._write(entry, file_info, await self._current(file_info.name, entry.device_id))
+            change = await self._data.bring(entry, file_info)
             self._succeeded(entry)
             if self._in_work[entry.name_hash].index_id == self._pending.folder_index_id:
                 self._commit(entry, change)
@@ -386,70 +379,6 @@ class Puller:
                 "internal error in a pull", folder=self._folder_id, name=file_info.name[:_LOGGED_NAME_LENGTH]
             )
             self._failed(entry, file_info.name, error)
-
-    def _stored_data(self, entry: Pending) -> StoredObject | None:
-        """Return the object that has the data of an entry, if the folder has it under this name.
-
-        Data from an untrusted device may be anything. They are fetched again when a trusted device has the file.
-        """
-        stored = self._state.stored_objects(entry.name_hash) if self._is_there(entry) else ()
-        return next((one for one in stored if self._has_data(one.object_name, entry)), None)
-
-    def _is_there(self, entry: Pending) -> bool:
-        """Return whether there is such an object. This is asked with every part of a large file."""
-        return any(self._has_data(named.object_name, entry) for named in self._state.objects_of(entry.name_hash))
-
-    def _has_data(self, object_name: str, entry: Pending) -> bool:
-        trusted = self.sources.is_trusted(entry.device_id)
-        has_same_data = object_name[:CONTENT_HASH_SIZE] == entry.content_hash
-        return has_same_data and not (trusted and has_untrusted_blocks(object_name))
-
-    async def _current(self, name: str, by: DeviceID) -> Entry | None:
-        """Return what the folder has under a name, for a device that has announced something else."""
-        found = self._state.size_of(name)
-        if found is None:
-            return None
-        sequence, size = found
-        if not self._large_entries.is_large(size):
-            return self._state.version(sequence, 0, name)
-        return await self._large_entries.entry(sequence, size, by)
-
-    async def _write(self, entry: Pending, file_info: FileInfo, current: Entry | None) -> Entry:
-        """Write the object of a file, and return the entry for the log. Raises what `ObjectWriter.write` raises.
-
-        An untrusted device is asked when no trusted one announces the version, or when those that are still connected
-        do not give it. A trusted device that has just gone is waited for until the next try.
-        """
-
-        def superseded() -> bool:
-            # The folder may have the data by now, through another gateway.
-            return self._precedence.is_superseded(entry) or self._is_there(entry)
-
-        # Its object is still there if this content was the folder's before: an older version that comes again, or a
-        # name that was deleted and comes back, as when a directory is renamed and renamed back.
-        comes_back = current is not None and current.file_info.message.deleted
-        may_be_stored = comes_back or not self._state.wants_version(entry.name_hash, entry.vector)
-        givers = self.sources.givers(entry)
-        failures: list[BlockUnavailable] = []
-        for giver in givers:
-            if failures and givers[0] is None and self.sources.givers(entry)[0] is not None:
-                break
-            fetch = self.sources.fetcher(entry, file_info.name, giver)
-            try:
-                stored = await self._writer.write(
-                    file_info,
-                    fetch,
-                    current,
-                    superseded,
-                    owner=giver or entry.device_id,
-                    giver=giver,
-                    condemned=self._state.condemned(entry.name_hash),
-                    may_be_stored=may_be_stored,
-                )
-                return Entry(file_info, stored, giver or entry.device_id)
-            except BlockUnavailable as error:
-                failures.append(error)
-        raise failures[0]
 
     def _succeeded(self, entry: Pending) -> None:
         self.error = None
