@@ -22,6 +22,7 @@ from subprocess import SubprocessError
 
 import click
 
+from bench.far_store import Distance
 from bench.machine import describe
 from bench.measure import Measurement
 from bench.options import syncthing_option
@@ -67,6 +68,19 @@ class _Candidate:
     type=click.Choice([*_RECEIVER_NAMES, *_WORK_NAMES]),
     help="A receiver or a workload; may be repeated.",
 )
+@click.option(
+    "--round-trip",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Milliseconds to the store and back.",
+)
+@click.option(
+    "--bandwidth",
+    default=0.0,
+    type=click.FloatRange(min=0),
+    help="MiB a second to the store, and as many back.  [default: no limit]",
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds after which a run counts as failed.")
 @click.option(
@@ -80,6 +94,8 @@ def main(
     files: int,
     repeat: int,
     only: tuple[str, ...],
+    round_trip: float,
+    bandwidth: float,
     json_file: Path | None,
     timeout: float,
     directory: Path | None,
@@ -99,6 +115,9 @@ def main(
         machine = describe(version)
     except UntrustedS3Error as error:
         raise click.ClickException(str(error)) from error
+    distance = Distance(round_trip / 1000, bandwidth * MIB)
+    if distance:
+        machine += f"; {distance}"
     click.echo(machine, err=True)
 
     works: list[Work] = []
@@ -114,14 +133,23 @@ def main(
             with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as root:
                 source = Path(root, "source")
                 shape.build(source)
-                candidates = list(_candidates(shape, source, receivers, syncthing, timeout, SERVE in of_shape))
+                candidates = list(
+                    _candidates(shape, source, receivers, syncthing, timeout, distance, serve=SERVE in of_shape)
+                )
                 well &= _measure(shape, of_shape, Path(root), candidates, repeat)
 
     click.echo(f"{machine}\n\n{render(works)}\n{LEGEND}")
     if json_file is not None:
         document = {
             "machine": machine,
-            "options": {"syncthing": version, "size": size, "files": files, "repeat": repeat},
+            "options": {
+                "syncthing": version,
+                "size": size,
+                "files": files,
+                "repeat": repeat,
+                "round_trip_ms": round_trip,
+                "bandwidth_mib": bandwidth,
+            },
             "workloads": [work.to_json() for work in works],
         }
         json_file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
@@ -173,16 +201,25 @@ def _run(candidate: _Candidate, rows: Mapping[str, Row], directory: Path) -> boo
 
 
 def _candidates(
-    shape: Shape, source: Path, names: Sequence[str], binary: Path, timeout: float, serve: bool
+    shape: Shape,
+    source: Path,
+    names: Sequence[str],
+    binary: Path,
+    timeout: float,
+    distance: Distance,
+    *,
+    serve: bool,
 ) -> Iterator[_Candidate]:
     for name in names:
         if name == _BARE:
             for size in shape.put_sizes:
-                run = functools.partial(put_and_get, shape, size)
+                run = functools.partial(put_and_get, shape, size, distance=distance)
                 yield _Candidate(f"bare client, {size_text(size)}", "limit", run)
         else:
             make, kind, title = _RECEIVERS[name]
-            run = functools.partial(synchronise, shape, source, make, binary, serve=serve, timeout=timeout)
+            run = functools.partial(
+                synchronise, shape, source, make, binary, serve=serve, timeout=timeout, distance=distance
+            )
             yield _Candidate(title, kind, run)
 
 

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from bench.far_store import NEAR, Distance, far_away
 from bench.measure import MOUNT, RECEIVER, STORE
 from untrusted_s3.compat.ports import free_port
 from untrusted_s3.compat.syncthing import Syncthing
@@ -57,11 +59,15 @@ class Receiver:
 
 @dataclass(frozen=True)
 class Bench:
-    """The needs of a receiver: an empty directory, the program of Syncthing, and the devices to accept."""
+    """The needs of a receiver: an empty directory, the program of Syncthing, and the devices to accept.
+
+    `distance` is how far away the store is.
+    """
 
     directory: Path
     syncthing: Path
     devices: Sequence[Syncthing]
+    distance: Distance = NEAR
 
 
 MakeReceiver = Callable[[Bench], AbstractContextManager[Receiver]]
@@ -70,10 +76,10 @@ MakeReceiver = Callable[[Bench], AbstractContextManager[Receiver]]
 @contextmanager
 def gateway(bench: Bench) -> Iterator[Receiver]:
     """Run the gateway by its command line, on a SeaweedFS of its own."""
-    with EmbeddedStore.start(bench.directory / "seaweedfs") as store:
+    with new_store(bench.directory, bench.distance) as (store, url):
         environment = store_environment(store)
         identity = f"--identity={bench.directory / 'identity'}"
-        store_options = [f"--store=s3://{store.bucket}/bench", f"--endpoint-url={store.endpoint_url}"]
+        store_options = [f"--store=s3://{store.bucket}/bench", f"--endpoint-url={url}"]
         for device in bench.devices:
             _untrusted_s3(["peers", "add", device.device_id, *store_options, identity], environment)
         device_id = _untrusted_s3(["id", identity], environment).strip()
@@ -114,8 +120,8 @@ def s3fs(bench: Bench) -> Iterator[Receiver]:
     """
     _require_s3fs()
     with (
-        EmbeddedStore.start(bench.directory / "seaweedfs") as store,
-        _mount(store, bench.directory) as (mount, process),
+        new_store(bench.directory, bench.distance) as (store, url),
+        _mount(store, url, bench.directory) as (mount, process),
         _receive_encrypted(bench, mount / "encrypted") as device,
     ):
         parts = {MOUNT: process.pid, STORE: store.pid}
@@ -131,6 +137,16 @@ def _require_s3fs() -> None:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except OSError as error:
         raise ReceiverUnavailable(f"no FUSE on this machine: /dev/fuse: {error.strerror}") from error
+
+
+@contextmanager
+def new_store(directory: Path, distance: Distance) -> Iterator[tuple[EmbeddedStore, str]]:
+    """Run a SeaweedFS of its own. Gives it and its URL, through which it is so far away."""
+    with EmbeddedStore.start(directory / "seaweedfs") as store:
+        url = urlsplit(store.endpoint_url)
+        assert url.hostname is not None and url.port is not None
+        with far_away(url.hostname, url.port, distance) as port:
+            yield store, f"http://{url.hostname}:{port}"
 
 
 def store_environment(store: EmbeddedStore) -> dict[str, str]:
@@ -163,14 +179,14 @@ def _syncthing_receiver(device: Syncthing, processes: dict[str, int], check_othe
 
 
 @contextmanager
-def _mount(store: EmbeddedStore, directory: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+def _mount(store: EmbeddedStore, url: str, directory: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     mount, temporary, log = directory / "mount", directory / "s3fs temporary", directory / "s3fs.log"
     mount.mkdir()
     temporary.mkdir()
     password = directory / "s3fs password"
     password.touch(mode=0o600)
     password.write_text(f"{store.access_key}:{store.secret_key}\n")
-    options = f"url={store.endpoint_url},use_path_request_style,passwd_file={password},tmpdir={temporary}"
+    options = f"url={url},use_path_request_style,passwd_file={password},tmpdir={temporary}"
     command = ["s3fs", store.bucket, str(mount), "-f", "-o", options]
     with _program(command, log, dict(os.environ)) as process:
         try:

@@ -11,13 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.far_store import NEAR, Distance
 from bench.measure import PEER, Measurement, Meter
-from bench.receivers import FOLDER, REPOSITORY, Bench, MakeReceiver, Receiver, ReceiverFailed, store_environment
+from bench.receivers import (
+    FOLDER,
+    REPOSITORY,
+    Bench,
+    MakeReceiver,
+    Receiver,
+    ReceiverFailed,
+    new_store,
+    store_environment,
+)
 from bench.sharing import assert_same_tree
 from untrusted_s3.compat.awkward_tree import random_file
 from untrusted_s3.compat.syncthing import Syncthing
 from untrusted_s3.errors import SyncthingFailed
-from untrusted_s3.store.embedded.server import EmbeddedStore
 
 INGEST, SERVE = "ingest", "serve"
 Report = Callable[[str, Measurement], None]
@@ -66,6 +75,7 @@ def synchronise(
     *,
     serve: bool,
     timeout: float,
+    distance: Distance = NEAR,
 ) -> None:
     """Measure a receiver that takes the folder `source` and, with `serve`, gives it to a fresh device.
 
@@ -76,7 +86,7 @@ def synchronise(
     """
     sender = Syncthing(syncthing, directory / "sender", "sender")
     puller = Syncthing(syncthing, directory / "puller", "puller")
-    with make_receiver(Bench(directory, syncthing, [sender, puller])) as receiver:
+    with make_receiver(Bench(directory, syncthing, [sender, puller], distance)) as receiver:
         with sender:
             _prepare(sender, receiver, source)
             meter = _connect(sender, receiver)
@@ -94,10 +104,10 @@ def synchronise(
             report(SERVE, measurement)
 
 
-def put_and_get(shape: Shape, object_size: int, directory: Path, report: Report) -> None:
+def put_and_get(shape: Shape, object_size: int, directory: Path, report: Report, distance: Distance = NEAR) -> None:
     """Measure how fast a bare client writes and reads as many bytes in objects of that size, on a fresh SeaweedFS."""
-    with EmbeddedStore.start(directory / "seaweedfs") as store:
-        arguments = [store.endpoint_url, store.bucket, str(object_size), str(shape.total // object_size)]
+    with new_store(directory, distance) as (store, url):
+        arguments = [url, store.bucket, str(object_size), str(shape.total // object_size)]
         done = subprocess.run(
             [sys.executable, "-m", "bench.bare_client", *arguments, str(store.pid)],
             cwd=REPOSITORY,

@@ -1,0 +1,1 @@
+"""The bench: what it says is what it measured."""
