@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,9 +14,12 @@ from tests.check.damaged import KEYS, NODE, PEER, Damage, FilledStore, delete, f
 from tests.file_infos import device
 from tests.loops import one_loop
 from tests.simulated import Call, Phase, SimulatedBucket, SimulatedClock
+from tests.sync.fakes import new_folder
+from tests.vault.stored_folder import PASSWORD
 from untrusted_s3.check.scrub_record import ScrubRecord
 from untrusted_s3.check.share import ALL
 from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.gateway.folder_records import FolderRecords as GatewayRecords
 from untrusted_s3.index.history import load_newest
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
@@ -24,8 +28,9 @@ from untrusted_s3.repair.action import Action, Remedy
 from untrusted_s3.repair.folder import RepairOptions
 from untrusted_s3.repair.store import StoreRepair
 from untrusted_s3.settings import Settings
-from untrusted_s3.store.layout import QUOTAS, RETENTION, STORE
-from untrusted_s3.store.records import write_record
+from untrusted_s3.store.layout import QUOTAS, RETENTION, STORE, FolderKeys
+from untrusted_s3.store.records import FolderRecord, read_record, write_record
+from untrusted_s3.vault.lost_record import make_record
 
 
 class World:
@@ -223,7 +228,7 @@ RECORDS: list[tuple[str, bool, Remedy]] = [
     (PEER, False, Remedy.NONE),
     (PEER, True, Remedy.COPIED),
     (NODE, False, Remedy.DELETED),
-    (KEYS.record, False, Remedy.NONE),
+    (KEYS.record, False, Remedy.MOVED),
     (KEYS.record, True, Remedy.COPIED),
     (QUOTAS, False, Remedy.NONE),
     (QUOTAS, True, Remedy.COPIED),
@@ -243,7 +248,7 @@ async def test_records(
     await write_record(world.bucket, KEYS.scrub, ScrubRecord(device(1), 1, 1).to_json())
     damage(world.bucket, key)
     assert await world.repair(other=other) == {key: remedy}
-    assert set(await world.left()) == ({key} if remedy is Remedy.NONE else set())
+    assert set(await world.left()) == ({key} if remedy in (Remedy.NONE, Remedy.MOVED) else set())
 
 
 async def test_an_unreadable_other_store_is_no_help(world: World) -> None:
@@ -327,3 +332,68 @@ async def test_a_writer_that_comes_back_does_not_take_the_place_of_the_last_segm
     state = await world.state()
     assert state.entry(mine.file_info.name) is not None
     state.close()
+
+
+# The record of a folder
+
+
+LOSSES = [truncate, delete, older_copy]
+
+
+async def lose_record(world: World, damage: Damage) -> FolderRecord:
+    """Damage the record of the folder, and repair what can be. Return the record from before."""
+    before = await read_record(world.bucket, KEYS.record, FolderRecord.from_json)
+    assert before is not None
+    damage(world.bucket, KEYS.record)
+    damaged = [world.bucket.store.body(KEYS.record)] if damage is not delete else []
+    assert await world.repair() == {KEYS.record: Remedy.MOVED if damaged else Remedy.LEFT}
+    assert await world.left() == {KEYS.record: Kind.RECORD}
+    assert await world.repair() == {KEYS.record: Remedy.LEFT}
+    kept = world.bucket.store.keys(KEYS.damaged_segments)
+    assert [world.bucket.store.body(key) for key in kept] == damaged
+    return before
+
+
+@pytest.mark.parametrize("damage", LOSSES)
+async def test_a_gateway_writes_a_folder_record_again(world: World, damage: Damage) -> None:
+    record = await read_record(world.bucket, KEYS.record, FolderRecord.from_json)
+    assert record is not None
+    folder = new_folder(record, SimulatedBucket(world.bucket.store), world.directory / "open")
+    await folder.open()
+    body = world.bucket.store.body(KEYS.record)
+    await lose_record(world, damage)
+    records = GatewayRecords(SimulatedBucket(world.bucket.store), 10, 10)
+    records.was_there("folder", folder.position)
+    assert await records.write_again(folder)
+    assert world.bucket.store.body(KEYS.record) == body
+    folder.close()
+    assert await world.left() == {}
+
+
+@pytest.mark.parametrize("damage", LOSSES)
+async def test_a_folder_record_is_made_again_with_the_password(world: World, damage: Damage) -> None:
+    before = await lose_record(world, damage)
+    for password, remedy in (("wrong", Remedy.NONE), (PASSWORD, Remedy.WRITTEN)):
+        make = {KEYS: partial(make_record, folder_id="folder", password=password)}
+        options = RepairOptions(apply=True, share=None, gateway_runs=False, settings=Settings())
+        repair = StoreRepair(SimulatedBucket(world.bucket.store), None, options, make)
+        assert [action.remedy async for action in repair.run(["folder"])] == [remedy]
+    assert await world.left() == {}
+    record = await read_record(world.bucket, KEYS.record, FolderRecord.from_json)
+    assert record is not None
+    assert (record.folder_id, record.token) == ("folder", before.token)
+    folder = new_folder(record, SimulatedBucket(world.bucket.store), world.directory / "again")
+    await folder.open()
+    assert folder.totals.files == 4
+    folder.close()
+
+
+async def test_exchanged_folder_records(world: World) -> None:
+    other = FolderKeys.of("other")
+    theirs = FolderRecord("other", "", b"token").to_json()
+    await write_record(world.bucket, other.record, theirs)
+    bodies = {key: world.bucket.store.body(key) for key in (KEYS.record, other.record)}
+    swap(world.bucket, KEYS.record, other.record)
+    assert await world.repair() == {KEYS.record: Remedy.WRITTEN, other.record: Remedy.WRITTEN}
+    assert await world.left() == {}
+    assert {key: world.bucket.store.body(key) for key in bodies} == bodies

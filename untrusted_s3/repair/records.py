@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 from untrusted_s3.check.store import check_records
-from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.errors import DataError, NoSuchKey, StoreError, WrongPassword
 from untrusted_s3.identity.sealed import SealedIdentity
 from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.repair.action import Action, Remedy
@@ -25,6 +27,11 @@ from untrusted_s3.store.records import (
 )
 from untrusted_s3.store.retention import KeepRules
 
+_WHO_HAS_IT: Final = (
+    "nothing in the store tells the token of the folder's password. A gateway that has the folder open writes the"
+    " record again. Otherwise put it back from a copy, or make it again with the password. All files and their history"
+    " stay"
+)
 _WHY_NOT: Final = {
     layout.QUOTAS: "set the quotas again, or put the record back from a copy",
     layout.RETENTION: "set the rules of what is kept again, or put the record back from a copy",
@@ -57,20 +64,69 @@ async def repair_records(
             yield await _copy_record(bucket, other, finding, apply=apply)
 
 
-async def repair_folder_record(
-    bucket: Bucket, other: Bucket | None, keys: FolderKeys, finding: Finding, *, apply: bool
-) -> Action:
-    """Mend the record of a folder. Raises StoreError."""
-    record = await _read_other(other, keys.record, FolderRecord.from_json)
-    if record is None or FolderKeys.of(record.folder_id) != keys or record.removed:
-        reason = (
-            "a gateway that has the folder open writes a record again that is missing. Otherwise put it back from a"
-            " copy: it tells the folder's password from others"
-        )
-        return _action(finding, Remedy.NONE, reason)
-    if apply:
-        await write_record(bucket, keys.record, record.to_json())
-    return _action(finding, Remedy.COPIED, "the folder can be opened")
+MakeRecord = Callable[[Bucket], Awaitable[FolderRecord]]
+
+
+class FolderRecords:
+    """Mends the records of folders: what others have, and what lies in the place of another one."""
+
+    def __init__(
+        self, bucket: Bucket, other: Bucket | None, make: Mapping[FolderKeys, MakeRecord], *, apply: bool
+    ) -> None:
+        """`make` has for some folders what makes the record again, because it knows the password."""
+        self._bucket = bucket
+        self._other = other
+        self._make = make
+        self._apply = apply
+        self._misplaced: dict[str, FolderRecord] = {}
+
+    async def look(self, found: Iterable[FolderKeys]) -> None:
+        """Look for records in the places of others. `found` are folders with something wrong. Raises StoreError."""
+        for keys in found:
+            with contextlib.suppress(DataError):
+                record = await read_record(self._bucket, keys.record, FolderRecord.from_json)
+                if record is not None and FolderKeys.of(record.folder_id) != keys:
+                    self._misplaced[FolderKeys.of(record.folder_id).record] = record
+
+    async def repair(self, keys: FolderKeys, finding: Finding) -> Action:
+        """Mend the record of a folder. Raises StoreError."""
+        record = await _read_other(self._other, keys.record, FolderRecord.from_json)
+        remedy, reason = Remedy.COPIED, "the folder can be opened"
+        if record is None or FolderKeys.of(record.folder_id) != keys or record.removed:
+            record, remedy = self._misplaced.get(keys.record), Remedy.WRITTEN
+            reason = "it lay in the place of another folder's"
+        if record is None and keys in self._make:
+            try:
+                record, reason = (
+                    await self._make[keys](self._bucket),
+                    "with the password, which opens the folder's names",
+                )
+            except (DataError, WrongPassword) as error:
+                return _action(finding, Remedy.NONE, str(error))
+        if record is not None and not record.removed:
+            if self._apply:
+                await write_record(self._bucket, keys.record, record.to_json())
+            return _action(finding, remedy, reason)
+        return await self._free(keys, finding)
+
+    async def _free(self, keys: FolderKeys, finding: Finding) -> Action:
+        """Make room for the record: a gateway that has the folder open writes it only where there is none."""
+        body = await self._body(keys.record)
+        if not body:
+            return _action(finding, Remedy.LEFT, _WHO_HAS_IT)
+        reason = _WHO_HAS_IT
+        if self._apply:
+            copy = keys.damaged(0, hashlib.sha256(body).hexdigest())
+            await self._bucket.put(copy, [body])
+            await self._bucket.delete(keys.record)
+            reason = f"{reason}; what was there is kept as {copy}"
+        return _action(finding, Remedy.MOVED, reason)
+
+    async def _body(self, key: str) -> bytes:
+        try:
+            return await self._bucket.get(key)
+        except NoSuchKey:
+            return b""
 
 
 async def _repair_store_record(bucket: Bucket, finding: Finding, *, apply: bool) -> Action:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 
 from untrusted_s3.check.folder import FolderCounts
@@ -10,9 +10,10 @@ from untrusted_s3.check.store import read_checked_folders
 from untrusted_s3.errors import DataError, NoSuchFolder
 from untrusted_s3.repair.action import Action, Remedy
 from untrusted_s3.repair.folder import FolderRepair, RepairOptions
-from untrusted_s3.repair.records import repair_folder_record, repair_records
+from untrusted_s3.repair.records import FolderRecords, MakeRecord, repair_records
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import HEARTBEAT_LIFETIME
+from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_nodes
 
 
@@ -24,12 +25,14 @@ class StoreRepair:
         bucket: The store.
         other: Another store from which what is damaged is copied, or None.
         options: How it is repaired.
+        make_records: For some folders, what makes a lost record again.
         folders: What was checked of each folder.
     """
 
     bucket: Bucket
     other: Bucket | None
     options: RepairOptions
+    make_records: Mapping[FolderKeys, MakeRecord] = field(default_factory=dict)
     folders: list[FolderCounts] = field(default_factory=list)
 
     async def run(self, folder_ids: Collection[str] = ()) -> AsyncIterator[Action]:
@@ -38,18 +41,21 @@ class StoreRepair:
         Raises NoSuchFolder, DataError if this is no store or one of a newer version, and StoreError.
         """
         folders = await read_checked_folders(self.bucket)
+        wanted = set(map(FolderKeys.of, folder_ids))
         for folder_id in folder_ids:
-            if all(folder.id != folder_id for folder in folders):
+            if all(FolderKeys.of(folder_id) != folder.keys for folder in folders):
                 raise NoSuchFolder(f"there is no folder {folder_id!r} in this store")
         apply = self.options.apply
         if not folder_ids:
             async for action in repair_records(self.bucket, self.other, apply=apply, has_folders=bool(folders)):
                 yield action
+        records = FolderRecords(self.bucket, self.other, self.make_records, apply=apply)
+        await records.look(folder.keys for folder in folders if folder.problem is not None)
         for folder in folders:
-            if folder.removed or (folder_ids and folder.id not in folder_ids):
+            if folder.removed or (wanted and folder.keys not in wanted):
                 continue
             if folder.problem is not None:
-                yield await repair_folder_record(self.bucket, self.other, folder.keys, folder.problem, apply=apply)
+                yield await records.repair(folder.keys, folder.problem)
             counts = FolderCounts(folder.id)
             self.folders.append(counts)
             try:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.conftest import RunCLI
 from tests.peers.s3_server import S3Server
-from tests.vault.stored_folder import StoredFolder, random_bytes
+from tests.vault.stored_folder import PASSWORD, StoredFolder, random_bytes
 from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import StoreLocation
 from untrusted_s3.store.s3 import S3Bucket
@@ -104,3 +104,17 @@ def test_usage(run_cli: RunCLI) -> None:
     outcome = run_cli("repair", "--from", "elsewhere")
     assert outcome.exit_code == 2
     assert "--from: " in outcome.stderr
+
+
+def test_a_lost_folder_record(run_cli: RunCLI, store_arguments: list[str], stores: Stores, tmp_path: Path) -> None:
+    asyncio.run(stores.on(0, lambda bucket: bucket.delete("folders/folder/folder.json")))
+    password = tmp_path / "password"
+    password.write_text("another\n", encoding="utf-8")
+    made = "repair", *store_arguments, "folder", "--password-file", str(password), "--yes"
+    assert run_cli("repair", *store_arguments, "--password-file", str(password)).exit_code == 2
+    outcome = run_cli(*made)
+    assert (outcome.exit_code, "wrong password" in outcome.stdout) == (1, True)
+    password.write_text(f"{PASSWORD}\n", encoding="utf-8")
+    outcome = run_cli(*made)
+    assert (outcome.exit_code, "1 thing repaired" in outcome.stdout) == (0, True)
+    assert run_cli("check", *store_arguments).stdout.splitlines()[-1] == "checked 1 folder: no damage"

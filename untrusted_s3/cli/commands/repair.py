@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,11 +23,12 @@ from untrusted_s3.cli.options import (
 )
 from untrusted_s3.cli.output import counted, print_json
 from untrusted_s3.cli.progress import shown_text
+from untrusted_s3.cli.secret import read_secret
 from untrusted_s3.cli.signals import run_interruptible
 from untrusted_s3.cli.store import open_bucket
 from untrusted_s3.errors import FAILED, SUCCESS, UsageError
 from untrusted_s3.store.folder_removal import check_no_gateway_runs
-from untrusted_s3.store.layout import StoreLocation
+from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.structured_logging import printable
 
 if TYPE_CHECKING:
@@ -58,6 +61,12 @@ if TYPE_CHECKING:
     metavar="URL",
     help="The S3 server of --from, if not the same.",
 )
+@option(
+    "--password-file",
+    key="repair-password-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with the password of FOLDER, to make its record again if that is lost. Give one FOLDER.",
+)
 @option("--yes", key="repair-yes", is_flag=True, help="Do it. Otherwise nothing is changed.")
 @single_writer_option
 @json_option
@@ -70,6 +79,7 @@ def repair(
     share: Share | None,
     other: str | None,
     other_endpoint_url: str | None,
+    password_file: Path | None,
     yes: bool,
     single_writer: bool,
     as_json: bool,
@@ -77,24 +87,31 @@ def repair(
 ) -> None:
     """Mend what a check finds damaged or missing.
 
-    No password is needed. An object is copied from --from, if that has it as the log says. Otherwise the version is
-    taken back: devices see that the gateway lacks the file, and one that has it sends it again to any gateway that
-    runs. Broken checkpoints are written again from the log. Broken segments of the log are moved aside and kept; what
-    no checkpoint says is put together from all that is left. A segment is moved only when no gateway that stalls could
-    still write in its place, which is told. Records are copied from --from, or made again where
-    others tell them.
+    An object is copied from --from, if that has it as the log says. Otherwise the version is taken back: devices see
+    that the gateway lacks the file, and one that has it sends it again to any gateway that runs. Broken checkpoints are
+    written again from the log. Broken segments of the log are moved aside and kept; what no checkpoint says is put
+    together from all that is left. A segment is moved only when no gateway that stalls could still write in its place.
+    Records are copied from --from, or made again where others tell them.
+
+    No password is needed, but for the record of a folder that nobody else has: it tells the folder's password from
+    others, and is made again with --password-file.
 
     Without --yes, the command only shows what it would do. Gateways may run. The exit code is 1 if something cannot be
     repaired. The command can be repeated at any time.
     """
     if other_endpoint_url is not None and other is None:
         raise UsageError("--from-endpoint-url needs --from")
+    if password_file is not None and len(folder_ids) != 1:
+        raise UsageError("--password-file needs one FOLDER")
+    password = read_secret(password_file, "password") if password_file is not None else None
     try:
         second = StoreLocation.parse(other) if other is not None else None
     except UsageError as error:
         raise UsageError(f"--from: {error}") from None
     reuse_large_buffers()
-    actions = run_interruptible(_repair(store, folder_ids, share, second, other_endpoint_url, single_writer, apply=yes))
+    actions = run_interruptible(
+        _repair(store, folder_ids, share, second, other_endpoint_url, password, single_writer, apply=yes)
+    )
     helpless = [action for action in actions if action.remedy.is_none]
     if as_json:
         listed = [{**dataclasses.asdict(action), "remedy": action.remedy.value} for action in actions]
@@ -110,6 +127,7 @@ async def _repair(
     share: Share | None,
     second: StoreLocation | None,
     endpoint_url: str | None,
+    password: str | None,
     single_writer: bool,
     *,
     apply: bool,
@@ -129,7 +147,12 @@ async def _repair(
             )
             other = await stack.enter_async_context(open_bucket(options))
         options_of_repair = RepairOptions(apply, share, await gateway_runs(bucket), store.settings)
-        repairing = StoreRepair(bucket, other, options_of_repair)
+        make = {}
+        if password is not None:
+            from untrusted_s3.vault.lost_record import make_record
+
+            make = {FolderKeys.of(one): partial(make_record, folder_id=one, password=password) for one in folder_ids}
+        repairing = StoreRepair(bucket, other, options_of_repair, make)
         if live_line is not None:
             await stack.enter_async_context(shown_text(lambda: _progress(repairing), live_line))
         return [action async for action in repairing.run(folder_ids)]
