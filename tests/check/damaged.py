@@ -14,6 +14,7 @@ from untrusted_s3.check.store import StoreCheck
 from untrusted_s3.index.entry import Entry
 from untrusted_s3.problem import Finding
 from untrusted_s3.settings import Settings
+from untrusted_s3.store.history import write_history
 from untrusted_s3.store.layout import FolderKeys, node_key, peer_key
 from untrusted_s3.store.quotas import Quotas, write_quotas
 from untrusted_s3.store.records import NodeRecord, PeerRecord, write_record
@@ -84,6 +85,8 @@ async def filled_store(directory: Path, store: SimulatedStore | None = None) -> 
     await write_quotas(bucket, Quotas({"folder": 1 << 40}))
     await write_rules(bucket, None, KeepRules(daily=1))
     await write_rules(bucket, KEYS, KeepRules(daily=2))
+    await write_history(bucket, None, 60)
+    await write_history(bucket, KEYS, 7)
     small, other = await folder.file("small", random_bytes(5000, 1)), await folder.file("other", random_bytes(5000, 2))
     large = await folder.file("large", random_bytes(17 * MIB, 3), block_size=1024 * KIB)
     for number, entry in enumerate(

@@ -18,7 +18,7 @@ from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.settings import ReadSettings, Settings
-from untrusted_s3.store.layout import QUOTAS, RETENTION, STORE
+from untrusted_s3.store.layout import HISTORY, QUOTAS, RETENTION, STORE
 
 
 def kinds(found: list[Finding]) -> set[tuple[str, Kind]]:
@@ -38,7 +38,7 @@ async def test_what_was_checked_is_counted(filled: FilledStore) -> None:
     assert folder.read_bytes == folder.bytes > 17 << 20
 
 
-RECORDS = [STORE, PEER, KEYS.record, QUOTAS, RETENTION, KEYS.retention]
+RECORDS = [STORE, PEER, KEYS.record, QUOTAS, RETENTION, KEYS.retention, HISTORY, KEYS.history]
 
 
 @pytest.mark.parametrize("key", RECORDS)

@@ -236,6 +236,8 @@ RECORDS: list[tuple[str, bool, Remedy]] = [
     (RETENTION, True, Remedy.COPIED),
     (KEYS.retention, False, Remedy.NONE),
     (KEYS.retention, True, Remedy.COPIED),
+    (KEYS.history, False, Remedy.NONE),
+    (KEYS.history, True, Remedy.COPIED),
     (KEYS.scrub, False, Remedy.DELETED),
 ]
 

@@ -154,15 +154,17 @@ class World:
         clock = Clock(self.clock, ahead)
         self.clocks.append(clock)
         hold = self.scheduler.gate(client)
-        # In one of a few processes, everything else gets far while it stands still at a call.
+        # Everything else gets far while a process stands still at some call, or where it has read of candidates.
         calls_left = self.random.randint(1, 60) if self.random.random() < 0.4 else 0
 
         async def gate(call: Call, phase: Phase) -> None:
             nonlocal calls_left
             calls_left -= 1
-            if calls_left == 0:
+            has_looked = phase is Phase.ANSWER and call.operation == "get" and call.key.startswith(KEYS.garbage)
+            stalls = calls_left == 0 or (has_looked and self.random.random() < 0.05)
+            if stalls:
                 self.scheduler.stalled.add(client)
-            if calls_left == 0 or self.random.random() < 0.3:  # so that schedules are not too short
+            if stalls or self.random.random() < 0.3:  # so that schedules are not too short
                 await hold(call, phase)
 
         return SimulatedBucket(self.store, clock=clock, gate=gate, fault=self._fault), clock

@@ -15,7 +15,8 @@ from tests.simulated import Call, Fault, SimulatedBucket, SimulatedClock, deny_d
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DeletionDenied
 from untrusted_s3.gateway.upkeep import Maintenance
-from untrusted_s3.settings import DEFAULT_HISTORY, UpkeepSettings
+from untrusted_s3.settings import UpkeepSettings
+from untrusted_s3.store.history import write_history
 from untrusted_s3.store.layout import FolderKeys
 
 DAY = 86_400.0
@@ -26,6 +27,8 @@ class EndOfTest(Exception):
 
 
 FOLDERS = [FolderKeys.of("one"), FolderKeys.of("two")]
+
+DEFAULT_HISTORY_DAYS = 30
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def bucket() -> SimulatedBucket:
 
 
 def maintenance(bucket: SimulatedBucket, counters: Counters) -> Maintenance:
-    return Maintenance(bucket, lambda: {"one": 3, "two": 3}, DEFAULT_HISTORY, counters, UpkeepSettings())
+    return Maintenance(bucket, lambda: {"one": 3, "two": 3}, DEFAULT_HISTORY_DAYS, counters, UpkeepSettings())
 
 
 def counted(counters: Counters) -> list[float]:
@@ -114,7 +117,7 @@ async def test_again_and_again(bucket: SimulatedBucket) -> None:
             raise EndOfTest
 
     settings = UpkeepSettings(first_delay=600, interval=1000)
-    work = Maintenance(bucket, lambda: {"one": 3, "two": 3}, DEFAULT_HISTORY, Counters(), settings, sleep)
+    work = Maintenance(bucket, lambda: {"one": 3, "two": 3}, DEFAULT_HISTORY_DAYS, Counters(), settings, sleep)
     with pytest.raises(EndOfTest):
         await work.run()
     assert bucket.count("list_multipart_uploads") == 3
@@ -133,7 +136,7 @@ async def test_garbage_is_collected_and_checkpoints_are_wanted(tmp_path: Path, c
     work = Maintenance(
         bucket,
         lambda: {"one": 0, "two": 1},
-        DEFAULT_HISTORY,
+        DEFAULT_HISTORY_DAYS,
         counters,
         UpkeepSettings(),
         collects_garbage=collects,
@@ -159,13 +162,13 @@ async def test_without_the_right_to_delete_upkeep_is_left_to_others(
     work = Maintenance(
         bucket,
         lambda: {"one": 3, "two": 3},
-        DEFAULT_HISTORY,
+        DEFAULT_HISTORY_DAYS,
         counters,
         UpkeepSettings(),
         collects_garbage=collects_garbage,
         want_checkpoint=lambda folder_id, age: wanted.append(folder_id),
     )
-    before = bucket.store.keys(), uploads(bucket)
+    before = bucket.store.keys("folders/"), uploads(bucket)
     bucket.fault = deny_deletions
     with capture_logs() as log:
         await work.turn()
@@ -175,7 +178,7 @@ async def test_without_the_right_to_delete_upkeep_is_left_to_others(
     (said,) = log
     assert (said["event"], said["log_level"]) == ("upkeep left to others", "warning")
     assert said["denied"] == ["DeleteObject", "AbortMultipartUpload"]
-    assert (bucket.store.keys(), uploads(bucket)) == before
+    assert (bucket.store.keys("folders/"), uploads(bucket)) == before
     assert len(bucket.calls) == requests, "nothing is asked of the store any more"
     assert counted(counters) == [0, 0, 0]
     assert wanted == ["one", "two"] * 6
@@ -196,10 +199,46 @@ async def test_what_the_trial_of_the_store_has_found_is_said_at_once(bucket: Sim
     bucket.fault = lambda call: Fault.DENIED if call.operation == "delete" else None
     with pytest.raises(DeletionDenied):
         await bucket.delete("probe/1")
-    work = Maintenance(bucket, dict, DEFAULT_HISTORY, Counters(), UpkeepSettings(), sleep)
+    work = Maintenance(bucket, dict, DEFAULT_HISTORY_DAYS, Counters(), UpkeepSettings(), sleep)
     with capture_logs() as log, pytest.raises(EndOfTest):
         await work.run()
     with capture_logs() as later:
         await work.turn()
     assert [line["denied"] for line in log] == [["DeleteObject"]]
     assert [line["event"] for line in later] == ["old upload aborted"]
+
+
+async def test_history_is_that_of_the_store(bucket: SimulatedBucket) -> None:
+    """A gateway with a shorter one deletes nothing that another one keeps, and a change takes effect a day later."""
+    clock = bucket.store.clock
+    assert isinstance(clock, SimulatedClock)
+    segments = bucket.store.keys(FOLDERS[0].segments)
+    await write_history(bucket, None, 60)
+    clock.now += 1.5 * DAY
+    work = Maintenance(bucket, lambda: {"one": 3, "two": 3}, 7, Counters(), UpkeepSettings(), history_is_wanted=True)
+    with capture_logs() as log:
+        for _ in range(2):
+            await work.turn()
+    (said,) = (line for line in log if line["event"] == "history is longer in the store")
+    assert (said["log_level"], said["days"], said["wanted"]) == ("warning", 60, 7)
+    assert bucket.store.keys(FOLDERS[0].segments) == segments[1:], "those before the checkpoint of 90 days ago"
+    await write_history(bucket, FOLDERS[0], 7)
+    await work.turn()
+    assert bucket.store.keys(FOLDERS[0].segments) == segments[1:]
+    clock.now += 1.1 * DAY
+    await work.turn()
+    assert bucket.store.keys(FOLDERS[0].segments) == segments[2:]
+    assert bucket.store.keys(FOLDERS[1].segments) == [key.replace("one", "two") for key in segments[1:]]
+
+
+async def test_nothing_is_trimmed_while_the_history_is_not_known(bucket: SimulatedBucket) -> None:
+    before = bucket.store.keys("folders/")
+    bucket.store.put("history.json", b"{")
+    work = maintenance(bucket, Counters())
+    with capture_logs() as log:
+        await work.turn()
+    assert [line["event"] for line in log].count("log not trimmed") == 2
+    assert bucket.store.keys("folders/") == before
+    del bucket.store.objects["history.json"]
+    await work.turn()
+    assert len(bucket.store.keys("folders/")) < len(before)

@@ -73,7 +73,7 @@ async def serve(options: argparse.Namespace) -> None:
         http=options.http,
         name="gateway",
         state_directory=options.state,
-        history=1 * DAY,
+        history_days=1,
         tuning=Settings(upkeep=UpkeepSettings(first_delay=0.5, interval=0.5)),
     )
     gateway = Gateway(bucket, load_or_create(options.identity), settings, PartGrid(max_parts=options.max_parts))

@@ -26,6 +26,7 @@ from untrusted_s3.replication.kinds import OF_STORE, Kept, of_folder
 from untrusted_s3.replication.replication import replicate
 from untrusted_s3.settings import Settings
 from untrusted_s3.store import layout
+from untrusted_s3.store.history import write_history
 from untrusted_s3.store.layout import QUOTAS, FolderKeys, identity_key, node_key, peer_key
 from untrusted_s3.store.quotas import Quotas, write_quotas
 from untrusted_s3.store.records import NodeRecord, PeerRecord, open_store, read_peers, write_record
@@ -300,6 +301,8 @@ async def with_all_kinds(folder: StoredFolder) -> dict[str, Kept]:
     await write_quotas(bucket, Quotas({"folder": 10}))
     await write_rules(bucket, None, KeepRules(daily=1))
     await write_rules(bucket, keys, KeepRules(daily=2))
+    await write_history(bucket, None, 60)
+    await write_history(bucket, keys, 7)
     others = {
         identity_key("cloud"): Kept.ADDED,
         keys.damaged(2, "0" * 32): Kept.ADDED,
@@ -323,6 +326,8 @@ async def with_all_kinds(folder: StoredFolder) -> dict[str, Kept]:
         keys.present_objects: Kept.MIRRORED,
         keys.retention: Kept.MIRRORED,
         layout.RETENTION: Kept.MIRRORED,
+        keys.history: Kept.MIRRORED,
+        layout.HISTORY: Kept.MIRRORED,
         layout.QUOTAS: Kept.MIRRORED,
         peer_key(device(5)): Kept.MIRRORED,
     }

@@ -63,7 +63,8 @@ async def test_everything_in_the_store_is_counted_once(filled: FilledStore) -> N
         6,
         3,
     )
-    assert folder.contents.log.bytes == size_of(filled, KEYS.segments, KEYS.checkpoints, KEYS.record, KEYS.retention)
+    parts = (KEYS.segments, KEYS.checkpoints, KEYS.record, KEYS.retention, KEYS.history)
+    assert folder.contents.log.bytes == size_of(filled, *parts)
 
 
 @pytest.mark.parametrize("settings", [Settings(), LARGE], ids=["small", "large"])

@@ -25,6 +25,7 @@ from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.read_ahead import read_ahead
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.history import History
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.losses import LossReader
 from untrusted_s3.store.records import read_record
@@ -111,7 +112,11 @@ class FolderCheck:
             key = self.keys.object_of(missing.name_hash, missing.object_name)
             reason = "it was missing or damaged, and no device has sent the file again"
             yield Finding(key, reason, Kind.FILE_MISSING, missing.name)
-        for key, from_json in ((self.keys.retention, KeepRules.from_json), (self.keys.scrub, ScrubRecord.from_json)):
+        for key, from_json in (
+            (self.keys.retention, KeepRules.from_json),
+            (self.keys.history, History.from_json),
+            (self.keys.scrub, ScrubRecord.from_json),
+        ):
             try:
                 await read_record(self._bucket, key, from_json)
             except DataError as error:

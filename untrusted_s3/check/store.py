@@ -15,6 +15,7 @@ from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.settings import Settings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.history import History
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import MAX_RECORDS, list_folders, up_to
 from untrusted_s3.store.quotas import Quotas
@@ -30,6 +31,7 @@ _RECORDS: Final[tuple[tuple[str, Callable[[dict[str, Any]], Any], Callable[[Any]
     (layout.USAGE, UsageRecord.from_json, lambda record: layout.usage_key(record.device_id)),
     (layout.QUOTAS, Quotas.from_json, lambda record: layout.QUOTAS),
     (layout.RETENTION, KeepRules.from_json, lambda record: layout.RETENTION),
+    (layout.HISTORY, History.from_json, lambda record: layout.HISTORY),
 )
 
 

@@ -168,10 +168,11 @@ class Gateway:
         self._maintenance = Maintenance(
             bucket,
             self.folders.positions,
-            settings.history,
+            settings.history_days,
             self.counters,
             tuning.upkeep,
             directory=settings.state_directory,
+            history_is_wanted=settings.history_is_wanted,
             collects_garbage=settings.collects_garbage,
             want_checkpoint=self.folders.want_checkpoint,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from untrusted_s3.settings import DEFAULT_BUFFER_MEMORY, DEFAULT_HISTORY, DEFAULT_SCRUB, Settings
+from untrusted_s3.units import DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class GatewaySettings:
         name: The device name that peers see.
         state_directory: Where the local state is kept. It may be deleted while the gateway is stopped.
         buffer_memory: Bytes of memory for blocks on their way.
-        history: How many seconds of the folders' history are kept.
+        history_days: How many days of the folders' history are kept if the store does not say it yet.
+        history_is_wanted: Whether a store that keeps less shall keep as much.
         collects_garbage: Whether objects that no folder's log names are deleted.
         tuning: The tunable numbers of all parts.
     """
@@ -31,7 +33,8 @@ class GatewaySettings:
     name: str
     state_directory: Path
     buffer_memory: int = DEFAULT_BUFFER_MEMORY
-    history: float = DEFAULT_HISTORY
+    history_days: int = int(DEFAULT_HISTORY // DAY)
+    history_is_wanted: bool = False
     scrub: float = DEFAULT_SCRUB
     collects_garbage: bool = False
     max_store: int | None = None

@@ -20,6 +20,7 @@ from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.history import read_history, settle_history
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.retention import read_rules
 from untrusted_s3.upkeep.garbage import GarbageCollector
@@ -30,28 +31,31 @@ _logger = structlog.get_logger()
 class Maintenance:
     """The upkeep of one store.
 
-    `positions` returns the folders that are open now, and how far the log of each is known. `history` is how many
-    seconds of their history are kept. `want_checkpoint` has a checkpoint of a folder written if the newest is older
-    than so many seconds and the folder has changed since.
+    `positions` returns the folders that are open now, and how far the log of each is known. `history_days` is how many
+    days of their history are kept if the store does not say it yet; with `history_is_wanted` a store that keeps less
+    shall keep as much. `want_checkpoint` has a checkpoint of a folder written if the newest is older than so many
+    seconds and the folder has changed since.
     """
 
     def __init__(
         self,
         bucket: Bucket,
         positions: Callable[[], Mapping[str, int]],
-        history: float,
+        history_days: int,
         counters: Counters,
         settings: UpkeepSettings,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         directory: Path | None = None,
         *,
+        history_is_wanted: bool = False,
         collects_garbage: bool = False,
         want_checkpoint: Callable[[str, float], object] = lambda folder_id, age: None,
     ) -> None:
         """`directory` is for temporary files."""
         self._bucket = bucket
         self._positions = positions
-        self._history = history
+        self._history_days = history_days
+        self._history_is_wanted = history_is_wanted
         self._counters = counters
         self._settings = settings
         self._sleep = sleep
@@ -59,6 +63,7 @@ class Maintenance:
         self._collects_garbage = collects_garbage
         self._want_checkpoint = want_checkpoint
         self._said: list[str] = []
+        self._is_settled = False
 
     async def run(self) -> None:
         """Take a turn soon and then every few hours, until cancelled. The delays differ between gateways."""
@@ -75,6 +80,7 @@ class Maintenance:
         When the store has denied a deletion, what needs such a right is left out from then on.
         """
         may = self._bucket.deletions
+        await self._settle_history()
         for folder_id, position in self._positions().items():
             if may.objects:
                 await self._trim(folder_id, position)
@@ -84,6 +90,20 @@ class Maintenance:
         if may.uploads:
             await self._abort_uploads()
         self._say_what_is_denied()
+
+    async def _settle_history(self) -> None:
+        """Agree with other gateways on how much history is kept."""
+        if self._is_settled:
+            return
+        days = self._history_days
+        try:
+            found = await settle_history(self._bucket, days, is_wanted=self._history_is_wanted)
+        except (StoreError, DataError) as error:
+            _logger.warning("history not known", error=str(error))
+            return
+        self._is_settled = True
+        if found.days != days and self._history_is_wanted:
+            _logger.warning("history is longer in the store", days=found.days, wanted=days)
 
     def _say_what_is_denied(self) -> None:
         denied = self._bucket.deletions.denied
@@ -114,14 +134,17 @@ class Maintenance:
     async def _trim_once(self, folder_id: str, position: int) -> None:
         try:
             keep = await read_rules(self._bucket, FolderKeys.of(folder_id))
+            history = await read_history(self._bucket, FolderKeys.of(folder_id))
         except DataError as error:
             # What is to be kept is not known, so nothing is cleaned up.
             _logger.warning("log not trimmed", folder=folder_id, error=str(error))
             return
+        if history is None:
+            return  # it is not settled yet
         trimmed = await trim(
             self._bucket,
             FolderKeys.of(folder_id),
-            self._history,
+            history.seconds(self._bucket.now()),
             known=position,
             directory=self._directory,
             keep=keep,

@@ -15,6 +15,7 @@ from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.repair.action import Action, Remedy
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.history import History
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.quotas import Quotas
 from untrusted_s3.store.records import (
@@ -35,6 +36,7 @@ _WHO_HAS_IT: Final = (
 _WHY_NOT: Final = {
     layout.QUOTAS: "set the quotas again, or put the record back from a copy",
     layout.RETENTION: "set the rules of what is kept again, or put the record back from a copy",
+    layout.HISTORY: "set again how much history is kept, or put the record back from a copy",
     layout.PEERS: "accept the device again, with what it may do",
     layout.IDENTITIES: "make the identity again, or put the record back from a copy",
 }
@@ -43,6 +45,7 @@ _READERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
     layout.IDENTITIES: SealedIdentity.from_json,
     layout.QUOTAS: Quotas.from_json,
     layout.RETENTION: KeepRules.from_json,
+    layout.HISTORY: History.from_json,
 }
 
 
@@ -149,8 +152,9 @@ async def repair_record_of_folder(
     bucket: Bucket, other: Bucket | None, keys: FolderKeys, finding: Finding, *, apply: bool
 ) -> Action:
     """Mend a record below a folder, which is not `folder.json`. Raises StoreError."""
-    if finding.path == keys.retention:
-        return await _copy_record(bucket, other, finding, apply=apply, kind=layout.RETENTION)
+    for key, kind in ((keys.retention, layout.RETENTION), (keys.history, layout.HISTORY)):
+        if finding.path == key:
+            return await _copy_record(bucket, other, finding, apply=apply, kind=kind)
     if finding.path == keys.scrub:
         if apply:
             await bucket.delete(finding.path)

@@ -122,7 +122,7 @@ class FolderCopy:
                 self._report.checkpoints += 1
         await self._copy_segments(segments)
         kept = of_folder(self._keys)
-        for place in (self._keys.damaged_segments, self._keys.losses, self._keys.retention):
+        for place in (self._keys.damaged_segments, self._keys.losses, self._keys.retention, self._keys.history):
             await copy_small(self._source, self._target, place, kept[place])
         await self._copy_list()
         if checkpoints:

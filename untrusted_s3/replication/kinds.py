@@ -33,6 +33,7 @@ OF_STORE: Final = {
     layout.PEERS: Kept.MIRRORED,
     layout.QUOTAS: Kept.MIRRORED,
     layout.RETENTION: Kept.MIRRORED,
+    layout.HISTORY: Kept.MIRRORED,
     layout.FOLDERS: Kept.ADDED,
     layout.NODES: Kept.LEFT_OUT,  # which gateways run on the store
     layout.USAGE: Kept.LEFT_OUT,  # what they ask of it
@@ -49,6 +50,7 @@ def of_folder(keys: FolderKeys) -> dict[str, Kept]:
         keys.segments: Kept.TRIMMED,
         keys.kept: Kept.TRIMMED,
         keys.retention: Kept.MIRRORED,
+        keys.history: Kept.MIRRORED,
         keys.losses: Kept.MIRRORED,
         keys.present_objects: Kept.MIRRORED,
         keys.damaged_segments: Kept.ADDED,

@@ -44,7 +44,7 @@ async def replicate(
         if folder_id not in {record.folder_id for record in wanted}:
             raise NoSuchFolder(f"the store has no folder {folder_id!r}")
     report.failed += found.unreadable if not folders else []
-    for place in (layout.IDENTITIES, layout.PEERS, layout.QUOTAS, layout.RETENTION):
+    for place in (layout.IDENTITIES, layout.PEERS, layout.QUOTAS, layout.RETENTION, layout.HISTORY):
         await copy_small(source, target, place, OF_STORE[place])
     copier = ObjectCopier(source, target, memory, settings.reading.read_ahead)
     for record in wanted:

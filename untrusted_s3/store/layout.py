@@ -31,6 +31,7 @@ from untrusted_s3.store.format import MAX_CHECKPOINT_POSITION, MAX_POSITION
 
 STORE = "store.json"
 RETENTION = "retention.json"
+HISTORY = "history.json"
 QUOTAS = "quotas.json"
 PEERS = "peers/"
 NODES = "nodes/"
@@ -40,7 +41,7 @@ FOLDERS = "folders/"
 PROBES = "probe/"
 PROBE_OF_RIGHTS = "probe/rights"
 # All keys of a store that are not below a prefix, and all prefixes.
-RECORDS = (STORE, RETENTION, QUOTAS)
+RECORDS = (STORE, RETENTION, HISTORY, QUOTAS)
 DIRECTORIES = (PEERS, NODES, IDENTITIES, USAGE, FOLDERS, PROBES)
 
 NAME_HASH_SIZE = 16
@@ -197,7 +198,7 @@ class FolderKeys:
     @property
     def records(self) -> tuple[str, ...]:
         """All keys directly below `base`."""
-        return self.record, self.scrub, self.present_objects, self.retention
+        return self.record, self.scrub, self.present_objects, self.retention, self.history
 
     @property
     def directories(self) -> tuple[str, ...]:
@@ -226,6 +227,11 @@ class FolderKeys:
     def retention(self) -> str:
         """The key of the folder's own rules of what is kept (store/retention.py)."""
         return self.base + RETENTION
+
+    @property
+    def history(self) -> str:
+        """The key that says how much history of the folder is kept (store/history.py)."""
+        return self.base + HISTORY
 
     @property
     def kept(self) -> str:

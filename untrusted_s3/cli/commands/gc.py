@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from untrusted_s3.cli.options import (
     StoreOptions,
@@ -22,10 +23,12 @@ from untrusted_s3.cli.progress import duration_text, shown_text
 from untrusted_s3.cli.signals import run_interruptible
 from untrusted_s3.cli.store import open_store
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, NoSuchFolder, StoreRefused
+from untrusted_s3.errors import DataError, NoSuchFolder, StoreRefused, UsageError
 from untrusted_s3.index.trimming import TrimPlan, plan_trim, trim
 from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.problem import Problem
+from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.history import read_history
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.listing import list_segments
 from untrusted_s3.store.probe import check_deletion, remove_old_probes
@@ -70,7 +73,7 @@ class _Result:
 @click.command()
 @click.argument("folders", metavar="[FOLDER]...", nargs=-1)
 @option("--delete", key="gc-delete", is_flag=True, help="Do it; without it, gc only says what there is to do.")
-@history_option("How far back --as-of has to reach. Give the same here as to the gateways.")
+@history_option("How far back --as-of has to reach, if the store does not say it. Without --delete: what if it did.")
 @json_option
 @store_options
 @common_options
@@ -88,7 +91,8 @@ def gc(
 
     Where gateways may not delete, run it from time to time with credentials that may.
     """
-    results, problems = run_interruptible(_gc(store, folders, history * DAY, delete=delete))
+    is_given = context.get_parameter_source("history") is not ParameterSource.DEFAULT
+    results, problems = run_interruptible(_gc(store, folders, _History(history, is_given), delete=delete))
     if as_json:
         unfinished = [dataclasses.asdict(problem) for problem in problems]
         print_json({"folders": [result.to_json() for result in results], "problems": unfinished})
@@ -98,8 +102,28 @@ def gc(
     context.exit(DataError.exit_code if problems else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class _History:
+    """How many days of the history are kept by the options, and whether somebody has given them."""
+
+    days: int
+    is_given: bool
+
+    async def of(self, bucket: Bucket, keys: FolderKeys, *, delete: bool) -> float:
+        """Return how many seconds of a folder's history are kept. Raises UsageError, DataError and StoreError."""
+        found = await read_history(bucket, keys)
+        if found is None or (self.is_given and not delete):
+            return self.days * DAY
+        if self.is_given and self.days != found.days:
+            raise UsageError(
+                f"the store keeps {found.days} days of the history, not {self.days}: leave out --history, or change"
+                " that with `untrusted-s3 keep --history`"
+            )
+        return found.seconds(bucket.now())
+
+
 async def _gc(
-    store: StoreOptions, wanted: tuple[str, ...], history: float, *, delete: bool
+    store: StoreOptions, wanted: tuple[str, ...], history: _History, *, delete: bool
 ) -> tuple[list[_Result], list[Problem]]:
     results: list[_Result] = []
     problems: list[Problem] = []
@@ -135,8 +159,9 @@ async def _end_uploads(bucket: S3Bucket, keys: FolderKeys) -> int:
         return 0
 
 
-async def _collect(bucket: S3Bucket, record: FolderRecord, history: float, *, delete: bool) -> Collected:
+async def _collect(bucket: S3Bucket, record: FolderRecord, wanted: _History, *, delete: bool) -> Collected:
     keys = FolderKeys.of(record.folder_id)
+    history = await wanted.of(bucket, keys, delete=delete)
     collector = GarbageCollector(bucket, keys, settings=GarbageSettings(deletions_per_second=0.0))
 
     def text() -> str:

@@ -82,7 +82,10 @@ _logger = structlog.get_logger()
     help="The most bytes of files in all folders together, such as 100GiB; above that, what needs room waits. Earlier"
     " versions do not count.  [default: any number]",
 )
-@history_option("How far back --as-of can reach: how long log, checkpoints and earlier versions are kept.")
+@history_option(
+    "How far back --as-of can reach: how long log, checkpoints and earlier versions are kept at least. It is noted in"
+    " the store, for all gateways; `untrusted-s3 keep --history` shortens it."
+)
 @option(
     "--gc",
     is_flag=True,
@@ -151,7 +154,8 @@ def serve(
         name=name,
         state_directory=state or store.data / "state",
         buffer_memory=buffer_memory * MIB,
-        history=history * DAY,
+        history_days=history,
+        history_is_wanted=context.get_parameter_source("history") is not ParameterSource.DEFAULT,
         scrub=scrub_days * DAY,
         collects_garbage=gc,
         max_store=max_store,
