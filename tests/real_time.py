@@ -32,6 +32,8 @@ EXCEPTIONS = {
     "connections/test_stall.py::started": _CLOCK,
     "gateway/test_dialing.py::Network": _CLOCK,
     "gateway/test_folders.py::Store": _NEVER,
+    "gateway/damage.py::module": _VIRTUAL,
+    "gateway/damage.py::Trial": _VIRTUAL,
     "gateway/idle.py::module": _VIRTUAL,
     "gateway/idle.py::Idle": _VIRTUAL,
     "gateway/test_gateway.py::tuned": _OFTEN,

@@ -414,6 +414,12 @@ class FolderNotAllowed(FolderRefused):
     kind = "not allowed"
 
 
+class FolderUnavailable(FolderRefused):
+    """The folder is damaged or cannot be read now, and may be shared again later."""
+
+    kind = "not open"
+
+
 class BlockUnavailable(ProtocolError):
     """No connected peer can send a block now. Worth another try later."""
 

@@ -27,6 +27,7 @@ class FakeFolder:
         healed: What `heal` returns or raises.
         remains: Up to which position the store has something of its log.
         missing_files: How many files' objects are missing.
+        damaged_log: What of its log is damaged.
         on_renewed: What it calls when its index is renewed.
         heeds_claims: What it asks before it believes a device.
         heard: What was done with the folder, in order.
@@ -44,6 +45,7 @@ class FakeFolder:
         self.position = 5
         self.remains = 0
         self.missing_files = 0
+        self.damaged_log: list[str] = []
         self.on_renewed: Callable[[], object] = lambda: None
         self.heeds_claims: Callable[[], bool] = lambda: True
         self.heard: list[str] = []

@@ -50,6 +50,7 @@ class Bucket(SimulatedBucket):
 
     location = "s3://bucket"
     requests: Mapping[str, int] = {}
+    received = 0
 
 
 @dataclass(slots=True)

@@ -51,6 +51,7 @@ class Bucket(SimulatedBucket):
         super().__init__(store)
         self.location = "s3://bucket"
         self.requests: dict[str, int] = {"GET": 7}
+        self.received = 0
 
 
 def tuned(**upkeep: float) -> Settings:
@@ -508,6 +509,8 @@ async def test_damage_in_one_folder_is_local_and_loud_until_it_is_mended(
     device.share("bad", "good")
     await until(lambda: gateway.status()["peers"][0]["folders"] == ["good"])
     assert "the gateway cannot open the folder now" in gateway.status()["peers"][0]["error"]
+    config = await device.hear(events.ClusterConfigReceived, 2)
+    assert {(one.id, one.stop_reason) for one in config.folders} == {("bad", pb.PAUSED), ("good", pb.RUNNING)}
     for key in (FolderKeys.of("bad").segment(1), FolderKeys.of("bad").checkpoint(1)):
         bucket.store.objects.pop(key, None)
     add_folder(bucket, "bad")

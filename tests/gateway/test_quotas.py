@@ -125,7 +125,8 @@ class Reads:
         self.fault: Fault | None = None
 
     def _note(self, call: Call) -> Fault | None:
-        self.times.append(asyncio.get_running_loop().time())
+        if call.operation == "get":
+            self.times.append(asyncio.get_running_loop().time())
         return self.fault
 
 

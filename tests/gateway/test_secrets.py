@@ -39,6 +39,7 @@ class Bucket(SimulatedBucket):
 
     location = "s3://bucket"
     requests: dict[str, int] = {}  # noqa: RUF012
+    received = 0
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.file_infos import device
 from tests.simulated import Fault, SimulatedBucket, SimulatedStore, fail_once
 from untrusted_s3.gateway.usage import Usage
 from untrusted_s3.store.layout import usage_key
-from untrusted_s3.store.usage import KINDS, UsageRecord, by_kind
+from untrusted_s3.store.usage import KINDS, RECEIVED, UsageRecord, by_kind
 
 KEY = usage_key(device(1))
 HOUR, DAY = 3600.0, 86_400.0
@@ -24,6 +24,7 @@ class CountingBucket(SimulatedBucket):
     def __init__(self, store: SimulatedStore | None = None) -> None:
         super().__init__(store)
         self.requests: dict[str, int] = {}
+        self.received = 0
 
 
 @pytest.fixture
@@ -43,8 +44,9 @@ async def test_requests_are_added_to_what_is_written(bucket: CountingBucket) -> 
     usage = Usage(bucket, device(1))
     for sent in (5, 7, 7):
         bucket.requests = {"GET": sent, "list_objects_v2": 2}
+        bucket.received = 100 * sent
         await usage.save()
-    assert month(bucket) == {"get": 7, "list": 2}
+    assert month(bucket) == {"get": 7, "list": 2, RECEIVED: 700}
     assert stored(bucket).last_day(bucket.now())["get"] == 7
 
 

@@ -13,7 +13,7 @@ from untrusted_s3.stats.amounts import Amount, Contents
 from untrusted_s3.stats.store import StoreStats
 from untrusted_s3.store.layout import NODES, PEERS, RECORDS, RETENTION, usage_key
 from untrusted_s3.store.records import FolderRecord, write_record
-from untrusted_s3.store.usage import UsageRecord
+from untrusted_s3.store.usage import RECEIVED, UsageRecord
 from untrusted_s3.units import DAY
 
 NOTHING = Amount()
@@ -55,6 +55,7 @@ async def test_everything_in_the_store_is_counted_once(filled: FilledStore) -> N
     stats = await counted(filled.bucket)
     assert stats.total.all == Amount(len(filled.bucket.store.keys()), size_of(filled, ""))
     assert stats.outside.log.bytes == size_of(filled, PEERS, NODES, *RECORDS)
+    assert stats.total.storage_classes == {"STANDARD": stats.total.all}
     (folder,) = stats.folders
     assert (folder.id, folder.files, folder.segments, folder.read_segments, folder.checkpoints) == (
         "folder",
@@ -173,7 +174,7 @@ async def test_requests_of_all_gateways_are_added_up(filled: FilledStore) -> Non
     for number, days in ((1, 10), (2, 3), (3, 40)):
         record = UsageRecord(device(number), int(now - days * DAY)).plus({"put": number}, now - days * DAY, "0" * 32)
         if days < 10:
-            record = record.plus({"get": 100 * number, "put": 5}, now, "1" * 32)
+            record = record.plus({"get": 100 * number, "put": 5, RECEIVED: 1000}, now, "1" * 32)
         await write_record(bucket, usage_key(device(number)), record.to_json())
     bucket.store.put(usage_key(device(4)), b"no record")
     requests = (await counted(bucket)).requests
@@ -181,6 +182,7 @@ async def test_requests_of_all_gateways_are_added_up(filled: FilledStore) -> Non
     assert (requests.gateways, len(requests.unreadable)) == (2, 1)
     assert (requests.day["put"], requests.day["get"]) == (5, 200)
     assert (requests.month["put"], requests.month["get"]) == (8, 200)
+    assert requests.to_json()["received_bytes"] == {"day": 1000, "month": 1000}
     assert requests.days == pytest.approx(10, abs=0.01)
     assert requests.monthly["get"] == pytest.approx(600, rel=0.01)
     assert (await counted(bucket, "folder")).requests is None

@@ -351,14 +351,15 @@ async def test_a_record_that_was_copied_to_another_key_is_unreadable() -> None:
 
 @pytest.mark.parametrize("kind", [NoSuchBucket, CredentialsRefused, StoreUnreachable])
 async def test_a_store_that_fails_is_no_unreadable_record(kind: type[StoreError]) -> None:
-    bucket = RefusingBucket(kind)
+    bucket = RefusingBucket(kind, is_away=True)
     await bucket.put(layout.peer_key(ONE), [b"{}"])
     with pytest.raises(kind):
         await read_peers(bucket)
 
 
-async def test_an_object_that_the_store_does_not_give_is_an_unreadable_record() -> None:
-    bucket = RefusingBucket(StoreRefused)
+@pytest.mark.parametrize("kind", [StoreRefused, StoreUnreachable])
+async def test_an_object_that_the_store_does_not_give_is_an_unreadable_record(kind: type[StoreError]) -> None:
+    bucket = RefusingBucket(kind)
     await bucket.put(layout.peer_key(ONE), [b"{}"])
     assert [problem.path for problem in (await read_peers(bucket)).unreadable] == [layout.peer_key(ONE)]
 
@@ -366,9 +367,15 @@ async def test_an_object_that_the_store_does_not_give_is_an_unreadable_record() 
 class RefusingBucket(MemoryBucket):
     """Lists its objects and gives none."""
 
-    def __init__(self, kind: type[StoreError]) -> None:
+    def __init__(self, kind: type[StoreError], *, is_away: bool = False) -> None:
         super().__init__()
         self._kind = kind
+        self._is_away = is_away
+
+    async def size(self, key: str) -> int | None:
+        if self._is_away:
+            raise self._kind("no")
+        return await super().size(key)
 
     async def get(self, key: str, start: int = 0, size: int | None = None, *, max_size: int = 128 << 20) -> bytes:
         raise self._kind("no")

@@ -133,8 +133,13 @@ def folder_message(
     own_index: IndexState,
     peer_id: DeviceID,
     peer_index: IndexState,
+    *,
+    paused: bool = False,
 ) -> pb.Folder:
-    """Return our side of a shared folder. The token goes on our own entry, never on the peer's."""
+    """Return our side of a shared folder. The token goes on our own entry, never on the peer's.
+
+    A peer shows a `paused` folder as such, and sends and requests nothing of it until the next connection.
+    """
     own = pb.Device(
         id=own_id.raw,
         index_id=own_index.index_id,
@@ -142,7 +147,8 @@ def folder_message(
         encryption_password_token=token,
     )
     peer = pb.Device(id=peer_id.raw, index_id=peer_index.index_id, max_sequence=peer_index.max_sequence)
-    return pb.Folder(id=folder_id, label=label, type=pb.RECEIVE_ENCRYPTED, devices=[own, peer])
+    stop_reason = pb.PAUSED if paused else pb.RUNNING
+    return pb.Folder(id=folder_id, label=label, type=pb.RECEIVE_ENCRYPTED, stop_reason=stop_reason, devices=[own, peer])
 
 
 def index_start(known: IndexState, own: IndexState) -> int:

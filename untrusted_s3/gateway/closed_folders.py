@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from untrusted_s3.bep.cluster_config import FolderOffer
-from untrusted_s3.errors import FolderRefused, FolderRemovalUnfinished
+from untrusted_s3.errors import FolderRemovalUnfinished, FolderUnavailable
 from untrusted_s3.problem import Problem
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.records import FolderRecord
@@ -96,11 +96,11 @@ class ClosedFolders:
         return any(closed is not None and closed.offered for closed in found)
 
     def refuse(self, offer: FolderOffer) -> None:
-        """Raise FolderRefused if the folder that a peer offers should be open and is not."""
+        """Raise FolderUnavailable if the folder that a peer offers should be open and is not."""
         for closed in (self._folders.get(offer.folder_id), self._unreadable.get(_record_key(offer.folder_id))):
             if closed is not None and closed.damaged:
                 closed.offered = True
-                raise FolderRefused(NOT_OPEN)
+                raise FolderUnavailable(NOT_OPEN)
 
     def problems(self) -> dict[str, str]:
         """Return why folders that should be open are not, by their names for /readyz."""

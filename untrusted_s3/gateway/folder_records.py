@@ -14,6 +14,7 @@ from untrusted_s3.errors import (
     FolderRefused,
     OtherPassword,
     PreconditionFailed,
+    RequestRefused,
 )
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
@@ -32,6 +33,20 @@ class FolderRecords:
         self._of_device = of_device
         # By folder ID, the position of the log when the record was there last.
         self._positions: dict[str, int] = {}
+        # By folder ID, why the record of an open folder could not be read at the last look.
+        self._unreadable: dict[str, str] = {}
+
+    def problems(self, folder_ids: Collection[str]) -> dict[str, str]:
+        """Return which of these folders have unreadable records and why, by their names for /readyz."""
+        return {
+            f"folder {folder_id}: record not readable": self._unreadable[folder_id]
+            for folder_id in folder_ids
+            if folder_id in self._unreadable
+        }
+
+    def note_unreadable(self, folder_id: str, error: BaseException) -> None:
+        """Note that the record of a folder cannot be read, though those of others can."""
+        self._unreadable[folder_id] = str(error)
 
     def was_there(self, folder_id: str, position: int) -> None:
         """Note that a folder's record was there when its log had this position."""
@@ -40,13 +55,17 @@ class FolderRecords:
     async def read_again(self, before: FolderRecord) -> tuple[FolderRecord | None, bool]:
         """Read the record of a folder again; return it, and whether the folder is gone or being removed.
 
-        A record that cannot be read now says nothing about that. Raises StoreError.
+        A record that cannot be read now says nothing about that, and is one of the `problems`. Raises StoreError.
         """
         key = FolderKeys.of(before.folder_id).record
         try:
             record = await read_record(self._bucket, key, FolderRecord.from_json)
-        except DataError:
+        except (DataError, RequestRefused) as error:
+            if before.folder_id not in self._unreadable:
+                _logger.error("folder not readable", key=key, reason=str(error))
+            self.note_unreadable(before.folder_id, error)
             return None, False
+        self._unreadable.pop(before.folder_id, None)
         if record is None:
             # One without bytes counts as none, but is no removal.
             return None, await self._bucket.size(key) is None

@@ -21,6 +21,7 @@ from untrusted_s3.errors import (
     DataError,
     FolderRefused,
     FolderRemovalUnfinished,
+    FolderUnavailable,
     StateDamaged,
     StoreError,
     StoreUnreachable,
@@ -179,7 +180,8 @@ class Folders:
 
         With `attended_only`, look only for those open ones that devices share. Raises StoreError.
         """
-        folders, errors = [folder for folder in self if not attended_only or folder.attended], []
+        folders = [folder for folder in self if not attended_only or folder.attended]
+        errors: dict[str, BaseException] = {}
         for start in range(0, len(folders), _CONCURRENT_READS):
             group = folders[start : start + _CONCURRENT_READS]
             positions = [folder.position for folder in group]
@@ -188,13 +190,15 @@ class Folders:
             )
             for folder, position, answer in zip(group, positions, answers, strict=True):
                 if isinstance(answer, BaseException):
-                    errors.append(answer)
+                    errors[folder.record.folder_id] = answer
                 elif not answer[1]:
                     self._records.was_there(folder.record.folder_id, position)
                 elif answer[0] is not None or not await self._records.write_again(folder):
                     await self._drop(folder, answer[0])
         if errors:
-            raise errors[0]
+            for folder_id, error in errors.items() if len(errors) < len(folders) else ():
+                self._records.note_unreadable(folder_id, error)
+            raise next(iter(errors.values()))
         now = asyncio.get_running_loop().time()
         if self._closed.has_unreadable and now >= self._look_again:
             self._look_pause = min(2 * self._look_pause, self._max_retry_delay)
@@ -305,12 +309,16 @@ class Folders:
 
     def problems(self) -> dict[str, str]:
         """Return what is wrong with folders that should be open, by their names for /readyz."""
-        found = self._closed.problems() | self._losses.problems()
-        return found | {
-            f"folder {folder_id}: files missing": f"the objects of {folder.missing_files} files are missing or damaged"
-            for folder_id, folder in self.by_id()
-            if folder.missing_files
-        }
+        found = self._closed.problems() | self._losses.problems() | self._records.problems(self.ids)
+        for folder_id, folder in self.by_id():
+            if folder.missing_files:
+                text = f"the objects of {folder.missing_files} files are missing or damaged"
+                found[f"folder {folder_id}: files missing"] = text
+            if folder.damaged_log:
+                found[f"folder {folder_id}: log damaged"] = "; ".join(folder.damaged_log)
+            if folder.error is not None:
+                found[f"folder {folder_id}: no progress"] = folder.error
+        return found
 
     async def _open_offered(self, offer: FolderOffer, by: DeviceID, *, create: bool) -> Folder:
         self._closed.refuse(offer)
@@ -320,7 +328,7 @@ class Folders:
             record = await self._records.find_or_create(offer, by, others, create=create)
         except DataError as error:
             self._closed.add_unreadable(Problem(key, str(error)), offered=True)
-            raise FolderRefused(NOT_OPEN) from error
+            raise FolderUnavailable(NOT_OPEN) from error
         if record.removed:
             self._closed.add_removed(record)
             raise FolderRefused(str(FolderRemovalUnfinished(record.folder_id)))
@@ -331,7 +339,7 @@ class Folders:
             raise
         except Exception as error:
             self._try_again(record, error, offered=True)
-            raise FolderRefused(NOT_OPEN) from error
+            raise FolderUnavailable(NOT_OPEN) from error
 
     def _try_again(self, record: FolderRecord, error: Exception, *, offered: bool = False) -> None:
         """Note that a folder could not be opened, and have it tried again."""

@@ -45,6 +45,7 @@ from untrusted_s3.gateway.status import (
     task_status,
     unknown_status,
 )
+from untrusted_s3.gateway.troubles import Troubles
 from untrusted_s3.gateway.upkeep import Maintenance
 from untrusted_s3.gateway.usage import CountingBucket, Usage
 from untrusted_s3.identity.certificate import Identity
@@ -164,7 +165,8 @@ class Gateway:
         self._dialing = Dialing(self.peers, Dialer(transports, tuning.connections).dial, tuning.connections)
         self._forgetting = Forgetting(self.folders, lambda: self.peers.accepted)
         self._heartbeat = Heartbeat(bucket, self.device_id, settings.name)
-        self._usage = Usage(bucket, self.device_id)
+        self._troubles = Troubles()
+        self._usage = Usage(bucket, self.device_id, troubles=self._troubles)
         self._maintenance = Maintenance(
             bucket,
             self.folders.positions,
@@ -175,11 +177,19 @@ class Gateway:
             history_is_wanted=settings.history_is_wanted,
             collects_garbage=settings.collects_garbage,
             want_checkpoint=self.folders.want_checkpoint,
+            troubles=self._troubles,
         )
         self._scrub = Scrub(
-            bucket, self.folders, self.device_id, settings.scrub, self.counters, tuning.scrub, tuning.log
+            bucket,
+            self.folders,
+            self.device_id,
+            settings.scrub,
+            self.counters,
+            tuning.scrub,
+            tuning.log,
+            troubles=self._troubles,
         )
-        self._present_lists = PresentLists(bucket, self.folders, tuning.upkeep)
+        self._present_lists = PresentLists(bucket, self.folders, tuning.upkeep, troubles=self._troubles)
         self._http = HTTPServer(self, settings.http, settings.http_hosts, tuning.http) if settings.http else None
 
     # Life
@@ -349,7 +359,7 @@ class Gateway:
         return peer_name(peer) if peer is not None else ""
 
     def _problems(self) -> list[dict[str, str]]:
-        found = self.folders.problems() | self._quotas.problems()
+        found = self._troubles.problems(self.folders.ids) | self.folders.problems() | self._quotas.problems()
         found |= {f"{problem.path}: not readable": problem.reason for problem in self.peers.unreadable}
         if self._disk.problem is not None:
             found["the local disk"] = self._disk.problem

@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from untrusted_s3.errors import DataError, StateDamaged, StoreError
+from untrusted_s3.gateway.troubles import Troubles
 from untrusted_s3.index.present_objects import listed_position
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store.bucket import Bucket
@@ -46,7 +47,10 @@ class PresentLists:
         folders: OpenFolders,
         settings: UpkeepSettings,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        troubles: Troubles | None = None,
     ) -> None:
+        """What fails is noted in `troubles`."""
+        self._troubles = troubles or Troubles()
         self._bucket = bucket
         self._folders = folders
         self._settings = settings
@@ -67,10 +71,13 @@ class PresentLists:
         for folder_id, folder in list(self._folders.by_id()):
             if not folder.position or self._listed.get(folder_id) == folder.position:
                 continue
+            trouble: Exception | None = None
             try:
                 self._listed[folder_id] = await listed_position(self._bucket, FolderKeys.of(folder_id))
                 if self._listed[folder_id] != folder.position:
                     self._listed[folder_id] = await folder.list_present_objects()
                     _logger.info("present objects listed", folder=folder_id, position=self._listed[folder_id])
             except (StoreError, DataError, StateDamaged, OSError, sqlite3.Error) as error:
+                trouble = error
                 _logger.warning("present objects not listed", folder=folder_id, error=str(error))
+            self._troubles.of_folder(folder_id, "present objects not listed", trouble)

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.errors import DataError, StoreError, UntrustedS3Error
+from untrusted_s3.errors import DataError, StoreError, StoreUnreachable, UntrustedS3Error
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
@@ -73,11 +73,17 @@ class QuotaKeeper:
             _logger.warning("quotas not read", error=str(error))
 
     async def load(self) -> None:
-        """Read the quotas. If their record is damaged, those stay that were read last. Raises StoreError."""
+        """Read the quotas. If their record cannot be read, those stay that were read last.
+
+        Raises StoreUnreachable if the store does not answer to other requests either.
+        """
         self._last_read = _now()
         try:
             quotas = await read_quotas(self._bucket)
-        except DataError as error:
+        except (DataError, StoreError) as error:
+            if isinstance(error, StoreUnreachable):
+                # It may be this one object that the store cannot give. Otherwise this raises as well.
+                await self._bucket.size(layout.STORE)
             if self._unreadable is None:
                 _logger.error("record of quotas not readable", error=str(error))
             self._unreadable = str(error)

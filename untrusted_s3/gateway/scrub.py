@@ -30,8 +30,9 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.check.reading import Part, Read, parts_of, read_part
 from untrusted_s3.check.scrub_record import ScrubRecord
 from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, PreconditionFailed, StateDamaged, StoreError
+from untrusted_s3.errors import DataError, PreconditionFailed, RequestRefused, StateDamaged, StoreError
 from untrusted_s3.gateway.log_scrub import scrub_log
+from untrusted_s3.gateway.troubles import Troubles
 from untrusted_s3.index.entry import NamedObject
 from untrusted_s3.settings import LogSettings, ScrubSettings
 from untrusted_s3.store.bucket import Bucket
@@ -43,6 +44,8 @@ from untrusted_s3.sync.served_parts import WrongPart
 _logger = structlog.get_logger()
 # After which share of a round the log is checked.
 _LOG_DUE = 0.5
+_LOG_DAMAGED = "log damaged"
+_NOT_READABLE = "objects not readable"
 _SPACE = 2 ** (8 * NAME_HASH_SIZE)
 
 
@@ -71,7 +74,10 @@ class Scrub:
         settings: ScrubSettings,
         log_settings: LogSettings | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        troubles: Troubles | None = None,
     ) -> None:
+        """What fails is noted in `troubles`."""
+        self._troubles = troubles or Troubles()
         self._bucket = bucket
         self._folders = folders
         self._own_id = own_id
@@ -83,6 +89,8 @@ class Scrub:
         self._records: dict[str, ScrubRecord] = {}
         # When the records of others are read again.
         self._look_again: dict[str, float] = {}
+        # The folders of which this round has found objects that the store does not give.
+        self._refused: set[str] = set()
         # When the logs are looked at again.
         self._log_due: dict[str, float] = {}
 
@@ -105,13 +113,16 @@ class Scrub:
             self._look_again.pop(folder_id, None)
             self._log_due.pop(folder_id, None)
         for folder_id, folder in open_now.items():
+            trouble: Exception | None = None
             try:
                 if self._bucket.now() >= self._log_due.get(folder_id, 0.0):
                     await folder.cover_damage()
                     self._log_due[folder_id] = self._bucket.now() + self._save_interval
                 more |= await self._scrub(folder_id, folder)
             except (StoreError, DataError, StateDamaged, OSError) as error:
+                trouble = error
                 _logger.warning("folder not scrubbed", folder=folder_id, error=str(error))
+            self._troubles.of_folder(folder_id, "not scrubbed", trouble)
         return more
 
     def status(self, folder_id: str) -> dict[str, Any] | None:
@@ -152,6 +163,9 @@ class Scrub:
             _logger.info(
                 "folder scrubbed", folder=folder_id, objects=record.objects, bytes=record.bytes, damaged=record.damaged
             )
+            if folder_id not in self._refused:
+                self._troubles.of_folder(folder_id, _NOT_READABLE, None)
+            self._refused.discard(folder_id)
             record = ScrubRecord(self._own_id, int(now), int(now), finished=int(now), log_checked=record.log_checked)
         has_news = (record.began, record.damaged, record.log_checked) != (
             before.began,
@@ -204,6 +218,8 @@ class Scrub:
         if damaged is None:
             return record
         self._counters.scrub_damage.inc(damaged)
+        found = DataError(f"{damaged} segments or checkpoints in the store are damaged") if damaged else None
+        self._troubles.of_folder(folder_id, _LOG_DAMAGED, found)
         record = replace(record, damaged=record.damaged + damaged, log_checked=int(self._bucket.now()))
         self._records[folder_id] = record
         return record
@@ -253,6 +269,9 @@ class Scrub:
                 return True
             if found is Read.REFUSED:
                 _logger.warning("object not scrubbed", object=part.named.object_name, reason=reason)
+                folder_id = folder.record.folder_id
+                self._refused.add(folder_id)
+                self._troubles.of_folder(folder_id, _NOT_READABLE, RequestRefused(reason))
                 return False
             # Peers come first: the scrub uses the store for half of the time at most.
             await self._sleep(asyncio.get_running_loop().time() - begun)

@@ -15,6 +15,7 @@ import structlog
 
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import DataError, DeletionDenied, StateDamaged, StoreError
+from untrusted_s3.gateway.troubles import Troubles
 from untrusted_s3.index.trimming import trim
 from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.settings import UpkeepSettings
@@ -50,8 +51,9 @@ class Maintenance:
         history_is_wanted: bool = False,
         collects_garbage: bool = False,
         want_checkpoint: Callable[[str, float], object] = lambda folder_id, age: None,
+        troubles: Troubles | None = None,
     ) -> None:
-        """`directory` is for temporary files."""
+        """`directory` is for temporary files. What fails is noted in `troubles`."""
         self._bucket = bucket
         self._positions = positions
         self._history_days = history_days
@@ -62,6 +64,7 @@ class Maintenance:
         self._directory = directory
         self._collects_garbage = collects_garbage
         self._want_checkpoint = want_checkpoint
+        self._troubles = troubles or Troubles()
         self._said: list[str] = []
         self._is_settled = False
 
@@ -100,7 +103,9 @@ class Maintenance:
             found = await settle_history(self._bucket, days, is_wanted=self._history_is_wanted)
         except (StoreError, DataError) as error:
             _logger.warning("history not known", error=str(error))
+            self._troubles.note("history not known", error)
             return
+        self._troubles.note("history not known", None)
         self._is_settled = True
         if found.days != days and self._history_is_wanted:
             _logger.warning("history is longer in the store", days=found.days, wanted=days)
@@ -124,21 +129,20 @@ class Maintenance:
             _logger.warning("old uploads not aborted", error=str(error))
 
     async def _trim(self, folder_id: str, position: int) -> None:
+        trouble: Exception | None = None
         try:
             await self._trim_once(folder_id, position)
         except DeletionDenied:
             pass  # it is said at the end of the turn
-        except StoreError as error:
+        except (StoreError, DataError) as error:
+            trouble = error
             _logger.warning("log not trimmed", folder=folder_id, error=str(error))
+        self._troubles.of_folder(folder_id, "log not trimmed", trouble)
 
     async def _trim_once(self, folder_id: str, position: int) -> None:
-        try:
-            keep = await read_rules(self._bucket, FolderKeys.of(folder_id))
-            history = await read_history(self._bucket, FolderKeys.of(folder_id))
-        except DataError as error:
-            # What is to be kept is not known, so nothing is cleaned up.
-            _logger.warning("log not trimmed", folder=folder_id, error=str(error))
-            return
+        # If the rules or the history cannot be read, nobody knows what is to be kept, and nothing is cleaned up.
+        keep = await read_rules(self._bucket, FolderKeys.of(folder_id))
+        history = await read_history(self._bucket, FolderKeys.of(folder_id))
         if history is None:
             return  # it is not settled yet
         trimmed = await trim(
@@ -159,12 +163,15 @@ class Maintenance:
     async def _collect(self, folder_id: str) -> None:
         """Collect the garbage of a folder. With an error, a part may be done."""
         collector = GarbageCollector(self._bucket, FolderKeys.of(folder_id), directory=self._directory)
+        trouble: Exception | None = None
         try:
             await collector.collect()
         except DeletionDenied:
             return  # it is said at the end of the turn
         except (StoreError, DataError, StateDamaged, OSError, sqlite3.Error) as error:
+            trouble = error
             _logger.warning("garbage not collected", folder=folder_id, error=str(error))
+        self._troubles.of_folder(folder_id, "garbage not collected", trouble)
         done = collector.result
         self._counters.garbage_deleted.inc(done.deleted.objects)
         self._counters.garbage_bytes_deleted.inc(done.deleted.bytes)

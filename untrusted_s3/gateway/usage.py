@@ -11,10 +11,11 @@ import structlog
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.gateway.troubles import Troubles
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.records import read_record, write_record
-from untrusted_s3.store.usage import KINDS, UsageRecord, by_kind
+from untrusted_s3.store.usage import RECEIVED, UsageRecord, by_kind
 
 _logger = structlog.get_logger()
 
@@ -27,6 +28,11 @@ class CountingBucket(Bucket, Protocol):
         """The number of requests sent, by HTTP method or S3 operation."""
         ...
 
+    @property
+    def received(self) -> int:
+        """How many bytes of objects the store has sent."""
+        ...
+
 
 class Usage:
     """The record of one gateway's requests. Only this gateway writes it."""
@@ -36,7 +42,10 @@ class Usage:
         bucket: CountingBucket,
         device_id: DeviceID,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        troubles: Troubles | None = None,
     ) -> None:
+        """What fails is noted in `troubles`."""
+        self._troubles = troubles or Troubles()
         self._bucket = bucket
         self._device_id = device_id
         self._sleep = sleep
@@ -55,10 +64,13 @@ class Usage:
 
     async def save(self) -> None:
         """Add what was sent since the last time to the record. What fails is logged, and left to the next time."""
+        trouble: Exception | None = None
         try:
             await self._save()
         except StoreError as error:
+            trouble = error
             _logger.warning("requests not written down", error=str(error))
+        self._troubles.note("requests not written down", trouble)
 
     async def _save(self) -> None:
         try:
@@ -69,8 +81,8 @@ class Usage:
         if before is not None and before.write_id == self._write_id:
             self._written = self._attempted  # also if the answer was lost
         now = self._bucket.now()
-        sent = by_kind(self._bucket.requests)
-        fresh = {kind: sent[kind] - self._written.get(kind, 0) for kind in KINDS}
+        sent = by_kind(self._bucket.requests) | {RECEIVED: self._bucket.received}
+        fresh = {kind: count - self._written.get(kind, 0) for kind, count in sent.items()}
         self._attempted, self._write_id = sent, secrets.token_hex(16)
         record = (before or UsageRecord(self._device_id, self._since)).plus(fresh, now, self._write_id)
         await write_record(self._bucket, self._key, record.to_json())

@@ -58,12 +58,12 @@ from untrusted_s3.errors import (
     SegmentDamaged,
     SegmentsMissing,
     StoreError,
-    UnknownFormat,
 )
 from untrusted_s3.index.changes import Change, Outcome
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
 from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor, Renewal
 from untrusted_s3.index.garbage_guard import GarbageGuard
+from untrusted_s3.index.log_damage import LogDamage
 from untrusted_s3.index.log_end import LastSegment, check_last, is_end, missing_between, ranges
 from untrusted_s3.index.renewal import Plan, new_renewal, parts
 from untrusted_s3.index.rules import LOG_RULES, LogRules
@@ -128,6 +128,7 @@ class FolderLog:
         self._clock = clock
         self._rules = rules
         self._time_of_day = time_of_day or bucket.now
+        self._damage = LogDamage(bucket, keys, bucket.now)
         self.check_entries = check_entries
         self._reader = SegmentReader(bucket, keys, settings, clock)
         self._lock = asyncio.Lock()
@@ -194,6 +195,11 @@ class FolderLog:
             await self._look()
             return self.state.position != before
 
+    @property
+    def damage(self) -> list[str]:
+        """What of the log was found damaged in the store, though nothing that it said is lost here."""
+        return self._damage.texts
+
     async def cover_damage(self) -> list[int]:
         """Read the segments since the newest checkpoint again. If some are damaged, write a checkpoint of the state.
 
@@ -203,18 +209,7 @@ class FolderLog:
         to `check`. Raises StoreError.
         """
         first, last = await self._newest_checkpoint() + 1, self.state.position
-        damaged, due = [], 0
-        async with contextlib.aclosing(self._reader.read_each(range(first, last + 1))) as segments:
-            async for position, segment in segments:
-                if segment is None or segment is EMPTY_SEGMENT or isinstance(segment, UnknownFormat):
-                    continue
-                is_wrong = isinstance(segment, DataError) or (due and segment.first_sequence != due)
-                if not isinstance(segment, DataError):
-                    due = segment.last_sequence + 1
-                if is_wrong:
-                    text = str(segment) if isinstance(segment, DataError) else "it does not follow the one before it"
-                    _logger.error("log segment unreadable", position=position, error=text)
-                    damaged.append(position)
+        damaged = await self._damage.look(self._reader, first, last)
         if damaged:
             await self.checkpoint()
         return damaged
@@ -237,6 +232,7 @@ class FolderLog:
                 self._bucket, self._keys, self._reader, self.state, check_entries=self.check_entries
             )
             self._unreadable.clear()
+            self._damage.clear()
             self._loaded_checkpoint = self._checkpoint_position = self._bytes_since_checkpoint = 0
             self._checked_position = self.state.position
             self._last_look, self._in_doubt = looked, False
@@ -514,6 +510,7 @@ class FolderLog:
             except DataError as error:
                 _logger.error("checkpoint unreadable", position=newest, error=str(error))
                 self._unreadable[newest] = error
+                self._damage.checkpoint_found(newest, error)
         self._checkpoint_position = newest
         self._last_look = looked
 

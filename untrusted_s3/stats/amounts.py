@@ -51,6 +51,7 @@ class Contents:
         uploads: Unfinished multipart uploads, and the bytes of the parts that they have.
         unknown: Keys that are not of this program.
         classes: All objects with the data of files by size: those up to each of SIZE_CLASSES, then the larger ones.
+        storage_classes: All of it by the storage class that the store says. Uploads count as STANDARD.
     """
 
     live: Amount = field(default_factory=Amount)
@@ -61,6 +62,11 @@ class Contents:
     uploads: Amount = field(default_factory=Amount)
     unknown: Amount = field(default_factory=Amount)
     classes: list[Amount] = field(default_factory=_classes)
+    storage_classes: dict[str, Amount] = field(default_factory=dict)
+
+    def of_class(self, storage_class: str) -> Amount:
+        """Return the amount of a storage class, to which more can be added."""
+        return self.storage_classes.setdefault(storage_class, Amount())
 
     def kinds(self) -> Iterator[tuple[str, Amount]]:
         """Yield the amounts by kind, with the names that they have in JSON."""
@@ -81,6 +87,8 @@ class Contents:
             amount.add_all(more)
         for amount, more in zip(self.classes, other.classes, strict=True):
             amount.add_all(more)
+        for name, more in other.storage_classes.items():
+            self.of_class(name).add_all(more)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -91,4 +99,5 @@ class Contents:
                 {"up_to": limit, **amount.to_json()}
                 for limit, amount in zip((*SIZE_CLASSES, None), self.classes, strict=True)
             ],
+            "storage_classes": {name: amount.to_json() for name, amount in sorted(self.storage_classes.items())},
         }

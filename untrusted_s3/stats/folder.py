@@ -131,6 +131,7 @@ class FolderCount:
         found: list[tuple[bytes, str, int]] = []
         contents = self._stats.contents
         async for item in items:
+            contents.of_class(item.storage_class).add(item.size)
             parsed = self._keys.parse_object(item.key)
             if parsed is not None and self._keys.object_of(*parsed) == item.key:
                 found.append((*parsed, item.size))

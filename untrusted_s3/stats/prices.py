@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from untrusted_s3.errors import UsageError
 from untrusted_s3.stats.amounts import Amount
-from untrusted_s3.store.usage import KINDS
+from untrusted_s3.store.usage import KINDS, RECEIVED
 
 _MILLION: Final = 1e6
 _TEXTS: Final = ("name", "title", "as_of", "source", "currency")
-_NUMBERS: Final = ("gigabyte", "storage", "base", "included", "least", "least_object", "egress")
+_NUMBERS: Final = ("gigabyte", "storage", "base", "included", "least", "least_object", "egress", "included_egress")
+_TABLES: Final = ("million", "storage_classes")
 _REQUIRED: Final = ("name", "currency", "gigabyte", "storage")
 
 
@@ -35,8 +36,10 @@ class Price:
         included: Gigabytes that this includes.
         least: Gigabytes that are billed at least.
         least_object: Bytes that each object is billed as at least.
-        egress: For a gigabyte that leaves the provider; no estimate has it.
+        egress: For a gigabyte that leaves the provider.
+        included_egress: Gigabytes of that which the base price includes, in a month.
         million: For a million requests, by kind.
+        storage_classes: For a gigabyte and month in other storage classes than the usual one.
     """
 
     name: str
@@ -51,14 +54,27 @@ class Price:
     least: float
     least_object: float
     egress: float
+    included_egress: float
     million: Mapping[str, float]
+    storage_classes: Mapping[str, float]
 
-    def estimate(self, amount: Amount, requests: Mapping[str, float]) -> Estimate:
-        """Return about what a month costs: with so much stored all the time, and so many requests, by kind."""
-        size = max(amount.bytes, amount.objects * self.least_object) / self.gigabyte
+    def estimate(self, stored: Mapping[str, Amount], requests: Mapping[str, float]) -> Estimate:
+        """Return about what a month costs.
+
+        `stored` is what is there all the time, by storage class. `requests` are their numbers by kind, and the bytes
+        that the store sends (RECEIVED).
+        """
+        usual, others = Amount(), 0.0
+        for storage_class, amount in stored.items():
+            if storage_class in self.storage_classes:
+                others += amount.bytes / self.gigabyte * self.storage_classes[storage_class]
+            else:
+                usual.add_all(amount)
+        size = max(usual.bytes, usual.objects * self.least_object) / self.gigabyte
         storage = self.base + max(max(size, self.least) - self.included, 0.0) * self.storage
         sent = sum(self.million.get(kind, 0.0) * requests.get(kind, 0.0) for kind in KINDS) / _MILLION
-        return Estimate(self, storage, sent)
+        egress = max(requests.get(RECEIVED, 0.0) / self.gigabyte - self.included_egress, 0.0) * self.egress
+        return Estimate(self, storage + others, sent, egress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +85,18 @@ class Estimate:
         price: The prices.
         storage: What is stored.
         requests: The requests.
+        egress: What leaves the provider.
     """
 
     price: Price
     storage: float
     requests: float
+    egress: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.storage + self.requests + self.egress
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -85,7 +108,8 @@ class Estimate:
             "currency": self.price.currency,
             "storage": round(self.storage, 4),
             "requests": round(self.requests, 4),
-            "total": round(self.storage + self.requests, 4),
+            "egress": round(self.egress, 4),
+            "total": round(self.total, 4),
             "egress_of_a_gigabyte": self.price.egress,
         }
 
@@ -112,7 +136,7 @@ def _shipped() -> str:
 
 
 def _price(table: Mapping[str, Any], where: str) -> Price:
-    unknown = table.keys() - {*_TEXTS, *_NUMBERS, "million"}
+    unknown = table.keys() - {*_TEXTS, *_NUMBERS, *_TABLES}
     if unknown:
         raise UsageError(f"{where}{sorted(unknown)[0]!r} is not known")
     for key in _REQUIRED:
@@ -121,11 +145,16 @@ def _price(table: Mapping[str, Any], where: str) -> Price:
     million = table.get("million", {})
     if not isinstance(million, dict) or million.keys() - set(KINDS):
         raise UsageError(f"{where}'million' has prices for {', '.join(KINDS)} only")
+    classes = table.get("storage_classes", {})
+    if not isinstance(classes, dict):
+        raise UsageError(f"{where}'storage_classes' is not a table")
     numbers = {key: _number(table.get(key, 0), f"{where}{key!r}") for key in _NUMBERS}
     if not numbers["gigabyte"]:
         raise UsageError(f"{where}'gigabyte' is zero")
     texts = {key: _text(table.get(key, ""), f"{where}{key!r}") for key in _TEXTS}
-    prices = {kind: _number(price, f"{where}{kind!r}") for kind, price in million.items()}
+    prices, storage_classes = (
+        {name: _number(price, f"{where}{name!r}") for name, price in one.items()} for one in (million, classes)
+    )
     return Price(
         name=texts["name"],
         title=texts["title"],
@@ -139,7 +168,9 @@ def _price(table: Mapping[str, Any], where: str) -> Price:
         least=numbers["least"],
         least_object=numbers["least_object"],
         egress=numbers["egress"],
+        included_egress=numbers["included_egress"],
         million=prices,
+        storage_classes=storage_classes,
     )
 
 

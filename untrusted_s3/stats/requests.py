@@ -12,7 +12,7 @@ from untrusted_s3.problem import Problem
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.listing import list_usage
 from untrusted_s3.store.records import read_record
-from untrusted_s3.store.usage import UsageRecord, added
+from untrusted_s3.store.usage import KINDS, RECEIVED, UsageRecord, added
 from untrusted_s3.units import DAY
 
 _MONTH_DAYS: Final = 30.0
@@ -25,7 +25,7 @@ class RequestStats:
     Attributes:
         gateways: How many gateways have written down requests of the last 30 days.
         since: When the first of them began to count, in seconds since 1970 UTC; None if none did.
-        day: The requests of the last 24 hours, by kind.
+        day: The requests of the last 24 hours, by kind, and the bytes that the store has sent (RECEIVED).
         month: Those of the last 30 days.
         days: How many days, of the last 30, were counted.
         unreadable: Records that cannot be read.
@@ -40,7 +40,7 @@ class RequestStats:
 
     @property
     def monthly(self) -> dict[str, float]:
-        """About how many there are in 30 days. If less than a day was counted, that counts as a day."""
+        """About how much there is in 30 days. If less than a day was counted, that counts as a day."""
         scale = _MONTH_DAYS / max(self.days, 1.0)
         return {kind: count * scale for kind, count in self.month.items()}
 
@@ -49,8 +49,9 @@ class RequestStats:
         return {
             "gateways": self.gateways,
             "since": datetime.fromtimestamp(self.since, UTC).isoformat() if self.since is not None else None,
-            "day": dict(self.day),
-            "month": dict(self.month),
+            "day": {kind: self.day[kind] for kind in KINDS},
+            "month": {kind: self.month[kind] for kind in KINDS},
+            "received_bytes": {"day": self.day[RECEIVED], "month": self.month[RECEIVED]},
         }
 
 

@@ -13,7 +13,7 @@ from untrusted_s3.stats.amounts import Contents
 from untrusted_s3.stats.folder import FolderCount, FolderStats
 from untrusted_s3.stats.requests import RequestStats, read_requests
 from untrusted_s3.store import layout
-from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.bucket import STANDARD, Bucket
 from untrusted_s3.store.records import StoreRecord, read_record
 
 _DEFAULTS: Final = Settings()
@@ -84,6 +84,7 @@ class StoreStats:
                 except (UploadLost, NoSuchKey):
                     continue  # it has ended meanwhile
                 contents.uploads.add(size)
+                contents.of_class(STANDARD).add(size)
         except StoreRefused:
             pass
 
@@ -95,7 +96,9 @@ class StoreStats:
             amount = self.outside.log if directory in layout.DIRECTORIES else self.outside.unknown
             async for item in self.bucket.list(directory):
                 amount.add(item.size)
+                self.outside.of_class(item.storage_class).add(item.size)
         for key in layout.RECORDS:
             size = await self.bucket.size(key)
             if size is not None:
                 self.outside.log.add(size)
+                self.outside.of_class(STANDARD).add(size)

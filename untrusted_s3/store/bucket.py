@@ -18,6 +18,8 @@ Buffer = bytes | bytearray | memoryview
 # The largest object that is read without naming a range. A log segment has about 8 MiB; one that holds a single large
 # file info has up to 64 MiB.
 MAX_WHOLE_OBJECT: Final = 128 * MIB
+# The usual storage class.
+STANDARD: Final = "STANDARD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,13 @@ class ObjectSummary:
         size: The size in bytes.
         age: Seconds since it was written, or since its multipart upload was begun, by the store's clock; 0 if the
             store does not say.
+        storage_class: The storage class as the store calls it; STANDARD if it does not say.
     """
 
     key: str
     size: int
     age: float
+    storage_class: str = STANDARD
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,9 @@ class DataPlane:
     """A pool of HTTP connections to the store, for use within one event loop.
 
     `requests` counts the requests that are sent, by HTTP method.
+
+    Attributes:
+        received: How many bytes of bodies have come.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class DataPlane:
 
         Raises UsageError if the network's certificates cannot be read.
         """
+        self.received = 0
         self._clock = clock or StoreClock()
         self._settings = settings
         self._requests = requests
@@ -118,7 +122,7 @@ class DataPlane:
                 refused = response.status >= 300
                 most = MAX_ERROR_SIZE if refused else max_size
                 says = response.content_length or 0
-                body = await _read(response.content, most) if says <= most else None
+                body = await self._read(response.content, most) if says <= most else None
                 if body is None:
                     response.close()  # else the rest would be read
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -129,13 +133,13 @@ class DataPlane:
             raise too_long(what, max_size)
         return Answer(response.status, response.headers, body)
 
-
-async def _read(stream: aiohttp.StreamReader, max_size: int) -> bytes | None:
-    """Return all bytes of a stream, or None as soon as there are more than `max_size`."""
-    chunks, size = [], 0
-    while chunk := await stream.readany():
-        size += len(chunk)
-        if size > max_size:
-            return None
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    async def _read(self, stream: aiohttp.StreamReader, max_size: int) -> bytes | None:
+        """Return all bytes of a stream, or None as soon as there are more than `max_size`."""
+        chunks, size = [], 0
+        while chunk := await stream.readany():
+            size += len(chunk)
+            self.received += len(chunk)
+            if size > max_size:
+                return None
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)

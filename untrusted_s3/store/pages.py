@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 from untrusted_s3.errors import StoreUnreachable
-from untrusted_s3.store.bucket import MultipartUpload, ObjectSummary, UploadedPart
+from untrusted_s3.store.bucket import STANDARD, MultipartUpload, ObjectSummary, UploadedPart
 from untrusted_s3.store.s3_errors import age_at, parse_date
 
 Item = TypeVar("Item")
@@ -23,6 +23,7 @@ MAX_SIZE: Final = 2**63 - 1
 MAX_PART_NUMBER: Final = 10_000
 MAX_TEXT_LENGTH: Final = 4096  # S3's keys have up to 1024 bytes; ids and ETags are not limited
 
+_STORAGE_CLASS = re.compile(r"[A-Z0-9_-]{1,40}")
 _PARTIAL_CONTENT: Final = 206
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-")
 
@@ -48,7 +49,7 @@ def read_objects(answer: Mapping[str, Any], asked: str, removed: str) -> Page[Ob
         key, size = _text(item, "Key"), _number(item, "Size", 0, MAX_SIZE)
         if key.startswith(asked):
             age = age_at(now, item.get("LastModified"))
-            found.append(ObjectSummary(key.removeprefix(removed), size, age))
+            found.append(ObjectSummary(key.removeprefix(removed), size, age, _storage_class(item)))
     return Page(found, _next_objects(answer))
 
 
@@ -116,6 +117,12 @@ def check_range(status: int, headers: Mapping[str, str], start: int, what: str) 
 
 def _next_objects(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"ContinuationToken": _text(answer, "NextContinuationToken")} if answer.get("IsTruncated") else {}
+
+
+def _storage_class(item: Mapping[str, Any]) -> str:
+    """Return the storage class of a listed object. It is for people, so a strange one is no error."""
+    found = item.get("StorageClass")
+    return found if isinstance(found, str) and _STORAGE_CLASS.fullmatch(found) else STANDARD
 
 
 def _age(modified: datetime | None, answer: Mapping[str, Any]) -> float:

@@ -25,6 +25,7 @@ from untrusted_s3.errors import (
     NoSuchKey,
     PreconditionFailed,
     StoreRefused,
+    StoreUnreachable,
 )
 from untrusted_s3.problem import Problem
 from untrusted_s3.store import layout
@@ -373,6 +374,11 @@ async def _read_into(
         raise
     except (DataError, StoreRefused) as error:
         found.unreadable.append(Problem(key, str(error).removeprefix(f"{key} ")))
+        return True
+    except StoreUnreachable as error:
+        # It may be this one object that the store cannot give. Otherwise this raises as well.
+        await bucket.size(layout.STORE)
+        found.unreadable.append(Problem(key, str(error)))
         return True
     if record is None:
         return False

@@ -105,6 +105,11 @@ class S3Bucket:
         self._data = DataPlane(settings, self.requests, connection.network, proxy, connection.http.clock)
         self._control = ControlPlane(connection.client, location.bucket, self.requests)
 
+    @property
+    def received(self) -> int:
+        """How many bytes of objects the store has sent. Providers bill them as egress."""
+        return self._data.received
+
     @classmethod
     async def open(
         cls,

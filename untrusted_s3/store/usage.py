@@ -1,4 +1,4 @@
-"""How many requests gateways have sent to their store: a record of each gateway (docs/format.md)."""
+"""How many requests each gateway has sent to the store, and how many bytes it got: a record (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from untrusted_s3.units import DAY
 
 # In the order in which they are shown. Providers have a price for each, or for several together.
 KINDS: Final = ("put", "copy", "list", "get", "head", "delete", "other")
+# The bytes of objects that the store has sent, beside the numbers of requests.
+RECEIVED: Final = "received"
+_COUNTED: Final = (*KINDS, RECEIVED)
 _OPERATIONS: Final = {
     "PUT": "put",
     "POST": "put",
@@ -47,8 +50,8 @@ def by_kind(operations: Mapping[str, int]) -> dict[str, int]:
 
 
 def added(*counts: Counts) -> dict[str, int]:
-    """Return the sums of numbers of requests, by KINDS."""
-    return {kind: sum(one.get(kind, 0) for one in counts) for kind in KINDS}
+    """Return the sums of numbers of requests, by KINDS, and of bytes (RECEIVED)."""
+    return {kind: sum(one.get(kind, 0) for one in counts) for kind in _COUNTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,11 @@ class UsageRecord:
         )
 
     def last_day(self, now: float) -> dict[str, int]:
-        """Return the requests of the last 24 hours."""
+        """Return the requests of the last 24 hours, and the bytes that came."""
         return added(*(counts for start, counts in self.hours if start > now - DAY))
 
     def last_month(self, now: float) -> dict[str, int]:
-        """Return the requests of the last 30 days."""
+        """Return the requests of the last 30 days, and the bytes that came."""
         return added(*(counts for start, counts in self.days if start > now - 30 * DAY))
 
     def to_json(self) -> dict[str, Any]:
@@ -98,8 +101,8 @@ class UsageRecord:
             "since": self.since,
             "time": self.time,
             "write_id": self.write_id,
-            "hours": [{"start": start, "requests": dict(counts)} for start, counts in self.hours],
-            "days": [{"start": start, "requests": dict(counts)} for start, counts in self.days],
+            "hours": [_period(*hour) for hour in self.hours],
+            "days": [_period(*day) for day in self.days],
         }
 
     @classmethod
@@ -125,12 +128,20 @@ def _plus(
     return tuple(sorted(found.items()))
 
 
+def _period(start: int, counts: Counts) -> dict[str, Any]:
+    requests = {kind: counts.get(kind, 0) for kind in KINDS}
+    return {"start": start, "requests": requests, RECEIVED: counts.get(RECEIVED, 0)}
+
+
 def _periods(fields: Fields, name: str) -> tuple[tuple[int, Counts], ...]:
     return tuple(
-        (one.integer("start", minimum=0, maximum=LAST_SECOND), _counts(one.object("requests")))
+        (
+            one.integer("start", minimum=0, maximum=LAST_SECOND),
+            _counts(one.object("requests")) | {RECEIVED: one.integer(RECEIVED, minimum=0, maximum=_MAX, default=0)},
+        )
         for one in fields.objects(name, max_count=_MAX_PERIODS)
     )
 
 
-def _counts(fields: Fields) -> Counts:
+def _counts(fields: Fields) -> dict[str, int]:
     return {kind: fields.integer(kind, minimum=0, maximum=_MAX) for kind in KINDS}

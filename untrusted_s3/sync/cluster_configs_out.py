@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from untrusted_s3.bep.cluster_config import IndexState, folder_message
+from untrusted_s3.bep.cluster_config import FolderOffer, IndexState, folder_message
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import FolderRefused
 from untrusted_s3.sync.connection import PeerConnection
@@ -35,8 +35,8 @@ class ClusterConfigsOut:
         """`device_id` is ours."""
         self._own_id = device_id
         self._transport = transport
-        # By folder ID, the index id of each folder in the cluster config that was sent last.
-        self._announced: dict[str, int] | None = None
+        # By folder ID, the index id of each folder in the cluster config that was sent last; None for paused ones.
+        self._announced: dict[str, int | None] | None = None
 
     def forget(self) -> None:
         """Let the next config be sent even if it says nothing new.
@@ -47,13 +47,23 @@ class ClusterConfigsOut:
         """
         self._announced = None
 
-    def send(self, folders: Sequence[tuple[Folder, IndexState]], device_id: DeviceID) -> None:
+    def send(
+        self,
+        folders: Sequence[tuple[Folder, IndexState]],
+        device_id: DeviceID,
+        unavailable: Iterable[FolderOffer] = (),
+    ) -> None:
         """Send a device the shared folders and those to offer to it, each with what it need not send of its index.
 
-        A folder that we refuse must not be among them: the peer would close the connection for the same reason. A
+        `unavailable` are the device's offers of folders that cannot be shared now. They are said to be paused: it is
+        the one way to show its user that the trouble is here (v2.1.3 lib/model/model.go, ccHandleFolders). A folder
+        that we refuse otherwise must not be among them: the peer would close the connection for the same reason. A
         config that says nothing new is not sent: two gateways would answer each other without end.
         """
-        content = {folder.record.folder_id: peer_index.index_id for folder, peer_index in folders}
+        paused = list(unavailable)
+        content: dict[str, int | None] = {
+            folder.record.folder_id: peer_index.index_id for folder, peer_index in folders
+        } | {offer.folder_id: None for offer in paused}
         if content == self._announced:
             return
         self._announced = content
@@ -68,5 +78,18 @@ class ClusterConfigsOut:
                 peer_index,
             )
             for folder, peer_index in folders
+        ]
+        messages += [
+            folder_message(
+                offer.folder_id,
+                offer.label,
+                offer.token,
+                self._own_id,
+                IndexState(),
+                device_id,
+                IndexState(),
+                paused=True,
+            )
+            for offer in paused
         ]
         self._transport.write(self._transport.bep.cluster_config(messages, asyncio.get_running_loop().time()))

@@ -476,6 +476,11 @@ class Folder:
         """Where its local files are."""
         return self._directory
 
+    @property
+    def damaged_log(self) -> Sequence[str]:
+        """What of the folder's log is known to be damaged in the store, as texts. The local state has what it said."""
+        return self._log.damage
+
     # Peers
 
     @property

@@ -23,6 +23,7 @@ from untrusted_s3.errors import (
     DataError,
     FolderNotAllowed,
     FolderRefused,
+    FolderUnavailable,
     LocalDiskFailed,
     ProtocolError,
     RemoteProtocolError,
@@ -133,6 +134,7 @@ class Session:
         self._channels: Channels | None = None
         self._shares: dict[str, _Share] = {}
         self._refusals: dict[str, Refusal] = {}
+        self._unavailable: list[FolderOffer] = []
         self._received_before = 0  # the bytes that had come with the index message before
         # The folders of whose indexes nothing more is taken over this connection.
         self._held_back: set[str] = set()
@@ -343,7 +345,7 @@ class Session:
         if delay > 0:
             # Sharing a folder again costs a look at it, an index sent from its beginning, and a line in the log.
             await asyncio.sleep(delay)
-        self._refusals = {}
+        self._refusals, self._unavailable = {}, []
         offers: dict[str, tuple[FolderOffer, Folder]] = {}
         for message in folders:
             accepted = await self._consider(message)
@@ -375,7 +377,11 @@ class Session:
                 raise FolderNotAllowed("the gateway's operator lets this device share other folders only")
             if self.peer.untrusted and offer.trusted:
                 raise FolderNotAllowed("the device claims to encrypt, and the gateway's operator says it is untrusted")
-            folder = await self._host.folder_for(offer, self._device_id, create=not self._only_reads)
+            try:
+                folder = await self._host.folder_for(offer, self._device_id, create=not self._only_reads)
+            except FolderUnavailable:
+                self._unavailable.append(offer)
+                raise
         except FolderRefused as error:
             self._refusals[message.id] = Refusal(message.label, str(error), error.kind)
             return None
@@ -407,7 +413,9 @@ class Session:
         offered -= self._refusals.keys()
         folders = [self._host.folder(folder_id) for folder_id in sorted(offered | self._shares.keys())]
         self._cluster_configs.send(
-            [(folder, self._peer_index(folder)) for folder in folders if folder is not None], self._device_id
+            [(folder, self._peer_index(folder)) for folder in folders if folder is not None],
+            self._device_id,
+            self._unavailable,
         )
 
     def _peer_index(self, folder: Folder) -> IndexState:

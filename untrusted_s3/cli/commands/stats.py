@@ -24,6 +24,7 @@ from untrusted_s3.cli.store import open_bucket
 from untrusted_s3.problem import Problem
 
 if TYPE_CHECKING:
+    from untrusted_s3.stats.amounts import Contents
     from untrusted_s3.stats.prices import Estimate
     from untrusted_s3.stats.requests import RequestStats
     from untrusted_s3.stats.store import StoreStats
@@ -49,12 +50,13 @@ def stats(folder_ids: tuple[str, ...], prices: Path | None, as_json: bool, store
     names, or not yet; unknown are keys that are not of this program. The log counts beside them, with checkpoints
     and records.
 
-    Requests are those of gateways in the last 24 hours and 30 days, by kind. Each gateway writes its numbers down once
-    an hour. Requests of other commands are not in them.
+    Requests are those of gateways in the last 24 hours and 30 days, by kind, and the bytes of objects that the store
+    has sent to them. Each gateway writes its numbers down once an hour. Requests of other commands are not in them.
 
-    The estimate is for a month with what is stored now and as many requests as in the last 30 days. The prices that
-    come with the program are examples with a date: check them with your provider. Data that leave the provider (egress)
-    are not in it, nor are tax and free allowances.
+    The estimate is for a month with what is stored now and as many requests as in the last 30 days. What the store
+    sends counts as leaving the provider (egress): where the gateway runs at the same provider, that costs little or
+    nothing. The prices that come with the program are examples with a date: check them with your provider. Tax and
+    free allowances are not in the estimate.
 
     All objects are listed and all of each log is read. Nothing is written, no password is needed, and gateways may
     run. With FOLDER, only these folders are counted, without requests.
@@ -65,7 +67,7 @@ def stats(folder_ids: tuple[str, ...], prices: Path | None, as_json: bool, store
     table = read_prices(prices)
     counted_store = run_interruptible(_count(store, folder_ids))
     monthly = counted_store.requests.monthly if counted_store.requests is not None else {}
-    estimates = [price.estimate(counted_store.total.all, monthly) for price in table]
+    estimates = [price.estimate(counted_store.total.storage_classes, monthly) for price in table]
     if as_json:
         print_json(_to_json(counted_store, estimates))
     else:
@@ -120,6 +122,7 @@ def _print(counting: StoreStats, estimates: list[Estimate]) -> None:
     print_table(["folder", *kinds], rows)
     click.echo()
     _print_classes(counting)
+    _print_storage_classes(total)
     if counting.requests is not None:
         _print_requests(counting.requests)
     _print_cost(counting, estimates)
@@ -139,12 +142,24 @@ def _print_classes(counting: StoreStats) -> None:
         click.echo()
 
 
+def _print_storage_classes(total: Contents) -> None:
+    from untrusted_s3.store.bucket import STANDARD
+
+    if total.storage_classes.keys() - {STANDARD}:
+        rows = [[name, one.objects, size_text(one.bytes)] for name, one in sorted(total.storage_classes.items())]
+        print_table(["storage class", "objects", "bytes"], rows)
+        click.echo()
+
+
 def _print_requests(requests: RequestStats) -> None:
     if requests.since is None:
         click.echo("no gateway has written down its requests in the last 30 days\n")
         return
-    rows = [[kind, requests.day[kind], month] for kind, month in requests.month.items() if month]
-    rows.append(["all", sum(requests.day.values()), sum(requests.month.values())])
+    from untrusted_s3.store.usage import KINDS, RECEIVED
+
+    rows = [[kind, requests.day[kind], requests.month[kind]] for kind in KINDS if requests.month[kind]]
+    rows.append(["all", *(sum(counts[kind] for kind in KINDS) for counts in (requests.day, requests.month))])
+    rows.append(["bytes received", *(size_text(counts[RECEIVED]) for counts in (requests.day, requests.month))])
     print_table(["requests", "last 24 hours", "last 30 days"], rows)
     days = f", counted for {requests.days:.1f} days" if requests.days < 30 else ""
     click.echo(f"of {counted(requests.gateways, 'gateway')}{days}\n")
@@ -154,13 +169,14 @@ def _print_cost(counting: StoreStats, estimates: list[Estimate]) -> None:
     rows = [
         [
             one.price.name,
-            f"{one.storage + one.requests:,.2f} {one.price.currency}",
+            f"{one.total:,.2f} {one.price.currency}",
             f"{one.storage:,.2f}",
             f"{one.requests:,.2f}",
+            f"{one.egress:,.2f}",
             f"{one.price.egress:g}",
             one.price.as_of,
         ]
         for one in estimates
     ]
-    print_table(["a month, about", "total", "storage", "requests", "egress of 1 GB", "prices as of"], rows)
-    click.echo("Examples: check the prices with your provider. Not in them: egress, tax, free allowances.")
+    print_table(["a month, about", "total", "storage", "requests", "egress", "egress of 1 GB", "as of"], rows)
+    click.echo("Examples: check the prices with your provider. Not in them: tax, free allowances.")
