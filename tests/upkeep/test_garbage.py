@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.file_infos import device, entry, file
-from tests.simulated import SimulatedBucket
+from tests.simulated import Call, Phase, SimulatedBucket
 from tests.upkeep.stored import HISTORY, KEYS, SETTINGS, Stored
 from untrusted_s3.errors import DataError, ObjectIsGarbage, SegmentsMissing
 from untrusted_s3.index.entry import PeerCursor
@@ -296,3 +297,22 @@ async def test_records_without_candidates_cost_no_look(stored: Stored) -> None:
     before = len(stored.bucket.calls)
     assert not (await stored.turn()).looked
     assert not [call for call in stored.bucket.calls[before:] if call.key == KEYS.segment(1)]
+
+
+@pytest.mark.parametrize("read", [1, 2, 3])
+async def test_a_sweep_that_stood_still_deletes_nothing(stored: Stored, read: int) -> None:
+    """Meanwhile the record may be gone, and its object written once more and named."""
+    key = stored.put(entry(file("a", 1)))
+    stored.pass_days(1.1)
+    await stored.turn()
+    stored.pass_days(1.1)
+    reads = itertools.count(1)
+
+    async def gate(call: Call, phase: Phase) -> None:
+        if phase is Phase.ANSWER and call.operation == "get" and call.key.startswith(KEYS.garbage):
+            stored.pass_days(1.5 if next(reads) == read else 0)
+
+    bucket = SimulatedBucket(stored.store, clock=stored.clock, gate=gate)
+    done = await GarbageCollector(bucket, KEYS, clock=stored.clock, settings=SETTINGS).collect()
+    assert next(reads) > read
+    assert (done.deleted.objects, stored.objects) == (0, {key})

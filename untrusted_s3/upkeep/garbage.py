@@ -176,11 +176,12 @@ class GarbageCollector:
         if not due and not looks:
             return self.result
         began, extent = int(self._bucket.now()), await list_extent(self._bucket, self._keys) if looks else None
-        with contextlib.closing(ObjectSet()) as live, contextlib.closing(ObjectSet()) as known:
+        with contextlib.ExitStack() as sets:
+            live, known, gone = (sets.enter_context(contextlib.closing(ObjectSet())) for _ in range(3))
             await load_live(self._bucket, self._keys, live, leaving=leaving, directory=self._directory)
             count = await self._load_candidates(records, known)
             for record in due:
-                await self._sweep(record, live, dry_run)
+                await self._sweep(record, live, gone, dry_run)
             if extent is not None:
                 is_whole = await self._mark(live, known, self._settings.most_candidates - count, dry_run)
                 if not dry_run:
@@ -266,13 +267,16 @@ class GarbageCollector:
 
     # Sweeping
 
-    async def _sweep(self, listed: ListedRecord, live: ObjectSet, dry_run: bool) -> None:
+    async def _sweep(self, listed: ListedRecord, live: ObjectSet, gone: ObjectSet, dry_run: bool) -> None:
+        """Delete what a record has, but what is `gone`: two gateways that looked at once have written it down twice."""
         record = await self._read(listed)
         if record is None:
             return
         unnamed = [one for one in record.candidates if not live.has(one.name_hash, one.object_name)]
         named = len(record.candidates) - len(unnamed)
         self.result.named += named
+        unnamed = [one for one in unnamed if not gone.has(one.name_hash, one.object_name)]
+        gone.add(unnamed)
         deleted = Amount()
         for start in range(0, len(unnamed), self._settings.concurrent_deletions):
             batch = unnamed[start : start + self._settings.concurrent_deletions]

@@ -40,5 +40,18 @@ def test_rules_are_shown_and_set(
         True,
         0,
     )
-    for wrong in (["daily"], ["nothing", "--folder", "other"]):
+    assert (store["history_days"], photos["history_days"]) == (None, None)
+    run_cli("keep", "--history", "60", *store_arguments)
+    run_cli("keep", "--history", "7", "--folder", "photos", *store_arguments)
+    outcome = run_cli("keep", *store_arguments)
+    assert ["60 days" in line for line in outcome.stdout.splitlines()] == [False, True, False]
+    outcome = run_cli("keep", "--json", *store_arguments)
+    store, photos = json.loads(outcome.stdout)
+    assert (store["history_days"], photos["history_days"], photos["own_history"]) == (60, 7, True)
+    assert store["rules"]["daily"] == 7, "one does not change the other"
+    outcome = run_cli("gc", "--delete", "--history", "30", *store_arguments)
+    assert (outcome.exit_code, "the store keeps 7 days" in outcome.stderr) == (2, True)
+    assert run_cli("gc", "--history", "30", *store_arguments).exit_code == 0, "what if"
+    assert run_cli("gc", "--delete", *store_arguments).exit_code == 0
+    for wrong in (["daily"], ["nothing", "--folder", "other"], ["--history", "0"]):
         assert run_cli("keep", *wrong, *store_arguments).exit_code == 2
