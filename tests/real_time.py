@@ -25,6 +25,7 @@ _CLOCK = "the clock is an argument"
 _STORE = "a real store has a real clock; here it may only go too far"
 _VIRTUAL = "it is used in virtual time only"
 EXCEPTIONS = {
+    "check/record_trial.py::_play": _VIRTUAL,
     "check/trial.py::module": _VIRTUAL,
     "check/trial.py::Trial": _VIRTUAL,
     "compat/test_syncthing.py::test_a_program_that_does_not_end": _NEVER,

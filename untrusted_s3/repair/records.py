@@ -17,6 +17,7 @@ from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.history import History
 from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.losses import LossRecord
 from untrusted_s3.store.quotas import Quotas
 from untrusted_s3.store.records import (
     STORE_ID_DIGITS,
@@ -159,7 +160,12 @@ async def repair_record_of_folder(
         if apply:
             await bucket.delete(finding.path)
         return _action(finding, Remedy.DELETED, "a gateway that scrubs begins again")
-    return _action(finding, Remedy.NONE, "it tells what was lost before; it can be deleted")
+    lost = await _read_other(other, finding.path, LossRecord.from_json) if keys.is_loss(finding.path) else None
+    if lost is None or keys.loss(lost.position, lost.loss_id) != finding.path:
+        return _action(finding, Remedy.NONE, "it tells what was lost before; it can be deleted")
+    if apply:
+        await write_record(bucket, finding.path, lost.to_json())
+    return _action(finding, Remedy.COPIED, "it says what the other store says")
 
 
 async def _copy_record(
