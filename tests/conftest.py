@@ -28,6 +28,7 @@ from tests.loops import LOOPS, RunAsync
 from tests.peers.ceph import CephRGW
 from tests.peers.ceph import ceph_rgw as run_ceph_rgw
 from tests.peers.debian import SYNCTHING_VERSIONS, PeerUnavailable, SyncthingVersion
+from tests.peers.debian import rclone as fetch_rclone
 from tests.peers.debian import syncthing_binary as fetch_syncthing
 from tests.peers.s3_server import S3Server
 from tests.virtual_time import CONTROLLED_LOOPS
@@ -174,5 +175,14 @@ def syncthing_binaries() -> dict[SyncthingVersion, Path]:
     """Return the programs of all tested versions of Syncthing."""
     try:
         return {version: fetch_syncthing(version) for version in SYNCTHING_VERSIONS}
+    except PeerUnavailable as error:
+        _unavailable(error)
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Path:
+    """Return the program."""
+    try:
+        return fetch_rclone()
     except PeerUnavailable as error:
         _unavailable(error)

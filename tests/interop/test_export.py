@@ -26,10 +26,10 @@ _REPOSITORY = Path(__file__).parents[2]
 FOLDER = "edited often"
 
 
-def _commands_of_the_readme() -> list[list[str]]:
-    """Return the words of the two commands."""
+def _commands_of_the_readme(begin: str) -> list[list[str]]:
+    """Return the words of the commands, of which the first begins so."""
     text = (_REPOSITORY / "README.md").read_text()
-    (block,) = [block for block in text.split("```") if "folders export" in block and block.startswith("sh\n")]
+    (block,) = [block for block in text.split("```") if block.startswith(f"sh\n{begin}")]
     return [shlex.split(line) for line in block.splitlines()[1:]]
 
 
@@ -43,7 +43,7 @@ def _run_the_readme(gateway: Gateway, syncthing: Path, directory: Path) -> Path:
     }
     programs = {"untrusted-s3": [sys.executable, "-m", "untrusted_s3"], "syncthing": [str(syncthing)]}
     (directory / "restored").mkdir()
-    for program, *words in _commands_of_the_readme():
+    for program, *words in _commands_of_the_readme("untrusted-s3 folders export"):
         done = subprocess.run(
             [*programs[program], *(values.get(word, word) for word in words)],
             cwd=directory,
@@ -64,36 +64,54 @@ def _run_the_readme(gateway: Gateway, syncthing: Path, directory: Path) -> Path:
     return directory / "restored"
 
 
-def fetch_what_is_listed(gateway: Gateway, to: Path) -> None:
-    """Do what the commands with the list of present objects in README.md do."""
+def fetch_what_is_listed(gateway: Gateway, rclone: Path, work: Path) -> Path:
+    """Run the commands of README.md with rclone, as soon as the list is that of now; return what they fetch."""
+    assert gateway.store is not None
     store, client, keys = gateway.store, s3_client(gateway), FolderKeys.of(FOLDER)
-    assert store is not None
 
-    def get(key: str) -> bytes:
-        assert store is not None
-        return client.get_object(Bucket=store.bucket, Key=gateway.prefix + key)["Body"].read()
-
-    def listed() -> bytes | None:
+    def listed() -> bool:
         stored = stored_keys(gateway)
-        found = get(keys.present_objects) if keys.present_objects in stored else b""
+        if keys.present_objects not in stored:
+            return False
+        found = client.get_object(Bucket=store.bucket, Key=gateway.prefix + keys.present_objects)["Body"].read()
         newest = max(keys.segment_position(key) or 0 for key in stored)
-        return found if found.startswith(f"# position={newest} ".encode()) else None
+        return found.startswith(f"# position={newest} ".encode())
 
-    for line in gateway.wait_for("the list of present objects", listed).decode().splitlines()[1:]:
-        (to / line).parent.mkdir(parents=True)
-        (to / line).write_bytes(get(keys.objects + line))
+    gateway.wait_for("the list of present objects", listed)
+    example, ours = "my-bucket/syncthing/folders/FOLDER/", f"{store.bucket}/{gateway.prefix}{keys.base}"
+    commands = _commands_of_the_readme("rclone copyto")
+    assert [words[0] for words in commands] == ["rclone", "rclone"]
+    for _, *words in commands:
+        done = subprocess.run(
+            [rclone, *(word.replace(example, ours) for word in words)],
+            cwd=work,
+            env={
+                "HOME": str(work),
+                "RCLONE_CONFIG_REMOTE_TYPE": "s3",
+                "RCLONE_CONFIG_REMOTE_PROVIDER": "Other",
+                "RCLONE_CONFIG_REMOTE_ENDPOINT": store.endpoint_url,
+                "RCLONE_CONFIG_REMOTE_ACCESS_KEY_ID": store.access_key,
+                "RCLONE_CONFIG_REMOTE_SECRET_ACCESS_KEY": store.secret_key,
+            },
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return work / "encrypted"
 
 
 @pytest.mark.parametrize("syncthing_version", SYNCTHING_VERSIONS[-1:], indirect=True)
 def test_the_way_out_gives_the_present_state(
-    syncthing_binary: Path, s3_server: S3Server, bucket_prefix: str, tmp_path: Path
+    syncthing_binary: Path, rclone: Path, s3_server: S3Server, bucket_prefix: str, tmp_path: Path
 ) -> None:
     settings = Settings(upkeep=UpkeepSettings(first_list_delay=1.0, list_interval=1.0))
     with Gateway(tmp_path / "gateway", s3_server, bucket_prefix, settings=settings) as gateway:
-        take_out(gateway, syncthing_binary, tmp_path)
+        take_out(gateway, syncthing_binary, rclone, tmp_path)
 
 
-def take_out(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
+def take_out(gateway: Gateway, syncthing_binary: Path, rclone: Path, tmp_path: Path) -> None:
     original = tmp_path / "original"
     for number in range(12):
         random_file(original / f"directory {number % 3}" / f"file {number}", 1000 + 70_000 * number, seed=number)
@@ -127,8 +145,7 @@ def take_out(gateway: Gateway, syncthing_binary: Path, tmp_path: Path) -> None:
         assert regular_files(restored) == regular_files(original)
         assert len(regular_files(original)) == 11
 
-        fetch_what_is_listed(gateway, tmp_path / "fetched")
-        decrypt(syncthing_binary, FOLDER, tmp_path / "fetched", tmp_path / "decrypted")
+        decrypt(syncthing_binary, FOLDER, fetch_what_is_listed(gateway, rclone, work), tmp_path / "decrypted")
         # The objects have the file infos with which the data came, so names and contents alone are those of now.
         assert regular_files(tmp_path / "decrypted", mtimes=False) == regular_files(original, mtimes=False)
 

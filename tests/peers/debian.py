@@ -1,6 +1,6 @@
 """Real programs from Debian's packages, unpacked into a cache; nothing is installed and no root is needed.
 
-`python -m tests.peers.debian` fetches both Syncthings and prints where they are. The cache is
+`python -m tests.peers.debian` fetches both Syncthings and rclone, and prints where they are. The cache is
 `$UNTRUSTED_S3_TEST_CACHE`, by default `~/.cache/untrusted-s3-tests`.
 """
 
@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -54,6 +55,16 @@ def syncthing_binary(version: SyncthingVersion) -> Path:
     answer = done.stdout
     if not answer.startswith(f"syncthing v{version}"):
         raise PeerUnavailable(f"Debian {_SUITES[version]} no longer has Syncthing {version}, but: {answer.strip()}")
+    return binary
+
+
+def rclone() -> Path:
+    """Return Debian's rclone. Raises PeerUnavailable."""
+    binary = debian_package("rclone", "trixie") / "usr/bin/rclone"
+    try:
+        subprocess.run([binary, "version"], capture_output=True, timeout=PATIENCE, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise PeerUnavailable(f"{binary} does not run: {error}") from error
     return binary
 
 
@@ -188,11 +199,12 @@ def cache_directory() -> Path:
 def main() -> int:
     """Fetch what the tests need. Return exit code 1 if something is not available."""
     missing = 0
-    for version in SYNCTHING_VERSIONS:
+    programs = {f"syncthing {version}": partial(syncthing_binary, version) for version in SYNCTHING_VERSIONS}
+    for name, fetch in {**programs, "rclone": rclone}.items():
         try:
-            print(f"syncthing {version}: {syncthing_binary(version)}")
+            print(f"{name}: {fetch()}")
         except PeerUnavailable as error:
-            print(f"syncthing {version}: {error}", file=sys.stderr)
+            print(f"{name}: {error}", file=sys.stderr)
             missing = 1
     return missing
 
