@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -199,8 +199,11 @@ def cache_directory() -> Path:
 def main() -> int:
     """Fetch what the tests need. Return exit code 1 if something is not available."""
     missing = 0
-    programs = {f"syncthing {version}": partial(syncthing_binary, version) for version in SYNCTHING_VERSIONS}
-    for name, fetch in {**programs, "rclone": rclone}.items():
+    programs: dict[str, Callable[[], Path]] = {
+        f"syncthing {version}": partial(syncthing_binary, version) for version in SYNCTHING_VERSIONS
+    }
+    programs["rclone"] = rclone
+    for name, fetch in programs.items():
         try:
             print(f"{name}: {fetch()}")
         except PeerUnavailable as error:
