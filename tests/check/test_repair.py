@@ -228,7 +228,7 @@ RECORDS: list[tuple[str, bool, Remedy]] = [
     (PEER, False, Remedy.NONE),
     (PEER, True, Remedy.COPIED),
     (NODE, False, Remedy.DELETED),
-    (KEYS.record, False, Remedy.MOVED),
+    (KEYS.record, False, Remedy.NONE),
     (KEYS.record, True, Remedy.COPIED),
     (QUOTAS, False, Remedy.NONE),
     (QUOTAS, True, Remedy.COPIED),
@@ -250,7 +250,7 @@ async def test_records(
     await write_record(world.bucket, KEYS.scrub, ScrubRecord(device(1), 1, 1).to_json())
     damage(world.bucket, key)
     assert await world.repair(other=other) == {key: remedy}
-    assert set(await world.left()) == ({key} if remedy in (Remedy.NONE, Remedy.MOVED) else set())
+    assert set(await world.left()) == ({key} if remedy is Remedy.NONE else set())
 
 
 async def test_an_unreadable_other_store_is_no_help(world: World) -> None:
@@ -348,9 +348,10 @@ async def lose_record(world: World, damage: Damage) -> FolderRecord:
     assert before is not None
     damage(world.bucket, KEYS.record)
     damaged = [world.bucket.store.body(KEYS.record)] if damage is not delete else []
-    assert await world.repair() == {KEYS.record: Remedy.MOVED if damaged else Remedy.LEFT}
+    assert await world.repair() == {KEYS.record: Remedy.NONE}
+    assert await world.repair(gateway=True) == {KEYS.record: Remedy.MOVED if damaged else Remedy.LEFT}
     assert await world.left() == {KEYS.record: Kind.RECORD}
-    assert await world.repair() == {KEYS.record: Remedy.LEFT}
+    assert await world.repair(gateway=True) == {KEYS.record: Remedy.LEFT}
     kept = world.bucket.store.keys(KEYS.damaged_segments)
     assert [world.bucket.store.body(key) for key in kept] == damaged
     return before

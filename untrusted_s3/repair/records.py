@@ -75,13 +75,20 @@ class FolderRecords:
     """Mends the records of folders: what others have, and what lies in the place of another one."""
 
     def __init__(
-        self, bucket: Bucket, other: Bucket | None, make: Mapping[FolderKeys, MakeRecord], *, apply: bool
+        self,
+        bucket: Bucket,
+        other: Bucket | None,
+        make: Mapping[FolderKeys, MakeRecord],
+        *,
+        apply: bool,
+        gateway_runs: bool,
     ) -> None:
         """`make` has for some folders what makes the record again, because it knows the password."""
         self._bucket = bucket
         self._other = other
         self._make = make
         self._apply = apply
+        self._gateway_runs = gateway_runs
         self._misplaced: dict[str, FolderRecord] = {}
 
     async def look(self, found: Iterable[FolderKeys]) -> None:
@@ -101,16 +108,16 @@ class FolderRecords:
             reason = "it lay in the place of another folder's"
         if record is None and keys in self._make:
             try:
-                record, reason = (
-                    await self._make[keys](self._bucket),
-                    "with the password, which opens the folder's names",
-                )
+                record = await self._make[keys](self._bucket)
             except (DataError, WrongPassword) as error:
                 return _action(finding, Remedy.NONE, str(error))
+            reason = "with the password, which opens the folder's names"
         if record is not None and not record.removed:
             if self._apply:
                 await write_record(self._bucket, keys.record, record.to_json())
             return _action(finding, remedy, reason)
+        if not self._gateway_runs:
+            return _action(finding, Remedy.NONE, _WHO_HAS_IT)
         return await self._free(keys, finding)
 
     async def _free(self, keys: FolderKeys, finding: Finding) -> Action:

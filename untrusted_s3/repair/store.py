@@ -49,7 +49,9 @@ class StoreRepair:
         if not folder_ids:
             async for action in repair_records(self.bucket, self.other, apply=apply, has_folders=bool(folders)):
                 yield action
-        records = FolderRecords(self.bucket, self.other, self.make_records, apply=apply)
+        records = FolderRecords(
+            self.bucket, self.other, self.make_records, apply=apply, gateway_runs=self.options.gateway_runs
+        )
         await records.look(folder.keys for folder in folders if folder.problem is not None)
         for folder in folders:
             if folder.removed or (wanted and folder.keys not in wanted):
