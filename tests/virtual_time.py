@@ -34,16 +34,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether anything can go on now."""
-        return bool(self._ready)  # type: ignore[attr-defined]
-
-    @property
-    def waits(self) -> bool:
-        """Whether anything waits for a timer, a thread or a file."""
-        return bool(self._scheduled or self.calls or len(self._selector.get_map()) > 1)  # type: ignore[attr-defined]
-
     def run_in_executor(self, executor: Any, func: Callable[..., Result], *args: Any) -> asyncio.Future[Result]:  # type: ignore[override]
         call = super().run_in_executor(executor, func, *args)
         self.calls += 1
@@ -111,13 +101,8 @@ def run_in_virtual_time(work: Coroutine[Any, Any, Result]) -> Result:
 
 async def settled() -> None:
     """Wait, in virtual time, until everything that needs no time is done."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualTimeLoop)
-    if loop.waits:
-        await asyncio.sleep(_MOMENT)
-        return
-    while loop.is_busy:  # the same for less
-        await asyncio.sleep(0)
+    assert isinstance(asyncio.get_running_loop(), VirtualTimeLoop)
+    await asyncio.sleep(_MOMENT)
 
 
 async def advance(seconds: float) -> None:
