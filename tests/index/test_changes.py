@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.file_infos import deleted, device, directory, encrypted_name, entry, file
@@ -238,6 +238,24 @@ HAPPENINGS = st.builds(
 
 @settings(deadline=None, max_examples=60)
 @given(steps=st.lists(announcements() | HAPPENINGS, min_size=4, max_size=14), place=st.integers(0, 14))
+@example(
+    steps=[
+        Announce("b", deleted("b", 1), (A,)),
+        Announce("b", file("b", 1), (B,), late=frozenset(TRUSTED)),
+        Happens("withdraws", A, "b"),
+        Announce("b", deleted("b", 1), (B,)),
+    ],
+    place=0,
+)
+@example(
+    steps=[
+        Announce("a", file("a", 1), (C,)),
+        Announce("a", deleted("a", 2), (A,)),
+        Happens("withdraws", A, "a"),
+        Announce("a", deleted("a", 2), (A,)),
+    ],
+    place=0,
+)
 def test_changes_come_to_what_the_rules_say(steps: list[Announce | Happens], place: int) -> None:
     """Also in a log whose entries have all claims, and where the state is read again from the log or a checkpoint."""
     with fast_directory() as path:

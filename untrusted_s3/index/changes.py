@@ -240,7 +240,7 @@ def outcome(row: Row, claims: RowClaims, *others: Entry) -> Outcome:
         ]
         confirmed = row.claims
         for device_id in confirming:
-            confirmed = confirmed.claim(device_id, claims.current)
+            confirmed = confirmed.confirm(device_id)
         if confirmed == claims:
             return [Confirmation.of(device_id, [row.sequence]) for device_id in confirming]
     return row.change(claims, *others)

@@ -127,6 +127,10 @@ class Claims(Generic[Device, Version]):
         changed = self._with(current, {**self.claimed, device: version}, *self.versions, version)
         return changed._without_declined_by(device, for_long=before is None)
 
+    def confirm(self, device: Device) -> Claims[Device, Version]:
+        """Return the claims after a confirmation in the log: the device has the current version, declines nothing."""
+        return self.claim(device, self.current)._without_declined_by(device)
+
     def relayed(self, gateway: Device, version: Version) -> Claims[Device, Version]:
         """Return the claims after another gateway announces a version, for the devices behind it.
 
@@ -160,7 +164,12 @@ class Claims(Generic[Device, Version]):
         if device not in self.declined:
             return self
         declined = {key: one for key, one in self.declined.items() if key != device}
-        kept = {version: one for version, one in self.declined[device].items() if for_long and one.times >= _FOR_LONG}
+        own = self.claimed.get(device)
+        kept = {
+            version: one
+            for version, one in self.declined[device].items()
+            if for_long and one.times >= _FOR_LONG and version != own
+        }
         if kept:
             declined[device] = kept
         return replace(self, declined=declined)

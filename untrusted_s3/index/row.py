@@ -217,7 +217,7 @@ def entry_with(claims: RowClaims, entries: Iterable[Entry]) -> Entry:
 
 
 def shortened(entry: Entry) -> Entry:
-    """Return an entry without claims where that says the same beside a renewal."""
+    """Return an entry without claims where that says the same of a name that has no row, or beside a renewal."""
     plain = replace(entry, claims=None)
     return plain if read_claims(plain)[0] == read_claims(entry)[0] else entry
 

@@ -13,7 +13,7 @@ from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, LogWentBack
 from untrusted_s3.index.dissent_counts import Dissents
 from untrusted_s3.index.entry import KIND_FILE, Confirmation, Entry, PeerCursor, Removal, Renewal, StoredObject, kind_of
-from untrusted_s3.index.row import RowClaims
+from untrusted_s3.index.row import RowClaims, shortened
 from untrusted_s3.index.schema import COUNTERS
 from untrusted_s3.index.schema import FolderTotals as FolderTotals
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
@@ -268,9 +268,9 @@ class FolderState(StateFile):
         if not before.has_claims and (before.source is None or before.source == self._number_of(entry.source)):
             return entry
         row = self._claims.row(before.sequence, self.entry_at(before.sequence))
-        if row.claims.claimed.keys() <= {entry.source}:
+        if row.claims.claimed.keys() <= {entry.source} and not row.claims.declined:
             return entry
-        return row.replaced(entry)
+        return shortened(row.replaced(entry))
 
     def _number_of(self, device_id: DeviceID | None) -> int | None:
         return None if device_id is None else self._devices.find(device_id)
