@@ -45,7 +45,7 @@ _COMMANDS = {
     "folders": _command("folders", "folders", "List, change, import, export, remove and take back folders."),
     "gc": _command("gc", "gc", "Delete what no folder's history needs any more."),
     "id": _command("id", "device_id", "Print this gateway's device ID."),
-    "keep": _command("keep", "keep", "Show or set how long the history is kept, and which earlier states beyond it."),
+    "keep": _command("keep", "keep", "Show or set how much of the history is kept."),
     "ls": _command("ls", "ls", "List a folder, straight from the store."),
     "peers": _command("peers", "peers", "List, accept, change and remove devices."),
     "repair": _command("repair", "repair", "Mend what a check finds damaged or missing."),

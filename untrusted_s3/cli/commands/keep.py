@@ -35,7 +35,7 @@ from untrusted_s3.units import DAY
 @store_options
 @common_options
 def keep(rules: tuple[str, ...], folder: str | None, history: int | None, as_json: bool, store: StoreOptions) -> None:
-    """Show or set how long the history is kept, and which earlier states beyond it.
+    """Show or set how much of the history is kept.
 
     RULES are for example: daily 7, weekly 5, monthly 12, yearly 3. So the last state of each of the last 7 days with
     any, of the last 5 weeks and so on stays, with all data that it needs; `nothing` keeps none beyond the history.
