@@ -167,6 +167,23 @@ async def test_an_address_that_does_not_answer() -> None:
             await dialing
 
 
+async def test_a_server_that_has_died_is_begun_again() -> None:
+    """As uvloop ends it when no file descriptor is free for a connection."""
+    ours, theirs = Device(OURS), Device(THEIRS)
+    listener = TCPListener(ANY_PORT, ours.factory, look_interval=0.01)
+    await listener.start()
+    (address,) = listener.addresses
+    assert listener.server is not None
+    listener.server.close()
+    await until(lambda: listener.addresses == [address])
+    await TCPDialer(theirs.factory, DEFAULTS).dial(address)
+    await ours.hear(events.HelloReceived)
+    theirs.transport.abort()
+    await ours.end()
+    await listener.stop()
+    assert listener.addresses == []
+
+
 async def test_many_at_once() -> None:
     ours, theirs = Device(OURS), Device(THEIRS)
     listener = TCPListener(ANY_PORT, ours.factory)
