@@ -276,7 +276,7 @@ FOLDER_KINDS = of_folder(FolderKeys("folders/{folder}/"))
 
 
 def test_each_kind_of_key_is_told() -> None:
-    """Whoever adds a kind has to say what a copy has of it."""
+    """A kind that is added needs a rule for what a copy has of it."""
     text = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
     listed = [line.removeprefix("{prefix}") for line in text.splitlines() if line.startswith("{prefix}")]
     in_folders = {*FolderKeys("folders/{folder}/").records, *FolderKeys("folders/{folder}/").directories}
@@ -387,7 +387,7 @@ async def test_states_that_are_kept(folder: StoredFolder, tmp_path: Path) -> Non
 
 
 async def test_credentials_that_may_not_delete(folder: StoredFolder) -> None:
-    """A device that is no longer accepted is none in the copy; what was trimmed stays, and is counted."""
+    """The copy does not accept a device that was removed; what was trimmed stays, and is counted."""
     kinds = await with_all_kinds(folder)
     target = SimulatedStore()
     await copy(folder, target)

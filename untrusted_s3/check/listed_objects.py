@@ -21,7 +21,7 @@ from untrusted_s3.store.layout import FolderKeys
 _CACHE_KIB: Final = 64 * 1024
 _ROWS_AT_ONCE: Final = 2000
 _CONCURRENT_LISTINGS: Final = 16
-# There are 256 of our own.
+# This program makes 256.
 _MAX_DIRECTORIES: Final = 10_000
 _SCHEMA: Final = """
 CREATE TABLE listed (

@@ -152,37 +152,35 @@ class Responder:
                 self._requested[block.key, found.end] += block.size
 
     async def _read(self, wanted: ObjectRange) -> None:
-        code, data = pb.NO_ERROR, memoryview(b"")
         try:
-            data = await self._get(wanted)
+            self._recent.filled(wanted, await self._get(wanted))
             self._store_in_trouble = False
-        except NoSuchKey:
-            code = pb.NO_SUCH_FILE
-            self._on_failure(wanted.key, wanted.start, wanted.size)
         except StoreError as error:
-            if isinstance(error, AnswerTooShort):
-                self._on_failure(wanted.key, wanted.start, wanted.size)
-            code = pb.GENERIC
-            if not self._store_in_trouble:  # logged once, since peers ask again and again
-                _logger.warning("object not read", key=wanted.key, error=str(error))
-            self._store_in_trouble = True
+            code = self._note_failure(wanted, error)
+            for one in wanted.waiting:
+                self._tasks.start(self._send(one.answer, memoryview(b""), code))
         finally:
-            if not len(data):
+            if wanted.data is None:
                 self._recent.drop(wanted)
         waiting, wanted.waiting = wanted.waiting, []
-        if len(data):
-            self._recent.filled(wanted, data)
-        for one in waiting:
-            if len(data):
-                self._answer(wanted, one)
-            else:
-                self._tasks.start(self._send(one.answer, data, code))
+        for one in waiting if wanted.data is not None else ():
+            self._answer(wanted, one)
+
+    def _note_failure(self, wanted: ObjectRange, error: StoreError) -> int:
+        """Return the error code for the peers."""
+        if isinstance(error, NoSuchKey | AnswerTooShort):
+            self._on_failure(wanted.key, wanted.start, wanted.size)
+        if isinstance(error, NoSuchKey):
+            return pb.NO_SUCH_FILE
+        if not self._store_in_trouble:  # logged once, since peers ask again and again
+            _logger.warning("object not read", key=wanted.key, error=str(error))
+        self._store_in_trouble = True
+        return pb.GENERIC
 
     async def _get(self, wanted: ObjectRange) -> memoryview:
         """Read a range; if the object ends before that, only what was requested of it."""
-        self._counters.range_requests.inc()
         try:
-            return memoryview(await self._bucket.get(wanted.key, wanted.start, wanted.size))
+            return await self._get_once(wanted)
         except AnswerTooShort:
             requested = max(one.block.end for one in wanted.waiting) - wanted.start
             if requested == wanted.size:
@@ -190,6 +188,9 @@ class Responder:
             self._on_failure(wanted.key, wanted.start, wanted.size)
             self._recent.drop(wanted)
             wanted.size = requested
+            return await self._get_once(wanted)
+
+    async def _get_once(self, wanted: ObjectRange) -> memoryview:
         self._counters.range_requests.inc()
         return memoryview(await self._bucket.get(wanted.key, wanted.start, wanted.size))
 
