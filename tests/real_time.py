@@ -31,7 +31,6 @@ EXCEPTIONS = {
     "compat/test_syncthing.py::test_a_program_that_does_not_end": _NEVER,
     "connections/test_admission.py::table_of": _CLOCK,
     "connections/test_stall.py::started": _CLOCK,
-    "connections/test_tcp.py::test_a_server_that_has_died_is_begun_again": _OFTEN,
     "gateway/test_dialing.py::Network": _CLOCK,
     "gateway/test_folders.py::Store": _NEVER,
     "gateway/damage.py::module": _VIRTUAL,

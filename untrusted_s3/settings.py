@@ -137,6 +137,7 @@ class ConnectionSettings:
         write_buffer: Bytes that wait to be sent before the sender waits.
         dial_interval: The pause after the first vain attempt to dial a peer; it doubles up to max_dial_interval.
         max_dial_interval: The longest pause between attempts to dial a peer.
+        listen_interval: How often it is looked whether connections are still accepted.
         max_unadmitted: The most connections of devices that are not accepted (yet).
         max_open_files: The most open files that the process asks for.
         eviction_log_interval: How often the log says that connections of unknown devices are cut.
@@ -151,6 +152,7 @@ class ConnectionSettings:
     write_buffer: int = 1 * MIB
     dial_interval: float = 10.0
     max_dial_interval: float = 60.0
+    listen_interval: float = 5.0
     max_unadmitted: int = 1024
     max_open_files: int = 65_536
     eviction_log_interval: float = 10.0

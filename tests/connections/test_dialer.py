@@ -47,6 +47,9 @@ class FakeListener:
             raise AddressUnavailable(str(self._address), "devices", "in use")
         self._scheme.listening.append(self._address)
 
+    async def listen_again(self) -> None:
+        pass
+
     async def stop(self) -> None:
         if self._address in self._scheme.listening:
             self._scheme.listening.remove(self._address)

@@ -170,12 +170,13 @@ async def test_an_address_that_does_not_answer() -> None:
 async def test_a_server_that_has_died_is_begun_again() -> None:
     """As uvloop ends it when no file descriptor is free for a connection."""
     ours, theirs = Device(OURS), Device(THEIRS)
-    listener = TCPListener(ANY_PORT, ours.factory, look_interval=0.01)
+    listener = TCPListener(ANY_PORT, ours.factory)
     await listener.start()
     (address,) = listener.addresses
     assert listener.server is not None
     listener.server.close()
-    await until(lambda: listener.addresses == [address])
+    await listener.listen_again()
+    assert listener.addresses == [address]
     await TCPDialer(theirs.factory, DEFAULTS).dial(address)
     await ours.hear(events.HelloReceived)
     theirs.transport.abort()

@@ -135,6 +135,7 @@ async def test_a_gateway_without_folders_and_devices(new_gateway: NewGateway) ->
         "dial",
         "forget removed devices",
         "heartbeat",
+        "keep listening",
         "list present objects",
         "look for removed folders",
         "maintenance",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import structlog
@@ -31,6 +32,13 @@ class Listener:
             await self.stop()
             raise
         _logger.info("listening", addresses=self.addresses)
+
+    async def keep_listening(self, interval: float) -> None:
+        """Look every so many seconds whether connections are still accepted, and begin again where not."""
+        while True:
+            await asyncio.sleep(interval)
+            for listener in self._listeners:
+                await listener.listen_again()
 
     async def stop(self) -> None:
         """Stop accepting connections. Those that are made stay open."""

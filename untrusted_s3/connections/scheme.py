@@ -34,6 +34,10 @@ class SchemeListener(Protocol):
         """Begin to accept connections. Raises AddressUnavailable if the address cannot be used."""
         ...
 
+    async def listen_again(self) -> None:
+        """Begin to accept connections again if the system has ended that. Otherwise this does nothing."""
+        ...
+
     async def stop(self) -> None:
         """Stop accepting connections. Those that are made stay open."""
         ...

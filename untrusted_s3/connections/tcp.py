@@ -16,11 +16,9 @@ from untrusted_s3.connections.tls import TLSRole
 from untrusted_s3.connections.transport import BEPTransport
 from untrusted_s3.errors import AddressUnavailable, DialFailed
 from untrusted_s3.settings import ConnectionSettings
-from untrusted_s3.supervisor import TaskSet
 
 _SCHEME = "tcp"
 _BACKLOG = 1024
-_LOOK_INTERVAL = 5.0
 
 _logger = structlog.get_logger()
 
@@ -59,20 +57,15 @@ class TCPListener:
 
     Implements `scheme.SchemeListener`. An empty host means all addresses of this machine.
 
-    uvloop 0.23 closes a server without a word when a connection comes and no file descriptor is free. So it is looked
-    at from time to time, and begun again.
-
     Attributes:
         server: What accepts connections; None while nothing does.
     """
 
-    def __init__(self, address: Address, transports: TransportFactory, look_interval: float = _LOOK_INTERVAL) -> None:
+    def __init__(self, address: Address, transports: TransportFactory) -> None:
         self._address = address
         self._transports = transports
-        self._look_interval = look_interval
         self.server: asyncio.Server | None = None
         self._port = address.endpoint.port
-        self._tasks = TaskSet()
 
     async def start(self) -> None:
         try:
@@ -81,10 +74,17 @@ class TCPListener:
             reason = getattr(error, "strerror", None) or str(error)
             raise AddressUnavailable(str(replace(self._address, scheme=_SCHEME)), "devices", reason) from error
         self._port = self._port or self.addresses[0].endpoint.port
-        self._tasks.start(self._keep_listening())
+
+    async def listen_again(self) -> None:
+        # uvloop 0.23 closes a server without a word when a connection comes and no file descriptor is free.
+        if self.server is None or self.addresses:
+            return
+        self.server.close()
+        with contextlib.suppress(OSError):  # such as no free file descriptor yet
+            self.server = await self._new_server()
+            _logger.warning("listening again", addresses=[str(address) for address in self.addresses])
 
     async def stop(self) -> None:
-        await self._tasks.cancel()
         server, self.server = self.server, None
         if server is not None:
             server.close()
@@ -100,17 +100,6 @@ class TCPListener:
     async def _new_server(self) -> asyncio.Server:
         host = self._address.endpoint.host or None
         return await asyncio.get_running_loop().create_server(self._new_transport, host, self._port, backlog=_BACKLOG)
-
-    async def _keep_listening(self) -> None:
-        while True:
-            await asyncio.sleep(self._look_interval)
-            if self.addresses:
-                continue
-            if self.server is not None:
-                self.server.close()
-            with contextlib.suppress(OSError):  # such as no free file descriptor yet
-                self.server = await self._new_server()
-                _logger.warning("listening again", addresses=[str(address) for address in self.addresses])
 
     def _new_transport(self) -> BEPTransport:
         return self._transports.over_tls(_SCHEME, TLSRole.SERVER, dialed=False)

@@ -215,6 +215,8 @@ class Gateway:
             await trial
         await self._listener.start()
         upkeep = self._settings.tuning.upkeep
+        listen_interval = self._settings.tuning.connections.listen_interval
+        self.supervisor.start("keep listening", partial(self._listener.keep_listening, listen_interval))
         self.supervisor.start("dial", self._dialing.run)
         self.supervisor.start(
             "heartbeat",
