@@ -103,14 +103,14 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def filled_prefix(seaweedfs: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+def filled_prefix(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The prefix of a store with two folders."""
     prefix = f"test-key-holder-{uuid.uuid4().hex}"
 
     async def fill() -> None:
-        credentials = S3Credentials(seaweedfs.access_key, seaweedfs.secret_key)
-        location = StoreLocation(seaweedfs.bucket, prefix + "/")
-        bucket = await S3Bucket.open(location, seaweedfs.endpoint_url, credentials)
+        credentials = S3Credentials(s3_server.access_key, s3_server.secret_key)
+        location = StoreLocation(s3_server.bucket, prefix + "/")
+        bucket = await S3Bucket.open(location, s3_server.endpoint_url, credentials)
         try:
             await fill_folders(bucket, tmp_path_factory.mktemp("filling"))
         finally:
@@ -129,11 +129,11 @@ def _password(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def arguments(filled_prefix: str, seaweedfs: S3Server, _password: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def arguments(filled_prefix: str, s3_server: S3Server, _password: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """--store, --endpoint-url and --folder; credentials and password are in the environment."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret_key)
-    store = ["--store", f"s3://{seaweedfs.bucket}/{filled_prefix}", "--endpoint-url", seaweedfs.endpoint_url]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    store = ["--store", f"s3://{s3_server.bucket}/{filled_prefix}", "--endpoint-url", s3_server.endpoint_url]
     return [*store, "--folder", FOLDER_ID]
 
 

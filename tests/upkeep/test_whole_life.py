@@ -13,7 +13,7 @@ import pytest
 from tests.file_infos import device, file
 from tests.loops import one_loop
 from tests.peers.gateway_from_parts import AgedBucket
-from tests.peers.s3_server import S3Server
+from tests.peers.s3_server import S3Server, on_each_s3_server
 from untrusted_s3.accounts import Account
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.counters import Counters
@@ -79,6 +79,7 @@ async def sizes(bucket: AgedBucket) -> dict[str, int]:
     return {item.key: item.size async for item in bucket.list(KEYS.objects)}
 
 
+@on_each_s3_server
 @pytest.mark.store
 @one_loop
 async def test_what_is_rewritten_takes_the_space_of_what_is_live(gateways: list[AgedBucket], tmp_path: Path) -> None:

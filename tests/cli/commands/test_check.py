@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import RunCLI
-from tests.peers.s3_server import S3Server
+from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.vault.stored_folder import StoredFolder, random_bytes
 from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import StoreLocation
@@ -39,6 +39,7 @@ def damaged_key(s3_server: S3Server, bucket_prefix: str, tmp_path: Path) -> str:
     return asyncio.run(fill())
 
 
+@on_each_s3_server
 def test_check(run_cli: RunCLI, store_arguments: list[str], damaged_key: str) -> None:
     outcome = run_cli("check", *store_arguments)
     assert (outcome.exit_code, outcome.stderr) == (0, "")

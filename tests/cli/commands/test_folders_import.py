@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import RunCLI, lines
+from tests.peers.s3_server import on_each_s3_server
 from tests.vault.stored_folder import FOLDER_ID
 
 pytestmark = pytest.mark.store
@@ -28,6 +29,7 @@ def empty(arguments: list[str]) -> list[str]:
     return ["--store", f"{arguments[1].rsplit('/', 1)[0]}/test-import-{uuid.uuid4().hex}", *arguments[2:4]]
 
 
+@on_each_s3_server
 def test_a_folder_and_the_same_again(
     run_cli: RunCLI, arguments: list[str], empty: list[str], disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.commands.conftest import in_store
 from tests.cli.conftest import RunCLI
 from tests.loops import RunAsync
-from tests.peers.s3_server import S3Server
+from tests.peers.s3_server import S3Server, on_each_s3_server
 from untrusted_s3.cli.commands import gc as command
 from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.store import probe
@@ -23,6 +23,7 @@ from untrusted_s3.upkeep.garbage import GarbageCollector
 KEYS = FolderKeys.of("photos")
 
 
+@on_each_s3_server
 @pytest.mark.store
 def test_garbage_is_found_and_deleted(
     run_cli: RunCLI,
@@ -102,6 +103,7 @@ def test_who_may_not_delete_is_told_so_and_changes_nothing(run_cli: RunCLI, unde
     assert sorted(listed) == [KEYS.record, KEYS.object("one", "a" * 32)]
 
 
+@on_each_s3_server
 @pytest.mark.store
 def test_who_may_delete_cleans_up_beside_gateways_that_may_not(
     run_cli: RunCLI, undeletable: list[str], monkeypatch: pytest.MonkeyPatch

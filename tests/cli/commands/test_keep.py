@@ -8,12 +8,13 @@ import pytest
 
 from tests.cli.conftest import RunCLI
 from tests.loops import RunAsync
-from tests.peers.s3_server import S3Server
+from tests.peers.s3_server import S3Server, on_each_s3_server
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
 from untrusted_s3.store.records import FolderRecord, StoreRecord, write_record
 from untrusted_s3.store.s3 import S3Bucket
 
 
+@on_each_s3_server
 @pytest.mark.store
 def test_rules_are_shown_and_set(
     run_cli: RunCLI, store_arguments: list[str], s3_server: S3Server, bucket_prefix: str, run_async: RunAsync

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from tests.cli.conftest import RunCLI
-from tests.peers.s3_server import S3Server
+from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.vault.stored_folder import PASSWORD, StoredFolder, random_bytes
 from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.layout import StoreLocation
@@ -78,10 +78,11 @@ class Stores:
 
 
 @pytest.fixture
-def stores(seaweedfs: S3Server, bucket_prefix: str, tmp_path: Path) -> Stores:
-    return Stores(seaweedfs, bucket_prefix, tmp_path)
+def stores(s3_server: S3Server, bucket_prefix: str, tmp_path: Path) -> Stores:
+    return Stores(s3_server, bucket_prefix, tmp_path)
 
 
+@on_each_s3_server
 def test_repair(run_cli: RunCLI, store_arguments: list[str], stores: Stores) -> None:
     outcome = run_cli("repair", *store_arguments, "--read", "all")
     assert (outcome.exit_code, outcome.stdout) == (0, "nothing to repair\n")
@@ -106,6 +107,7 @@ def test_usage(run_cli: RunCLI) -> None:
     assert "--from: " in outcome.stderr
 
 
+@on_each_s3_server
 def test_a_lost_folder_record(run_cli: RunCLI, store_arguments: list[str], stores: Stores, tmp_path: Path) -> None:
     asyncio.run(stores.on(0, lambda bucket: bucket.delete("folders/folder/folder.json")))
     password = tmp_path / "password"

@@ -10,18 +10,19 @@ import pytest
 
 from tests.cli.conftest import RunCLI, lines
 from tests.peers.gateway import Gateway
-from tests.peers.s3_server import S3Server
+from tests.peers.s3_server import S3Server, on_each_s3_server
 from tests.vault.stored_folder import FOLDER_ID
 
 pytestmark = pytest.mark.store
 
 
+@on_each_s3_server
 def test_a_copy_is_a_store_of_its_own(
-    run_cli: RunCLI, arguments: list[str], seaweedfs: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_cli: RunCLI, arguments: list[str], s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = arguments[:4]
     prefix = f"test-replicate-{uuid.uuid4().hex}"
-    location = f"s3://{seaweedfs.bucket}/{prefix}"
+    location = f"s3://{s3_server.bucket}/{prefix}"
     copy = ["--store", location, *arguments[2:]]
     with monkeypatch.context() as without_password:
         without_password.delenv("UNTRUSTED_S3_PASSWORD")
@@ -37,7 +38,7 @@ def test_a_copy_is_a_store_of_its_own(
     assert lines(run_cli, copy, "-R", "--as-of", "2023-11-14T22:30") != lines(run_cli, copy, "-R")
     outcome = run_cli("verify", *copy)
     assert (outcome.exit_code, outcome.stdout.endswith(": no damage\n")) == (0, True)
-    with Gateway(tmp_path / "gateway", seaweedfs, prefix) as gateway:
+    with Gateway(tmp_path / "gateway", s3_server, prefix) as gateway:
         gateway.wait_folder(FOLDER_ID, files=4)
 
 
