@@ -103,7 +103,6 @@ def test_who_may_not_delete_is_told_so_and_changes_nothing(run_cli: RunCLI, unde
     assert sorted(listed) == [KEYS.record, KEYS.object("one", "a" * 32)]
 
 
-@on_each_s3_server
 @pytest.mark.store
 def test_who_may_delete_cleans_up_beside_gateways_that_may_not(
     run_cli: RunCLI, undeletable: list[str], monkeypatch: pytest.MonkeyPatch
