@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
-from botocore.auth import S3SigV4QueryAuth
-from botocore.awsrequest import AWSRequest
 from yarl import URL
 
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.connection import S3Connection
+from untrusted_s3.store.query_signing import QuerySigner
 
 _DEFAULTS = StoreSettings()
 
@@ -19,8 +19,8 @@ _DEFAULTS = StoreSettings()
 class Presigner:
     """Presigns requests to one bucket.
 
-    boto3's own `generate_presigned_url` takes three times as long as the signer that it uses, which counts with small
-    files. It is called once, to learn the bucket's URL; after that the signer is used directly.
+    boto3's own `generate_presigned_url` takes 25 times as long as `QuerySigner`, which counts with small files. It is
+    called once, to learn the bucket's URL.
 
     Attributes:
         base: The bucket's URL; ends in a slash.
@@ -34,13 +34,13 @@ class Presigner:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`clock` gives seconds since any fixed point."""
-        self._credentials = connection.credentials
-        self._region = connection.client.meta.region_name
         self._settings = settings
         self._clock = clock
         self._gets: OrderedDict[str, tuple[URL, float]] = OrderedDict()
         example = connection.client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"})
         self.base = example.partition("?")[0].removesuffix("key")
+        self._parts = urlsplit(self.base)
+        self._signer = QuerySigner(connection.credentials, connection.client.meta.region_name, self.base)
 
     def get(self, key: str) -> URL:
         """Return a URL that reads the object, or any range of it, for at least half of the setting `get_lifetime`.
@@ -93,7 +93,8 @@ class Presigner:
         headers: Mapping[str, str] | None = None,
     ) -> URL:
         # No character of a key has to be quoted in a URL (store/layout.py).
-        request = AWSRequest(method, self.base + key, params=query or {}, headers=dict(headers or {}))
-        signer = S3SigV4QueryAuth(self._credentials.get_frozen_credentials(), "s3", self._region, lifetime)
-        signer.add_auth(request)
-        return URL(str(request.url), encoded=True)
+        signed = self._signer.sign(method, key, lifetime, query, headers)
+        base = self._parts
+        return URL.build(
+            scheme=base.scheme, authority=base.netloc, path=base.path + key, query_string=signed, encoded=True
+        )
