@@ -54,6 +54,7 @@ EXCEPTIONS = {
     "gateway/test_heartbeat.py::test_it_goes_on_while_the_store_is_away": _OFTEN,
     "store/embedded/test_server.py::test_stop_kills_a_server_that_hangs": _NEVER,
     "store/embedded/test_server.py::test_a_directory_that_stays_locked_is_refused": _NEVER,
+    "store/test_adaptive_limit.py::FarStore": _VIRTUAL,
     "store/test_credentials.py::test_the_provider_is_asked_once_in_a_while": _CLOCK,
     "store/test_fault_proxy.py::test_a_store_that_hangs_is_given_up_after_one_timeout": _NEVER,
     "store/test_retries.py::Attempts": _VIRTUAL,

@@ -89,7 +89,12 @@ class Account:
     @classmethod
     def of_slots(cls, most: int) -> Account:
         """Return an account of slots, each of size 1. A single owner can have `most`, and others always get one."""
-        return cls(-(-most * (_SHARE_OF_FREE + 1) // _SHARE_OF_FREE), guarantee=True)
+        return cls(cls.capacity_of_slots(most), guarantee=True)
+
+    @staticmethod
+    def capacity_of_slots(most: int) -> int:
+        """Return the capacity of such an account, which may change."""
+        return -(-most * (_SHARE_OF_FREE + 1) // _SHARE_OF_FREE)
 
     def used_by(self, owner: Hashable) -> int:
         """Return the bytes that one owner holds."""

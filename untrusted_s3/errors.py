@@ -147,6 +147,18 @@ class StoreUnreachable(StoreError):
     """The store did not answer: a network failure, or the server is down. Worth another try."""
 
 
+class StoreBusy(StoreUnreachable):
+    """The store wants fewer requests (429, or 503 SlowDown).
+
+    Attributes:
+        pause: For how many seconds it wants none; 0 if it does not say.
+    """
+
+    def __init__(self, message: str, pause: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause = pause
+
+
 class AnswerTooShort(StoreUnreachable):
     """An answer of the store has fewer bytes than were asked for: it broke off, or the object is shorter."""
 

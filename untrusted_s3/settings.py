@@ -24,7 +24,7 @@ class StoreSettings:
         get_lifetime: How long a presigned URL for reading is valid.
         put_lifetime: How long a presigned URL for writing is valid.
         cached_urls: How many presigned URLs for reading are kept.
-        connections: How many connections for object data may be open.
+        connections: How many connections for object data may be open: more than the limits of all requests together.
         control_connections: How many connections for other requests are kept open.
         concurrent_parts: How many parts of a local file are sent or received at once.
         concurrent_deletions: How many objects are deleted at once.
@@ -42,7 +42,7 @@ class StoreSettings:
     get_lifetime: int = 6 * 3600
     put_lifetime: int = 900
     cached_urls: int = 20_000
-    connections: int = 48
+    connections: int = 400
     control_connections: int = 16
     concurrent_parts: int = 4
     concurrent_deletions: int = 32
@@ -106,8 +106,10 @@ class ObjectSettings:
     """Writing and reading objects.
 
     Attributes:
-        concurrent_uploads: How many small objects are sent at once, over all folders.
-        concurrent_part_uploads: How many parts of large objects a folder sends at once.
+        concurrent_uploads: How many small objects may be sent at once at least, over all folders,
+        most_uploads: and at most. Where between, follows from how long the store takes.
+        concurrent_part_uploads: How many parts of large objects may be sent at once at least, over all folders,
+        most_part_uploads: and at most.
         concurrent_part_copies: How many parts of large objects a folder copies inside the store at once.
         patience: How long the blocks of an object or a part may take while other devices wait for memory and this one
             holds more than an equal part of it.
@@ -116,7 +118,9 @@ class ObjectSettings:
     """
 
     concurrent_uploads: int = 16
+    most_uploads: int = 128
     concurrent_part_uploads: int = 4
+    most_part_uploads: int = 16
     concurrent_part_copies: int = 8
     patience: float = 30.0
     read_back_size: int = 16 * MIB
@@ -180,7 +184,8 @@ class SyncSettings:
     """Synchronizing a folder with its peers.
 
     Attributes:
-        concurrent_small_files: How many files of one device that are written by a single PUT a folder pulls at once.
+        concurrent_small_files: How many files of one device that are written by a single PUT a folder pulls at once;
+            more by as many as the store takes more objects at once than `ObjectSettings.concurrent_uploads`.
             Of several devices together, this and the next two are half as many again, and at least one a device.
         concurrent_large_files: How many larger files of one device a folder pulls at once.
         entries_in_work: The most entries of one device that a folder is pulling or that wait for the log.
@@ -215,7 +220,8 @@ class SyncSettings:
         queued_message_memory: Bytes of unhandled messages after which a peer is not read from.
         index_piece_files: How many file infos of an index are handled before others get their turn.
         index_piece_size: How many bytes of them.
-        concurrent_gets: How many ranged GETs serve block requests at once.
+        concurrent_gets: How many ranged GETs may serve block requests at once at least,
+        most_gets: and at most. Where between, follows from how long the store takes.
         concurrent_gets_of_object: How many of these read one object.
         largest_get: The most bytes that one of these reads, if that is not less than a block.
         recent_lifetime: How long what was read stays in memory for others while nobody asks for it.
@@ -259,6 +265,7 @@ class SyncSettings:
     index_piece_files: int = 250
     index_piece_size: int = 1 * MIB
     concurrent_gets: int = 16
+    most_gets: int = 128
     concurrent_gets_of_object: int = 3
     largest_get: int = 16 * MIB
     recent_lifetime: float = 30.0
@@ -406,7 +413,8 @@ class ReadSettings:
         threads: How many threads decrypt; 0 for as many as there are cores.
         read_size: The most bytes of an object that one GET reads, if the memory is at least 16 times that.
         read_ahead: How many reads of one file are under way at once.
-        concurrent_reads: How many reads are under way at once.
+        concurrent_reads: How many reads may be under way at once at least,
+        most_reads: and at most. Where between, follows from how long the store takes.
         concurrent_files: How many files are restored or verified at once.
         concurrent_large_files: How many of these are larger than one read.
         small_read_size: Bytes up to which a range is decrypted at once, for less than a change of threads costs.
@@ -420,7 +428,8 @@ class ReadSettings:
     read_size: int = 16 * MIB
     read_ahead: int = 4
     concurrent_reads: int = 32
-    concurrent_files: int = 32
+    most_reads: int = 128
+    concurrent_files: int = 128
     concurrent_large_files: int = 4
     small_read_size: int = 64 * KIB
     concurrent_checks: int = 16

@@ -8,7 +8,6 @@ changes anything, nothing is left but what the log names.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -45,6 +44,7 @@ from untrusted_s3.index.entry import NAMED_ONLY, Dissent, Entry, EntryClaims, Re
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.index.trimming import trim
+from untrusted_s3.objects.upload_limits import UploadLimits
 from untrusted_s3.objects.uploads import abort_old_uploads
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import LogSettings, ObjectSettings
@@ -269,7 +269,7 @@ class _Gateway:
             bucket,
             KEYS,
             Account(1 << 20),
-            asyncio.Semaphore(4),
+            UploadLimits.of(ObjectSettings()),
             COUNTERS,
             ObjectSettings(),
             GRID,

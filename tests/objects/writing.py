@@ -17,8 +17,10 @@ from untrusted_s3.counters import Counters
 from untrusted_s3.errors import BlockUnavailable
 from untrusted_s3.index.entry import Entry, StoredObject
 from untrusted_s3.objects.naming import content_hash
+from untrusted_s3.objects.upload_limits import UploadLimits
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import ObjectSettings
+from untrusted_s3.store.adaptive_limit import AdaptiveLimit
 from untrusted_s3.store.format import PartGrid
 from untrusted_s3.store.layout import FolderKeys
 
@@ -62,7 +64,7 @@ class Writing:
     ) -> None:
         self.bucket = bucket or SimulatedBucket()
         self.memory = Account(memory)
-        self.uploads = asyncio.Semaphore(2)
+        self.uploads = UploadLimits(AdaptiveLimit(2, 2), AdaptiveLimit(4, 4))
         self.counters = Counters()
         self.writer = ObjectWriter(
             self.bucket, KEYS, self.memory, self.uploads, self.counters, settings or ObjectSettings(), grid
@@ -101,7 +103,7 @@ class Writing:
     def check_all_is_released(self) -> None:
         """Check that an ended call holds nothing and that nothing runs, however the call ended."""
         assert self.memory.used == 0
-        assert not self.uploads.locked()
+        assert self.uploads.objects.in_flight == self.uploads.parts.in_flight == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.store.http_server import Answer, Request, http_server
-from untrusted_s3.errors import AccessDenied, NoSuchKey, StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.errors import AccessDenied, NoSuchKey, StoreBusy, StoreError, StoreRefused, StoreUnreachable
 from untrusted_s3.store.connection import S3Credentials, connect
 from untrusted_s3.store.control_plane import ControlPlane, required
 
@@ -46,7 +46,7 @@ async def test_an_answer() -> None:
     [
         (None, StoreUnreachable),
         (Answer(500), StoreUnreachable),
-        (Answer(503, b"<Error><Code>SlowDown</Code></Error>"), StoreUnreachable),
+        (Answer(503, b"<Error><Code>SlowDown</Code></Error>"), StoreBusy),
         (Answer(200, b"<ListBucketResult/>"), StoreUnreachable),  # cut short
         (Answer(403, b"<Error><Code>AccessDenied</Code></Error>"), AccessDenied),
         (Answer(404, b"<Error><Code>NoSuchKey</Code></Error>"), NoSuchKey),

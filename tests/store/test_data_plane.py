@@ -8,7 +8,14 @@ import pytest
 from yarl import URL
 
 from tests.store.http_server import Answer, Request, http_server
-from untrusted_s3.errors import CredentialsRefused, PreconditionFailed, StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.errors import (
+    CredentialsRefused,
+    PreconditionFailed,
+    StoreBusy,
+    StoreError,
+    StoreRefused,
+    StoreUnreachable,
+)
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.data_plane import DataPlane
 
@@ -41,7 +48,7 @@ async def test_a_body_in_pieces_and_the_answer() -> None:
     ("answer", "kind", "message"),
     [
         (None, StoreUnreachable, "GET k"),
-        (Answer(503, b"<Error><Code>SlowDown</Code></Error>"), StoreUnreachable, "SlowDown"),
+        (Answer(503, b"<Error><Code>SlowDown</Code></Error>"), StoreBusy, "SlowDown"),
         (Answer(403, b"<Error><Code>ExpiredToken</Code></Error>"), CredentialsRefused, "ExpiredToken"),
         (Answer(412), PreconditionFailed, "GET k"),
         (Answer(400, b"x" * (65 << 10) + b"<Code>Late</Code>"), StoreRefused, "400"),

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.virtual_time import virtual_time
-from untrusted_s3.errors import NoSuchKey, StoreError, StoreRefused, StoreUnreachable
+from untrusted_s3.errors import NoSuchKey, StoreBusy, StoreError, StoreRefused, StoreUnreachable
 from untrusted_s3.settings import StoreSettings
 from untrusted_s3.store.retries import retry
 
@@ -64,3 +64,22 @@ async def test_a_store_that_answers_in_time_is_asked_again() -> None:
     attempts = Attempts(2, seconds=10.0)
     assert await retry(attempts, StoreSettings(tries=4, retry_delay=0.0, timeout=30.0)) == "done"
     assert attempts.calls == 3
+
+
+@virtual_time
+@pytest.mark.parametrize(("pause", "calls"), [(0.0, 3), (5.0, 3), (29.0, 1)])
+async def test_the_pause_that_a_store_wants_is_kept_unless_it_is_too_long(pause: float, calls: int) -> None:
+    now = asyncio.get_running_loop().time
+    times: list[float] = []
+
+    async def attempt() -> str:
+        times.append(now())
+        if len(times) < 3:
+            raise StoreBusy("503", pause)
+        return "done"
+
+    try:
+        await retry(attempt, StoreSettings(tries=4, retry_delay=0.0, timeout=30.0))
+    except StoreBusy as error:
+        assert error.pause == pause
+    assert times == [number * pause for number in range(calls)]

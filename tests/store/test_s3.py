@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -19,12 +19,14 @@ from untrusted_s3.errors import (
     NoSuchBucket,
     NoSuchKey,
     PreconditionFailed,
+    StoreBusy,
     StoreError,
     StoreRefused,
     StoreUnreachable,
     UploadLost,
 )
 from untrusted_s3.settings import StoreSettings
+from untrusted_s3.store.adaptive_limit import AdaptiveLimit
 from untrusted_s3.store.bucket import Buffer, UploadedPart
 from untrusted_s3.store.connection import S3Credentials, connect
 from untrusted_s3.store.layout import StoreLocation
@@ -394,6 +396,52 @@ async def test_faults_that_stay_are_an_error_in_the_end(fault: Answer | None) ->
         finally:
             await bucket.close()
     assert len(flaky.requests) >= IMPATIENT.tries
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("operation", ["get", "put", "upload_part"])
+async def test_the_limit_of_a_request_hears_of_answers_and_of_what_the_store_asks_for(
+    operation: str, status: int
+) -> None:
+    busy = Answer(status, b"<Error><Code>SlowDown</Code></Error>", {"Retry-After": "0"})
+    flaky = Flaky(busy, 1, Answer(200, b"body" if operation == "get" else b"", {"ETag": '"tag"'}))
+    limit = AdaptiveLimit(16, 32)
+    with http_server(flaky) as url:
+        bucket = bucket_at(url)
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "get": lambda: bucket.get("key"),
+            "put": lambda: bucket.put("key", [b"body"]),
+            "upload_part": lambda: bucket.upload_part("key", "upload", 1, [b"body"]),
+        }
+        try:
+            async with limit.of("folder"):
+                await calls[operation]()
+            assert (limit.limit, limit.backed_off, limit.in_flight) == (8, 1, 0)
+            for _ in range(3 * 8):
+                async with limit.of("folder"):
+                    await calls[operation]()
+            assert limit.limit > 8 and limit.backed_off == 1
+            await calls[operation]()  # without a place
+        finally:
+            await bucket.close()
+
+
+async def test_a_pause_longer_than_anybody_waits_is_an_error_at_once() -> None:
+    busy = Flaky(Answer(503, headers={"Retry-After": "3600"}), 1000, Answer())
+    limit = AdaptiveLimit(16, 32)
+    with http_server(busy) as url:
+        bucket = bucket_at(url)
+        try:
+            async with limit.of("folder"):
+                with pytest.raises(StoreBusy) as refused:
+                    await bucket.get("key")
+            assert refused.value.pause == 3600
+            with pytest.raises(StoreBusy) as refused:
+                await bucket.size("key")
+            assert refused.value.pause == 3600
+        finally:
+            await bucket.close()
+    assert [request.method for request in busy.requests] == ["GET", "HEAD"]
 
 
 async def test_a_refusal_is_tried_once_more_with_a_new_signature_and_no_oftener() -> None:

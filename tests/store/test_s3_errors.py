@@ -19,6 +19,7 @@ from untrusted_s3.errors import (
     OperationUnsupported,
     PreconditionFailed,
     RequestRefused,
+    StoreBusy,
     StoreError,
     StoreRefused,
     StoreUnreachable,
@@ -50,7 +51,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         (507, "XMinioStorageFull", StoreRefused, "full"),
         (507, "", StoreRefused, "full"),
         (501, "NotImplemented", OperationUnsupported, "does not implement"),
-        (503, "SlowDown", StoreUnreachable, "503"),
+        (503, "SlowDown", StoreBusy, "503"),
         (500, "", StoreUnreachable, "500"),
     ],
 )

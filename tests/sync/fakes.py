@@ -24,6 +24,7 @@ from untrusted_s3.index.pending import Announced, Pending, PendingIndex
 from untrusted_s3.index.segment import Segment
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.naming import content_hash
+from untrusted_s3.objects.upload_limits import UploadLimits
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import ClaimSettings, ObjectSettings, Settings, SyncSettings
 from untrusted_s3.store.bucket import Bucket
@@ -92,7 +93,7 @@ def new_folder(
         own_id or device(9),
         directory,
         memory or sync_memory(),
-        asyncio.Semaphore(16),
+        UploadLimits.of(ObjectSettings()),
         counters or Counters(),
         settings,
         grid,
@@ -206,7 +207,7 @@ class Pulling:
             self.bucket,
             FolderKeys.of("folder"),
             self.blocks,
-            asyncio.Semaphore(16),
+            UploadLimits.of(ObjectSettings()),
             self.counters,
             ObjectSettings(),
             self._grid,

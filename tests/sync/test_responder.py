@@ -141,6 +141,33 @@ async def test_so_many_reads_at_once_and_the_rest_is_joined() -> None:
 
 
 @virtual_time
+async def test_fewer_reads_at_once_where_the_store_wants_fewer() -> None:
+    reading = Reading(SyncSettings(concurrent_gets=3, concurrent_gets_of_object=8))
+    now = asyncio.get_running_loop().time
+    reading.go_on.clear()
+    for start in range(0, 60_000, 10_000):
+        reading.ask("one", start, 1000)
+    await settled()
+    assert len(reading.ranges) == 3
+    reading.responder.gets.refused(now())
+    reading.go_on.set()
+    await settled()
+    assert reading.responder.gets.limit == 1 and len(reading.answers.given) == 6
+    reading.go_on.clear()
+    for start in range(0, 60_000, 10_000):
+        reading.ask("two", start, 1000)
+    await settled()
+    assert len(reading.ranges) == 7
+    for _ in range(8):  # the limit comes back, and so do the reads
+        reading.responder.gets.answered(1000, now())
+    await settled()
+    assert reading.responder.gets.limit > 1 and len(reading.ranges) == 6 + reading.responder.gets.limit
+    reading.go_on.set()
+    await settled()
+    assert len(reading.answers.given) == 12
+
+
+@virtual_time
 @pytest.mark.parametrize(("fault", "code"), [(Fault.UNREACHABLE, pb.GENERIC), (Fault.ANSWER_LOST, pb.GENERIC)])
 async def test_a_store_that_does_not_answer(fault: Fault, code: int) -> None:
     reading = Reading()

@@ -21,6 +21,7 @@ from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.index.trimming import TrimPlan, plan_trim, trim
+from untrusted_s3.objects.upload_limits import UploadLimits
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.connection import S3Credentials
@@ -55,7 +56,7 @@ async def rewrite(bucket: AgedBucket, state: FolderState) -> int:
     log = FolderLog(bucket, KEYS, state, device(1))
     candidates = log.garbage.candidates
     writer = ObjectWriter(
-        bucket, KEYS, Account(1 << 20), asyncio.Semaphore(8), Counters(), ObjectSettings(), PartGrid(),
+        bucket, KEYS, Account(1 << 20), UploadLimits.of(ObjectSettings()), Counters(), ObjectSettings(), PartGrid(),
         is_candidate=candidates.has,
     )  # fmt: skip
     entries: list[Entry] = []

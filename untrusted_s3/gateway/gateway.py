@@ -50,6 +50,7 @@ from untrusted_s3.gateway.upkeep import Maintenance
 from untrusted_s3.gateway.usage import CountingBucket, Usage
 from untrusted_s3.identity.certificate import Identity
 from untrusted_s3.index.local_files import store_directory
+from untrusted_s3.objects.upload_limits import UploadLimits
 from untrusted_s3.store import layout
 from untrusted_s3.store.format import PART_GRID, PartGrid
 from untrusted_s3.store.records import FolderRecord, PeerRecord, StoreRecord, open_store, read_record
@@ -135,7 +136,7 @@ class Gateway:
         self._stopped = False
         self._settings = settings
         self._grid = grid
-        self._uploads = asyncio.Semaphore(tuning.objects.concurrent_uploads)
+        self._uploads = UploadLimits.of(tuning.objects)
         self._state_directory = settings.state_directory
         self.sessions = Sessions()
         self.folders = Folders(
@@ -345,6 +346,11 @@ class Gateway:
                 any_peer_status(device_id, peer) | self._quotas.of_peer(device_id)
                 for device_id, peer in sorted(self.peers.accepted.items())
             ],
+            "store_limits": {
+                "uploads": self._uploads.objects.status(),
+                "part_uploads": self._uploads.parts.status(),
+                "reads": self.responder.gets.status(),
+            },
             "denied": self.bucket.deletions.denied,
             "unknown_devices": [
                 unknown_status(device_id, unknown) for device_id, unknown in self.peers.unknown.items()

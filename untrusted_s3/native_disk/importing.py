@@ -26,6 +26,7 @@ from untrusted_s3.native_disk.encrypted_file import EncryptedFile, NotImportedEr
 from untrusted_s3.native_disk.token_file import PasswordToken
 from untrusted_s3.native_disk.walk import Found, Kind, walk
 from untrusted_s3.objects.naming import content_hash
+from untrusted_s3.objects.upload_limits import UploadLimits
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.problem import Problem
 from untrusted_s3.progress import Progress
@@ -121,12 +122,11 @@ class Import:
         self._progress = progress
         self._settings = settings
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
-        uploads = asyncio.Semaphore(settings.objects.concurrent_uploads)
         self._writer = ObjectWriter(
             bucket,
             keys,
             Account(memory),
-            uploads,
+            UploadLimits.of(settings.objects),
             Counters(),
             settings.objects,
             is_candidate=log.garbage.candidates.has,

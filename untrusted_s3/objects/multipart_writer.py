@@ -22,6 +22,7 @@ from untrusted_s3.objects.checksums import crc32c_of, crc32c_of_range
 from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.objects.uploads import may_be_continued
 from untrusted_s3.settings import ObjectSettings
+from untrusted_s3.store.adaptive_limit import Places
 from untrusted_s3.store.bucket import Bucket, UploadedPart
 from untrusted_s3.store.listing import up_to
 from untrusted_s3.store.multipart import part_ranges
@@ -39,16 +40,16 @@ class PartTransfers:
         bucket: The store.
         counters: The gateway's counters.
         settings: How objects are written.
-        uploads: Bounds how many parts are sent at once; more would not be faster.
+        uploads: The folder's places for parts that are sent.
         copies: Bounds how many parts are copied at once.
         draining: While set, no part is begun.
     """
 
-    def __init__(self, bucket: Bucket, counters: Counters, settings: ObjectSettings) -> None:
+    def __init__(self, bucket: Bucket, counters: Counters, settings: ObjectSettings, uploads: Places) -> None:
         self.bucket = bucket
         self.counters = counters
         self.settings = settings
-        self.uploads = asyncio.Semaphore(settings.concurrent_part_uploads)
+        self.uploads = uploads
         self.copies = asyncio.Semaphore(settings.concurrent_part_copies)
         self.draining = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections.abc import Callable, Container, Hashable
@@ -25,6 +24,7 @@ from untrusted_s3.objects.naming import has_untrusted_blocks, object_names
 from untrusted_s3.objects.previous_object import PreviousObject
 from untrusted_s3.objects.stored_object import read_stored_object
 from untrusted_s3.objects.trailer import check_trailer
+from untrusted_s3.objects.upload_limits import UploadLimits
 from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import MAX_OBJECT_KEYS, PART_GRID, PartGrid
@@ -51,7 +51,7 @@ class ObjectWriter:
         bucket: Bucket,
         keys: FolderKeys,
         memory: Account,
-        uploads: asyncio.Semaphore,
+        uploads: UploadLimits,
         counters: Counters,
         settings: ObjectSettings,
         grid: PartGrid = PART_GRID,
@@ -66,7 +66,7 @@ class ObjectWriter:
             bucket: The store.
             keys: The folder's keys.
             memory: The memory for blocks, over all folders.
-            uploads: Bounds how many small objects are sent at once, over all folders.
+            uploads: How many objects and parts are sent at once, over all folders.
             counters: The gateway's counters.
             settings: How objects are written.
             grid: The parts of large objects.
@@ -78,18 +78,23 @@ class ObjectWriter:
         self._bucket = bucket
         self._keys = keys
         self._memory = memory
-        self._uploads = uploads
+        self._uploads = uploads.objects.of(keys.base)
         self._counters = counters
         self._settings = settings
         self._grid = grid
         self._is_candidate = is_candidate
         self._clock = clock
         self._large_work = large_work if large_work is not None else LargeWork(MIB)
-        self._transfers = PartTransfers(bucket, counters, settings)
+        self._transfers = PartTransfers(bucket, counters, settings, uploads.parts.of(keys.base))
 
     def drain(self) -> None:
         """Begin no more parts; the writing of a large object ends with WriteStopped when its running parts have."""
         self._transfers.draining = True
+
+    @property
+    def more_uploads(self) -> int:
+        """By how many the store takes more small objects at once now than at least."""
+        return max(self._uploads.limit.limit - self._uploads.limit.least, 0)
 
     def is_large(self, size: int) -> bool:
         """Return whether the object of a file with `size` bytes of data is written in parts."""

@@ -12,12 +12,14 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 from yarl import URL
 
+from untrusted_s3.errors import StoreBusy
 from untrusted_s3.settings import StoreSettings
+from untrusted_s3.store.adaptive_limit import limit_of_request
 from untrusted_s3.store.answers import MAX_ERROR_SIZE, check_head, error_code, too_long, unreachable
 from untrusted_s3.store.bucket import Buffer
 from untrusted_s3.store.clock import StoreClock
 from untrusted_s3.store.network import Network
-from untrusted_s3.store.s3_errors import refusal
+from untrusted_s3.store.s3_errors import pause_wanted, refusal
 
 _NETWORK = Network()
 
@@ -91,15 +93,16 @@ class DataPlane:
 
         Raises AnswerTooLong or another StoreError.
         """
-        return await self._request("GET", url, what, headers, None, None, max_size)
+        return await self._request("GET", url, what, headers, None, 0, None, max_size)
 
     async def send(
         self, method: str, url: URL, what: str, body: Sequence[Buffer], headers: Mapping[str, str] | None = None
     ) -> Answer:
         """Send a PUT, POST or DELETE with a body once. Raises StoreError."""
         # The session's timeouts are for what the server sends; they do not notice a server that stops reading.
-        patience = self._settings.timeout + sum(map(len, body)) / self._settings.slowest_upload
-        return await self._request(method, url, what, headers, _Pieces(body), patience, MAX_ERROR_SIZE)
+        size = sum(map(len, body))
+        patience = self._settings.timeout + size / self._settings.slowest_upload
+        return await self._request(method, url, what, headers, _Pieces(body), size, patience, MAX_ERROR_SIZE)
 
     async def _request(
         self,
@@ -108,10 +111,12 @@ class DataPlane:
         what: str,
         headers: Mapping[str, str] | None,
         data: _Pieces | None,
+        size: int,
         patience: float | None,
         max_size: int,
     ) -> Answer:
         self._requests[method] += 1
+        limit, began = limit_of_request(), asyncio.get_running_loop().time()
         try:
             async with (
                 asyncio.timeout(patience),
@@ -126,11 +131,20 @@ class DataPlane:
                 if body is None:
                     response.close()  # else the rest would be read
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            if limit is not None and isinstance(error, TimeoutError):
+                limit.refused(began)
             raise unreachable(what, error) from None  # its text and its parts contain the signed URL
         if refused:
-            raise refusal(response.status, error_code(body or b""), what)
+            refused_as = refusal(
+                response.status, error_code(body or b""), what, pause_wanted(response.headers.get("Retry-After"))
+            )
+            if limit is not None and isinstance(refused_as, StoreBusy):
+                limit.refused(began, refused_as.pause)
+            raise refused_as
         if body is None:
             raise too_long(what, max_size)
+        if limit is not None:
+            limit.answered(size + len(body), began)
         return Answer(response.status, response.headers, body)
 
     async def _read(self, stream: aiohttp.StreamReader, max_size: int) -> bytes | None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from untrusted_s3.errors import StoreUnreachable
+from untrusted_s3.errors import StoreBusy, StoreUnreachable
 from untrusted_s3.settings import StoreSettings
 
 Result = TypeVar("Result")
@@ -19,16 +19,18 @@ _HANGS = 0.9
 async def retry(attempt: Callable[[], Awaitable[Result]], settings: StoreSettings) -> Result:
     """Call `attempt` until it does not raise StoreUnreachable; give up after `settings.tries` calls.
 
-    It is not called again once about `settings.timeout` has passed, so that the caller learns soon that a store hangs.
+    It is not called again once about `settings.timeout` has passed, so that the caller learns soon that a store hangs,
+    nor if the store asks for a pause that is longer than that.
     """
     now = asyncio.get_running_loop().time
     began = now()
     for number in range(settings.tries - 1):
         try:
             return await attempt()
-        except StoreUnreachable:
-            if now() - began >= _HANGS * settings.timeout:
+        except StoreUnreachable as error:
+            pause = error.pause if isinstance(error, StoreBusy) else 0.0
+            if now() - began + pause >= _HANGS * settings.timeout:
                 raise
         # Full jitter: many writers that failed together must not come back together.
-        await asyncio.sleep(random.uniform(0, settings.retry_delay * 2**number))  # noqa: S311
+        await asyncio.sleep(pause + random.uniform(0, settings.retry_delay * 2**number))  # noqa: S311
     return await attempt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -27,6 +28,7 @@ from untrusted_s3.errors import (
     OperationUnsupported,
     PreconditionFailed,
     RequestRefused,
+    StoreBusy,
     StoreError,
     StoreRefused,
     StoreUnreachable,
@@ -40,7 +42,9 @@ _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "StorageFu
 # Among other things. The first is Amazon's for writes where objects are locked by default.
 _CHECKSUM_WANTED = {"InvalidRequest", "MissingContentMD5"}
 _UPLOAD_LOST = {"NoSuchUpload", "InvalidPart", "InvalidPartOrder"}
-_RETRYABLE = {408, 425, 429, 500, 502, 503, 504}
+_SECONDS = re.compile(r"[0-9]{1,6}")
+_BUSY = {429, 503}
+_RETRYABLE = {408, 425, 500, 502, 504}
 
 
 def translate(error: Exception, what: str) -> StoreError:
@@ -51,8 +55,10 @@ def translate(error: Exception, what: str) -> StoreError:
     if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception):
         error = error.__context__  # boto3's transfers wrap the real one
     if isinstance(error, ClientError):
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        return refusal(status, plain_code(error.response.get("Error", {}).get("Code", "")), what)
+        metadata = error.response.get("ResponseMetadata", {})
+        code = plain_code(error.response.get("Error", {}).get("Code", ""))
+        pause = pause_wanted(metadata.get("HTTPHeaders", {}).get("retry-after"))
+        return refusal(int(metadata.get("HTTPStatusCode", 0)), code, what, pause)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return CredentialsRefused(
             "no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws (AWS_PROFILE)"
@@ -66,8 +72,11 @@ def translate(error: Exception, what: str) -> StoreError:
     return StoreUnreachable(f"the store's answer to {what} cannot be parsed ({type(error).__name__})")
 
 
-def refusal(status: int, code: str, what: str) -> StoreError:
-    """Return our error for an answer with an HTTP status from 300 up and an S3 error code, which may be empty."""
+def refusal(status: int, code: str, what: str, pause: float = 0.0) -> StoreError:
+    """Return our error for an answer with an HTTP status from 300 up and an S3 error code, which may be empty.
+
+    `pause` is for how many seconds the store wants no requests.
+    """
     if status == 412 or (status == 409 and code in ("", "ConditionalRequestConflict", "OperationAborted")):
         return PreconditionFailed(f"{what}: the key is taken")
     if code == "NoSuchBucket":
@@ -96,11 +105,18 @@ def refusal(status: int, code: str, what: str) -> StoreError:
         return AccessDenied(f"the store denies {what} ({code or 403}): the credentials lack a right, or are wrong")
     if status == 501:
         return OperationUnsupported(f"the store does not implement {what} ({code or 501})")
+    if status in _BUSY:
+        return StoreBusy(f"the store answered {status} {code} to {what}", pause)
     if status in _RETRYABLE:
         return StoreUnreachable(f"the store answered {status} {code} to {what}")
     if status == 400 and code in _CHECKSUM_WANTED:
         return ChecksumWanted(f"the store answered {status} {code} to {what}")
     return StoreRefused(f"the store answered {status} {code} to {what}")
+
+
+def pause_wanted(retry_after: str | None) -> float:
+    """Return the seconds of a `Retry-After` header; 0 if it is missing, invalid or a date."""
+    return float(retry_after) if retry_after is not None and _SECONDS.fullmatch(retry_after) else 0.0
 
 
 def parse_date(date_header: str | None) -> datetime | None:

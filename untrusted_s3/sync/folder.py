@@ -24,6 +24,7 @@ from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.present_objects import write_present_objects
 from untrusted_s3.index.refused import RefusedFiles
 from untrusted_s3.index.state import FolderTotals
+from untrusted_s3.objects.upload_limits import UploadLimits
 from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
@@ -73,7 +74,7 @@ class Folder:
         own_id: DeviceID,
         state_directory: Path,
         memory: SyncMemory,
-        uploads: asyncio.Semaphore,
+        uploads: UploadLimits,
         counters: Counters,
         settings: Settings,
         grid: PartGrid = PART_GRID,
@@ -81,7 +82,7 @@ class Folder:
         """Open the folder's local files below `state_directory`, which is for this store.
 
         Raises StateFolderUnusable, or StateDamaged after the local files were deleted: a second attempt makes new ones.
-        `uploads` bounds how many small objects all folders together send at once.
+        `uploads` bounds how many objects and parts all folders together send at once.
         """
         self.record = record
         self.on_renewed: Callable[[], object] = lambda: None

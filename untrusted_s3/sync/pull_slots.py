@@ -77,6 +77,10 @@ class PullSlots:
         self._most_waiting = settings.queued_large_files
         self._devices: dict[DeviceID, DeviceSlots] = {}
 
+    def allow_small_files(self, most: int) -> None:
+        """Set how many files of one device that are written by a single PUT may be under way."""
+        self._small.capacity = Account.capacity_of_slots(most)
+
     def of(self, device_id: DeviceID) -> DeviceSlots:
         """Return the slots of a device."""
         slots = self._devices.get(device_id)

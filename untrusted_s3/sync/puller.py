@@ -205,6 +205,7 @@ class Puller:
         """Take some of each source's pending entries into work. Wake up again where there may be more at once."""
         if self._draining:
             return
+        self._slots.allow_small_files(self._settings.concurrent_small_files + self._writer.more_uploads)
         for slots in self._slots:
             while slots.waiting and slots.large.fits(1) and not self._store_trouble.present:
                 entry = slots.waiting.popleft()

@@ -18,6 +18,7 @@ from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import AnswerTooShort, NoSuchKey, StoreError
 from untrusted_s3.settings import SyncSettings
+from untrusted_s3.store.adaptive_limit import AdaptiveLimit
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.supervisor import TaskSet
 from untrusted_s3.sync.recent_ranges import Answer, ObjectRange, RecentRanges, RequestedBlock, Waiting
@@ -29,7 +30,11 @@ _MAX_ENDS = 4096
 
 
 class Responder:
-    """Reads blocks from the store for all peers, with a bounded number of GETs at a time."""
+    """Reads blocks from the store for all peers.
+
+    Attributes:
+        gets: How many GETs are under way at once.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class Responder:
         `on_failure` gets key, start and size of a range that an object does not have, or of a missing object.
         `on_block` gets key, offset and bytes of each requested block, once for each time that it was read.
         """
+        self.gets = AdaptiveLimit(settings.concurrent_gets, settings.most_gets, "reads")
         self._on_failure = on_failure
         self._on_block = on_block
         self._bucket = bucket
@@ -57,6 +63,8 @@ class Responder:
         self._requested: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._reading: Counter[str] = Counter()
         self._active = 0
+        self.gets.on_change = self._limit_changed
+        self._places = self.gets.of(self)
         self._store_in_trouble = False
         self._tasks = TaskSet()
 
@@ -77,9 +85,7 @@ class Responder:
                 self._answer(found, waiting)
             return
         self._waiting.setdefault(block.key, {}).setdefault(block.offset, []).append(waiting)
-        if self._active < self._settings.concurrent_gets and self._next_object() is not None:
-            self._active += 1
-            self._tasks.start(self._read_waiting())
+        self._start_reading()
 
     async def stop(self) -> None:
         """Cancel what is under way. The peers are gone, and the store's connections will be closed."""
@@ -87,11 +93,21 @@ class Responder:
         await self._tasks.cancel()
         self._recent.clear()
 
+    def _start_reading(self) -> None:
+        """Start reading where there is something to read, and another GET may be under way."""
+        if self._active < self.gets.limit and self._next_object() is not None:
+            self._active += 1
+            self._tasks.start(self._read_waiting())
+
+    def _limit_changed(self) -> None:
+        for _ in range(min(self.gets.limit - self._active, len(self._waiting))):
+            self._start_reading()
+
     async def _read_waiting(self) -> None:
         try:
             # One turn of the loop, so that requests of the same TLS record are here.
             await asyncio.sleep(0)
-            while (key := self._next_object()) is not None:
+            while self._active <= self.gets.limit and (key := self._next_object()) is not None:
                 self._reading[key] += 1
                 try:
                     await self._read(self._next_range(key))
@@ -192,7 +208,8 @@ class Responder:
 
     async def _get_once(self, wanted: ObjectRange) -> memoryview:
         self._counters.range_requests.inc()
-        return memoryview(await self._bucket.get(wanted.key, wanted.start, wanted.size))
+        async with self._places:
+            return memoryview(await self._bucket.get(wanted.key, wanted.start, wanted.size))
 
     def _answer(self, found: ObjectRange, waiting: Waiting) -> None:
         """Answer with a block that is here, in a task: a peer that reads slowly holds nobody up."""

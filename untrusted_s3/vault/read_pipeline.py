@@ -16,6 +16,7 @@ from typing import Protocol, Self, TypeVar
 from untrusted_s3.accounts import Account, Share
 from untrusted_s3.read_ahead import read_ahead
 from untrusted_s3.settings import ReadSettings
+from untrusted_s3.store.adaptive_limit import AdaptiveLimit
 
 # A GET's share of the memory: its ciphertext and plain text are in memory at once, several GETs are under way, and one
 # file may have no more than two thirds of an account.
@@ -57,7 +58,7 @@ class ReadPipeline:
         self.read_size = max(1, min(settings.read_size, settings.memory // _LEAST_READS_IN_MEMORY))
         # Each reading is guaranteed one range, so that no consumer can keep others waiting.
         self._memory = Account(settings.memory, guarantee=True)
-        self._gets = asyncio.Semaphore(settings.concurrent_reads)
+        self._gets = AdaptiveLimit(settings.concurrent_reads, settings.most_reads, "reads").of(self)
         self._threads = ThreadPoolExecutor(settings.threads or os.cpu_count() or 1, thread_name_prefix="decrypt")
 
     async def __aenter__(self) -> Self:

@@ -78,6 +78,7 @@ class GatewayCollector(Collector):
         for operation, count in self._gateway.store_requests.items():
             requests.add_metric([operation], count)
         yield requests
+        yield from _store_limits(status.get("store_limits", {}))
 
     def describe(self) -> list[Metric]:
         """Return nothing: the names are only known once there are folders and peers."""
@@ -117,6 +118,21 @@ def _limits(status: dict[str, Any]) -> Iterator[Metric]:
             used_by_peers.add_metric([peer["device_id"]], peer["used_bytes"])
     yield of_peers
     yield used_by_peers
+
+
+def _store_limits(limits: dict[str, dict[str, int]]) -> Iterator[Metric]:
+    most = GaugeMetricFamily("untrusted_s3_store_limit", "How many requests may be under way now", labels=["requests"])
+    used = GaugeMetricFamily("untrusted_s3_store_under_way", "How many requests are under way", labels=["requests"])
+    backed_off = CounterMetricFamily(
+        "untrusted_s3_store_backed_off", "Cuts of the limit because the store is asked too much", labels=["requests"]
+    )
+    for name, limit in limits.items():
+        most.add_metric([name], limit["limit"])
+        used.add_metric([name], limit["under_way"])
+        backed_off.add_metric([name], limit["backed_off"])
+    yield most
+    yield used
+    yield backed_off
 
 
 def _scrubs(folders: Iterable[dict[str, Any]]) -> Iterator[Metric]:
