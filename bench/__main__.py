@@ -21,7 +21,10 @@ from pathlib import Path
 from subprocess import SubprocessError
 
 import click
+from click.core import ParameterSource
 
+from bench.far import ROUND_TRIPS
+from bench.far import measure as measure_far
 from bench.far_store import Distance
 from bench.machine import describe
 from bench.measure import Measurement
@@ -38,6 +41,7 @@ _RECEIVERS: dict[str, tuple[MakeReceiver, str, str]] = {
     "s3fs": (s3fs, "mount", "Syncthing on s3fs"),
 }
 _BARE = "bare"
+_FAR_SIZE, _FAR_FILES = 256, 2000  # four distances take a while
 _RECEIVER_NAMES = (*_RECEIVERS, _BARE)
 _WORK_NAMES = tuple(f"{work}-{shape}" for shape in ("large", "small") for work in (INGEST, SERVE))
 
@@ -81,6 +85,11 @@ class _Candidate:
     type=click.FloatRange(min=0),
     help="MiB a second to the store, and as many back.  [default: no limit]",
 )
+@click.option(
+    "--far",
+    is_flag=True,
+    help="At 0, 20, 40 and 100 ms, with restore, beside rclone crypt and restic; by default 256 MiB and 2,000 files.",
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds after which a run counts as failed.")
 @click.option(
@@ -96,12 +105,17 @@ def main(
     only: tuple[str, ...],
     round_trip: float,
     bandwidth: float,
+    far: bool,
     json_file: Path | None,
     timeout: float,
     directory: Path | None,
 ) -> None:
     """Measure receivers of a Syncthing folder side by side."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so everything is cleaned up
+    if far:
+        given = click.get_current_context().get_parameter_source
+        size = _FAR_SIZE if given("size") is ParameterSource.DEFAULT else size
+        files = _FAR_FILES if given("files") is ParameterSource.DEFAULT else files
     if size % 16:
         raise click.BadParameter("must be a multiple of 16", param_hint="--size")
     receivers = [name for name in _RECEIVER_NAMES if name in only] or list(_RECEIVER_NAMES)
@@ -116,13 +130,20 @@ def main(
     except UntrustedS3Error as error:
         raise click.ClickException(str(error)) from error
     distance = Distance(round_trip / 1000, bandwidth * MIB)
-    if distance:
+    if distance and not far:
         machine += f"; {distance}"
     click.echo(machine, err=True)
 
     works: list[Work] = []
     well = True
-    for shape in shapes:
+    if far:
+        shapes = [shape for shape in shapes if any(name.endswith(shape.name) for name in wanted)]
+        round_trips = [round_trip] if round_trip else ROUND_TRIPS
+        distances = [Distance(number / 1000, bandwidth * MIB) for number in round_trips]
+        say = functools.partial(click.echo, err=True)
+        works = measure_far(shapes, distances, syncthing, repeat, directory, timeout, say)
+        well = not any(row.error for work in works for row in work.rows if row.kind == "gateway")
+    for shape in [] if far else shapes:
         of_shape = {
             work: Work(f"{work}-{shape.name}", f"{work} {shape.title}", shape.files, shape.total)
             for work in (INGEST, SERVE)

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 # Larger is better.
-_RATES = ("speed_to_native", "speed_to_mount", "speed_to_limit")
+_RATES = ("speed_to_native", "speed_to_mount", "speed_to_limit", "speed_to_peer")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ class Receiver:
     """A running receiver.
 
     `processes` are the process IDs to measure, by role. `check` raises ReceiverFailed if one of them has ended.
-    `settle` waits until the receiver has finished with the folder, which holds the given number of files.
+    `settle` waits until the receiver has finished with the folder, which holds the given number of files. `store` is
+    its store and the URL of that, if it has one of its own.
     """
 
     device_id: str
@@ -55,6 +56,7 @@ class Receiver:
     processes: dict[str, int]
     check: Callable[[], None]
     settle: Callable[[int], None]
+    store: tuple[EmbeddedStore, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def gateway(bench: Bench) -> Iterator[Receiver]:
                 {RECEIVER: process.pid, STORE: store.pid},
                 check,
                 lambda files: _wait(settled, check, "the gateway is idle"),
+                (store, url),
             )
 
 

@@ -14,22 +14,31 @@ MIB = 1 << 20
 
 _HEADINGS = (
     "receiver", "seconds", "rate", "CPU s", "peak MiB", "S3 CPU s", "peer CPU s",
-    "speed/native", "speed/mount", "speed/S3 limit", "CPU/native",
+    "speed/native", "speed/mount", "speed/S3 limit", "speed/peer", "CPU/native",
 )  # fmt: skip
+
+# The ratios of speed, and the kinds of rows to which they are.
+_RATIOS = {
+    "speed_to_native": "native",
+    "speed_to_mount": "mount",
+    "speed_to_limit": "limit",
+    "speed_to_peer": "peer",
+}
 
 LEGEND = """\
 rate          bytes of the original files; MB are 1,000,000 bytes
 CPU s         of the receiver (user and system), s3fs included; S3: SeaweedFS; peer: sender, puller or bare client
 peak MiB      resident memory of the receiver (VmHWM), s3fs included
 speed/…       the row's rate divided by that of native Syncthing on a local disk, of the best S3 mount, and of the
-              faster bare client, which writes or reads whole objects; CPU/…: the row's CPU seconds divided"""
+              faster bare client, which writes or reads whole objects, and of the faster one of rclone and restic;
+              CPU/…: the row's CPU seconds divided"""
 
 
 @dataclass
 class Row:
     """The runs of one receiver for one workload.
 
-    `kind` is "gateway", "native", "mount" or "limit". `error` says why a run failed or was impossible.
+    `kind` is "gateway", "native", "mount", "limit" or "peer". `error` says why a run failed or was impossible.
     """
 
     receiver: str
@@ -58,7 +67,7 @@ class Work:
         if measured is None:
             return {}
         found = {}
-        for name, kind in (("speed_to_native", "native"), ("speed_to_mount", "mount"), ("speed_to_limit", "limit")):
+        for name, kind in _RATIOS.items():
             best = self._fastest(kind)
             if best is not None:
                 found[name] = best.seconds / measured.seconds
@@ -122,7 +131,7 @@ def _cells(work: Work, row: Row) -> list[str]:
         "-" if peak is None else f"{peak / MIB:,.0f}",
         _number(measured.cpu_seconds.get(STORE)),
         _number(measured.cpu_seconds.get(PEER)),
-        *(_number(ratios.get(name)) for name in ("speed_to_native", "speed_to_mount", "speed_to_limit")),
+        *(_number(ratios.get(name)) for name in _RATIOS),
         _number(ratios.get("cpu_to_native")),
     ]
 

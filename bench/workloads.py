@@ -23,7 +23,7 @@ from bench.receivers import (
     new_store,
     store_environment,
 )
-from bench.sharing import assert_same_tree
+from bench.sharing import PASSWORD, assert_same_tree
 from untrusted_s3.compat.awkward_tree import random_file
 from untrusted_s3.compat.syncthing import Syncthing
 from untrusted_s3.errors import SyncthingFailed
@@ -33,7 +33,6 @@ Report = Callable[[str, Measurement], None]
 """Is called with INGEST or SERVE, and the cost."""
 
 MIB = 1 << 20
-_PASSWORD = "correct horse battery staple"
 _CHECK_SECONDS = 5.0
 
 
@@ -76,11 +75,13 @@ def synchronise(
     serve: bool,
     timeout: float,
     distance: Distance = NEAR,
+    then: Callable[[Receiver], None] = lambda receiver: None,
 ) -> None:
     """Measure a receiver that takes the folder `source` and, with `serve`, gives it to a fresh device.
 
     Everything except the source is in `directory` and fresh. The clock runs from the moment when the sender or puller
-    may connect, with nothing left to scan, until it reports completion. Then the data is compared. Raises
+    may connect, with nothing left to scan, until it reports completion. Then the data is compared. At last `then` is
+    called, while the receiver still runs. Raises
     ReceiverUnavailable, ReceiverFailed, SyncthingFailed, or AssertionError for differing data; earlier reports stay
     valid.
     """
@@ -102,6 +103,7 @@ def synchronise(
                 measurement = meter.stop()
             assert_same_tree(source, copy)
             report(SERVE, measurement)
+        then(receiver)
 
 
 def put_and_get(shape: Shape, object_size: int, directory: Path, report: Report, distance: Distance = NEAR) -> None:
@@ -126,7 +128,7 @@ def _prepare(device: Syncthing, receiver: Receiver, folder: Path) -> None:
     """Share a folder with the receiver, scan it, and stay disconnected."""
     untrusted = {"deviceID": receiver.device_id, "name": "receiver", "addresses": [receiver.address], "untrusted": True}
     device.rest("POST", "config/devices", {**untrusted, "paused": True})
-    device.add_folder(FOLDER, folder, {receiver.device_id: _PASSWORD})
+    device.add_folder(FOLDER, folder, {receiver.device_id: PASSWORD})
     device.scan(FOLDER)
 
 

@@ -56,3 +56,17 @@ def test_what_is_no_run(tmp_path: Path, document: object) -> None:
     result = compare(tmp_path, document, run_of(10, 2, 10))
     assert result.exit_code == 1 and result.output.startswith(("Error: ", "old: "))
     assert "Error: " in result.output
+
+
+def test_a_program_beside_ours_that_became_relatively_faster_is_seen(tmp_path: Path) -> None:
+    def run(ours: float, *others: float) -> dict[str, Any]:
+        def row(name: str, kind: str, seconds: float) -> Row:
+            return Row(name, kind, [Measurement(seconds, {RECEIVER: 1.0}, {RECEIVER: 1})])
+
+        rows = [row("untrusted_s3", "gateway", ours), *(row("another", "peer", seconds) for seconds in others)]
+        return {"workloads": [Work("restore-small-40ms", "restore", 2000, 1 << 23, rows).to_json()]}
+
+    result = compare(tmp_path, run(5, 10, 20), run(5, 4, 20), "--most", "1.2")
+    assert result.exit_code == 1
+    (line,) = (line for line in result.output.splitlines() if line.endswith("worse"))
+    assert "speed_to_peer" in line and "2.00" in line and "0.80" in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.peers.fault_proxy import (
     Delay,
     Fault,
     FaultProxy,
+    Forged,
     Moment,
     Reset,
     Script,
@@ -26,6 +28,7 @@ from untrusted_s3.errors import PreconditionFailed, StoreRefused, StoreUnreachab
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import StoreSettings
+from untrusted_s3.store.adaptive_limit import AdaptiveLimit
 from untrusted_s3.store.connection import S3Credentials
 from untrusted_s3.store.embedded.server import EmbeddedStore
 from untrusted_s3.store.layout import FolderKeys, StoreLocation
@@ -186,6 +189,24 @@ async def test_a_store_that_is_away_cannot_be_reached_and_serves_when_it_is_back
         await work(bucket)
     proxy.come_back()
     await work(bucket)
+
+
+async def test_a_store_that_asks_for_a_pause_gets_fewer_requests_and_all_of_them(
+    bucket: S3Bucket, proxy: FaultProxy
+) -> None:
+    storm = iter(range(8))
+    busy = Forged(503, (("Retry-After", "1"),), b"<Error><Code>SlowDown</Code></Error>")
+    proxy.script = lambda request: busy if request.operation == "PutObject" and next(storm, None) is not None else None
+    limit = AdaptiveLimit(16, 32)
+
+    async def put(number: int) -> None:
+        async with limit.of("folder"):
+            await bucket.put(f"{OBJECT}{number}", [BODY])
+
+    await asyncio.gather(*map(put, range(40)))
+    assert limit.backed_off >= 1 and limit.in_flight == 0
+    assert proxy.faults.total() == 8 and proxy.counts["PutObject object"] == 48
+    assert sorted([item.key async for item in bucket.list(OBJECT)]) == sorted(f"{OBJECT}{n}" for n in range(40))
 
 
 async def test_lasting_faults(bucket: S3Bucket, proxy: FaultProxy) -> None:
