@@ -1,22 +1,21 @@
 """`python -m bench.restore`: ways to get a folder back, compared in one run on one machine.
 
 A real Syncthing fills a bucket through the gateway. Then the folder is restored from the store, fetched by a fresh
-Syncthing through the gateway, and decrypted by `syncthing decrypt` from a copy of the objects on the local disk. Every
-result is compared with the original. Only ratios within one run count. Figures are never asserted.
+Syncthing through the gateway, and decrypted by `syncthing decrypt` from a copy of the objects on the local disk. rclone
+with its crypt remote and restic, where they are, store the same folder in the same bucket and restore it. Every result
+is compared with the original. Only ratios within one run count. Figures are never asserted.
 
 Linux only: it reads /proc.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,26 +23,25 @@ from pathlib import Path
 import click
 
 from bench.machine import describe
-from bench.measure import PEER, RECEIVER, STORE, Measurement, Meter, peak_bytes
+from bench.measure import PEER, RECEIVER, STORE, Measurement, Meter
 from bench.options import syncthing_option
-from bench.receivers import REPOSITORY, store_environment
+from bench.programs import MakeCommands, prepare, rclone_crypt, restic, run_measured
+from bench.receivers import ReceiverFailed, ReceiverUnavailable, store_environment
 from bench.sharing import PASSWORD, assert_same_tree, download_objects, regular_files, share_folder
 from bench.table import MEGABYTE
 from bench.workloads import MIB, Shape
 from untrusted_s3.compat.gateway_process import GatewayProcess
 from untrusted_s3.compat.syncthing import Syncthing, syncthing_version
 from untrusted_s3.errors import UntrustedS3Error
-from untrusted_s3.store.embedded.process import die_with_parent
 from untrusted_s3.store.embedded.server import EmbeddedStore
 
 _FOLDER = "bench"
 _PREFIX = "bench"
 _TIMEOUT = 1800.0
-_POLL_SECONDS = 0.01
+_OTHERS: Mapping[str, MakeCommands] = {"rclone crypt": rclone_crypt, "restic": restic}
 _HEADINGS = ("way", "seconds", "rate", "CPU s", "peak MiB", "S3 CPU s", "peer CPU s", "ours is faster by")
 _LEGEND = """\
-CPU s     of the program that restores: untrusted-s3, the fresh Syncthing, or syncthing decrypt; S3: SeaweedFS;
-          peer: the gateway
+CPU s     of the program that restores; S3: SeaweedFS; peer: the gateway
 peak MiB  resident memory of the program that restores"""
 
 
@@ -77,9 +75,12 @@ def main(syncthing: Path, size: int, files: int, json_file: Path | None, directo
     for shape in (Shape("large", 1, size * MIB, ()), Shape("small", files, 4096, ())):
         with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as root:
             ways = []
-            for way in _measure(shape, syncthing, Path(root)):
-                click.echo(f"{shape.title}: {way.title}: {way.measurement.seconds:.2f} s", err=True)
-                ways.append(way)
+            try:
+                for way in _measure(shape, syncthing, Path(root)):
+                    click.echo(f"{shape.title}: {way.title}: {way.measurement.seconds:.2f} s", err=True)
+                    ways.append(way)
+            except ReceiverFailed as error:
+                raise click.ClickException(str(error)) from error
         click.echo(f"{shape.title}\n{_render(shape, ways)}\n")
         document.append({"shape": asdict(shape), "ways": [asdict(way) for way in ways]})
     click.echo(_LEGEND)
@@ -104,6 +105,8 @@ def _measure(shape: Shape, binary: Path, root: Path) -> Iterator[_Way]:
             _touch_memory(shape, root)
             yield _Way(title, _ours(command, arguments, store))
         assert_same_tree(source, root / "restored")
+        for title, make in _OTHERS.items():
+            yield from _other(title, make, shape, root, store)
         download_objects(gateway, _FOLDER, root / "objects")
     _touch_memory(shape, root)
     yield _Way("syncthing decrypt of a local copy", _decrypt(binary, root))
@@ -139,42 +142,37 @@ def _through_the_gateway(
     return measurement
 
 
+def _other(title: str, make: MakeCommands, shape: Shape, root: Path, store: EmbeddedStore) -> Iterator[_Way]:
+    """Let another program store the folder and restore it; say so if it is not there."""
+    source, directory = root / "source", root / title
+    directory.mkdir()
+    try:
+        commands = make(store, store.endpoint_url, source, directory)
+    except ReceiverUnavailable as error:
+        click.echo(f"left out: {error}", err=True)
+        return
+    prepare(commands)
+    run_measured(commands.there, commands.environment, {})
+    _touch_memory(shape, root)
+    yield _Way(title, run_measured(commands.back, commands.environment, {STORE: store.pid}))
+    assert regular_files(source, mtimes=False) == regular_files(commands.restored, mtimes=False)
+    shutil.rmtree(directory)
+
+
 def _ours(command: str, arguments: Sequence[str], store: EmbeddedStore) -> Measurement:
     """Measure the whole life of the process."""
     options = [f"--store=s3://{store.bucket}/{_PREFIX}", f"--endpoint-url={store.endpoint_url}", f"--folder={_FOLDER}"]
     environment = {**store_environment(store), "UNTRUSTED_S3_PASSWORD": PASSWORD}
-    return _run([sys.executable, "-m", "untrusted_s3", command, *options, *arguments], environment, {STORE: store.pid})
+    return run_measured(
+        [sys.executable, "-m", "untrusted_s3", command, *options, *arguments], environment, {STORE: store.pid}
+    )
 
 
 def _decrypt(binary: Path, root: Path) -> Measurement:
     to = root / "decrypted"
     to.mkdir()
     options = [f"--folder-id={_FOLDER}", f"--password={PASSWORD}", f"--to={to}", str(root / "objects")]
-    return _run([str(binary), "decrypt", *options], {**os.environ, "HOME": str(root)}, {})
-
-
-def _run(command: Sequence[str], environment: Mapping[str, str], others: Mapping[str, int]) -> Measurement:
-    """Measure a program from its start to its end, and `others` meanwhile."""
-    os.sync()
-    meter, started = Meter(others), time.monotonic()
-    process = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent()
-    )
-    peak, ended = 0, 0
-    while not ended:
-        with contextlib.suppress(OSError):
-            peak = max(peak, peak_bytes(process.pid))
-        time.sleep(_POLL_SECONDS)
-        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds, measured = time.monotonic() - started, meter.stop()
-    if process.returncode != 0:
-        raise click.ClickException(f"{command[0]} ended with status {process.returncode}")
-    return Measurement(
-        seconds,
-        {RECEIVER: usage.ru_utime + usage.ru_stime, **measured.cpu_seconds},
-        {RECEIVER: peak, **measured.peak_bytes},
-    )
+    return run_measured([str(binary), "decrypt", *options], {**os.environ, "HOME": str(root)}, {})
 
 
 def _render(shape: Shape, ways: Sequence[_Way]) -> str:

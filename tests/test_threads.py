@@ -8,7 +8,7 @@ import pytest
 from tests.loops import RunAsync
 from tests.virtual_time import VirtualTimeLoop, virtual_time
 from tests.waiting import PATIENCE
-from untrusted_s3.threads import LargeWork, in_thread, in_thread_to_the_end
+from untrusted_s3.threads import GatheredCalls, LargeWork, in_thread, in_thread_to_the_end
 
 
 async def test_results_and_errors() -> None:
@@ -109,3 +109,67 @@ async def test_what_goes_on_to_the_end_is_told_when_nobody_wants_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     assert told.is_set()
+
+
+async def test_gathered_calls_share_threads() -> None:
+    gathered, first, release = GatheredCalls(), threading.Event(), threading.Event()
+    threads: list[int] = []
+
+    def begin() -> None:
+        first.set()
+        release.wait(PATIENCE)
+
+    def note(number: int) -> int:
+        threads.append(threading.get_ident())
+        return number
+
+    async with asyncio.timeout(PATIENCE):
+        beginning = asyncio.create_task(gathered.run(begin))
+        await asyncio.to_thread(first.wait)
+        waiting = [asyncio.create_task(gathered.run(note, number)) for number in range(7)]
+        await asyncio.sleep(0)
+        assert threads == []  # they wait for the thread
+        release.set()
+        assert await asyncio.gather(*waiting) == list(range(7))
+        await beginning
+    assert len(set(threads)) == 1
+
+
+async def test_many_gathered_calls_do_not_wait_for_a_slow_one() -> None:
+    gathered, release = GatheredCalls(), threading.Event()
+    async with asyncio.timeout(PATIENCE):
+        slow = asyncio.create_task(gathered.run(release.wait))
+        await asyncio.sleep(0)
+        assert await asyncio.gather(*(gathered.run(abs, -number) for number in range(16))) == list(range(16))
+        release.set()
+        await slow
+
+
+async def test_an_error_is_that_of_its_own_gathered_call() -> None:
+    gathered = GatheredCalls()
+    results = await asyncio.gather(*(gathered.run(divmod, 1, number) for number in range(3)), return_exceptions=True)
+    assert isinstance(results[0], ZeroDivisionError)
+    assert results[1:] == [(1, 0), (0, 1)]
+
+
+async def test_who_is_cancelled_waits_for_a_gathered_call_that_runs_and_for_no_other() -> None:
+    gathered, release, ended = GatheredCalls(), threading.Event(), []
+
+    def work() -> None:
+        release.wait(PATIENCE)
+        ended.append(True)
+
+    async with asyncio.timeout(PATIENCE):
+        running = asyncio.create_task(gathered.run(work))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(gathered.run(ended.append, False))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=0)
+        assert not done
+        release.set()
+        await asyncio.wait([running])
+    assert running.cancelled() and waiting.cancelled()
+    assert ended == [True]

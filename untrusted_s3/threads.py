@@ -7,12 +7,17 @@ import contextlib
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
 # How long no call begins after one, as a multiple of its time: threads share the interpreter with the event loop.
 _REST = 3.0
+# How many gathered calls a thread takes at once. Where they take long, so many wait that another thread takes some.
+_MOST_AT_ONCE = 8
+
+_Call = tuple[Callable[[], Any], asyncio.Future[Any]]
 
 
 async def in_thread(function: Callable[..., Result], *args: Any, **parameters: Any) -> Result:
@@ -57,6 +62,55 @@ async def in_thread_to_the_end(
         on_cancel()
         await asyncio.wait([running])
         raise
+
+
+class GatheredCalls:
+    """Calls of one kind, for use within one event loop.
+
+    A change of threads costs as much as writing a small file. A call goes to a thread at once if none is at work, and
+    else together with others that came meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Call] = deque()
+        self._threads = 0
+
+    async def run(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Call `function` in a thread of the pool and give what it returns or raises.
+
+        A cancelled caller waits for the end of a call that has begun.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        call: _Call = (partial(function, *args), future)
+        self._waiting.append(call)
+        self._start()
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if call in self._waiting:
+                self._waiting.remove(call)
+            else:
+                await asyncio.wait([future])
+            raise
+
+    def _start(self) -> None:
+        if not self._waiting or (self._threads and len(self._waiting) < _MOST_AT_ONCE):
+            return
+        calls = [self._waiting.popleft() for _ in range(min(_MOST_AT_ONCE, len(self._waiting)))]
+        self._threads += 1
+        running = asyncio.get_running_loop().run_in_executor(None, _call_all, [call for call, _ in calls])
+        running.add_done_callback(partial(self._deliver, [future for _, future in calls]))
+
+    def _deliver(
+        self, futures: list[asyncio.Future[Any]], running: asyncio.Future[list[tuple[Any, Exception | None]]]
+    ) -> None:
+        self._threads -= 1
+        for future, (result, error) in zip(futures, running.result(), strict=True):
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        self._start()
 
 
 class LargeWork:
@@ -111,6 +165,16 @@ class LargeWork:
                 turn.set_result(None)
                 return
         self._busy = False
+
+
+def _call_all(calls: list[Callable[[], Any]]) -> list[tuple[Any, Exception | None]]:
+    results: list[tuple[Any, Exception | None]] = []
+    for call in calls:
+        try:
+            results.append((call(), None))
+        except Exception as error:
+            results.append((None, error))
+    return results
 
 
 def _now() -> float:

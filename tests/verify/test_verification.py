@@ -84,6 +84,18 @@ async def test_a_sound_folder_has_no_damage(folder: StoredFolder, bucket: Simula
     assert progress.files == 2 * 4
 
 
+async def test_a_small_file_is_one_request(folder: StoredFolder, bucket: SimulatedBucket) -> None:
+    await folder.append(await folder.file("small", SMALL))
+    async with open_folder(bucket, FOLDER_ID, PASSWORD) as opened:
+        bucket.calls.clear()
+        with Verification(opened, Progress(), SETTINGS, list_objects=True) as verification:
+            report = await verification.run(opened.entries())
+    assert (report.files, report.damaged) == (1, [])
+    assert [(call.operation, call.start, call.size) for call in bucket.calls if call.operation == "get"] == [
+        ("get", 0, report.bytes)
+    ]
+
+
 async def test_a_newer_file_info_of_the_same_content_is_not_damage(
     folder: StoredFolder, bucket: SimulatedBucket
 ) -> None:

@@ -51,13 +51,15 @@ def encrypt_file_info(folder_key: FolderKey, real: pb.FileInfo) -> pb.FileInfo:
     return fake
 
 
-def decrypt_file_info(folder_key: FolderKey, fake: FileInfo) -> pb.FileInfo:
+def decrypt_file_info(folder_key: FolderKey, fake: FileInfo, name: str | None = None) -> pb.FileInfo:
     """Return the real file info, having checked that name, type, version, blocks and tokens of the fake fit it.
 
-    Its sequence number is that of the device that encrypted it. Raises DecryptionFailed or InconsistentFileInfo.
+    `name` is the plain name, if it has been decrypted already. The sequence number is that of the device that encrypted
+    the file info. Raises DecryptionFailed or InconsistentFileInfo.
     """
     try:
-        name = folder_key.decrypt_name(fake.name)
+        if name is None:
+            name = folder_key.decrypt_name(fake.name)
         key = folder_key.file_key(name)
         real = pb.FileInfo.FromString(key.decrypt(fake.message.encrypted))
     except DecryptionFailed as error:

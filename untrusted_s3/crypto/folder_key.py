@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from functools import lru_cache, partial
 
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
@@ -12,18 +13,21 @@ from untrusted_s3.crypto.file_key import FileKey
 from untrusted_s3.errors import DecryptionFailed, WrongPassword
 
 _PREFIX = b"syncthing"
+# A file's key is needed for its file info, and again when the file is read soon after.
+_KEPT_KEYS = 256
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 32_768, 8, 1
 
 
 class FolderKey:
     """The key (32 bytes) of the folder with an ID."""
 
-    __slots__ = ("_names", "folder_id", "raw")
+    __slots__ = ("_file_key", "_names", "folder_id", "raw")
 
     def __init__(self, raw: bytes, folder_id: str) -> None:
         self.raw = raw
         self.folder_id = folder_id
         self._names = DeterministicCipher(raw)
+        self._file_key = lru_cache(_KEPT_KEYS)(partial(FileKey.derive, raw))
 
     @classmethod
     def derive(cls, password: str, folder_id: str) -> FolderKey:
@@ -57,7 +61,7 @@ class FolderKey:
 
     def file_key(self, name: str) -> FileKey:
         """Return the key of the file with that plain name."""
-        return FileKey.derive(self.raw, name)
+        return self._file_key(name)
 
 
 def _known_bytes(folder_id: str) -> bytes:

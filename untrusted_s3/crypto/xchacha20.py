@@ -19,9 +19,12 @@ KEY_SIZE = 32
 NONCE_SIZE = 24
 TAG_SIZE = 16
 
-_BLOCK = struct.Struct("<16I")
+_BLOCK_SIZE = 64
+_ENDS = struct.Struct("<4I32x4I")
 _SUBKEY = struct.Struct("<8I")
-_CONSTANTS = b"expand 32-byte k"
+_WORDS = struct.Struct("<4I")
+_CONSTANTS = _WORDS.unpack(b"expand 32-byte k")
+_MASK = 0xFFFF_FFFF
 
 
 def hchacha20(key: bytes, nonce: bytes) -> bytes:
@@ -31,10 +34,20 @@ def hchacha20(key: bytes, nonce: bytes) -> bytes:
     first block of ChaCha20's keystream minus the initial state, in the words 0 to 3 and 12 to 15.
     """
     # The 16 bytes are the words 12 to 15; `cryptography` takes them as the initial block counter and the nonce.
-    keystream = Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor().update(bytes(_BLOCK.size))
-    added = _BLOCK.unpack(keystream)
-    initial = _BLOCK.unpack(_CONSTANTS + key + nonce)
-    return _SUBKEY.pack(*((added[word] - initial[word]) & 0xFFFFFFFF for word in (0, 1, 2, 3, 12, 13, 14, 15)))
+    keystream = Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor().update(bytes(_BLOCK_SIZE))
+    w0, w1, w2, w3, w12, w13, w14, w15 = _ENDS.unpack(keystream)
+    c0, c1, c2, c3 = _CONSTANTS
+    n0, n1, n2, n3 = _WORDS.unpack(nonce)
+    return _SUBKEY.pack(  # word by word: each block and each file info needs it
+        (w0 - c0) & _MASK,
+        (w1 - c1) & _MASK,
+        (w2 - c2) & _MASK,
+        (w3 - c3) & _MASK,
+        (w12 - n0) & _MASK,
+        (w13 - n1) & _MASK,
+        (w14 - n2) & _MASK,
+        (w15 - n3) & _MASK,
+    )
 
 
 def encrypt(key: bytes, nonce: bytes, plaintext: Buffer, associated_data: bytes | None = None) -> bytes:

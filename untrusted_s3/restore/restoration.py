@@ -19,7 +19,7 @@ from untrusted_s3.restore.metadata import Metadata
 from untrusted_s3.restore.new_file import NewFile
 from untrusted_s3.restore.report import Outcome, RestoreOptions, RestoreReport
 from untrusted_s3.restore.target import Target
-from untrusted_s3.threads import in_thread_to_the_end
+from untrusted_s3.threads import GatheredCalls, in_thread_to_the_end
 from untrusted_s3.vault.concurrency import for_each
 from untrusted_s3.vault.entry import DamagedEntry, Entry, Kind
 from untrusted_s3.vault.reading import BlockReader
@@ -55,6 +55,7 @@ class Restoration:
         self._symlinks: list[Entry] = []
         folder = reader.folder
         self._attempts = Attempts(self.report, folder.bucket, folder.keys.record, self._note_taken)
+        self._small_writes = GatheredCalls()
         self._large_files = asyncio.Semaphore(self._settings.concurrent_large_files)
 
     async def run(self, entries: Iterable[Entry | DamagedEntry]) -> RestoreReport:
@@ -101,7 +102,7 @@ class Restoration:
 
     async def _write_file(self, entry: Entry, counted: FileProgress) -> None:
         if entry.size <= self._settings.small_read_size:
-            refused = await in_thread_to_the_end(self._write_whole, entry, await self._reader.read(entry))
+            refused = await self._small_writes.run(self._write_whole, entry, await self._reader.read(entry))
         else:
             async with self._large_files:
                 refused = await self._write_blocks(entry, counted)

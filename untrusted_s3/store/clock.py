@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 from untrusted_s3.store.s3_errors import parse_date
@@ -26,6 +27,7 @@ class StoreClock:
         self._local = local
         self._ahead = 0.0  # by how much the store's clock is ahead of the local one
         self._known = False
+        self._parsed: tuple[str | None, datetime | None] = (None, None)  # the last header, which many answers have
 
     def __call__(self) -> float:
         """Return the time of day in seconds since 1970 UTC."""
@@ -33,7 +35,10 @@ class StoreClock:
 
     def note(self, date_header: str | None) -> None:
         """Take the `Date` header of an answer that has just arrived. One that is missing or invalid says nothing."""
-        date = parse_date(date_header)
+        header, date = self._parsed
+        if header != date_header:
+            date = parse_date(date_header)
+            self._parsed = (date_header, date)
         if date is None:
             return
         ahead = date.timestamp() + 0.5 - self._local()

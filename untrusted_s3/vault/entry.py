@@ -133,7 +133,7 @@ def open_entry(entry: LogEntry, folder_key: FolderKey, keys: FolderKeys) -> Entr
     try:
         path = folder_key.decrypt_name(encrypted.name)
         check_name(path)
-        real = decrypt_file_info(folder_key, encrypted)
+        real = decrypt_file_info(folder_key, encrypted, path)
         if encrypted.message.invalid != real.invalid:
             raise InconsistentFileInfo(f"{path!r}: its outside and its inside differ on whether it is ignored")
         return Entry(path, _KINDS.get(real.type, Kind.SYMLINK), real, encrypted, entry.stored, _object_key(entry, keys))

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -100,9 +101,18 @@ class ReadPipeline:
         (`contextlib.aclosing`): it holds memory for what it has read ahead. An exception of `get` or `process` is
         raised after the results before it.
         """
+        following = iter(ranges)
+        first, second = next(following, None), next(following, None)
+        if first is None:
+            return
         # A share for this reading: its demands are granted in order, so that no range waits for a later one.
         with self._memory.share(object()) as share:
-            work = (self._read_range(item, get, process, share) for item in ranges)
+            if second is None:  # a small file: there is nothing to read ahead
+                result = await self._read_range(first, get, process, share)
+                yield result
+                share.release(result.memory)
+                return
+            work = (self._read_range(item, get, process, share) for item in chain((first, second), following))
             async with contextlib.aclosing(read_ahead(work, self.settings.read_ahead)) as results:
                 async for result in results:
                     yield result

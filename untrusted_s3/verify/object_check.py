@@ -36,6 +36,7 @@ class ObjectCheck:
         self._folder = folder
         self._entry = entry
         self._stored = stored
+        self._trailer_at = entry.encrypted.message.size
         self._key = folder.key.file_key(entry.real.name)
 
     def check_size(self, size: int | None, read_size: int) -> None:
@@ -59,11 +60,20 @@ class ObjectCheck:
                 progress.add(len(checked.data))
 
     def _ranges(self, read_size: int) -> Iterator[BlockRange]:
-        """Yield the object from its beginning to its end; the last range has no blocks, but the trailer."""
+        """Yield the object from its beginning to its end; the last range has the trailer, after blocks if it fits."""
         blocks = self._entry.encrypted.message.blocks
-        yield from block_ranges(blocks, 0, len(blocks), read_size)
-        end = self._entry.encrypted.message.size
-        yield BlockRange(len(blocks), len(blocks), end, self._stored.size - end)
+        last: BlockRange | None = None
+        for item in block_ranges(blocks, 0, len(blocks), read_size):
+            if last is not None:
+                yield last
+            last = item
+        trailer = BlockRange(len(blocks), len(blocks), self._trailer_at, self._stored.size - self._trailer_at)
+        if last is not None and last.start + last.size == trailer.start and last.size + trailer.size <= read_size:
+            yield last._replace(size=last.size + trailer.size)
+            return
+        if last is not None:
+            yield last
+        yield trailer
 
     async def _get(self, wanted: BlockRange) -> bytes:
         try:
@@ -73,8 +83,6 @@ class ObjectCheck:
 
     def _check(self, wanted: BlockRange, data: bytes) -> _Checked:
         """Check a range. Called in any thread."""
-        if wanted.first == wanted.end:
-            self._check_trailer(data)
         view = memoryview(data)
         for number in range(wanted.first, wanted.end):
             inner, outer = self._entry.real.blocks[number], self._entry.encrypted.message.blocks[number]
@@ -83,6 +91,8 @@ class ObjectCheck:
                 self._key.decrypt_block(view[begin : begin + outer.size], inner.size, inner.hash)
             except DecryptionFailed as error:
                 raise DataError(f"its block at {inner.offset:,} is damaged: {error}") from error
+        if wanted.start + wanted.size > self._trailer_at:
+            self._check_trailer(data[self._trailer_at - wanted.start :])
         return _Checked(data, len(data))
 
     def _check_trailer(self, trailer: bytes) -> None:
