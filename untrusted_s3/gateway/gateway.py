@@ -106,6 +106,7 @@ class Gateway:
         All gateways on a bucket must use the same `grid`. `in_doubt` says that the store may have lost any object.
         """
         tuning = settings.tuning
+        open_files = raise_file_limit(tuning.connections)  # before what is bounded by it
         self.device_id = identity.device_id
         self.device_name = settings.name
         self.bucket = bucket
@@ -155,7 +156,7 @@ class Gateway:
         )
         self._quotas = QuotaKeeper(bucket, lambda: self.folders, tuning.upkeep, settings.max_store)
         self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk, self._disk_looked_at)
-        capacity = unadmitted_capacity(raise_file_limit(tuning.connections), tuning.connections)
+        capacity = unadmitted_capacity(open_files, tuning.connections)
         transports = TransportFactory(
             make_context(identity),
             self._new_session,

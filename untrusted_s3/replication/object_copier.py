@@ -12,7 +12,10 @@ from untrusted_s3.accounts import Account
 from untrusted_s3.errors import AnswerTooShort, DataError, DeletionDenied, NoSuchKey, UploadLost
 from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.objects.checksums import crc32c_of_range
+from untrusted_s3.objects.upload_limits import UploadLimits
 from untrusted_s3.progress import FileProgress
+from untrusted_s3.settings import Settings
+from untrusted_s3.store.adaptive_limit import AdaptiveLimit
 from untrusted_s3.store.bucket import Bucket, UploadedPart
 from untrusted_s3.store.listing import up_to
 from untrusted_s3.store.multipart import part_ranges
@@ -23,13 +26,16 @@ _OWNER = "copy"
 
 
 class ObjectCopier:
-    """`memory` is for the bytes of objects on their way; `concurrency` is how many parts of one are under way."""
+    """`memory` is for the bytes of objects on their way."""
 
-    def __init__(self, source: Bucket, target: Bucket, memory: int, concurrency: int) -> None:
+    def __init__(self, source: Bucket, target: Bucket, memory: int, settings: Settings) -> None:
         self._source = source
         self._target = target
         self._memory = Account(memory)
-        self._concurrency = concurrency
+        self._parts_of_object = settings.reading.read_ahead
+        self._reads = AdaptiveLimit(settings.reading.concurrent_reads, settings.reading.most_reads, "reads").of(_OWNER)
+        uploads = UploadLimits.of(settings.objects)
+        self._uploads, self._part_uploads = uploads.objects.of(_OWNER), uploads.parts.of(_OWNER)
 
     async def copy(self, key: str, stored: StoredObject, progress: FileProgress) -> None:
         """Copy an object. An unfinished upload to the same key is continued.
@@ -42,7 +48,7 @@ class ObjectCopier:
                 f"the log has {len(stored.part_crc32c)} checksums for the {len(ranges)} parts of its object"
             )
         if len(ranges) == 1:
-            async with self._read(key, 0, stored.size, stored.part_crc32c[0]) as body:
+            async with self._read(key, 0, stored.size, stored.part_crc32c[0]) as body, self._uploads:
                 await self._target.put(key, [body])
             return
         upload_id, found = await self._find_upload(key, ranges)
@@ -51,11 +57,12 @@ class ObjectCopier:
         async def copy(number: int) -> None:
             start, end = ranges[number - 1]
             if number not in etags:
-                async with self._read(key, start, end, stored.part_crc32c[number - 1]) as body:
+                checksum = stored.part_crc32c[number - 1]
+                async with self._read(key, start, end, checksum) as body, self._part_uploads:
                     etags[number] = await self._target.upload_part(key, upload_id, number, [body])
             progress.add(end - start)
 
-        await for_each(range(1, len(ranges) + 1), copy, self._concurrency)
+        await for_each(range(1, len(ranges) + 1), copy, self._parts_of_object)
         await self._target.complete_multipart_upload(key, upload_id, [etags[number] for number in sorted(etags)])
         for number in found:  # nobody has compared them
             start, end = ranges[number - 1]
@@ -92,7 +99,8 @@ class ObjectCopier:
         with self._memory.share(_OWNER) as share:
             await share.acquire(held)
             try:
-                body = await self._source.get(key, start, end - start)
+                async with self._reads:
+                    body = await self._source.get(key, start, end - start)
             except NoSuchKey as error:
                 raise DataError("the object is missing") from error
             except AnswerTooShort as error:

@@ -46,7 +46,7 @@ async def replicate(
     report.failed += found.unreadable if not folders else []
     for place in (layout.IDENTITIES, layout.PEERS, layout.QUOTAS, layout.RETENTION, layout.HISTORY):
         await copy_small(source, target, place, OF_STORE[place])
-    copier = ObjectCopier(source, target, memory, settings.reading.read_ahead)
+    copier = ObjectCopier(source, target, memory, settings)
     for record in wanted:
         if record.removed:
             continue
