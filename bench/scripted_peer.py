@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import time
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -28,12 +29,12 @@ class RawPeer:
     def __init__(self, device: Listener, identity: Identity) -> None:
         self._socket = open_socket(device)
         self._tls = TLSConnection(make_context(identity), TLSRole.CLIENT)
-        self._bep = Connection(0)
+        self._bep = Connection(time.monotonic())
         self._bep.skip_unasked = False
         self._events: list[events.Event] = []
         while not self._tls.handshake_complete:
             self._exchange()
-        self.send(self._bep.hello("raw", "raw", "v0", 1, 0))
+        self.send(self._bep.hello("raw", "raw", "v0", 1, time.monotonic()))
 
     def send(self, data: bytes) -> None:
         self._tls.send_data(data)
@@ -78,7 +79,7 @@ class RawPeer:
                 self._socket.sendall(data)
         data = self._socket.recv(65_536)
         for piece in self._tls.receive_data(data):
-            self._events += self._bep.receive_data(piece, 0)
+            self._events += self._bep.receive_data(piece, time.monotonic())
         return bool(data) and not self._tls.closed
 
 

@@ -128,7 +128,7 @@ class Supervisor:
     @property
     def failing(self) -> Sequence[str]:
         """The names of the tasks that wait to be restarted, or failed lately."""
-        return [task.name for task in self.status() if task.failing]
+        return sorted(task.name for task in self._tasks.values() if self._is_failing(task))
 
     async def _keep_running(self, task: _Supervised) -> None:
         while True:

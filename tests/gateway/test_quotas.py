@@ -184,6 +184,7 @@ class Gateway:
         self.keeper = a_keeper(bucket, *self.folders, max_store=max_store)
         for folder in self.folders:
             folder.limit(partial(self.keeper.limits, folder))
+            folder.on_used = partial(self.keeper.used.changed, folder)
             folder.counts_sources = lambda: bool(self.keeper.quotas.devices)
 
     @contextlib.asynccontextmanager
@@ -228,8 +229,8 @@ async def test_a_device_fills_its_quota_in_two_folders_and_it_heals_by_itself(tm
         await announce(other, A, *(file(name, sequence=name) for name in (1, 2, 3)))
         await announce(other, B, file("b", sequence=1))
         await asyncio.sleep(60)
-        assert gateway.files == 4 and gateway.keeper.bytes_from(A) == 3 * SIZE
-        assert gateway.keeper.bytes_from(B) == SIZE
+        assert gateway.files == 4 and gateway.keeper.used.of(A) == 3 * SIZE
+        assert gateway.keeper.used.of(B) == SIZE
         assert list(gateway.keeper.problems()) == ["folder other: files wait for room"]
         await announce(one, A, deleted(1, 2, sequence=3))
         await asyncio.sleep(30)
@@ -239,7 +240,7 @@ async def test_a_device_fills_its_quota_in_two_folders_and_it_heals_by_itself(tm
         assert gateway.files == 5 and gateway.keeper.problems() == {}
     again = Gateway(bucket, tmp_path / "again", "one", "other", max_store=5 * SIZE)
     async with again.running():
-        assert again.keeper.bytes_from(A) == 4 * SIZE, "the log says where files are from"
+        assert again.keeper.used.of(A) == 4 * SIZE, "the log says where files are from"
         await announce(again.folders[0], B, file("more", sequence=2))
         await asyncio.sleep(60)
         assert again.files == 5

@@ -7,6 +7,7 @@ eight chunks of seven characters (Syncthing v2.1.3 lib/protocol/deviceid.go and 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import string
 from dataclasses import dataclass
@@ -63,10 +64,7 @@ class DeviceID:
         return cls(base64.b32decode(characters + "===="))
 
     def __str__(self) -> str:
-        plain = base64.b32encode(self.raw).decode("ascii").rstrip("=")
-        groups = (plain[start : start + GROUP_LENGTH] for start in range(0, len(plain), GROUP_LENGTH))
-        checked = "".join(group + check_character(group) for group in groups)
-        return "-".join(checked[start : start + CHUNK_LENGTH] for start in range(0, len(checked), CHUNK_LENGTH))
+        return _text(self.raw)
 
     def __repr__(self) -> str:
         return f"DeviceID({str(self)!r})"
@@ -78,6 +76,15 @@ class DeviceID:
     def short(self) -> str:
         """The first seven characters, for logs."""
         return str(self)[:CHUNK_LENGTH]
+
+
+@functools.lru_cache(maxsize=1000)
+def _text(raw: bytes) -> str:
+    """Return the text of a device ID. A status shows each device with each of its folders."""
+    plain = base64.b32encode(raw).decode("ascii").rstrip("=")
+    groups = (plain[start : start + GROUP_LENGTH] for start in range(0, len(plain), GROUP_LENGTH))
+    checked = "".join(group + check_character(group) for group in groups)
+    return "-".join(checked[start : start + CHUNK_LENGTH] for start in range(0, len(checked), CHUNK_LENGTH))
 
 
 def check_character(group: str) -> str:

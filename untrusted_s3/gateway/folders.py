@@ -59,6 +59,9 @@ class Folders:
     not be opened is tried again; it doubles up to `max_retry_delay`. `close_timeout` is how long the peers of a removed
     folder have to end their connections. `in_doubt` says that the store may have lost any object: each folder is
     compared with the store before it is shared.
+
+    Attributes:
+        on_change: Called when other folders are open than before.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Folders:
         *,
         in_doubt: bool = False,
     ) -> None:
+        self.on_change: Callable[[], object] = lambda: None
         self._bucket = bucket
         self._new_folder = new_folder
         self._supervisor = supervisor
@@ -231,7 +235,7 @@ class Folders:
         async with self._lock:
             if self._folders.get(folder_id) is not folder:
                 return
-            del self._folders[folder_id]
+            self._forget(folder_id)
             error = "the folder was removed from the store" if found is None or not found.removed else None
             error = error or str(FolderRemovalUnfinished(folder_id))
             self._closed.add(folder.record, error, damaged=False)
@@ -384,6 +388,7 @@ class Folders:
             self._damaged.add(record.folder_id)
             folder = await self._load(record)
         self._folders[record.folder_id] = folder
+        self.on_change()
         self._records.was_there(record.folder_id, folder.position)
         was_refused = self._closed.discard(record.folder_id)
         for name, work in folder.tasks().items():
@@ -393,6 +398,12 @@ class Folders:
             self._sessions.end(_OPENED_AGAIN)
         self._sessions.folder_opened()
         return folder
+
+    def _forget(self, folder_id: str) -> bool:
+        """Take a folder off those that are open. Return whether it was one."""
+        was_open = self._folders.pop(folder_id, None) is not None
+        self.on_change()
+        return was_open
 
     async def _load(self, record: FolderRecord) -> Folder:
         folder = self._new_folder(record)
@@ -444,7 +455,7 @@ class Folders:
         await self._supervisor.cancel(*self._task_names(folder))
         message = "the local state is damaged and cannot be loaded from the store: {}"
         async with self._lock:
-            if self._folders.pop(folder_id, None) is not None:
+            if self._forget(folder_id):
                 _logger.error("local state damaged, loading it from the store", folder=folder_id)
                 closed = self._closed.add(folder.record, "the local state is damaged and is loaded from the store")
                 self._sessions.end(_OPENED_AGAIN)
@@ -470,7 +481,7 @@ class Folders:
         async with self._lock:
             if self._folders.get(folder_id) is not folder:
                 return
-            del self._folders[folder_id]
+            self._forget(folder_id)
             self._healer.want(folder_id, reason)
             self._closed.add(folder.record, f"{reason}. It is being healed")
         await self._sessions.end_sharing(folder_id, _OPENED_AGAIN, self._close_timeout)

@@ -37,9 +37,12 @@ from untrusted_s3.gateway.scrub import Scrub
 from untrusted_s3.gateway.sessions import Sessions
 from untrusted_s3.gateway.settings import GatewaySettings
 from untrusted_s3.gateway.status import (
+    Steps,
     any_folder_status,
     any_peer_status,
+    at_once,
     closed_folder_status,
+    in_steps,
     peer_name,
     redacted,
     task_status,
@@ -155,6 +158,7 @@ class Gateway:
             in_doubt=in_doubt,
         )
         self._quotas = QuotaKeeper(bucket, lambda: self.folders, tuning.upkeep, settings.max_store)
+        self.folders.on_change = self._quotas.used.reset
         self._disk = LocalDisk(settings.state_directory, tuning.upkeep.min_free_disk, self._disk_looked_at)
         capacity = unadmitted_capacity(open_files, tuning.connections)
         transports = TransportFactory(
@@ -327,26 +331,36 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """Return the JSON of /api/status. What cannot be read is shown with its error."""
+        return at_once(self._status())
+
+    async def status_in_steps(self) -> dict[str, Any]:
+        """Return the same, with turns for others between its parts: there may be many folders and devices."""
+        return await in_steps(self._status())
+
+    def _status(self) -> Steps[dict[str, Any]]:
         failures = self.folders.failures()
+        folders: list[dict[str, Any]] = []
+        for folder_id, folder in self.folders.by_id():
+            if self.folders.get(folder_id) is not folder:
+                continue  # closed since the last step
+            shown = any_folder_status(folder, failures.get(folder_id), self.folders.lost(folder_id), self._name_of)
+            more = {"scrub": self._scrub.status(folder_id), **self._quotas.of_folder(folder_id)}
+            folders.append(redacted(shown | more))
+            yield len(shown) + len(shown["remote_sequence"])
+        for closed in self.folders.closed:
+            closed_status = closed_folder_status(closed, self.folders.lost(closed.folder_id))
+            folders.append(redacted(closed_status | {"scrub": None, "quota": None}))
+            yield len(closed_status)
+        peers: list[dict[str, Any]] = []
+        for device_id, peer in sorted(self.peers.accepted.items()):
+            peers.append(redacted(any_peer_status(device_id, peer) | self._quotas.of_peer(device_id)))
+            yield len(peers[-1]) + len(peers[-1]["folders"])
         status = {
             "device_id": str(self.device_id),
             "version": __version__,
             "store": str(self.bucket.location),
-            "folders": [
-                *(
-                    any_folder_status(folder, failures.get(folder_id), self.folders.lost(folder_id), self._name_of)
-                    | {"scrub": self._scrub.status(folder_id), **self._quotas.of_folder(folder_id)}
-                    for folder_id, folder in self.folders.by_id()
-                ),
-                *(
-                    closed_folder_status(closed, self.folders.lost(closed.folder_id)) | {"scrub": None, "quota": None}
-                    for closed in self.folders.closed
-                ),
-            ],
-            "peers": [
-                any_peer_status(device_id, peer) | self._quotas.of_peer(device_id)
-                for device_id, peer in sorted(self.peers.accepted.items())
-            ],
+            "folders": [],
+            "peers": [],
             "store_limits": {
                 "uploads": self._uploads.objects.status(),
                 "part_uploads": self._uploads.parts.status(),
@@ -360,8 +374,8 @@ class Gateway:
             "problems": self._problems(),
             **self._quotas.of_store(),
         }
-        shown: dict[str, Any] = redacted(status)
-        return shown
+        answer: dict[str, Any] = redacted(status)
+        return answer | {"folders": folders, "peers": peers}
 
     def _name_of(self, device_id: DeviceID) -> str:
         peer = self.peers.accepted.get(device_id)
@@ -432,5 +446,6 @@ class Gateway:
             self._grid,
         )
         folder.limit(partial(self._quotas.limits, folder))
+        folder.on_used = partial(self._quotas.used.changed, folder)
         folder.counts_sources = lambda: bool(self._quotas.quotas.devices)
         return folder

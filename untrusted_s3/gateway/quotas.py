@@ -11,6 +11,7 @@ import structlog
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.errors import DataError, StoreError, StoreUnreachable, UntrustedS3Error
+from untrusted_s3.gateway.used_bytes import UsedBytes
 from untrusted_s3.settings import UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
@@ -28,6 +29,7 @@ class QuotaKeeper:
 
     Attributes:
         quotas: The quotas as they were read last.
+        used: What all open folders have together.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class QuotaKeeper:
         max_store: int | None = None,
     ) -> None:
         self.quotas = Quotas()
+        self.used = UsedBytes(folders)
         self._bucket = bucket
         self._folders = folders
         self._settings = settings
@@ -105,23 +108,10 @@ class QuotaKeeper:
             found.append(Limit(LimitKind.FOLDER, quota, folder.used_bytes))
         quota = self.quotas.devices.get(device_id)
         if quota is not None:
-            found.append(Limit(LimitKind.DEVICE, quota, self.bytes_from(device_id), device_id))
+            found.append(Limit(LimitKind.DEVICE, quota, self.used.of(device_id), device_id))
         if self._max_store is not None:
-            found.append(Limit(LimitKind.STORE, self._max_store, self.used_bytes))
+            found.append(Limit(LimitKind.STORE, self._max_store, self.used.total))
         return found
-
-    @property
-    def used_bytes(self) -> int:
-        """The bytes that all open folders have, and of what is under way."""
-        return sum(folder.used_bytes for folder in self._folders())
-
-    def bytes_from(self, device_id: DeviceID) -> int:
-        """Return how many of them are from a device."""
-        total = 0
-        for folder in self._folders():
-            with contextlib.suppress(UntrustedS3Error):  # its local state is damaged, and it is opened again
-                total += folder.bytes_from(device_id)
-        return total
 
     def of_folder(self, folder_id: str) -> dict[str, Any]:
         """Return what /api/status says of a folder."""
@@ -130,11 +120,11 @@ class QuotaKeeper:
     def of_peer(self, device_id: DeviceID) -> dict[str, Any]:
         """Return what /api/status says of a device. What it uses is counted only if it has a quota."""
         quota = self.quotas.devices.get(device_id)
-        return {"quota": quota, "used_bytes": self.bytes_from(device_id) if quota is not None else None}
+        return {"quota": quota, "used_bytes": self.used.of(device_id) if quota is not None else None}
 
     def of_store(self) -> dict[str, Any]:
         """Return what /api/status says of the store."""
-        return {"max_store": self._max_store, "used_bytes": self.used_bytes}
+        return {"max_store": self._max_store, "used_bytes": self.used.total}
 
     def problems(self) -> dict[str, str]:
         """Return for which folders files wait and why, by their names for /readyz."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.gateway.closed_folders import ClosedFolder
@@ -19,6 +20,8 @@ from untrusted_s3.sync.folder import Folder
 from untrusted_s3.sync.quota import Limit
 from untrusted_s3.sync.refused_index import RefusedIndex
 
+Result = TypeVar("Result")
+
 _REFUSALS_SHOWN = 20
 _TEXT_SHOWN = 200  # characters of what a device chooses, such as its name
 _NAME_SHOWN = 1000  # characters of an encrypted name
@@ -29,6 +32,12 @@ _ALLOWED_SHOWN = 100
 _DISSENTING_SHOWN = 20
 _CONNECTED_SHOWN = 100
 
+# How many numbers are gathered before others get their turn: about a millisecond.
+_AT_ONCE = 500
+
+# A computation in steps, each of which yields about how many numbers it has gathered.
+Steps = Generator[int, None, Result]
+
 # What a folder is shown with that cannot be read.
 _NO_DISSENTS: Mapping[str, Any] = {
     "conflicting_files": 0,
@@ -37,6 +46,30 @@ _NO_DISSENTS: Mapping[str, Any] = {
     "dissenting_devices": 0,
     "dissents_of": [],
 }
+
+
+def at_once(steps: Steps[Result]) -> Result:
+    """Return the result of all steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
+async def in_steps(steps: Steps[Result]) -> Result:
+    """Return the result of all steps. Others get their turns between them."""
+    gathered = 0
+    while True:
+        try:
+            gathered += next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        if gathered >= _AT_ONCE:
+            gathered = 0
+            await asyncio.sleep(0)
 
 
 def folder_status(

@@ -86,6 +86,8 @@ class PendingIndex:
         self._parsed = ParsedFileInfos(parsed if parsed is not None else Account(0))
         self._disk = disk if disk is not None else Account(1 << 62)
         self._held: dict[bytes, Share] = {}
+        # What the table `received` says of devices that were asked for: the status shows it of all that are connected.
+        self._received: dict[bytes, IndexState] = {}
         self.refused = RefusedFiles()
         self._noted: set[bytes] = set()  # the devices in the table
         self._ask_again()
@@ -136,10 +138,13 @@ class PendingIndex:
 
     def received(self, device_id: DeviceID) -> IndexState:
         """Return how much of a device's index has arrived here, handled or pending."""
-        row = self._connection.execute(
-            "SELECT index_id, sequence FROM received WHERE device_id = ?", (device_id.raw,)
-        ).fetchone()
-        return IndexState(int(row[0]), row[1]) if row else IndexState()
+        known = self._received.get(device_id.raw)
+        if known is None:
+            row = self._connection.execute(
+                "SELECT index_id, sequence FROM received WHERE device_id = ?", (device_id.raw,)
+            ).fetchone()
+            known = self._received[device_id.raw] = IndexState(int(row[0]), row[1]) if row else IndexState()
+        return known
 
     @property
     def folder_index_id(self) -> int:
@@ -173,6 +178,7 @@ class PendingIndex:
 
     def ask_again_from(self, device_id: DeviceID, sequence: int) -> None:
         """Note that entries of a device's index from a sequence number on were not taken: they have to come again."""
+        self._received.pop(device_id.raw, None)
         self._connection.execute(
             "UPDATE received SET sequence = min(sequence, ?) WHERE device_id = ?", (max(sequence - 1, 0), device_id.raw)
         )
@@ -197,6 +203,7 @@ class PendingIndex:
     async def forget(self, device_id: DeviceID) -> None:
         """Drop all that is known of a device."""
         await self.empty(device_id)
+        self._received.pop(device_id.raw, None)
         with self._connection:
             self._connection.execute("DELETE FROM received WHERE device_id = ?", (device_id.raw,))
         self.tidy()
@@ -398,6 +405,7 @@ class PendingIndex:
             yield row[0]
 
     def _set_received(self, device_id: DeviceID, state: IndexState) -> None:
+        self._received.pop(device_id.raw, None)  # and not replaced: the transaction may fail
         self._connection.execute(
             "INSERT OR REPLACE INTO received VALUES (?, ?, ?)", (device_id.raw, str(state.index_id), state.max_sequence)
         )

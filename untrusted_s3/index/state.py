@@ -149,6 +149,7 @@ class FolderState(StateFile):
             raise
         self._meta = meta
         self._source_bytes.committed()
+        self.on_change()
 
     def _renew(self, position: int, renewal: Renewal, meta: dict[str, int]) -> None:
         if renewal.index_id == meta["index_id"]:

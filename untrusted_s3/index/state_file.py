@@ -62,7 +62,12 @@ _STORED_OF_NAME = _of_name("content_hash", "object_size", "part_size", "part_crc
 
 
 class StateFile:
-    """The state of one folder after the log segment at `position`, to be read."""
+    """The state of one folder after the log segment at `position`, to be read.
+
+    Attributes:
+        path: The SQLite file.
+        on_change: Called when what the state says has changed.
+    """
 
     def __init__(
         self,
@@ -76,6 +81,7 @@ class StateFile:
         StateDamaged, after a call of `on_damage`, when the file turns out to be damaged.
         """
         self.path = path
+        self.on_change: Callable[[], object] = lambda: None
         self._on_damage = on_damage
         # By sequence numbers, which are never used again, and numbers of dissents. Peers ask for one block of a file
         # after the other.
@@ -120,6 +126,7 @@ class StateFile:
         except StateFolderUnusable:
             self._on_damage()  # without a file, nothing can be done here any more
             raise
+        self.on_change()
 
     def close(self) -> None:
         """Close the file."""

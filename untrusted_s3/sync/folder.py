@@ -65,6 +65,7 @@ class Folder:
             nor we with what we know of the peer's. All sessions that share the folder have to end at once.
         heeds_claims: Returns whether a device is believed that says that it knows more of the index than there is.
         counts_sources: Returns whether `bytes_from` will be asked, so that opening the folder counts for it.
+        on_used: Called when `used_bytes` may have changed, or `bytes_from` of any device.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Folder:
         self.on_renewed: Callable[[], object] = lambda: None
         self.heeds_claims: Callable[[], bool] = lambda: True
         self.counts_sources: Callable[[], bool] = lambda: False
+        self.on_used: Callable[[], object] = lambda: None
         self._bucket = bucket
         self._keys = FolderKeys.of(record.folder_id)
         directory = folder_directory(state_directory, record.folder_id, record.index_id)
@@ -139,6 +141,7 @@ class Folder:
         )
         self._served = ServedParts(self._missing.suspect)
         self._quota = FolderQuota(record.folder_id, self._state)
+        self._quota.on_change = self._state.on_change = lambda: self.on_used()
         self._puller = Puller(
             record.folder_id,
             self._state,
@@ -378,7 +381,8 @@ class Folder:
             if sequence is not None:
                 name = self._state.entry_at(sequence).file_info.name
                 yield name, self._keys.object_of(named.name_hash, named.object_name)
-        for missing in self._state.missing(max(limit - len(self._missing.noticed), 0)):
+        left = max(limit - len(self._missing.noticed), 0) if self._state.missing_count else 0
+        for missing in self._state.missing(left) if left else ():
             yield missing.name, self._keys.object_of(missing.name_hash, missing.object_name)
 
     def dissents(self, limit: int) -> Dissents:

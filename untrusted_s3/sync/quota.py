@@ -126,11 +126,13 @@ class FolderQuota:
     Attributes:
         limits_of: Returns the limits for a file of a device; none by default.
         in_work: The bytes that the pulls under way add to the folder.
+        on_change: Called when it has changed how many they are.
     """
 
     def __init__(self, folder_id: str, state: FolderState) -> None:
         self.limits_of: LimitsOf = lambda device_id: ()
         self.in_work = 0
+        self.on_change: Callable[[], object] = lambda: None
         self._folder_id = folder_id
         self._state = state
         self._under_way: dict[bytes, tuple[DeviceID, _Growth]] = {}  # by name hash
@@ -164,6 +166,7 @@ class FolderQuota:
         self._under_way[entry.name_hash] = entry.device_id, growth
         self.in_work += growth.folder
         self._in_work_of[entry.device_id] += growth.device
+        self.on_change()
         return True
 
     def release(self, key: bytes) -> None:
@@ -173,6 +176,7 @@ class FolderQuota:
         device_id, growth = under_way
         self.in_work -= growth.folder
         self._in_work_of[device_id] -= growth.device
+        self.on_change()
 
     def _wait(self, device_id: DeviceID, growth: _Growth, limits: Sequence[Limit], exceeded: Sequence[Limit]) -> None:
         # Perhaps nothing waits any more when this is looked at for the first time.

@@ -47,6 +47,9 @@ class FakeGateway:
             raise self.status_error
         return self.shown
 
+    async def status_in_steps(self) -> dict[str, Any]:
+        return self.status()
+
     async def check_store(self) -> None:
         self.store_checks += 1
         await self.go_on.wait()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, Self
 
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from untrusted_s3.gateway.http.served import ServedGateway
-from untrusted_s3.supervisor import TaskState
+from untrusted_s3.supervisor import TaskState, TaskStatus
 
 # Fields of a folder in /api/status, with what they mean
 _FOLDER_GAUGES: Final = {
@@ -29,10 +31,55 @@ _FOLDER_GAUGES: Final = {
 }
 
 
+class Shown(Protocol):
+    """What is shown of a gateway."""
+
+    @property
+    def store_requests(self) -> Mapping[str, int]: ...
+
+    @property
+    def problems(self) -> Sequence[str]: ...
+
+    def tasks(self) -> Sequence[TaskStatus]: ...
+
+    def status(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was to be shown of a gateway at one time. Implements `Shown`, also in a thread."""
+
+    store_requests: Mapping[str, int]
+    problems: Sequence[str]
+    _tasks: Sequence[TaskStatus]
+    _status: dict[str, Any]
+
+    @classmethod
+    async def of(cls, gateway: ServedGateway) -> Self:
+        """Return what is to be shown of a gateway now."""
+        status = await gateway.status_in_steps()
+        return cls(dict(gateway.store_requests), gateway.problems, gateway.tasks(), status)
+
+    def tasks(self) -> Sequence[TaskStatus]:
+        """Return the states of all background tasks."""
+        return self._tasks
+
+    def status(self) -> dict[str, Any]:
+        """Return the JSON of /api/status."""
+        return self._status
+
+
+def metrics_text(counters: CollectorRegistry, shown: Shown) -> bytes:
+    """Return counters and what is shown of a gateway in the text format of Prometheus."""
+    gauges = CollectorRegistry()
+    gauges.register(GatewayCollector(shown))
+    return generate_latest(counters) + generate_latest(gauges)
+
+
 class GatewayCollector(Collector):
     """The gauges of a gateway, and the counts that others keep."""
 
-    def __init__(self, gateway: ServedGateway) -> None:
+    def __init__(self, gateway: Shown) -> None:
         self._gateway = gateway
 
     def collect(self) -> Iterator[Metric]:

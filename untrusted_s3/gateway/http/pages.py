@@ -6,16 +6,20 @@ The answers of /healthz and /readyz hold fixed phrases and the names of folders 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from untrusted_s3.connections.reasons import public_reason
+from untrusted_s3.gateway.http.metrics import Snapshot, metrics_text
 from untrusted_s3.gateway.http.served import ServedGateway
 from untrusted_s3.settings import HTTPSettings
 from untrusted_s3.structured_logging import printable
 from untrusted_s3.supervisor import TaskSet
+from untrusted_s3.threads import in_thread
 
 Page = Callable[[], Awaitable[web.Response]]
 
@@ -55,16 +59,26 @@ class Pages:
 
     async def metrics(self) -> web.Response:
         """Answer with all metrics in the text format of Prometheus."""
-        body = generate_latest(self._gateway.counters.registry)
+        body = await in_thread(metrics_text, self._gateway.counters.registry, await Snapshot.of(self._gateway))
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(self) -> web.Response:
         """Answer with the status as JSON."""
-        return web.json_response(self._gateway.status())
+        text = await in_thread(_json_text, await self._gateway.status_in_steps())
+        return web.json_response(text=text)
 
     async def close(self) -> None:
         """End a check of the store that is under way."""
         await self._store.close()
+
+
+def _json_text(status: dict[str, Any]) -> str:
+    """Return the JSON of a status. Each folder and device is written by itself: to write it holds Python's lock."""
+    fields = []
+    for name, value in status.items():
+        text = f"[{', '.join(map(json.dumps, value))}]" if isinstance(value, list) else json.dumps(value)
+        fields.append(f"{json.dumps(name)}: {text}")
+    return f"{{{', '.join(fields)}}}"
 
 
 class _StoreCheck:

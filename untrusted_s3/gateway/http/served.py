@@ -38,6 +38,10 @@ class ServedGateway(Protocol):
         """Return the JSON of /api/status."""
         ...
 
+    async def status_in_steps(self) -> dict[str, Any]:
+        """Return the same. Others get their turns meanwhile."""
+        ...
+
     async def check_store(self) -> None:
         """Raise StoreError unless the store answers."""
         ...

@@ -13,7 +13,6 @@ from untrusted_s3.connections.reasons import INTERNAL_ERROR
 from untrusted_s3.errors import AddressUnavailable
 from untrusted_s3.gateway.http.connections import BoundedServer, ClientConnection
 from untrusted_s3.gateway.http.hosts import AllowedHosts
-from untrusted_s3.gateway.http.metrics import GatewayCollector
 from untrusted_s3.gateway.http.pages import Pages
 from untrusted_s3.gateway.http.served import ServedGateway
 from untrusted_s3.settings import HTTPSettings
@@ -39,7 +38,6 @@ class HTTPServer:
         self._pages = Pages(gateway, settings)
         self._runner: web.ServerRunner | None = None
         ProcessCollector(registry=gateway.counters.registry)
-        gateway.counters.registry.register(GatewayCollector(gateway))
 
     async def start(self) -> None:
         """Begin to serve. Raises AddressUnavailable if the address cannot be used."""
