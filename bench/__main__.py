@@ -30,6 +30,7 @@ from bench.machine import describe
 from bench.measure import Measurement
 from bench.options import syncthing_option
 from bench.receivers import MakeReceiver, ReceiverFailed, ReceiverUnavailable, gateway, native, s3fs
+from bench.scale import measure as measure_scale
 from bench.table import LEGEND, Row, Work, render
 from bench.workloads import INGEST, MIB, SERVE, Report, Shape, put_and_get, size_text, synchronise
 from untrusted_s3.compat.syncthing import syncthing_version
@@ -90,6 +91,7 @@ class _Candidate:
     is_flag=True,
     help="At 0, 20, 40 and 100 ms, with restore, beside rclone crypt and restic; by default 256 MiB and 2,000 files.",
 )
+@click.option("--scale", is_flag=True, help="Ingest FILES of 1 KiB in ten parts instead: is the pace even to the last?")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds after which a run counts as failed.")
 @click.option(
@@ -106,6 +108,7 @@ def main(
     round_trip: float,
     bandwidth: float,
     far: bool,
+    scale: bool,
     json_file: Path | None,
     timeout: float,
     directory: Path | None,
@@ -133,6 +136,9 @@ def main(
     if distance and not far:
         machine += f"; {distance}"
     click.echo(machine, err=True)
+    if scale:
+        _measure_scale(syncthing, files, directory, timeout, machine, json_file)
+        return
 
     works: list[Work] = []
     well = True
@@ -176,6 +182,19 @@ def main(
         json_file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     if not well:
         sys.exit(1)
+
+
+def _measure_scale(
+    syncthing: Path, files: int, directory: Path | None, timeout: float, machine: str, json_file: Path | None
+) -> None:
+    try:
+        found = measure_scale(syncthing, files, directory, timeout, click.echo)
+    except (UntrustedS3Error, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if json_file is not None:
+        works = [work.to_json() for work in found.workloads()]
+        document = {"machine": machine, "options": {"files": files}, "scale": found.to_json(), "workloads": works}
+        json_file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def _measure(

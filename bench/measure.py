@@ -57,6 +57,11 @@ class Meter:
         )
 
 
+def whole_life(pid: int, seconds: float) -> Measurement:
+    """Return what a receiver has cost since its start `seconds` ago."""
+    return Measurement(seconds, {RECEIVER: _cpu_seconds(pid)}, {RECEIVER: peak_bytes(pid)})
+
+
 def median(measurements: Sequence[Measurement]) -> Measurement:
     """Return the median of each figure over repeated measurements of the same work."""
     first = measurements[0]

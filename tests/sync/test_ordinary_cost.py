@@ -14,6 +14,8 @@ from tests.simulated import SimulatedBucket, inline_threads
 from tests.sync.judging_device import Gateway, Judge, logged, segments, version, virtual_store
 from tests.sync.scripted_device import KEYS
 from tests.virtual_time import virtual_time
+from untrusted_s3.bep.file_info import FileInfo, parse_file_info
+from untrusted_s3.index.database import Database
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import encode_segment
 from untrusted_s3.index.state import FolderState
@@ -105,6 +107,38 @@ async def test_the_ordinary_case(tmp_path: Path) -> None:
     assert len(confirmed) <= len(found)
     extra = sum(len(encode_segment(one)) - len(encode_segment(replace(one, confirmations=()))) for one in found)
     assert extra <= CONFIRMATION * len(confirmed) + RANGE * ranges
+
+
+async def test_what_an_ingested_file_costs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file info is parsed once, and it takes a part of a statement of the pending index and of the state each."""
+    statements: Counter[str] = Counter()
+    parsed: list[bytes] = []
+    execute = Database.execute
+
+    def count(database: Database, sql: str, *arguments: object) -> object:
+        statements.update(table for table in ("pending", "files") if f" {table} " in f"{sql} ")
+        return execute(database, sql, *arguments)
+
+    def parse(raw: bytes) -> FileInfo:
+        parsed.append(raw)
+        return parse_file_info(raw)
+
+    monkeypatch.setattr(Database, "execute", count)
+    monkeypatch.setattr("untrusted_s3.sync.index_in.parse_file_info", parse)
+    monkeypatch.setattr("untrusted_s3.index.pending._parsed", lambda raw, sequence: parsed.append(raw))
+    store = virtual_store()
+    gateway, a = Gateway(store, tmp_path / "state"), Judge(1)
+    with inline_threads():
+        await gateway.start()
+        for number in range(FILES):
+            a.edit(version(number, 10, 1))
+        await a.connect(gateway.folder)
+        await asyncio.sleep(300)
+        assert len(logged(store)) == len(parsed) == FILES
+        assert statements["pending"] <= 1.2 * FILES, "who announces it"
+        assert statements["files"] <= 0.2 * FILES
+        await a.disconnect()
+        await gateway.close()
 
 
 async def fill(bucket: SimulatedBucket, directory: Path, number: int, *, files: int) -> None:

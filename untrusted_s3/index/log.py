@@ -76,7 +76,7 @@ from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.deletions import where_allowed
 from untrusted_s3.store.garbage import GARBAGE_RULES, GarbageRules
-from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.layout import FolderKeys, name_key
 from untrusted_s3.store.listing import list_checkpoints, list_segments
 from untrusted_s3.threads import in_thread_to_the_end
 
@@ -339,6 +339,7 @@ class FolderLog:
         """Return the entries and confirmations that changes come to where the log ends."""
         entries: list[Entry] = []
         confirmed: list[Confirmation] = []
+        self.state.look_up([_key_of(change) for change in changes])
         for change in changes:
             found = self._outcome(change)
             if isinstance(found, Entry):
@@ -550,3 +551,7 @@ class FolderLog:
         self._bytes_since_checkpoint = 0
         self._checkpoint_position = await write_checkpoint(self._bucket, self._keys, self.state)
         _logger.info("checkpoint written", position=self._checkpoint_position)
+
+
+def _key_of(change: Entry | Change) -> bytes:
+    return name_key(change.file_info.name) if isinstance(change, Entry) else change.key

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -46,6 +47,8 @@ SELECT coalesce(sum(others IS NULL), 0), coalesce(sum(max(size - coalesce(others
 # Whom the write-ahead logs of all folders are counted for.
 _WAL_OWNER = "write-ahead logs"
 _EMPTIED_AT_ONCE = 200
+# How many hashes of names a query has.
+_NAMES_AT_ONCE = 500
 _FREED_PAGES = 500
 # A version has one counter, of some bytes; a peer that sends longer ones gets smaller batches.
 _BATCH_VERSIONS_SIZE = 1024 * 1024
@@ -215,7 +218,8 @@ class PendingIndex:
             found = self._connection.execute(
                 "SELECT name_hash, held FROM pending WHERE device_id = ? LIMIT ?", (device, _EMPTIED_AT_ONCE)
             ).fetchall()
-            changes = [_change(self._entries(key), {device: None}) for key, _ in found]
+            before = self._entries([key for key, _ in found])
+            changes = [_change(before[key], {device: None}) for key, _ in found]
             self._connection.executemany(
                 "DELETE FROM pending WHERE device_id = ? AND name_hash = ?", [(device, key) for key, _ in found]
             )
@@ -251,7 +255,7 @@ class PendingIndex:
         new = self.refused.update(device_id, left_out, [*infos, *others])
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            before = {key: self._entries(key) for key in [*infos, *gone]}
+            before = self._entries([*infos, *gone])
             changes = [_change(before[row[1]], {device: row[5]}) for row in rows]
             changes += [_change(before[key], {device: None}) for key in gone]
             held = {device: sum(row[6] for row in rows) - sum(_held(entries, device) for entries in before.values())}
@@ -297,8 +301,9 @@ class PendingIndex:
             gone: list[Pending] = []
             done = set()
             held: dict[bytes, int] = {}
+            known = self._entries(list(by_name))
             for key, handled in by_name.items():
-                there = self._entries(key)
+                there = known[key]
                 same = [entry for entry in handled if there.get(entry.device_id.raw, _NO_ENTRY)[0] == entry.sequence]
                 changes.append(_change(there, {entry.device_id.raw: None for entry in same}))
                 gone += same
@@ -338,11 +343,14 @@ class PendingIndex:
 
     def of_name(self, key: bytes) -> list[Pending]:
         """Return what all devices have announced under the name with this hash."""
-        rows = self._connection.execute(
-            f"SELECT device_id, {_COLUMNS} FROM pending WHERE name_hash = ?",  # noqa: S608
-            (key,),
-        )
-        return [Pending(DeviceID(row[0]), *row[1:]) for row in rows.fetchall()]
+        return self.of_names((key,))[key]
+
+    def of_names(self, keys: Sequence[bytes]) -> dict[bytes, list[Pending]]:
+        """Return what `of_name` returns for each of the names with these hashes. All must be different."""
+        found: dict[bytes, list[Pending]] = {key: [] for key in keys}
+        for row in self._of_names(f"device_id, {_COLUMNS}", keys):
+            found[row[1]].append(Pending(DeviceID(row[0]), *row[1:]))
+        return found
 
     def file_info(self, entry: Pending) -> FileInfo | None:
         """Return the file info of an entry: once as it was added, then parsed again each time.
@@ -430,12 +438,20 @@ class PendingIndex:
             self._connection.execute("DELETE FROM refused")
             self._connection.execute("DELETE FROM noted")
 
-    def _entries(self, key: bytes) -> dict[bytes, _Known]:
-        """Return sequence number, size, and bytes on the disk of a name's entries, by device."""
-        rows = self._connection.execute(
-            "SELECT device_id, sequence, size, held FROM pending WHERE name_hash = ?", (key,)
-        )
-        return {row[0]: row[1:] for row in rows.fetchall()}
+    def _entries(self, keys: Sequence[bytes]) -> dict[bytes, dict[bytes, _Known]]:
+        """Return sequence number, size, and bytes on the disk of the entries of each name, by device."""
+        found: dict[bytes, dict[bytes, _Known]] = {key: {} for key in keys}
+        for key, device, *known in self._of_names("name_hash, device_id, sequence, size, held", keys):
+            found[key][device] = tuple(known)
+        return found
+
+    def _of_names(self, columns: str, keys: Sequence[bytes]) -> Iterator[Any]:
+        """Yield columns of all entries of the names with these hashes, many names a statement."""
+        for start in range(0, len(keys), _NAMES_AT_ONCE):
+            some = keys[start : start + _NAMES_AT_ONCE]
+            places = ",".join("?" * len(some))
+            query = f"SELECT {columns} FROM pending WHERE name_hash IN ({places})"  # noqa: S608
+            yield from self._connection.execute(query, some).fetchall()
 
     def _note_held(self, changes: Mapping[bytes, int]) -> None:
         self._connection.executemany(

@@ -17,7 +17,7 @@ from untrusted_s3.index.row import RowClaims, shortened
 from untrusted_s3.index.schema import COUNTERS
 from untrusted_s3.index.schema import FolderTotals as FolderTotals
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
-from untrusted_s3.index.state_file import StateFile
+from untrusted_s3.index.state_queries import StateQueries
 from untrusted_s3.store.layout import name_key
 
 # Within one index a cursor never moves back: another gateway may have handled less of it.
@@ -49,7 +49,7 @@ class _RowToRemove(NamedTuple):
     has_claims: int
 
 
-class FolderState(StateFile):
+class FolderState(StateQueries):
     """The state of one folder, which follows its log."""
 
     def dissents(self, limit: int) -> Dissents:
@@ -161,6 +161,7 @@ class FolderState(StateFile):
                 self._note_missing(removal, meta)
             else:
                 self._forget_missing(removal.name_hash, meta)
+            self._looked_up.pop(removal.name_hash, None)
             before = self._row_to_remove(removal.name_hash)
             if before is not None:
                 self._remove(before, meta)
@@ -201,6 +202,8 @@ class FolderState(StateFile):
         """Put all entries in place. Rows of names that are new are inserted many at once, which costs half as much."""
         keys = [name_key(entry.file_info.name) for entry in segment.entries]
         known = self._known(keys)
+        for key in keys:
+            self._looked_up.pop(key, None)
         rows: list[tuple[Any, ...]] = []
         for sequence, (key, entry) in enumerate(zip(keys, segment.entries, strict=True), segment.first_sequence):
             if key not in known and entry.claims is None:
@@ -217,10 +220,11 @@ class FolderState(StateFile):
         """Return those of the hashes under which the folder has something."""
         found: set[bytes] = set()
         for start in range(0, len(keys), _AT_ONCE):
-            some = keys[start : start + _AT_ONCE]
+            some = [key for key in keys[start : start + _AT_ONCE] if not self._is_absent(key)]
             places = ",".join("?" * len(some))
             query = f"SELECT name_hash FROM files WHERE name_hash IN ({places})"  # noqa: S608
-            found.update(row[0] for row in self._connection.execute(query, some).fetchall())
+            if some:
+                found.update(row[0] for row in self._connection.execute(query, some).fetchall())
         return found
 
     def _replace(self, sequence: int, key: bytes, entry: Entry, meta: dict[str, int], *, whole: bool) -> None:

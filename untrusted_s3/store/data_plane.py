@@ -20,8 +20,11 @@ from untrusted_s3.store.bucket import Buffer
 from untrusted_s3.store.clock import StoreClock
 from untrusted_s3.store.network import Network
 from untrusted_s3.store.s3_errors import pause_wanted, refusal
+from untrusted_s3.units import KIB
 
 _NETWORK = Network()
+# Bodies up to this size are joined: a system call for each piece costs more than the copy.
+_JOINED = 64 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,12 @@ class Answer:
 
 
 class _Pieces(Payload):
-    """A request body in pieces that are sent one after the other, without being joined."""
+    """A request body in pieces that are sent one after the other: a small one as a whole, with the head."""
 
     def __init__(self, pieces: Sequence[Buffer]) -> None:
-        super().__init__(pieces)
-        self._size = sum(len(piece) for piece in pieces)
+        size = sum(len(piece) for piece in pieces)
+        super().__init__([b"".join(pieces)] if 0 < size <= _JOINED else pieces)
+        self._size = size
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return b"".join(self._value).decode(encoding, errors)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from untrusted_s3.bep.device_id import DeviceID
@@ -128,6 +128,10 @@ class Claiming:
         return chances is not None and sequence <= chances.had(_loop_time(), self._settings.chance)
 
     # What announcements mean
+
+    def expect(self, keys: Sequence[bytes]) -> None:
+        """Note that announcements of the names with these hashes come: what the folder has of them is read at once."""
+        self._state.look_up(keys)
 
     def take(self, device_id: DeviceID, info: FileInfo, content: str | None) -> Meaning:
         """Return what a file info means that a device announces.

@@ -64,12 +64,15 @@ class FileData:
         # name that was deleted and comes back, as when a directory is renamed and renamed back.
         comes_back = current is not None and current.file_info.message.deleted
         may_be_stored = comes_back or not self._state.wants_version(entry.name_hash, entry.vector)
-        givers = self._sources.givers(entry)
+        announcing = self._sources.announcing(entry)
+        givers = self._sources.givers(announcing)
         failures: list[BlockUnavailable] = []
         for giver in givers:
-            if failures and givers[0] is None and self._sources.givers(entry)[0] is not None:
-                break
-            fetch = self._sources.fetcher(entry, file_info.name, giver)
+            if failures:
+                announcing = self._sources.announcing(entry)
+                if givers[0] is None and self._sources.givers(announcing)[0] is not None:
+                    break
+            fetch = self._sources.fetcher(entry, file_info.name, giver, announcing)
             try:
                 stored = await self._writer.write(
                     file_info,

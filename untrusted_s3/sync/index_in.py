@@ -17,6 +17,7 @@ from untrusted_s3.index.pending import Announced, PendingIndex, held_size
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.settings import SyncSettings
 from untrusted_s3.store.format import MAX_FILE_SIZE
+from untrusted_s3.store.layout import name_key
 from untrusted_s3.structured_logging import printable
 from untrusted_s3.sync.claiming import Claiming, Meaning
 from untrusted_s3.threads import LargeWork, in_thread_to_the_end
@@ -135,6 +136,7 @@ class IndexIn:
         wanted: list[Announced] = []
         unwanted: list[str] = []
         noted: int | None = None
+        self._claiming.expect([name_key(name) for name in taken.infos])
         for info in taken.infos.values():
             known_hash = taken.hashes.get(info.name) or (content_hash(info) if info.has_data else None)
             meaning = self._claiming.take(device_id, info, known_hash)

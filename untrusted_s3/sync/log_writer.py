@@ -340,7 +340,7 @@ class LogWriter:
             # pending, to be pulled again.
             await self._log.garbage.look(entry for _, entry in batch)
             usable = [one for one in batch if self._is_usable(one[1])]
-            announced_by = {pending.name_hash: self._pending.of_name(pending.name_hash) for pending, _ in usable}
+            announced_by = self._pending.of_names([pending.name_hash for pending, _ in usable])
             handled = self._handled_by(usable, announced_by)
             with self._minding_the_log():
                 announced = self._announcements(usable, announced_by)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.index.pending import Pending, PendingIndex
@@ -15,8 +16,10 @@ _START = (-(2**63), b"")
 class PendingQueues:
     """A queue for each device, and how far the pending index has been read into it."""
 
-    def __init__(self, pending: PendingIndex) -> None:
+    def __init__(self, pending: PendingIndex, expect: Callable[[Sequence[bytes]], object]) -> None:
+        """`expect` is told the hashes of the names of the entries that come next."""
         self._pending = pending
+        self._expect = expect
         self._queues: dict[DeviceID, deque[Pending]] = {}
         self._read: dict[DeviceID, tuple[int, bytes]] = {}
 
@@ -27,6 +30,7 @@ class PendingQueues:
             sequence, key = self._read.get(device_id, _START)
             queue.extend(self._pending.after(device_id, sequence, _BATCH, key))
             if queue:
+                self._expect([entry.name_hash for entry in queue])
                 self._read[device_id] = queue[-1].sequence, queue[-1].name_hash
         return queue
 

@@ -92,7 +92,7 @@ class Puller:
         # By name hash: pulls of versions that untrusted devices announce.
         self._untrusted_pulls: dict[bytes, asyncio.Task[None]] = {}
         self._memory_waits = TaskSet()
-        self._queues = PendingQueues(pending)
+        self._queues = PendingQueues(pending, claiming.expect)
         self._wake = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
         self._last_logged = float("-inf")

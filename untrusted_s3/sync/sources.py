@@ -80,35 +80,50 @@ class Sources:
         """Return whether what a device announces is a claim: it is trusted, or a gateway with devices behind it."""
         return self.is_trusted(device_id) or self.is_gateway(device_id)
 
-    def givers(self, entry: Pending) -> Sequence[DeviceID | None]:
-        """Return whom to ask for a version, in order: None stands for all trusted devices, others for themselves."""
-        connected = [device_id for device_id in self._announcing(entry) if device_id in self._connected]
+    def announcing(self, entry: Pending) -> list[DeviceID]:
+        """Return the devices that have announced this content: trusted ones under whichever version."""
+        return [
+            other.device_id
+            for other in self._pending.of_name(entry.name_hash)
+            if other.content_hash == entry.content_hash
+            and (other.version == entry.version or self.is_trusted(other.device_id))
+        ]
+
+    def givers(self, announcing: Iterable[DeviceID]) -> Sequence[DeviceID | None]:
+        """Return whom to ask for a version that devices announce, in order.
+
+        None stands for all trusted devices, others for themselves.
+        """
+        connected = [device_id for device_id in announcing if device_id in self._connected]
         untrusted: list[DeviceID | None] = [device_id for device_id in connected if not self.is_trusted(device_id)]
         return untrusted if untrusted and len(untrusted) == len(connected) else [None, *untrusted]
 
-    def fetcher(self, entry: Pending, name: str, giver: DeviceID | None = None) -> FetchBlock:
+    def fetcher(
+        self, entry: Pending, name: str, giver: DeviceID | None = None, announcing: Iterable[DeviceID] | None = None
+    ) -> FetchBlock:
         """Return a function that gets blocks of a version of a file, from each peer that announces its content in turn.
 
-        `name` is the encrypted name. Only trusted devices are asked, or only `giver`. A peer that does not give a block
-        within `second_source_after` holds up the file no longer if another one announces it: that is asked too, and
-        comes first for the blocks that follow. The function raises BlockUnavailable when none of them gives the block.
+        `name` is the encrypted name; `announcing` are the devices that announce the content now, where they are known.
+        Only trusted devices are asked, or only `giver`. A peer that does not give a block within `second_source_after`
+        holds up the file no longer if another one announces it: that is asked too, and comes first for the blocks that
+        follow. The function raises BlockUnavailable when none of them gives the block.
         """
-        announcing = self._asked(entry, giver)
+        asked = self._asked(self.announcing(entry) if announcing is None else announcing, giver)
         slow: list[Source] = []
 
         async def fetch_block(number: int, block: pb.BlockInfo) -> memoryview:
-            nonlocal announcing
+            nonlocal asked
             reason = "no connected peer has it"
             tried: list[Source] = []
             requests = TaskSet()
             waiting: dict[asyncio.Task[memoryview], Source] = {}
             try:
                 while True:
-                    untried = self._untried(announcing, tried)
+                    untried = self._untried(asked, tried)
                     if not untried and not waiting:
                         # A peer may have announced the version, or have reconnected, since this pull began.
-                        announcing = self._asked(entry, giver)
-                        untried = self._untried(announcing, tried)
+                        asked = self._asked(self.announcing(entry), giver)
+                        untried = self._untried(asked, tried)
                     if not untried and not waiting:
                         raise BlockUnavailable(f"block {number}: {reason}")
                     if untried:
@@ -138,18 +153,9 @@ class Sources:
 
         return fetch_block
 
-    def _asked(self, entry: Pending, giver: DeviceID | None) -> list[DeviceID]:
-        """Return the devices that have announced this content and may be asked: the trusted ones, or `giver`."""
-        return [one for one in self._announcing(entry) if one == giver or (giver is None and self.is_trusted(one))]
-
-    def _announcing(self, entry: Pending) -> list[DeviceID]:
-        """Return the devices that have announced this content: trusted ones under whichever version."""
-        return [
-            other.device_id
-            for other in self._pending.of_name(entry.name_hash)
-            if other.content_hash == entry.content_hash
-            and (other.version == entry.version or self.is_trusted(other.device_id))
-        ]
+    def _asked(self, announcing: Iterable[DeviceID], giver: DeviceID | None) -> list[DeviceID]:
+        """Return which of the devices that have announced a content may be asked: the trusted ones, or `giver`."""
+        return [one for one in announcing if one == giver or (giver is None and self.is_trusted(one))]
 
     def _untried(self, devices: Iterable[DeviceID], tried: Sequence[Source]) -> list[Source]:
         sources = (self._connected.get(device_id) for device_id in devices)
