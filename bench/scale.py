@@ -189,10 +189,11 @@ def _wait_files(gateway: GatewayProcess, files: int, timeout: float) -> tuple[in
     """Wait until the folder has so many files. Return how many it has, and how many are pending."""
     last, since = -1, time.monotonic()
     while True:
-        status = gateway.folder(_FOLDER)
-        there = status.get("files", 0)
+        status = gateway.wait_for("its status", gateway.status, timeout)
+        folder: dict[str, int] = next((one for one in status["folders"] if one["id"] == _FOLDER), {})
+        there = folder.get("files", 0)
         if there >= files:
-            return there, status["pending_files"]
+            return there, folder["pending_files"]
         if there != last:
             last, since = there, time.monotonic()
         if time.monotonic() > since + timeout:

@@ -305,6 +305,8 @@ class UpkeepSettings:
     Attributes:
         first_delay: About how long after the start the first maintenance begins.
         interval: About how often maintenance is done after that.
+        busy_trim_interval: How often it is looked for logs that have got many checkpoints.
+        busy_checkpoints: After how many checkpoints a log is trimmed then.
         checkpoint_age: About how old the newest checkpoint of a folder that has changed since may get. Only what is
             before a checkpoint can be cleaned up.
         first_list_delay: About how long after the start the present objects of each folder are listed in the store.
@@ -348,6 +350,8 @@ class UpkeepSettings:
 
     first_delay: float = 60.0
     interval: float = 6 * 3600.0
+    busy_trim_interval: float = 60.0
+    busy_checkpoints: int = 2
     checkpoint_age: float = 1.0 * DAY
     first_list_delay: float = 900.0
     list_interval: float = 1.0 * DAY

@@ -143,6 +143,7 @@ async def test_a_gateway_without_folders_and_devices(new_gateway: NewGateway) ->
         "read accepted devices",
         "read what is lost",
         "scrub",
+        "trim busy logs",
         "watch quotas",
         "watch the local disk",
         "write down requests",

@@ -102,6 +102,38 @@ async def test_a_checkpoint_where_no_log_is_deletes_nothing(bucket: SimulatedBuc
     assert FOLDERS[0].checkpoint(2) in bucket.store.objects
 
 
+async def test_a_log_that_gets_many_checkpoints_is_trimmed_at_once(bucket: SimulatedBucket) -> None:
+    """Then three of a day are left, however many are written."""
+    keys, store = FOLDERS[0], bucket.store
+    written, most = 0, 0
+    await write_history(bucket, None, DEFAULT_HISTORY_DAYS)
+
+    async def sleep(seconds: float) -> None:
+        nonlocal written, most
+        assert seconds == UpkeepSettings().busy_trim_interval
+        most = max(most, sum(key > keys.checkpoint(3) for key in store.keys(keys.checkpoints)))
+        if written == 20:
+            raise EndOfTest
+        written += 1
+        store.put(keys.checkpoint(3 + written), checkpoint_body(3 + written))
+
+    work = Maintenance(
+        bucket,
+        lambda: {"one": 3 + written, "two": 3},
+        DEFAULT_HISTORY_DAYS,
+        Counters(),
+        UpkeepSettings(),
+        sleep,
+        checkpoints=lambda: {"one": written, "two": 0},
+    )
+    with pytest.raises(EndOfTest):
+        await work.trim_busy()
+    assert most <= 3 + UpkeepSettings().busy_checkpoints
+    left = [key for key in store.keys(keys.checkpoints) if key > keys.checkpoint(3)]
+    assert left == [keys.checkpoint(position) for position in (4, 22, 23)], "the first and the last two"
+    assert len(store.keys(FOLDERS[1].checkpoints)) == 3, "nothing was written"
+
+
 async def test_two_at_once(bucket: SimulatedBucket) -> None:
     await asyncio.gather(*(maintenance(bucket, Counters()).turn() for _ in range(2)))
     assert bucket.store.keys(FOLDERS[0].segments) == [FOLDERS[0].segment(3)]

@@ -34,6 +34,7 @@ from untrusted_s3.index.entry import Entry, PeerCursor
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.format import SEGMENT_RETENTION
+from untrusted_s3.store.layout import name_key
 
 SETTINGS = LogSettings()
 THREE_SEGMENTS = LogSettings(checkpoint_cost=3 * SETTINGS.segment_cost)  # are worth a checkpoint
@@ -279,6 +280,26 @@ async def test_read_ahead_crosses_the_end(segments: int, store: SimulatedStore, 
     await writer.log.append([entry(file("more"))])
     await reader.log.refresh()
     assert reader.bucket.count("get") == reads + 2, "one segment and the end"
+
+
+async def test_what_the_log_has_said_of_an_object(store: SimulatedStore, tmp_path: Path) -> None:
+    """It is read backwards, as far as the caller wants, and not beyond a gap."""
+    gateway = await opened(store, 1, tmp_path)
+    infos = [file("a", version, content=version) for version in range(1, 31)]
+    for info in infos:
+        await gateway.log.append([entry(info)])
+    stored = entry(infos[2]).stored
+    assert stored is not None
+    key, earlier = name_key(infos[0].name), gateway.log.earlier_object
+    assert await earlier(key, stored.object_name, 10**6) == stored
+    assert await earlier(name_key(encrypted_name("b")), stored.object_name, 10**6) is None
+    assert await earlier(key, "another", 10**6) is None
+    before = len(gateway.bucket.calls)
+    assert await earlier(key, stored.object_name, 1000) is None
+    assert len(gateway.bucket.calls) < before + 15
+    del store.objects[KEYS.segment(20)]
+    assert await earlier(key, stored.object_name, 10**6) is None
+    gateway.close()
 
 
 @pytest.mark.parametrize("at", [1, 2, 29, 30])

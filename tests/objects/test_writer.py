@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import crc32c
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.file_infos import file
-from tests.objects.writing import GRID, PART, Writing, check_stored, object_body, object_key
+from tests.objects.writing import GRID, KEYS, PART, Writing, check_stored, object_body, object_key
 from tests.simulated import Call, Fault, Phase, Scheduler, SimulatedBucket, fail_on
 from tests.virtual_time import run_in_virtual_time, virtual_time
 from untrusted_s3.bep.file_info import FileInfo
@@ -18,8 +19,10 @@ from untrusted_s3.errors import BlockUnavailable, DataError, StoreRefused, Store
 from untrusted_s3.index.entry import StoredObject
 from untrusted_s3.objects.naming import content_hash
 from untrusted_s3.objects.trailer import encode_trailer
+from untrusted_s3.objects.writer import ObjectWriter
 from untrusted_s3.settings import ObjectSettings
 from untrusted_s3.store.format import MAX_OBJECT_KEYS
+from untrusted_s3.store.layout import name_key
 
 SMALL = file("small", sizes=(1064, 1500, 1064))
 # Parts of two blocks, as the first one is: blocks that end right at the end of a part, and others that do not.
@@ -175,6 +178,32 @@ async def test_a_large_object_that_is_there_is_adopted_without_a_fetch() -> None
     checksums = tuple(crc32c.crc32c(body[start : start + LARGE_PART]) for start in range(0, len(body), LARGE_PART))
     assert stored == StoredObject(content_hash(newer), len(body), LARGE_PART, checksums)
     writing.check_all_is_released()
+
+
+async def test_a_large_object_is_not_read_where_the_log_has_said_what_it_is() -> None:
+    """As when a file of 200 GiB goes back to a content that it had."""
+    writing = Writing()
+    info = file("large", 2, sizes=(3000, 3000, 10_000, 4480, 1064, 1064))
+    body = object_body(info)
+    writing.bucket.store.put(object_key(info), body)
+    said = StoredObject(content_hash(info), len(body), LARGE_PART, (1,) * -(-len(body) // LARGE_PART))
+    asked: list[tuple[bytes, str, int]] = []
+
+    async def earlier(key: bytes, object_name: str, most: int) -> StoredObject | None:
+        asked.append((key, object_name, most))
+        return said
+
+    writing.writer = ObjectWriter(
+        writing.bucket, KEYS, writing.memory, writing.uploads, writing.counters, ObjectSettings(), GRID, earlier=earlier
+    )
+    stored = await writing(info)
+    assert (stored.object_name, stored.size, stored.part_crc32c) == (said.object_name, said.size, said.part_crc32c)
+    assert not [call for call in writing.bucket.calls if call.operation == "get"]
+    assert [(key, name) for key, name, _ in asked] == [(name_key(info.name), content_hash(info))]
+    assert asked[0][2] < len(body) / 2, "the log is read as far as that costs less"
+    said = replace(said, size=len(body) + 1)
+    stored = await writing(info)
+    assert stored.part_crc32c[0] == crc32c.crc32c(body[:LARGE_PART]), "it is another object now"
 
 
 async def test_a_small_object_that_is_there_is_adopted() -> None:

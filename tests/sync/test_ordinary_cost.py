@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.file_infos import device, entry
+from tests.file_infos import device, entry, file
 from tests.simulated import SimulatedBucket, inline_threads
+from tests.sync.fakes import new_folder, run
 from tests.sync.judging_device import Gateway, Judge, logged, segments, version, virtual_store
-from tests.sync.scripted_device import KEYS
+from tests.sync.scripted_device import KEYS, RECORD
 from tests.virtual_time import virtual_time
 from untrusted_s3.bep.file_info import FileInfo, parse_file_info
 from untrusted_s3.index.database import Database
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.segment import encode_segment
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.store.format import PartGrid
 
 pytestmark = virtual_time
 
@@ -139,6 +141,28 @@ async def test_what_an_ingested_file_costs_here(tmp_path: Path, monkeypatch: pyt
         assert statements["files"] <= 0.2 * FILES
         await a.disconnect()
         await gateway.close()
+
+
+async def test_a_large_file_that_goes_back_to_what_it_was_moves_no_data(tmp_path: Path) -> None:
+    """Neither does the device send it again, nor is the object read."""
+    store, a = virtual_store(), Judge(1)
+    bucket = SimulatedBucket(store)
+    folder = new_folder(RECORD, bucket, tmp_path / "state", grid=PartGrid(single_put_size=1000, min_part_size=1024))
+    with inline_threads():
+        await folder.open()
+        task = asyncio.ensure_future(run(folder))
+        await a.connect(folder)
+        for number, content in ((10, 1), (20, 2), (30, 1)):
+            before = len(bucket.calls)
+            a.edit(file("large", number, sizes=(4096,) * 20, content=content))
+            await asyncio.sleep(60)
+        await a.disconnect()
+        task.cancel()
+        await asyncio.wait([task])
+        folder.close()
+    first, _, again = (one.stored for one in logged(store))
+    assert first == again is not None
+    assert {call.operation for call in bucket.calls[before:] if "/objects/" in call.key} == {"size"}
 
 
 async def fill(bucket: SimulatedBucket, directory: Path, number: int, *, files: int) -> None:

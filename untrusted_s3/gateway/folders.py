@@ -135,6 +135,10 @@ class Folders:
         """Return how far the logs of all open folders are known, by folder ID."""
         return {folder_id: folder.position for folder_id, folder in self.by_id()}
 
+    def checkpoints_written(self) -> dict[str, int]:
+        """Return how many checkpoints of each open folder were written here since it was opened."""
+        return {folder_id: folder.checkpoints_written for folder_id, folder in self.by_id()}
+
     def want_checkpoint(self, folder_id: str, older_than: float) -> None:
         """Have a checkpoint of a folder written if the newest is older than so many seconds and its log has gone on."""
         folder = self.get(folder_id)

@@ -183,6 +183,7 @@ class Gateway:
             history_is_wanted=settings.history_is_wanted,
             collects_garbage=settings.collects_garbage,
             want_checkpoint=self.folders.want_checkpoint,
+            checkpoints=self.folders.checkpoints_written,
             troubles=self._troubles,
         )
         self._scrub = Scrub(
@@ -246,6 +247,7 @@ class Gateway:
             "measure the event loop", partial(measure_lag, self.counters.loop_lag, upkeep.lag_interval)
         )
         self.supervisor.start("maintenance", self._maintenance.run)
+        self.supervisor.start("trim busy logs", self._maintenance.trim_busy)
         self.supervisor.start("list present objects", self._present_lists.run)
         self.supervisor.start("write down requests", partial(self._usage.run, upkeep.usage_interval))
         if self._settings.scrub:

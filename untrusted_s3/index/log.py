@@ -61,7 +61,8 @@ from untrusted_s3.errors import (
 )
 from untrusted_s3.index.changes import Change, Outcome
 from untrusted_s3.index.checkpoint import read_checkpoint, write_checkpoint
-from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor, Renewal
+from untrusted_s3.index.earlier_objects import find_earlier
+from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor, Renewal, StoredObject
 from untrusted_s3.index.garbage_guard import GarbageGuard
 from untrusted_s3.index.log_damage import LogDamage
 from untrusted_s3.index.log_end import LastSegment, check_last, is_end, missing_between, ranges
@@ -96,6 +97,7 @@ class FolderLog:
         garbage: Keeps objects that are about to be deleted out of the log.
         check_entries: Whether all entries of a checkpoint are compared with their file infos when it is loaded.
         entries_written: How many entries this object has written to the log.
+        checkpoints_written: How many checkpoints it has written.
         before_apply: Called with each segment before the state reflects it.
     """
 
@@ -119,7 +121,7 @@ class FolderLog:
         """
         self.state = state
         self.garbage = GarbageGuard(bucket, keys, state, clock, garbage_rules)
-        self.entries_written = 0
+        self.entries_written = self.checkpoints_written = 0
         self.before_apply: Callable[[Segment], None] = lambda segment: None
         self._bucket = bucket
         self._keys = keys
@@ -213,6 +215,13 @@ class FolderLog:
         if damaged:
             await self.checkpoint()
         return damaged
+
+    async def earlier_object(self, key: bytes, object_name: str, most: int) -> StoredObject | None:
+        """Return what the log has said of an object of the name with this hash, if it tells before `most` bytes of it.
+
+        Raises StoreError.
+        """
+        return await find_earlier(self._reader, self.state.position, key, object_name, most)
 
     async def remains(self, position: int) -> bool:
         """Return whether the store has anything of the log up to a position. Raises StoreError."""
@@ -550,6 +559,7 @@ class FolderLog:
         """Write a checkpoint of the present state."""
         self._bytes_since_checkpoint = 0
         self._checkpoint_position = await write_checkpoint(self._bucket, self._keys, self.state)
+        self.checkpoints_written += 1
         _logger.info("checkpoint written", position=self._checkpoint_position)
 
 

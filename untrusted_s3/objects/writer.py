@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Container, Hashable
+from collections.abc import Awaitable, Callable, Container, Hashable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -34,6 +34,8 @@ from untrusted_s3.threads import LargeWork
 from untrusted_s3.units import MIB
 
 Result = TypeVar("Result")
+# As a part of an object's bytes: how much of the log is read, to be spared of reading the object.
+_SEARCHED_PART = 4
 _logger = structlog.get_logger()
 
 
@@ -41,6 +43,10 @@ class _Work(Protocol):
     """Calls a function whose time grows with the size of the file info."""
 
     async def __call__(self, function: Callable[..., Result], /, *args: Any) -> Result: ...
+
+
+async def _nothing_earlier(name_hash: bytes, object_name: str, most: int) -> StoredObject | None:
+    return None
 
 
 class ObjectWriter:
@@ -59,6 +65,7 @@ class ObjectWriter:
         *,
         is_candidate: Callable[[bytes, str], bool] = lambda name_hash, object_name: False,
         clock: Callable[[], float] = time.time,
+        earlier: Callable[[bytes, str, int], Awaitable[StoredObject | None]] = _nothing_earlier,
     ) -> None:
         """Make a writer.
 
@@ -74,6 +81,8 @@ class ObjectWriter:
             is_candidate: Returns whether an object, by the hash of the name and its own name, is about to be deleted.
                 None of these is used or written.
             clock: Gives seconds since 1970 UTC; the one by which requests are signed.
+            earlier: Returns what the log has said of an object, by the hash of the name and its own name, if it finds
+                that before it has read so many bytes.
         """
         self._bucket = bucket
         self._keys = keys
@@ -84,6 +93,7 @@ class ObjectWriter:
         self._grid = grid
         self._is_candidate = is_candidate
         self._clock = clock
+        self._earlier = earlier
         self._large_work = large_work if large_work is not None else LargeWork(MIB)
         self._transfers = PartTransfers(bucket, counters, settings, uploads.parts.of(keys.base))
 
@@ -226,10 +236,25 @@ class ObjectWriter:
 
     async def _adopt(self, key: str, name: str, file_info: FileInfo, work: _Work) -> StoredObject:
         size = self._part_size(file_info)
+        earlier = await self._said_earlier(key, name, file_info) if size else None
+        if earlier is not None and earlier.part_size == size:
+            return await self._seen(key, earlier)
         stored = await read_stored_object(
             self._bucket, key, name, file_info, size, self._settings.read_back_size, partial(work, check_trailer)
         )
         return await self._seen(key, stored)
+
+    async def _said_earlier(self, key: str, name: str, file_info: FileInfo) -> StoredObject | None:
+        """Return what the log has said of a large object that is there: then its bytes need not be read.
+
+        As when a file goes back to a content that it had. None if that is not found for less, or the object has
+        another size now.
+        """
+        object_size = await self._bucket.size(key)
+        if object_size is None:
+            return None
+        earlier = await self._earlier(name_key(file_info.name), name, object_size // _SEARCHED_PART)
+        return earlier if earlier is not None and earlier.size == object_size else None
 
     async def _seen(self, key: str, stored: StoredObject) -> StoredObject:
         """Note when an object was there whose checksums may have taken hours. Raises NoSuchKey."""

@@ -157,6 +157,7 @@ class Folder:
                 memory.large_work,
                 is_candidate=self._log.garbage.candidates.has,
                 clock=self._log.garbage.clock,
+                earlier=self._log.earlier_object,
             ),
             self._writer.add,
             counters,
@@ -274,6 +275,11 @@ class Folder:
         self._puller.close()
         remove_database(self._state.path)
         remove_database(self._pending.path)
+
+    @property
+    def checkpoints_written(self) -> int:
+        """How many checkpoints were written here."""
+        return self._log.checkpoints_written
 
     def want_checkpoint(self, older_than: float) -> None:
         """Have a checkpoint written soon if the newest is older than so many seconds and the log has gone on since."""
