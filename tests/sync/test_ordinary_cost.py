@@ -118,7 +118,7 @@ async def test_what_an_ingested_file_costs_here(tmp_path: Path, monkeypatch: pyt
     execute = Database.execute
 
     def count(database: Database, sql: str, *arguments: object) -> object:
-        statements.update(table for table in ("pending", "files") if f" {table} " in f"{sql} ")
+        statements.update(what for what in ("pending", "files", "file_info FROM pending") if f" {what} " in f"{sql} ")
         return execute(database, sql, *arguments)
 
     def parse(raw: bytes) -> FileInfo:
@@ -127,7 +127,6 @@ async def test_what_an_ingested_file_costs_here(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Database, "execute", count)
     monkeypatch.setattr("untrusted_s3.sync.index_in.parse_file_info", parse)
-    monkeypatch.setattr("untrusted_s3.index.pending._parsed", lambda raw, sequence: parsed.append(raw))
     store = virtual_store()
     gateway, a = Gateway(store, tmp_path / "state"), Judge(1)
     with inline_threads():
@@ -137,6 +136,7 @@ async def test_what_an_ingested_file_costs_here(tmp_path: Path, monkeypatch: pyt
         await a.connect(gateway.folder)
         await asyncio.sleep(300)
         assert len(logged(store)) == len(parsed) == FILES
+        assert not statements["file_info FROM pending"], "it is not read again"
         assert statements["pending"] <= 1.2 * FILES, "who announces it"
         assert statements["files"] <= 0.2 * FILES
         await a.disconnect()

@@ -19,6 +19,7 @@ ALPHABET = string.ascii_uppercase + "234567"
 GROUPS = 4
 GROUP_LENGTH = 13  # without the check character
 CHUNK_LENGTH = 7
+_SIZE = 32  # of a SHA-256
 
 # Syncthing accepts lower case, digits that look like letters, dashes and white space.
 _VARIANTS = str.maketrans(string.ascii_lowercase + "018", string.ascii_uppercase + "OIB", "-" + string.whitespace)
@@ -31,8 +32,11 @@ class DeviceID:
     raw: bytes
 
     def __post_init__(self) -> None:
-        if len(self.raw) != hashlib.sha256().digest_size:
-            raise ValueError(f"a device ID has 32 bytes, not {len(self.raw)}")
+        if len(self.raw) != _SIZE:
+            raise ValueError(f"a device ID has {_SIZE} bytes, not {len(self.raw)}")
+
+    def __hash__(self) -> int:
+        return hash(self.raw)  # the hash of a tuple, as dataclasses have it, takes longer, and there are many lookups
 
     @classmethod
     def from_certificate(cls, der: bytes) -> DeviceID:

@@ -146,12 +146,14 @@ class ObjectWriter:
         # Whatever needs all blocks is done for the announcing device, in its turn.
         work = partial(self._large_work.run, owner, len(file_info.raw))
         key = name_key(file_info.name)
-        names = (
+        usable = (
             name
             for name in object_names(file_info, giver)
             if name not in condemned and not self._is_candidate(key, name)
         )
-        for name in await work(lambda: list(itertools.islice(names, MAX_OBJECT_KEYS))):
+        names = itertools.islice(usable, MAX_OBJECT_KEYS)
+        first = await work(next, names)  # the first one needs all blocks
+        for name in itertools.chain((first,), names):
             try:
                 with self._memory.share(owner) as memory:
                     return await self._write_as(

@@ -9,14 +9,13 @@ import itertools
 import math
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
 from untrusted_s3.bep.cluster_config import IndexState
 from untrusted_s3.bep.device_id import DeviceID
-from untrusted_s3.bep.vector import is_newer
 from untrusted_s3.counters import Counters
 from untrusted_s3.errors import (
     DataError,
@@ -28,7 +27,7 @@ from untrusted_s3.errors import (
     StateDamaged,
     StoreError,
 )
-from untrusted_s3.index.changes import Announcement, Change, LateConfirmation, Oblivion
+from untrusted_s3.index.changes import Change, LateConfirmation, Oblivion
 from untrusted_s3.index.entry import Confirmation, Entry, PeerCursor
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.pending import Pending, PendingIndex
@@ -38,6 +37,7 @@ from untrusted_s3.index.segment_pace import SegmentPace
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.layout import name_key
+from untrusted_s3.sync.handled_entries import HandledEntries
 from untrusted_s3.sync.looks import Check, Looks
 
 _logger = structlog.get_logger()
@@ -61,8 +61,6 @@ class LogWriter:
 
     Attributes:
         error: Why the log cannot be written or followed, or None after a success.
-        heard: The devices whose index states are known from themselves in this run; the pending index may be out of
-            date about others, so only the cursors of these are written.
     """
 
     def __init__(
@@ -94,7 +92,6 @@ class LogWriter:
         a gateway too, and `had_chance` whether a device had time to take over what it is shown under a sequence number.
         """
         self.error: str | None = None
-        self.heard: set[DeviceID] = set()
         self._folder_id = folder_id
         self._log = log
         self._state = state
@@ -106,9 +103,7 @@ class LogWriter:
         self._on_damage = on_damage
         self._on_renewed = on_renewed
         self._on_went_back = on_went_back
-        self._is_trusted = is_trusted
-        self._is_gateway = is_gateway
-        self._had_chance = had_chance
+        self._handled = HandledEntries(state, pending, is_trusted, is_gateway, had_chance)
         self._index_id = state.index_id
         self._claim: _Claim | None = None
         self._looks = Looks(settings, lambda: is_attended() or bool(in_work()) or self.busy, lambda: not log.is_checked)
@@ -125,6 +120,11 @@ class LogWriter:
         self._checkpoint_age = math.inf
         self._changed = asyncio.Condition()
         log.before_apply = self._keep_confirmed
+
+    @property
+    def heard(self) -> set[DeviceID]:
+        """The devices whose index states are known from themselves in this run: their cursors are written."""
+        return self._handled.heard
 
     @property
     def busy(self) -> bool:
@@ -341,11 +341,11 @@ class LogWriter:
             await self._log.garbage.look(entry for _, entry in batch)
             usable = [one for one in batch if self._is_usable(one[1])]
             announced_by = self._pending.of_names([pending.name_hash for pending, _ in usable])
-            handled = self._handled_by(usable, announced_by)
+            handled = self._handled.handled_by(usable, announced_by)
             with self._minding_the_log():
-                announced = self._announcements(usable, announced_by)
+                announced = self._handled.announcements(usable, announced_by, self.time_of_day)
                 # Cursors pass nothing that is still to be written.
-                cursors = self._moved_cursors(handled) if not self._changes else []
+                cursors = self._handled.moved_cursors(handled) if not self._changes else []
                 appended = await self._append([*announced, *changes], cursors)
             if appended:
                 self._counters.segments_appended.inc()
@@ -399,68 +399,12 @@ class LogWriter:
     def _is_usable(self, entry: Entry) -> bool:
         return not self._state.is_condemned(entry) and not self._log.garbage.keeps_out(entry)
 
-    def _announcements(
-        self, batch: list[tuple[Pending, Entry]], announced_by: Mapping[bytes, list[Pending]]
-    ) -> list[Announcement]:
-        """Return who announces what is in entries. `announced_by` has all pending entries of their names."""
-        found = (self._announcement(*one, announced_by[one[0].name_hash]) for one in batch)
-        return [one for one in found if one is not None]
-
-    def _announcement(self, pending: Pending, entry: Entry, others: list[Pending]) -> Announcement | None:
-        """Return who announces what is in an entry. `others` are all pending entries of its name.
-
-        That is its device, too, if it has announced something else since: that comes next. None if it no longer
-        announces anything under the name, nor does anybody else announce this.
-        """
-        announcing = [
-            other.device_id
-            for other in others
-            if (other.version == pending.version and other.content_hash == pending.content_hash)
-            or other.device_id == pending.device_id
-        ]
-        if not announcing:
-            return None
-        trusted = tuple(filter(self._is_trusted, announcing))
-        gateways = tuple(filter(self._is_gateway, announcing))
-        return Announcement(entry, trusted, self.time_of_day, self._had_chance, gateways)
-
     def _is_full(self, batch: list[tuple[Pending, Entry]]) -> bool:
         size = sum(len(entry.file_info.raw) for _, entry in batch)
         return len(batch) >= self._settings.segment_entries or size >= self._settings.segment_size
 
-    def _handled_by(
-        self, batch: list[tuple[Pending, Entry]], announced_by: Mapping[bytes, list[Pending]]
-    ) -> list[Pending]:
-        """Return the pending entries that are handled once these entries are in the log."""
-        return [
-            other
-            for pending, _ in batch
-            for other in announced_by[pending.name_hash]
-            if self._is_handled(other, pending)
-        ]
-
-    def _is_handled(self, other: Pending, pending: Pending) -> bool:
-        """Return whether an entry is done with when another one of the same name is in the log."""
-        if self._is_trusted(other.device_id) or self._is_gateway(other.device_id):
-            return other.version == pending.version and other.content_hash == pending.content_hash
-        return not is_newer(other.vector, pending.vector)
-
-    def _moved_cursors(self, handled: list[Pending]) -> list[PeerCursor]:
-        by_device: dict[DeviceID, list[int]] = {}
-        for pending in set(handled):
-            by_device.setdefault(pending.device_id, []).append(pending.sequence)
-        cursors = []
-        for device_id in self.heard:
-            reached = self._pending.handled(device_id, by_device.get(device_id, ()))
-            known = self._state.cursor(device_id)
-            moved = reached.index_id != known.index_id or reached.max_sequence > known.max_sequence
-            # Of an index that is another one than before, the beginning is told too: it voids what the device claimed.
-            if reached.index_id and moved and (reached.max_sequence > 0 or known.index_id):
-                cursors.append(PeerCursor(device_id, reached.index_id, reached.max_sequence))
-        return cursors
-
     async def _append_cursors(self) -> None:
-        cursors = self._moved_cursors([])
+        cursors = self._handled.moved_cursors([])
         if not cursors and not self._confirmed:
             return
         with self._minding_the_log():
