@@ -328,6 +328,8 @@ class UpkeepSettings:
         record_interval: How often the gateway looks whether files that wait have room, and whose losses are to be read.
         quota_interval: How often quotas are read while files come in or wait.
         max_quota_interval: How often else.
+        quota_pause: After how long without a file the next one waits until they are read again.
+        quota_timeout: How long such a reading may take.
         removal_interval: How often the gateway looks whether a folder was removed that devices share.
         idle_removal_interval: How often for other folders.
         disk_interval: How often the gateway looks at the disk with the local state.
@@ -370,6 +372,8 @@ class UpkeepSettings:
     record_interval: float = 15.0
     quota_interval: float = 45.0
     max_quota_interval: float = 600.0
+    quota_pause: float = 5.0
+    quota_timeout: float = 10.0
     removal_interval: float = 150.0
     idle_removal_interval: float = 300.0
     disk_interval: float = 10.0

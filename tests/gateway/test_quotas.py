@@ -15,9 +15,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.file_infos import SMALLEST_BLOCK as SIZE
-from tests.file_infos import deleted, device, file
+from tests.file_infos import deleted, device, directory, file
 from tests.simulated import Call, Fault, SimulatedBucket
-from tests.sync.fakes import new_folder, working
+from tests.sync.fakes import has, new_folder, working
 from tests.virtual_time import virtual_time
 from untrusted_s3.bep import bep_pb2 as pb
 from untrusted_s3.bep.cluster_config import IndexState
@@ -183,7 +183,7 @@ class Gateway:
         ]
         self.keeper = a_keeper(bucket, *self.folders, max_store=max_store)
         for folder in self.folders:
-            folder.limit(partial(self.keeper.limits, folder))
+            folder.limit(partial(self.keeper.limits, folder), self.keeper.are_known)
             folder.on_used = partial(self.keeper.used.changed, folder)
             folder.counts_sources = lambda: bool(self.keeper.quotas.devices)
 
@@ -215,6 +215,69 @@ async def announce(folder: Folder, device_id: DeviceID, *infos: FileInfo) -> Non
     folder.add_source(device_id, AnyBlock())
     update = IndexReceived(folder.record.folder_id, tuple(info.raw for info in infos), True, last, 0)
     assert await folder.take_index(device_id, 7, update)
+
+
+# How long nothing came in when a quota is set, and when the next file comes after that.
+@virtual_time
+@pytest.mark.parametrize("quiet", [6.0, 50.0, 599.0, 5000.0])
+@pytest.mark.parametrize("later", [0.0, 0.2, 6.0])
+async def test_the_next_file_is_judged_by_a_quota_that_is_set_while_nothing_comes_in(
+    tmp_path: Path, quiet: float, later: float
+) -> None:
+    bucket = SimulatedBucket()
+    gateway = Gateway(bucket, tmp_path, "one", "other")
+    one, other = gateway.folders
+    async with gateway.running():
+        await announce(one, A, file(1, sequence=1))
+        await asyncio.sleep(quiet)
+        assert gateway.files == 1
+        await write_quotas(bucket, Quotas({}, {A: SIZE}))
+        await asyncio.sleep(later)
+        await announce(other, A, file(2, sequence=1), directory("d", sequence=2))
+        await asyncio.sleep(60)
+        assert gateway.files == 1 and other.limits_reached
+        assert has(other, directory("d"))
+
+
+@virtual_time
+async def test_a_store_that_does_not_give_quotas_keeps_files_for_seconds_only(tmp_path: Path) -> None:
+    away = hangs = False
+
+    def fault(call: Call) -> Fault | None:
+        return Fault.UNREACHABLE if away and call.key == layout.QUOTAS else None
+
+    class Hanging(SimulatedBucket):
+        async def get(self, key: str, *args: Any, **options: Any) -> bytes:
+            if away and key == layout.QUOTAS and hangs:
+                await asyncio.Event().wait()
+            return await super().get(key, *args, **options)
+
+    bucket = Hanging(fault=fault)
+    gateway = Gateway(bucket, tmp_path, "one")
+    (one,) = gateway.folders
+    async with gateway.running():
+        away = True
+        for number in range(1, 4):
+            await announce(one, A, file(number, sequence=number))
+            await asyncio.sleep(SETTINGS.quota_timeout + 5)
+            assert gateway.files == number
+            hangs = not hangs
+            await asyncio.sleep(100)
+
+
+@virtual_time
+async def test_one_read_for_many_files(tmp_path: Path) -> None:
+    reads = Reads()
+    gateway = Gateway(reads.bucket, tmp_path, "one")
+    (one,) = gateway.folders
+    async with gateway.running():
+        await asyncio.sleep(300)
+        before = sum(call.key == layout.QUOTAS for call in reads.bucket.calls)
+        for number in range(1, 20):
+            await announce(one, A, file(number, sequence=number))
+            await asyncio.sleep(2)
+        assert gateway.files == 19
+        assert sum(call.key == layout.QUOTAS for call in reads.bucket.calls) == before + 1
 
 
 @virtual_time

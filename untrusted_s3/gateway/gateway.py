@@ -447,7 +447,7 @@ class Gateway:
             self._settings.tuning,
             self._grid,
         )
-        folder.limit(partial(self._quotas.limits, folder))
+        folder.limit(partial(self._quotas.limits, folder), self._quotas.are_known)
         folder.on_used = partial(self._quotas.used.changed, folder)
         folder.counts_sources = lambda: bool(self._quotas.quotas.devices)
         return folder

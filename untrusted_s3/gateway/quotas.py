@@ -46,22 +46,27 @@ class QuotaKeeper:
         self._settings = settings
         self._max_store = max_store
         self._unreadable: str | None = None
-        self._last_read = float("-inf")
+        # When they were last read, and when the last reading ended.
+        self._last_read = self._known_at = float("-inf")
+        self._last_file = float("-inf")
+        # Since when a file waits for them to be read.
+        self._awaited: float | None = None
         self._asked = asyncio.Event()
 
     async def run(self) -> None:
         """Read the quotas when they are due, and let what has room now come in, until cancelled.
 
-        They are due after `quota_interval` if they were asked for, because files come in or wait, and after
-        `max_quota_interval` in any case.
+        They are due after `quota_interval` if they were asked for, because files come in or wait, after
+        `max_quota_interval` in any case, and at once if a file waits for them.
         """
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.record_interval):
                     await self._asked.wait()
-            if self._is_due(self._asked.is_set()):
-                await self._read()
+            asked = self._asked.is_set()
             self._asked.clear()
+            if self._awaited is not None or self._is_due(asked):
+                await self._read()
             for folder in self._folders():
                 folder.look_at_quota()
 
@@ -70,10 +75,28 @@ class QuotaKeeper:
         return _now() >= self._last_read + (settings.quota_interval if asked else settings.max_quota_interval)
 
     async def _read(self) -> None:
+        began = _now()
         try:
             await self.load()
         except StoreError as error:
             _logger.warning("quotas not read", error=str(error))
+        finally:
+            self._known_at = _now()
+            if self._awaited is not None and self._awaited <= began:
+                self._awaited = None
+
+    def are_known(self) -> bool:
+        """Return whether a file that comes in now may be judged by the quotas that are known.
+
+        The first file after a while waits until they are read again, but not long for a store that does not give them:
+        an operator who sets a quota expects that it holds from now on.
+        """
+        now, pause = _now(), self._settings.quota_pause
+        if now > self._last_file + pause and now > self._known_at + pause:
+            self._awaited = now
+            self._asked.set()
+        self._last_file = now
+        return self._awaited is None
 
     async def load(self) -> None:
         """Read the quotas. If their record cannot be read, those stay that were read last.
@@ -82,14 +105,16 @@ class QuotaKeeper:
         """
         self._last_read = _now()
         try:
-            quotas = await read_quotas(self._bucket)
-        except (DataError, StoreError) as error:
-            if isinstance(error, StoreUnreachable):
+            async with asyncio.timeout(self._settings.quota_timeout):
+                quotas = await read_quotas(self._bucket)
+        except (DataError, StoreError, TimeoutError) as error:
+            if isinstance(error, StoreUnreachable | TimeoutError):
                 # It may be this one object that the store cannot give. Otherwise this raises as well.
                 await self._bucket.size(layout.STORE)
+            reason = str(error) or "the store does not answer in time"
             if self._unreadable is None:
-                _logger.error("record of quotas not readable", error=str(error))
-            self._unreadable = str(error)
+                _logger.error("record of quotas not readable", error=reason)
+            self._unreadable = reason
             return
         self._unreadable = None
         if quotas.devices:

@@ -357,12 +357,14 @@ class Folder:
         """The limits for which files wait."""
         return self._quota.reached
 
-    def limit(self, limits_of: LimitsOf) -> None:
-        """Let a function say which limits there are for a file of a device."""
+    def limit(self, limits_of: LimitsOf, are_known: Callable[[], bool] = lambda: True) -> None:
+        """Let functions say which limits there are for a file of a device, and whether they are those of now."""
         self._quota.limits_of = limits_of
+        self._quota.are_known = are_known
 
     def look_at_quota(self) -> None:
-        """Let files come in that wait for room, if there is room now. The gateway calls this now and then."""
+        """Let files come in for which there is room now. The gateway calls this now and then, and after a look at the
+        limits."""
         self._puller.look_at_quota()
 
     @property

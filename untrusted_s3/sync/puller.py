@@ -145,7 +145,8 @@ class Puller:
         self._wake.set()
 
     def look_at_quota(self) -> None:
-        """Look whether files that wait for room may come in now."""
+        """Look whether files may come in that wait for room, or for the limits to be known."""
+        self._wake.set()
         if not self.quota.reached:
             return
         looked_at_all = not any(map(self._queues.of, self.sources.connected))
@@ -229,6 +230,8 @@ class Puller:
         handled = []
         taken = 0
         while queue and self._has_room(slots):
+            if queue[0].has_data and not self.quota.are_known():
+                break  # `look_at_quota` goes on
             if not self._is_large(queue[0]) and not slots.memory.fits(memory_size(queue[0].file_info_size)):
                 self._await_memory(slots, memory_size(queue[0].file_info_size))
                 break

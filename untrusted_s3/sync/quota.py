@@ -125,12 +125,15 @@ class FolderQuota:
 
     Attributes:
         limits_of: Returns the limits for a file of a device; none by default.
+        are_known: Returns whether the limits are those of now. Where they are not, they are asked for, and
+            `Puller.look_at_quota` is called when they are.
         in_work: The bytes that the pulls under way add to the folder.
         on_change: Called when it has changed how many they are.
     """
 
     def __init__(self, folder_id: str, state: FolderState) -> None:
         self.limits_of: LimitsOf = lambda device_id: ()
+        self.are_known: Callable[[], bool] = lambda: True
         self.in_work = 0
         self.on_change: Callable[[], object] = lambda: None
         self._folder_id = folder_id
