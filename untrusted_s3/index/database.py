@@ -1,4 +1,9 @@
-"""Local SQLite files. They are caches: an unusable one is deleted and made again."""
+"""Local SQLite files. They are caches: an unusable one is deleted and made again.
+
+The index of a write-ahead log is in memory, not in a file beside the database: with SQLite's `unix-excl` all
+connections are of one process (https://sqlite.org/vfs.html, "Multiple VFSes"). A file that is mapped into memory would
+end the process with SIGBUS when somebody truncates it, and with something else in its place nothing could be written.
+"""
 
 from __future__ import annotations
 
@@ -107,13 +112,14 @@ def wal_size(path: Path) -> int:
 
 
 def remove_database(path: Path) -> None:
-    """Delete a database and the files that SQLite keeps beside it."""
+    """Delete a database and the files that SQLite keeps beside it, also those of earlier programs."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _try_open(path: Path, schema: str, version: int, shrinks: bool) -> Database | None:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Database)
+    uri = f"{path.absolute().as_uri()}?vfs=unix-excl"
+    connection = sqlite3.connect(uri, isolation_level=None, check_same_thread=False, factory=Database, uri=True)
     try:
         if shrinks:  # has an effect before anything is written
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
