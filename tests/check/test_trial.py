@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.check import record_trial, trial
+from untrusted_s3.replication.kinds import OF_STORE, of_folder
 
 PAGE = Path(__file__).parents[2] / "docs" / "keeping-a-store-healthy.md"
 
@@ -47,11 +48,16 @@ RECORD_SAMPLES = [
     ("record of a gateway", "cut", 0),
     ("rules of `keep` of a folder", "a bit", 2),
     ("record of a scrub", "cut", 0),
+    ("kept state", "a bit", 2),
+    ("list of present objects", "cut", 2),
+    ("last look for garbage", "a bit", 2),
 ]
 
 
 def test_nothing_is_left_out() -> None:
     assert set(OF_LOG) == {(what, damage) for what in trial.THINGS for damage in trial.DAMAGES}
+    assert set(record_trial.PLACES) == {*OF_STORE, *of_folder(record_trial.FIRST)}, "there is another kind of key"
+    assert {*trial.THINGS, *record_trial.THINGS} == {one for some in record_trial.PLACES.values() for one in some}
     assert set(OF_RECORDS) == {(what, damage) for what in record_trial.THINGS for damage in record_trial.DAMAGES}
 
 

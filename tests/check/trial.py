@@ -23,6 +23,7 @@ from untrusted_s3.gateway.pauses import Pauses
 from untrusted_s3.gateway.scrub import Scrub
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.state import FolderState
+from untrusted_s3.index.trimming import trim
 from untrusted_s3.problem import Finding
 from untrusted_s3.repair.action import Remedy
 from untrusted_s3.repair.folder import RepairOptions
@@ -111,6 +112,12 @@ class Trial:
             await asyncio.sleep(20)
             if self._stays and self._count:
                 self.peer.connect(self.gateways[0])
+
+    async def upkeep(self) -> None:
+        """Let the hours pass until gateways trim their logs, which also deletes what is moved aside."""
+        if self._count:
+            await self.go_on(3600)
+            await trim(SimulatedBucket(self.store), KEYS, 30 * DAY)
 
     async def findings(self) -> list[Finding]:
         """Check everything."""
@@ -254,6 +261,7 @@ async def _play(directory: Path, what: str, damage: str, case: Case) -> str:
     try:
         was_seen = bool(await trial.findings())
         await trial.go_on(2 * PERIOD)
+        await trial.upkeep()
         first = "by itself" if was_seen else "no harm"
         if what == "last segment" and not was_seen:
             # A check cannot know that there was one. A gateway that has applied it does.

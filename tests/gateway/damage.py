@@ -31,6 +31,8 @@ from untrusted_s3.index.local_files import folder_directory, store_directory
 from untrusted_s3.settings import LogSettings, ScrubSettings, Settings, UpkeepSettings
 from untrusted_s3.store import layout
 from untrusted_s3.store.garbage import Candidate, GarbageRecord, Sweep, write_garbage, write_swept
+from untrusted_s3.store.garbage_look import Look, write_look
+from untrusted_s3.store.history import write_history
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.losses import LossNotes, LostSegments
 from untrusted_s3.store.quotas import Quotas, write_quotas
@@ -38,6 +40,7 @@ from untrusted_s3.store.records import FolderRecord, NodeRecord, PeerRecord, Sto
 from untrusted_s3.store.retention import KeepRules, write_rules
 from untrusted_s3.store.usage import UsageRecord
 
+GARBAGE_ID = "0" * 32
 STORE_ID, SOUND, TOKEN, INDEX_ID = "a" * 32, "sound", b"token", 2
 PEER, OTHER = device(100), device(3)
 OURS = generate()
@@ -114,9 +117,12 @@ class Trial:
         self.store.put(keys.kept_checkpoint(2, 1_600_000_000), self.store.body(checkpoint))
         for key in self.store.keys(keys.garbage):
             await bucket.delete(key)
-        garbage = GarbageRecord.new(bucket.now(), [Candidate(bytes(16), "d" * 32, 7)])
+        garbage = GarbageRecord(GARBAGE_ID, int(bucket.now()), (Candidate(bytes(16), "d" * 32, 7),))
         await write_garbage(bucket, keys, garbage)
         await write_swept(bucket, keys, garbage.record_id, Sweep(int(bucket.now()), 0, 0, 0))
+        await write_look(bucket, keys, Look(int(bucket.now()), ""))
+        await write_history(bucket, None, 30)
+        await write_history(bucket, keys, 30)
 
     async def copy_folder(self, folder_id: str) -> FolderKeys:
         """Add a copy of the sound folder."""
@@ -202,11 +208,15 @@ FOLDER_KINDS: Mapping[str, Callable[[FolderKeys], str]] = {
     "losses": lambda keys: keys.losses,
     "scrub": lambda keys: keys.scrub,
     "rules": lambda keys: keys.retention,
-    "garbage": lambda keys: keys.garbage,
+    "garbage": lambda keys: keys.garbage_record(GARBAGE_ID),
+    "mark of garbage": lambda keys: keys.garbage_swept(GARBAGE_ID),
+    "look for garbage": lambda keys: keys.garbage_look,
+    "history": lambda keys: keys.history,
     "present objects": lambda keys: keys.present_objects,
 }
 STORE_KINDS: Mapping[str, str] = {
     "rules": layout.RETENTION,
+    "history": layout.HISTORY,
     "quotas": layout.QUOTAS,
     "device": layout.peer_key(device(101)),
     "another gateway": layout.node_key(OTHER),
@@ -250,4 +260,6 @@ LOCAL_DAMAGES: Mapping[str, Callable[[Path], object]] = {
     **{how: (lambda path, act=act: path.write_bytes(act(path.read_bytes()))) for how, act in BODIES.items()},  # type: ignore[misc]
     "no file": lambda path: _replace(path, os.mkdir),
     "link": lambda path: _replace(path, lambda path: path.symlink_to("/nonexistent/file")),
+    "no log file": lambda path: _replace(path.with_name(f"{path.name}-wal"), os.mkdir),
+    "another index": lambda path: _replace(path.with_name(f"{path.name}-shm"), os.mkdir),
 }

@@ -21,7 +21,9 @@ from tests.gateway.damage import (
 )
 from tests.virtual_time import virtual_time
 from untrusted_s3.errors import DataError
+from untrusted_s3.replication.kinds import OF_STORE, of_folder
 from untrusted_s3.store import layout
+from untrusted_s3.store.layout import FolderKeys
 
 pytestmark = virtual_time
 
@@ -44,14 +46,28 @@ AT_THE_START: Mapping[str, Mapping[str, str]] = {
     "losses": dict.fromkeys(_NOT_EMPTY, "losses not readable"),
     "scrub": dict.fromkeys(_UNREADABLE, "not scrubbed"),
     "rules": dict.fromkeys(_NOT_EMPTY, "log not trimmed"),
+    "history": dict.fromkeys(_NOT_EMPTY, "log not trimmed"),
     "present objects": dict.fromkeys(_UNREADABLE, "present objects not listed"),
 }
 # The same of damage that appears while the gateway runs, with a state in which everything is.
 WHILE_IT_RUNS: Mapping[str, Mapping[str, str]] = {
-    **{kind: AT_THE_START[kind] for kind in ("object", "scrub", "rules", "present objects")},
+    **{kind: AT_THE_START[kind] for kind in ("object", "scrub", "rules", "history", "present objects")},
     "record": dict.fromkeys(_NOT_EMPTY, "record not readable"),
     "last segment": dict.fromkeys(_NOT_EMPTY, "log damaged") | dict.fromkeys(_UNREADABLE, "no progress"),
 }
+
+
+async def test_no_kind_of_key_is_left_out() -> None:
+    """A key of a new kind has to be damaged too."""
+    keys = FolderKeys.of(SOUND)
+    damaged = [prefix(keys) for prefix in FOLDER_KINDS.values()]
+    assert not [place for place in of_folder(keys) if not any(key.startswith(place) for key in damaged)]
+    apart = {layout.STORE, layout.FOLDERS}  # they have tests of their own
+    assert not [
+        place
+        for place in OF_STORE
+        if not any(key.startswith(place) for key in STORE_KINDS.values()) and place not in apart
+    ]
 
 
 @pytest.mark.parametrize("while_it_runs", [False, True])
@@ -110,6 +126,8 @@ async def test_damaged_records_of_the_store(tmp_path: Path, how: str) -> None:
     if how == "bit":
         # It is in the key of an optional field.
         expected -= {f"{STORE_KINDS['device']}: not readable"}
+    if how != "empty":
+        expected |= {"history not known"}
     if how in _UNREADABLE:
         expected |= {"requests not written down"}
     assert problems == expected
@@ -145,9 +163,9 @@ async def test_damaged_local_files(tmp_path: Path) -> None:
             await trial.takes(SOUND)
             problems = set(trial.problems())
             for (_, how), folder_id in damaged.items():
-                is_unusable = how in ("no file", "link")
+                is_unusable = how in ("no file", "link", "no log file")
                 assert (f"folder {folder_id}: not open" in problems) == is_unusable
                 assert await trial.is_refused(folder_id) == is_unusable
                 if not is_unusable:
                     await trial.takes(folder_id)  # it was loaded from the store again
-            assert len(problems) == 4
+            assert len(problems) == 6

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import crc32c
 import pytest
 
-from tests.file_infos import file
+from tests.file_infos import device, directory, entry, file
 from tests.index.gateways import SimulatedGateway
-from tests.simulated import Call, Fault, SimulatedBucket, SimulatedStore, deny_deletions
+from tests.simulated import Call, Fault, Phase, SimulatedBucket, SimulatedClock, SimulatedStore, deny_deletions
 from tests.sync.fakes import has, new_folder, working
 from tests.sync.scripted_device import KEYS, RECORD, Device
 from tests.virtual_time import settled, virtual_time
 from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.errors import LogWentBack, SegmentDamaged, StoreUnreachable, UnknownFormat
+from untrusted_s3.errors import DataError, LogWentBack, SegmentDamaged, StoreError, StoreUnreachable, UnknownFormat
 from untrusted_s3.index.segment import MAGIC
+from untrusted_s3.index.trimming import trim
 from untrusted_s3.store.bucket import MAX_WHOLE_OBJECT
+from untrusted_s3.store.losses import LossNotes
 from untrusted_s3.sync.folder import Folder
+from untrusted_s3.sync.healing import heal
 
 pytestmark = virtual_time
 
@@ -70,8 +75,9 @@ def newer(body: bytes) -> bytes:
 
 
 def damage(store: SimulatedStore, position: int, how: Callable[[bytes], bytes]) -> bytes:
+    """Damage a segment that was written an hour ago."""
     body = how(store.body(KEYS.segment(position)))
-    store.put(KEYS.segment(position), body)
+    store.put(KEYS.segment(position), body, begun=store.clock() - 3600)
     return body
 
 
@@ -221,6 +227,49 @@ async def test_two_gateways_heal_one_damaged_segment(tmp_path: Path) -> None:
     assert second.own_index == first.own_index
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("later", [0.0, 1799.0, 4000.0])
+@pytest.mark.parametrize("is_last", [False, True])
+async def test_a_writer_that_stalls_takes_the_place_of_no_segment(tmp_path: Path, later: float, is_last: bool) -> None:
+    """It has seen that a position is free; another one writes there, and that is damaged and healed before its PUT."""
+    store = await filled(tmp_path / "1")
+    clock = cast(SimulatedClock, store.clock)
+    gateways = [SimulatedGateway(SimulatedBucket(store), number, tmp_path) for number in (1, 2, 3)]
+    stalled, other, healer = (gateway.log for gateway in gateways)
+    for log in (stalled, other):
+        await log.load()
+    key, mine = KEYS.segment(5), entry(directory("of the one that stalls"))
+    held = False
+
+    async def gate(call: Call, phase: Phase) -> None:
+        nonlocal held
+        if (call.operation, call.key, phase, held) != ("put", key, Phase.REQUEST, False):
+            return
+        held = True
+        await other.append([entry(directory("of the other"))])
+        if not is_last:
+            await other.append([entry(directory("later"))])
+        store.put(key, flipped(store.body(key)))
+        clock.now += later
+        await heal(healer_bucket, KEYS, healer, gateways[2].state, LossNotes(healer_bucket, KEYS, device(3)))
+        assert store.keys(f"{KEYS.base}damaged/")
+        await trim(healer_bucket, KEYS, 3600.0)
+
+    healer_bucket = gateways[2].bucket
+    gateways[0].bucket.gate = gate
+    with contextlib.suppress(StoreError, DataError):
+        await stalled.append([mine])
+        fresh = SimulatedGateway(SimulatedBucket(store), 4, tmp_path)
+        await fresh.log.load()
+        assert fresh.state.entry(mine.file_info.name) is not None, "it believes that the log has it"
+        fresh.close()
+    assert held
+    clock.now += 3600.0
+    await trim(healer_bucket, KEYS, 3600.0)
+    assert key not in store.objects, "it is gone as soon as nobody can take its place"
+    for gateway in gateways:
+        gateway.close()
 
 
 def large(body: bytes) -> bytes:

@@ -19,12 +19,15 @@ from untrusted_s3.errors import DataError, RequestRefused
 from untrusted_s3.index.entry import NamedObject
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.log_check import LogCheck
+from untrusted_s3.index.present_objects import check_present_objects
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.objects.missing import still_missing
 from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.read_ahead import read_ahead
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.garbage import list_garbage, read_garbage
+from untrusted_s3.store.garbage_look import Look
 from untrusted_s3.store.history import History
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.losses import LossReader
@@ -112,15 +115,8 @@ class FolderCheck:
             key = self.keys.object_of(missing.name_hash, missing.object_name)
             reason = "it was missing or damaged, and no device has sent the file again"
             yield Finding(key, reason, Kind.FILE_MISSING, missing.name)
-        for key, from_json in (
-            (self.keys.retention, KeepRules.from_json),
-            (self.keys.history, History.from_json),
-            (self.keys.scrub, ScrubRecord.from_json),
-        ):
-            try:
-                await read_record(self._bucket, key, from_json)
-            except DataError as error:
-                yield unreadable(key, error)
+        async for finding in self._check_records():
+            yield finding
         losses = LossReader(self._bucket, self.keys)
         await losses.read()
         for problem in losses.unreadable:
@@ -131,6 +127,27 @@ class FolderCheck:
             yield finding
         for finding in (await strangers_of_folder(self._bucket, self.keys)).findings():
             yield finding
+
+    async def _check_records(self) -> AsyncIterator[Finding]:
+        bucket, keys = self._bucket, self.keys
+        for key, from_json in (
+            (keys.retention, KeepRules.from_json),
+            (keys.history, History.from_json),
+            (keys.scrub, ScrubRecord.from_json),
+            (keys.garbage_look, Look.from_json),
+        ):
+            try:
+                await read_record(bucket, key, from_json)
+            except DataError as error:
+                yield unreadable(key, error)
+        for listed in await list_garbage(bucket, keys):
+            try:
+                await read_garbage(bucket, keys, listed.record_id)
+            except DataError as error:
+                yield unreadable(keys.garbage_record(listed.record_id), error)
+        wrong = await check_present_objects(bucket, keys, self.log.state)
+        if wrong is not None:
+            yield Finding(keys.present_objects, wrong, Kind.RECORD)
 
     def _count_log(self) -> None:
         counts, log = self.counts, self.log

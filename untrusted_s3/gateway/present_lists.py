@@ -55,8 +55,6 @@ class PresentLists:
         self._folders = folders
         self._settings = settings
         self._sleep = sleep
-        # By folder: the position of the list in the store.
-        self._listed: dict[str, int] = {}
 
     async def run(self) -> None:
         """Take a turn some minutes after the start and then once a day, until cancelled."""
@@ -69,14 +67,13 @@ class PresentLists:
     async def turn(self) -> None:
         """Write the lists of the folders that have changed. What fails is logged and left to the next turn."""
         for folder_id, folder in list(self._folders.by_id()):
-            if not folder.position or self._listed.get(folder_id) == folder.position:
+            if not folder.position:
                 continue
             trouble: Exception | None = None
             try:
-                self._listed[folder_id] = await listed_position(self._bucket, FolderKeys.of(folder_id))
-                if self._listed[folder_id] != folder.position:
-                    self._listed[folder_id] = await folder.list_present_objects()
-                    _logger.info("present objects listed", folder=folder_id, position=self._listed[folder_id])
+                if await listed_position(self._bucket, FolderKeys.of(folder_id)) != folder.position:
+                    position = await folder.list_present_objects()
+                    _logger.info("present objects listed", folder=folder_id, position=position)
             except (StoreError, DataError, StateDamaged, OSError, sqlite3.Error) as error:
                 trouble = error
                 _logger.warning("present objects not listed", folder=folder_id, error=str(error))

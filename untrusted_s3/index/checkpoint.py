@@ -60,13 +60,15 @@ async def read_checkpoint(
         state.replace(await asyncio.to_thread(_check, fresh, position, key, check_entries))
 
 
-async def check_checkpoint(bucket: Bucket, keys: FolderKeys, position: int, directory: Path | None = None) -> None:
+async def check_checkpoint(
+    bucket: Bucket, keys: FolderKeys, position: int, directory: Path | None = None, *, kept_as: str | None = None
+) -> None:
     """Check that a checkpoint can be read. Its rows are not compared with their file infos.
 
-    It is loaded to a temporary file in `directory`. Raises NoSuchKey, another StoreError, or DataError where it is
-    damaged.
+    It is loaded to a temporary file in `directory`. `kept_as` is the key of one that is kept beyond the history. Raises
+    NoSuchKey, another StoreError, or DataError where it is damaged.
     """
-    key = keys.checkpoint(position)
+    key = kept_as or keys.checkpoint(position)
     with tempfile.TemporaryDirectory(dir=directory, prefix=CHECKPOINT_PREFIX) as temporary:
         path = Path(temporary, STATE_FILE)
         await bucket.download_file(key, path)
@@ -81,13 +83,26 @@ async def keep_checkpoint(
     It passes a temporary file in `directory`. The store refuses what arrives more than FILE_UPLOAD_LIFETIME after that
     was begun. Raises NoSuchKey, another StoreError, or DataError where the checkpoint is damaged.
     """
-    key = keys.checkpoint(position)
+    await _copy_checked(bucket, keys.checkpoint(position), position, bucket, kept_as, directory)
+
+
+async def copy_kept_checkpoint(source: Bucket, target: Bucket, key: str, position: int) -> None:
+    """Copy a checkpoint that is kept beyond the history from another store.
+
+    Raises NoSuchKey, another StoreError, or DataError where it is damaged there.
+    """
+    await _copy_checked(source, key, position, target, key, None)
+
+
+async def _copy_checked(
+    source: Bucket, key: str, position: int, target: Bucket, new_key: str, directory: Path | None
+) -> None:
     with tempfile.TemporaryDirectory(dir=directory, prefix=CHECKPOINT_PREFIX) as temporary:
         path, checked = Path(temporary, STATE_FILE), Path(temporary, "checked")
-        await bucket.download_file(key, path)
+        await source.download_file(key, path)
         await asyncio.to_thread(shutil.copyfile, path, checked)
         await asyncio.to_thread(_check, checked, position, key, False)
-        await bucket.upload_file(kept_as, path)
+        await target.upload_file(new_key, path)
 
 
 def _write_copy(state: FolderState, path: Path) -> int:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from untrusted_s3.errors import DataError, NoSuchKey
-from untrusted_s3.index.checkpoint import read_checkpoint
+from untrusted_s3.index.checkpoint import check_checkpoint, read_checkpoint
 from untrusted_s3.index.database import remove_database
 from untrusted_s3.index.salvage import is_near, without_far
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
@@ -23,7 +23,7 @@ from untrusted_s3.problem import Finding, Kind, Problem
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.layout import FolderKeys
-from untrusted_s3.store.listing import list_checkpoints, list_segments
+from untrusted_s3.store.listing import list_checkpoints, list_kept, list_segments
 
 _SETTINGS = LogSettings()
 # How many missing segments of a gap are named.
@@ -131,6 +131,7 @@ class LogCheck:
             await self._cross(range(last + 1, newest + 1))
         while self._ahead:
             await self._check_alone(self._ahead.popleft())
+        await self._check_kept()
         while self._found:
             yield self._found.popleft()
 
@@ -301,3 +302,13 @@ class LogCheck:
             self._find(key, Kind.CHECKPOINT_DAMAGED, str(error))
         else:
             self.covered = max(self.covered, position)
+
+    async def _check_kept(self) -> None:
+        """Check the states that are kept beyond the history."""
+        for key, (position, _) in sorted((await list_kept(self._bucket, self._keys)).items()):
+            try:
+                await check_checkpoint(self._bucket, self._keys, position, self.state.path.parent, kept_as=key)
+            except NoSuchKey:
+                continue
+            except DataError as error:
+                self._find(key, Kind.CHECKPOINT_DAMAGED, str(error))

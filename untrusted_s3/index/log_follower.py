@@ -30,7 +30,7 @@ from untrusted_s3.index.salvage import Salvaged, salvage
 from untrusted_s3.index.segment import EMPTY_SEGMENT, Segment
 from untrusted_s3.index.segment_reader import SegmentRead, SegmentReader
 from untrusted_s3.index.state import FolderState
-from untrusted_s3.index.strange_segments import remove_kept
+from untrusted_s3.index.strange_segments import old_enough, remove_kept
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.deletions import where_allowed
@@ -193,10 +193,12 @@ class LogFollower:
     async def remove_kept(self, kept: Mapping[str, str]) -> None:
         """Delete what `salvage` has copied. A checkpoint must cover them. Raises StoreError.
 
-        They stay where the credentials may not delete: readers of the log begin behind them.
+        They stay where the credentials may not delete: readers of the log begin behind them. Segments that are so young
+        that a stalled writer could take their places stay too, until a trim deletes them.
         """
         with where_allowed():
-            await remove_kept(self._bucket, self._keys, kept)
+            old = await old_enough(self._bucket, self._keys, kept, self.state.position)
+            await remove_kept(self._bucket, self._keys, old)
 
     @property
     def time_of_day(self) -> float:

@@ -7,6 +7,7 @@ It is a text that `rclone --files-from-raw`, or a loop around `aws s3 cp`, takes
 from __future__ import annotations
 
 import asyncio
+import filecmp
 import re
 import sqlite3
 import tempfile
@@ -23,7 +24,10 @@ from untrusted_s3.store.layout import FolderKeys
 
 _OBJECTS = "SELECT name_hash, content_hash FROM files WHERE content_hash IS NOT NULL ORDER BY sequence"
 _HEAD = re.compile(rb"# position=([0-9]{1,19}) ")
+_FIRST_LINE = re.compile(rb"# position=([0-9]{1,19}) time=([0-9TZ:-]{20})\n")
 _HEAD_SIZE = 64
+_LINE = re.compile(rb"([0-9a-f]{2})/\1[0-9a-f]{30}/[0-9a-f]{32}(-[0-9a-z]{1,64})?\n")
+_LINE_SIZE = 200
 _LIST = "present-objects"
 
 
@@ -49,6 +53,37 @@ async def listed_position(bucket: Bucket, keys: FolderKeys) -> int:
         return 0
     found = _HEAD.match(head)
     return int(found[1]) if found is not None else 0
+
+
+async def check_present_objects(bucket: Bucket, keys: FolderKeys, state: FolderState) -> str | None:
+    """Return what is wrong with the list, or None. `state` is that of the end of the log.
+
+    A list of the same position must name the same objects. Of others only the form is checked. Raises StoreError.
+    """
+    if not await bucket.size(keys.present_objects):
+        return None
+    with tempfile.TemporaryDirectory(dir=state.path.parent, prefix=CHECKPOINT_PREFIX) as directory:
+        path = Path(directory, _LIST)
+        try:
+            await bucket.download_file(keys.present_objects, path)
+        except NoSuchKey:
+            return None
+        return await asyncio.to_thread(_wrong, path, keys, state)
+
+
+def _wrong(path: Path, keys: FolderKeys, state: FolderState) -> str | None:
+    with path.open("rb") as file:
+        head = _FIRST_LINE.fullmatch(file.readline(_HEAD_SIZE))
+        if head is None:
+            return "it does not begin with its position and its time"
+        if int(head[1]) == state.position:
+            due = path.with_name("due")
+            _write(state.path, due, keys, head[2].decode())
+            return None if filecmp.cmp(path, due, shallow=False) else "it does not name the objects of its position"
+        while line := file.readline(_LINE_SIZE):
+            if _LINE.fullmatch(line) is None:
+                return "it has a line that is no key of an object"
+    return None
 
 
 def _write(state: Path, path: Path, keys: FolderKeys, time: str) -> int:

@@ -21,9 +21,12 @@ from untrusted_s3.errors import (
     StoreUnreachable,
 )
 from untrusted_s3.index.segment import decode_segment
+from untrusted_s3.index.stalled_writers import StalledWriters
 from untrusted_s3.store.bucket import MAX_WHOLE_OBJECT, Bucket
-from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.store.layout import FolderKeys, is_damaged_name
+from untrusted_s3.store.listing import MAX_SEGMENTS, up_to
 from untrusted_s3.store.multipart import part_ranges, part_size
+from untrusted_s3.store.positions import Positions
 from untrusted_s3.units import MIB
 
 _READ_AT_ONCE = 8 * MIB
@@ -78,6 +81,43 @@ async def remove_kept(bucket: Bucket, keys: FolderKeys, kept: Mapping[str, str])
         if await _copy_key(bucket, keys, key, keys.damaged_position(copy)) == copy:
             await bucket.delete(key)
             _logger.warning("damaged log segment moved", key=key, to=copy)
+
+
+async def old_enough(bucket: Bucket, keys: FolderKeys, kept: Mapping[str, str], reached: int) -> dict[str, str]:
+    """Return those of `kept` in whose places no stalled writer could write after their deletion.
+
+    The log reaches up to position `reached`: nobody writes where no log reaches. Raises StoreError.
+    """
+    positions = {key: keys.segment_position(key) or 0 for key in kept}
+    stalled = await StalledWriters.look(bucket, keys, [one for one in positions.values() if 0 < one <= reached])
+    old = {}
+    for key, copy in kept.items():
+        reason = stalled.may_write(positions[key])
+        if reason is None:
+            old[key] = copy
+        else:
+            _logger.info("damaged log segment stays for now", key=key, reason=reason)
+    return old
+
+
+async def remove_copied(bucket: Bucket, keys: FolderKeys, segments: Positions, checkpoint: int) -> None:
+    """Delete segments that were copied before, but were too young to be deleted then.
+
+    `segments` are the positions at which the store has any, `checkpoint` is that of the newest checkpoint. Raises
+    StoreError.
+    """
+    copies: dict[int, list[str]] = {}
+    listed = bucket.list(keys.damaged_segments)
+    async for item in up_to(MAX_SEGMENTS, listed, keys.damaged_segments):
+        if is_damaged_name(item.key.removeprefix(keys.damaged_segments)):
+            position = keys.damaged_position(item.key)
+            if position <= checkpoint and position in segments:
+                copies.setdefault(position, []).append(item.key)
+    stalled = await StalledWriters.look(bucket, keys, copies.keys())
+    for position, of_position in copies.items():
+        if stalled.may_take_for_free(position, checkpoint) is None:
+            for copy in of_position:
+                await remove_kept(bucket, keys, {keys.segment(position): copy})
 
 
 async def _copy_key(bucket: Bucket, keys: FolderKeys, key: str, position: int) -> str | None:

@@ -29,6 +29,7 @@ import structlog
 from untrusted_s3.errors import DataError, NoSuchKey
 from untrusted_s3.index.checkpoint import check_checkpoint, keep_checkpoint
 from untrusted_s3.index.rules import LOG_RULES, LogRules
+from untrusted_s3.index.strange_segments import remove_copied
 from untrusted_s3.settings import LogSettings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.format import MAX_POSITION
@@ -81,7 +82,8 @@ async def trim(
     directory: Path | None = None,
     keep: KeptRules | None = None,
 ) -> Trimmed:
-    """Delete the checkpoints and segments that a history of `history` seconds does not need.
+    """Delete the checkpoints and segments that a history of `history` seconds does not need, and damaged segments of
+    which there are copies.
 
     Checkpoints behind the position `known` are left alone: where the log does not reach, they may be anything. A
     shorter history than `rules.retention` counts as that. `clock` gives seconds since any fixed point. The base is
@@ -93,6 +95,7 @@ async def trim(
     checkpoints = {position: item.age for position, item in listed.items() if position <= known}
     history = max(history, rules.retention)
     segments_listed = await list_segments(bucket, keys)
+    await remove_copied(bucket, keys, segments_listed, max(checkpoints, default=0))
     base = find_base(checkpoints, history)
     surplus = surplus_checkpoints(checkpoints, base)
     while base and (surplus or _first(segments_listed) <= base):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,12 +12,14 @@ from pathlib import Path
 from untrusted_s3.bep.device_id import DeviceID
 from untrusted_s3.check.folder import FolderCheck, FolderCounts, folder_check
 from untrusted_s3.check.share import Share
-from untrusted_s3.errors import DataError
-from untrusted_s3.index.checkpoint import write_checkpoint
+from untrusted_s3.errors import DataError, StoreError
+from untrusted_s3.index.checkpoint import check_checkpoint, copy_kept_checkpoint, write_checkpoint
 from untrusted_s3.index.entry import Entry, NamedObject, Removal, StoredObject
 from untrusted_s3.index.log import FolderLog
 from untrusted_s3.index.missing_files import MissingFile
+from untrusted_s3.index.present_objects import write_present_objects
 from untrusted_s3.index.renewal import without_objects
+from untrusted_s3.index.stalled_writers import StalledWriters
 from untrusted_s3.index.state import FolderState
 from untrusted_s3.index.strange_segments import keep_any, remove_kept
 from untrusted_s3.objects.naming import object_names
@@ -24,7 +27,6 @@ from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.repair.action import Action, Remedy
 from untrusted_s3.repair.copying import copy_object, is_whole
 from untrusted_s3.repair.records import repair_record_of_folder
-from untrusted_s3.repair.stalled_writers import may_be_taken_for_free, may_be_written
 from untrusted_s3.settings import Settings
 from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.garbage import GARBAGE_RULES
@@ -36,6 +38,7 @@ from untrusted_s3.sync.healing import heal
 _NOBODY = DeviceID(bytes(32))
 _OF_LOG = (Kind.SEGMENT_MISSING, Kind.SEGMENT_DAMAGED)
 _OF_CHECKPOINTS = (Kind.CHECKPOINT_DAMAGED, Kind.CHECKPOINT_DIFFERS)
+_OF_ALL_LOG = (*_OF_LOG, *_OF_CHECKPOINTS)
 _OF_OBJECTS = (Kind.OBJECT_MISSING, Kind.OBJECT_SIZE, Kind.OBJECT_DAMAGED)
 _MAX_NAMES = 8
 _TO_GATEWAY = (
@@ -92,6 +95,10 @@ class FolderRepair:
             for finding in found:
                 if finding.kind is Kind.OBJECT_UNREADABLE:
                     yield _action(finding, Remedy.NONE, "the store has it: let the store give it")
+                elif finding.path == self._keys.present_objects:
+                    yield await self._list_again(
+                        finding, check, log_is_sound=not any(one.kind in _OF_ALL_LOG for one in found)
+                    )
                 elif finding.kind is Kind.RECORD:
                     yield await repair_record_of_folder(
                         self._bucket, self._other, self._keys, finding, apply=options.apply
@@ -106,16 +113,20 @@ class FolderRepair:
             await write_checkpoint(self._bucket, self._keys, state)
 
     async def _mend_log(self, found: Sequence[Finding], check: FolderCheck) -> AsyncIterator[Action]:
-        covered: list[Finding] = []
+        covered: dict[int, Finding] = {}
         lost: list[Finding] = []
+        damaged = []
         for finding in found:
             position = self._keys.segment_position(finding.path)
-            is_covered = position is not None and position <= check.log.covered
-            (covered if is_covered and finding.kind is Kind.SEGMENT_DAMAGED else lost).append(finding)
-        for finding in covered:
-            position = self._keys.segment_position(finding.path)
-            assert position is not None
-            early = await may_be_taken_for_free(self._bucket, self._keys, position, check.log.covered)
+            if position is not None and finding.kind is Kind.SEGMENT_DAMAGED:
+                damaged.append(position)
+                if position <= check.log.covered:
+                    covered[position] = finding
+                    continue
+            lost.append(finding)
+        stalled = await StalledWriters.look(self._bucket, self._keys, damaged)
+        for position, finding in covered.items():
+            early = stalled.may_take_for_free(position, check.log.covered)
             if early is not None:
                 yield _action(finding, Remedy.LATER, early)
             else:
@@ -126,7 +137,8 @@ class FolderRepair:
             for finding in lost:
                 yield _action(finding, Remedy.LEFT, _TO_GATEWAY)
             return
-        early = await self._too_early_to_heal(lost)
+        # A healing moves those that no checkpoint covers.
+        early = next(filter(None, (stalled.may_write(one) for one in damaged if one not in covered)), None)
         if early is not None:
             for finding in lost:
                 yield _action(finding, Remedy.LATER, early)
@@ -139,16 +151,6 @@ class FolderRepair:
                     await self._move(finding, "")  # it can be read, but follows another one
         for finding in lost:
             yield _action(finding, Remedy.HEALED, reason)
-
-    async def _too_early_to_heal(self, lost: Sequence[Finding]) -> str | None:
-        """Return why the log cannot be healed now, which deletes damaged segments."""
-        for finding in lost:
-            position = self._keys.segment_position(finding.path)
-            if finding.kind is Kind.SEGMENT_DAMAGED and position is not None:
-                reason = await may_be_written(self._bucket, self._keys, position)
-                if reason is not None:
-                    return reason
-        return None
 
     async def _heal(self, check: FolderCheck) -> str:
         with tempfile.TemporaryDirectory(prefix="untrusted-s3-") as directory:
@@ -167,7 +169,9 @@ class FolderRepair:
     async def _mend_checkpoints(self, found: Sequence[Finding], check: FolderCheck) -> AsyncIterator[Action]:
         for finding in found:
             position = self._keys.checkpoint_position(finding.path)
-            if position in self._mended:
+            if position is None:
+                yield await self._mend_kept(finding)
+            elif position in self._mended:
                 yield _action(finding, Remedy.WRITTEN, "it says what the log says")
             elif check.log.covered or check.log.is_whole or not self._options.gateway_runs:
                 # Another checkpoint serves, or the log from its first segment on, or the log was healed just now.
@@ -175,9 +179,31 @@ class FolderRepair:
             else:
                 yield _action(finding, Remedy.LEFT, _TO_GATEWAY)
 
+    async def _mend_kept(self, finding: Finding) -> Action:
+        """Copy a state that is kept beyond the history from the other store, or move what is left of it aside."""
+        parsed = self._keys.parse_kept(finding.path)
+        assert parsed is not None
+        if self._other is not None:
+            with contextlib.suppress(DataError, StoreError), tempfile.TemporaryDirectory() as directory:
+                if self._options.apply:
+                    await copy_kept_checkpoint(self._other, self._bucket, finding.path, parsed[0])
+                else:
+                    await check_checkpoint(self._other, self._keys, parsed[0], Path(directory), kept_as=finding.path)
+                return _action(finding, Remedy.COPIED, "it is the state that was kept")
+        return await self._move(finding, "nothing else tells what it said, so its data become garbage")
+
+    async def _list_again(self, finding: Finding, check: FolderCheck, *, log_is_sound: bool) -> Action:
+        """Write the list of present objects again."""
+        if not log_is_sound:
+            return _action(finding, Remedy.LATER, "the log has to be mended first: repeat this")
+        if self._options.apply:
+            await write_present_objects(self._bucket, self._keys, check.log.state)
+        return _action(finding, Remedy.WRITTEN, "it names what the log names")
+
     async def _move(self, finding: Finding, reason: str) -> Action:
         """Move a damaged segment or checkpoint to a key where it is kept."""
         position = self._keys.segment_position(finding.path) or self._keys.checkpoint_position(finding.path)
+        position = position or (self._keys.parse_kept(finding.path) or (None,))[0]
         assert position is not None
         if self._options.apply:
             copy = await keep_any(self._bucket, self._keys, finding.path, position)

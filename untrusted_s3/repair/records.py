@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
@@ -15,6 +16,7 @@ from untrusted_s3.problem import Finding, Kind
 from untrusted_s3.repair.action import Action, Remedy
 from untrusted_s3.store import layout
 from untrusted_s3.store.bucket import Bucket
+from untrusted_s3.store.garbage import GARBAGE_RULES, list_garbage
 from untrusted_s3.store.history import History
 from untrusted_s3.store.layout import FolderKeys
 from untrusted_s3.store.losses import LossRecord
@@ -28,6 +30,7 @@ from untrusted_s3.store.records import (
     write_record,
 )
 from untrusted_s3.store.retention import KeepRules
+from untrusted_s3.units import DAY
 
 _WHO_HAS_IT: Final = (
     "nothing in the store tells the token of the folder's password. A gateway that has the folder open writes the"
@@ -163,16 +166,33 @@ async def repair_record_of_folder(
     for key, kind in ((keys.retention, layout.RETENTION), (keys.history, layout.HISTORY)):
         if finding.path == key:
             return await _copy_record(bucket, other, finding, apply=apply, kind=kind)
-    if finding.path == keys.scrub:
+    needless = {keys.scrub: "a gateway that scrubs begins again", keys.garbage_look: "the next look is for all"}
+    if finding.path in needless:
         if apply:
             await bucket.delete(finding.path)
-        return _action(finding, Remedy.DELETED, "a gateway that scrubs begins again")
+        return _action(finding, Remedy.DELETED, needless[finding.path])
+    if keys.parse_garbage(finding.path) is not None:
+        return await _forget_garbage(bucket, keys, finding, apply=apply)
     lost = await _read_other(other, finding.path, LossRecord.from_json) if keys.is_loss(finding.path) else None
     if lost is None or keys.loss(lost.position, lost.loss_id) != finding.path:
         return _action(finding, Remedy.NONE, "it tells what was lost before; it can be deleted")
     if apply:
         await write_record(bucket, finding.path, lost.to_json())
     return _action(finding, Remedy.COPIED, "it says what the other store says")
+
+
+async def _forget_garbage(bucket: Bucket, keys: FolderKeys, finding: Finding, *, apply: bool) -> Action:
+    """Delete a record of garbage, but not before all deletions are over that it may have led to."""
+    rules = GARBAGE_RULES
+    kept_for = rules.grace + rules.sweep + rules.margin
+    listed = {keys.garbage_record(record.record_id): record.age for record in await list_garbage(bucket, keys)}
+    if listed.get(finding.path, math.inf) <= kept_for:
+        days = math.ceil(kept_for / DAY)
+        reason = f"some of what it names may be about to be deleted: repeat this {days} days after it was written"
+        return _action(finding, Remedy.LATER, reason)
+    if apply:
+        await bucket.delete(finding.path)
+    return _action(finding, Remedy.DELETED, "what it named is found again")
 
 
 async def _copy_record(
