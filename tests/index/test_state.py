@@ -112,6 +112,31 @@ def test_a_segment_that_fails_half_way_leaves_nothing(state: FolderState, path: 
     again.close()
 
 
+def test_what_was_looked_up_is_right_after_every_change(state: FolderState) -> None:
+    keys = [name_key(encrypted_name(name)) for name in "abc"]
+
+    def sequences() -> list[int | None]:
+        found = [current.sequence if current is not None else None for current in map(state.current, keys)]
+        assert found == [state.sequence_of(key) for key in keys]
+        assert [bool(state.objects_of(key)) for key in keys] == [sequence is not None for sequence in found]
+        return found
+
+    state.look_up(keys)
+    assert sequences() == [None, None, None]
+    state.apply(1, segment(1, file("a", 1)))
+    assert sequences() == [1, None, None]
+    state.apply(2, segment(2, file("a", 2), file("b")))
+    assert sequences() == [2, 3, None]
+    with pytest.raises(OverflowError):
+        state.apply(3, segment(4, file("c"), cursors=(PeerCursor(device(2), 1, 2**64),)))
+    assert sequences() == [2, 3, None]
+    state.apply(3, segment(4, file("c")))
+    state.tidy()
+    assert sequences() == [2, 3, 4]
+    state.clear()
+    assert sequences() == [None, None, None]
+
+
 def test_wants(state: FolderState) -> None:
     state.apply(1, segment(1, file("a", 3), deleted("b", 3)))
     assert state.wants(file("new"))

@@ -346,9 +346,9 @@ class PendingIndex:
         return self.of_names((key,))[key]
 
     def of_names(self, keys: Sequence[bytes]) -> dict[bytes, list[Pending]]:
-        """Return what `of_name` returns for each of the names with these hashes. All must be different."""
+        """Return what `of_name` returns for each of the names with these hashes."""
         found: dict[bytes, list[Pending]] = {key: [] for key in keys}
-        for row in self._of_names(f"device_id, {_COLUMNS}", keys):
+        for row in self._of_names(f"device_id, {_COLUMNS}", list(found)):
             found[row[1]].append(Pending(DeviceID(row[0]), *row[1:]))
         return found
 
@@ -441,12 +441,12 @@ class PendingIndex:
     def _entries(self, keys: Sequence[bytes]) -> dict[bytes, dict[bytes, _Known]]:
         """Return sequence number, size, and bytes on the disk of the entries of each name, by device."""
         found: dict[bytes, dict[bytes, _Known]] = {key: {} for key in keys}
-        for key, device, *known in self._of_names("name_hash, device_id, sequence, size, held", keys):
+        for key, device, *known in self._of_names("name_hash, device_id, sequence, size, held", list(found)):
             found[key][device] = tuple(known)
         return found
 
     def _of_names(self, columns: str, keys: Sequence[bytes]) -> Iterator[Any]:
-        """Yield columns of all entries of the names with these hashes, many names a statement."""
+        """Yield columns of all entries of the names with these hashes, all different; many names a statement."""
         for start in range(0, len(keys), _NAMES_AT_ONCE):
             some = keys[start : start + _NAMES_AT_ONCE]
             places = ",".join("?" * len(some))

@@ -247,6 +247,10 @@ class StateQueries(StateFile):
         for key in list(itertools.islice(self._looked_up, max(len(self._looked_up) - _LOOKED_UP, 0))):
             del self._looked_up[key]
 
+    def tidy(self) -> None:
+        """Give back the memory of what was looked up."""
+        self._looked_up.clear()
+
     def _current_version(
         self, key: bytes, sequence: int, version: bytes, kind: int, object_name: str | None
     ) -> CurrentVersion:

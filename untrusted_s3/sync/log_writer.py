@@ -238,6 +238,7 @@ class LogWriter:
                 idle = not self._in_work() and not self.busy
                 if idle:
                     self._pending.tidy()
+                    self._state.tidy()
                 if idle and _loop_time() - last_cursors > self._settings.cursor_interval:
                     last_cursors = _loop_time()
                     await self._append_cursors()
