@@ -17,19 +17,20 @@ class _Sum:
     def __init__(self, bytes_of: Callable[[Folder], int], folders: Iterable[Folder]) -> None:
         self._bytes_of = bytes_of
         self._total = 0
-        self._parts: dict[int, int] = {}
         # By id, as `_parts`: the folders stay open while a sum is in use.
         self._changed = {id(folder): folder for folder in folders}
+        self._parts = dict.fromkeys(self._changed, 0)
 
     def changed(self, folder: Folder) -> None:
-        self._changed[id(folder)] = folder
+        if id(folder) in self._parts:  # else it is not open yet, or no longer
+            self._changed[id(folder)] = folder
 
     def value(self) -> int:
         for number, folder in self._changed.items():
             part = 0
             with contextlib.suppress(UntrustedS3Error):  # its local state is damaged, and it is opened again
                 part = self._bytes_of(folder)
-            self._total += part - self._parts.get(number, 0)
+            self._total += part - self._parts[number]
             self._parts[number] = part
         self._changed.clear()
         return self._total
