@@ -244,7 +244,7 @@ async def test_who_gives_up_takes_no_place() -> None:
     await store.ask(limit)
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(
     actions=st.lists(
         st.tuples(st.sampled_from(["ask", "cancel", "wait", "refuse", "pause"]), st.integers(0, 3), st.floats(0, 2)),
