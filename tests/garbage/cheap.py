@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
+import crc32c
+
 from tests.simulated import fast_directory
-from untrusted_s3.index import checkpoint, state_file
-from untrusted_s3.index.checkpoint_check import check_copy
-from untrusted_s3.index.database import Database
+from untrusted_s3.errors import DataError
+from untrusted_s3.index import checkpoint, segment_reader, state_file
+from untrusted_s3.index.database import Database, open_database
+from untrusted_s3.index.entry import NamedObject
+from untrusted_s3.index.schema import SCHEMA, STATE_VERSION
+from untrusted_s3.index.segment import decode_segment
+from untrusted_s3.index.state import FolderState
+from untrusted_s3.store.bucket import Bucket
 from untrusted_s3.store.garbage import digest
-from untrusted_s3.upkeep import garbage
+from untrusted_s3.store.layout import FolderKeys
+from untrusted_s3.upkeep import garbage, live
 from untrusted_s3.upkeep.live import Named
 
-_JOURNAL = "PRAGMA journal_mode = WAL"
-_PRAGMAS = ("PRAGMA synchronous", "PRAGMA cache_size", "PRAGMA wal_autocheckpoint", "PRAGMA journal_size_limit")
+_PRAGMAS = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF"
 
 
 class _Objects:
@@ -45,31 +50,69 @@ class _Objects:
         return digest(name_hash, object_name) in self._digests
 
 
-def _checked_once(check: Callable[..., int]) -> Callable[..., int]:
-    """Return `checkpoint_check.check_copy` that does not check the same bytes twice."""
-    sound: dict[tuple[Any, ...], int] = {}
+class _Loaded:
+    """`live.FolderState` without a database: the objects of a checkpoint."""
 
-    def once(path: Path, position: int, key: str, *, entries: bool = True) -> int:
-        known = (hashlib.sha1(path.read_bytes(), usedforsecurity=False).digest(), position, entries)
-        if known not in sound:
-            sound[known] = check(path, position, key, entries=entries)
-        return sound[known]
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.named: tuple[NamedObject, ...] = ()
 
-    return once
+    def objects(self) -> Iterator[NamedObject]:
+        return iter(self.named)
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
-def _without_pragmas(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `Database.execute` that keeps no write-ahead log, which takes files and locks of its own."""
+# What checkpoints of some bytes name. Schedules have thousands of them, and few are read twice in different ones.
+_NAMED: dict[bytes, tuple[NamedObject, ...]] = {}
+_MOST_NAMED = 1000
+_CHECKSUM_SIZE = 4
 
-    @functools.wraps(execute)
-    def cheaper(database: Database, statement: str, *arguments: Any) -> Any:
-        if statement == _JOURNAL:
-            statement = "PRAGMA journal_mode = OFF"
-        elif statement.startswith(_PRAGMAS):
-            statement = "PRAGMA synchronous = OFF"
-        return execute(database, statement, *arguments)
 
-    return cheaper
+async def _read_checkpoint(
+    bucket: Bucket, keys: FolderKeys, position: int, state: _Loaded, *, check_entries: bool, kept_as: str | None
+) -> None:
+    """Do for `live` what `checkpoint.read_checkpoint` does, and do not read the same bytes twice."""
+    path = state.path.with_name("downloaded")
+    await bucket.download_file(kept_as or keys.checkpoint(position), path)
+    body = path.read_bytes()
+    checksum = crc32c.crc32c(body[:-_CHECKSUM_SIZE]).to_bytes(_CHECKSUM_SIZE, "big")
+    if len(body) <= _CHECKSUM_SIZE or body[-_CHECKSUM_SIZE:] != checksum:
+        raise DataError(f"checkpoint {position} is damaged")
+    if body not in _NAMED:
+        if len(_NAMED) > _MOST_NAMED:
+            _NAMED.clear()
+        state.path.write_bytes(body[:-_CHECKSUM_SIZE])
+        with contextlib.closing(FolderState(state.path)) as loaded:
+            _NAMED[body] = tuple(loaded.objects())
+    state.named = _NAMED[body]
+
+
+_decoded = functools.lru_cache(2000)(decode_segment)
+
+
+def _trusted(path: Path, position: int, key: str, *, entries: bool = True) -> int:
+    """Stand for `checkpoint_check.check_copy`: what is damaged here has another checksum, which is checked."""
+    return STATE_VERSION
+
+
+@functools.cache
+def _empty_state() -> bytes:
+    """Return the file of an empty state, which takes long to make."""
+    with fast_directory() as directory:
+        path = directory / "empty.sqlite"
+        open_database(path, SCHEMA, STATE_VERSION).close()
+        return path.read_bytes()
+
+
+def _open(path: Path, schema: str, version: int) -> Database:
+    """Do what `database.open_database` does with a state that one connection uses at a time."""
+    if not path.exists():
+        path.write_bytes(_empty_state())
+    connection = sqlite3.connect(path, isolation_level=None, factory=Database)
+    sqlite3.Connection.executescript(connection, _PRAGMAS)
+    return connection
 
 
 def _copy(state: Path, path: Path) -> int:
@@ -114,8 +157,11 @@ def cheap_databases() -> Iterator[Path]:
 def _cheap_in(directories: _Directories) -> Iterator[None]:
     with (
         mock.patch.object(garbage, "ObjectSet", _Objects),
-        mock.patch.object(checkpoint, "check_copy", _checked_once(check_copy)),
-        mock.patch.object(Database, "execute", _without_pragmas(Database.execute)),
+        mock.patch.object(live, "FolderState", _Loaded),
+        mock.patch.object(live, "read_checkpoint", _read_checkpoint),
+        mock.patch.object(segment_reader, "decode_segment", _decoded),
+        mock.patch.object(checkpoint, "check_copy", _trusted),
+        mock.patch.object(state_file, "open_database", _open),
         mock.patch.object(state_file, "write_copy", _copy),
         mock.patch.object(tempfile, "TemporaryDirectory", directories.take),
     ):

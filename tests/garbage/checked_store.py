@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,20 @@ from untrusted_s3.store.layout import FolderKeys, name_key
 KEYS = FolderKeys.of("folder")
 # Whether what happens is upkeep. Writers may give up their own uploads.
 BY_UPKEEP: ContextVar[bool] = ContextVar("BY_UPKEEP", default=False)
+
+
+class Event(enum.Enum):
+    """What a process that stands still may wait for."""
+
+    RECORD_WRITTEN = enum.auto()
+    RECORD_DELETED = enum.auto()
+    OBJECT_DELETED = enum.auto()
+    SEGMENT_WRITTEN = enum.auto()
+
+
+def is_record(key: str) -> bool:
+    """Return whether a key is that of a record of candidates."""
+    return key.startswith(KEYS.garbage) and KEYS.parse_garbage(key) is not None
 
 
 class EntryWithoutObjectError(AssertionError):
@@ -45,9 +60,10 @@ class CheckedStore(SimulatedStore):
         self.objects.before = self._check_deletion
         self.uploads.before = self._check_abort
         self.happened: Counter[str] = Counter()
-        self._in_segment: dict[str, frozenset[str]] = {}
-        self._at: dict[int, frozenset[str]] = {0: frozenset()}
-        self._now: dict[bytes, frozenset[str]] = {}
+        self.on_event: Callable[[Event], None] = lambda event: None
+        self.in_segment: dict[str, frozenset[str]] = {}
+        self.named_at: dict[int, frozenset[str]] = {0: frozenset()}
+        self.names: dict[bytes, frozenset[str]] = {}
         self._active: dict[str, list[float]] = {}  # when an upload was begun and got parts
 
     def put(self, key: str, body: bytes, *, if_none_match: bool = False, begun: float | None = None) -> None:
@@ -57,40 +73,49 @@ class CheckedStore(SimulatedStore):
         self.happened["states kept"] += key.startswith(KEYS.kept)
         if key.startswith(KEYS.segments):
             self._note_segment(key, body)
+            self.on_event(Event.SEGMENT_WRITTEN)
+        elif is_record(key):
+            self.on_event(Event.RECORD_WRITTEN)
+
+    def copy_from(self, other: CheckedStore) -> None:
+        """Hold what another store holds."""
+        self.objects.update(other.objects)
+        self.ever_created |= other.ever_created
+        self.in_segment, self.named_at, self.names = other.in_segment.copy(), other.named_at.copy(), other.names.copy()
 
     def _note_segment(self, key: str, body: bytes) -> None:
         named: set[str] = set()
         if body:
             segment = decode_segment(body, key)
             for removal in segment.renewal.removals if segment.renewal is not None else ():
-                self._now.pop(removal.name_hash, None)
+                self.names.pop(removal.name_hash, None)
             for entry in segment.entries:
                 assert entry.claims is not None or segment.renewal is not None, "what becomes of dissents is not known"
                 objects = frozenset(
                     KEYS.object(one.file_info.name, one.stored.object_name) for one in entry.versions if one.stored
                 )
-                self._now[name_key(entry.file_info.name)] = objects
+                self.names[name_key(entry.file_info.name)] = objects
                 self.happened["dissents"] += len(entry.dissents)
                 named |= objects
         for name in named:
             if name not in self.objects:
                 raise EntryWithoutObjectError(f"{key} names {name}, which is not there")
-        self._in_segment[key] = frozenset(named)
-        self._at[int(key.rpartition("/")[2])] = self.named_now
+        self.in_segment[key] = frozenset(named)
+        self.named_at[int(key.rpartition("/")[2])] = self.named_now
 
     @property
     def named_now(self) -> frozenset[str]:
         """The objects of the folder's present state."""
-        return frozenset(itertools.chain.from_iterable(self._now.values()))
+        return frozenset(itertools.chain.from_iterable(self.names.values()))
 
     def named(self) -> set[str]:
         """Return all objects that any segment or checkpoint that is there names."""
         found = set(self.named_now)
         for key in self.objects:
             if key.startswith(KEYS.segments):
-                found |= self._in_segment[key]
+                found |= self.in_segment[key]
             elif key.startswith((KEYS.checkpoints, KEYS.kept)):
-                found |= self._at[int(key.rpartition("/")[2].partition("-")[0])]
+                found |= self.named_at[int(key.rpartition("/")[2].partition("-")[0])]
         return found
 
     def _check_deletion(self, key: str) -> None:
@@ -98,6 +123,9 @@ class CheckedStore(SimulatedStore):
             self.happened["objects deleted"] += 1
             if key in self.named():
                 raise EntryWithoutObjectError(f"{key} is deleted, and the log names it")
+            self.on_event(Event.OBJECT_DELETED)
+        elif is_record(key):
+            self.on_event(Event.RECORD_DELETED)
 
     def begin_upload(self, key: str) -> str:
         upload_id = super().begin_upload(key)

@@ -57,11 +57,6 @@ MUTANTS: Final[dict[str, tuple[str, str, str]]] = {
         "for one in segments if one > max(checkpoints, default=0))",
     ),
     "kept states are forgotten": (LIVE, "if key not in plan.to_drop:", "if False:"),
-    "segments after the listing are forgotten": (
-        LIVE,
-        "end = one.position\n                _add_segment(one.segment, live)",
-        "end = one.position",
-    ),
     "writers take candidates": (GUARD, "return bool(self.candidates) and", "return False and"),
     "writers rely on what they saw two days ago": (
         GUARD,

@@ -32,6 +32,13 @@ def test_the_schedules_come_to_what_they_are_about() -> None:
     assert not [name for name in EXPECTED if not happened[name]]
 
 
+@pytest.mark.parametrize("seed", [1, 2, 35, 36, 53])
+def test_cheap_schedules_are_the_same(seed: int) -> None:
+    """Without files, checks and asyncio's loop, everything happens as with them."""
+    with structlog.testing.capture_logs():
+        assert play(seed) == play(seed, cheap=False)
+
+
 @pytest.mark.parametrize("rules", [replace(GARBAGE_RULES, grace=0.0)])
 def test_the_schedules_find_wrong_rules(rules: GarbageRules) -> None:
     with structlog.testing.capture_logs(), pytest.raises(EntryWithoutObjectError):

@@ -11,22 +11,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
+import itertools
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
-from tests.file_infos import deleted, device, encrypted_name, file
 from tests.garbage.cheap import cheap_databases
-from tests.garbage.checked_store import BY_UPKEEP, KEYS, CheckedStore
+from tests.garbage.checked_store import BY_UPKEEP, KEYS, CheckedStore, Event, is_record
+from tests.garbage.gateway import COUNTERS, HOUR, LOG_SETTINGS, PASSES, Gateway
+from tests.garbage.plots import CONTENTS, NAMES, PLOTS, WHATEVER, Plot
 from tests.simulated import (
     Call,
     Crash,
     Fault,
     Phase,
+    QuickLoop,
     Scheduler,
     SimulatedBucket,
     SimulatedClock,
@@ -34,36 +36,16 @@ from tests.simulated import (
     inline_threads,
 )
 from tests.virtual_time import run_in_virtual_time
-from untrusted_s3.accounts import Account
-from untrusted_s3.bep import bep_pb2 as pb
-from untrusted_s3.bep.file_info import FileInfo
-from untrusted_s3.counters import Counters
-from untrusted_s3.errors import DataError, StoreError
-from untrusted_s3.index.database import remove_database
-from untrusted_s3.index.entry import NAMED_ONLY, Dissent, Entry, EntryClaims, Removal, StoredObject
-from untrusted_s3.index.log import FolderLog
-from untrusted_s3.index.state import FolderState
+from untrusted_s3.errors import StoreError
+from untrusted_s3.index.entry import Entry
 from untrusted_s3.index.trimming import trim
-from untrusted_s3.objects.upload_limits import UploadLimits
 from untrusted_s3.objects.uploads import abort_old_uploads
-from untrusted_s3.objects.writer import ObjectWriter
-from untrusted_s3.settings import LogSettings, ObjectSettings
-from untrusted_s3.store.format import PartGrid
 from untrusted_s3.store.garbage import GARBAGE_RULES, GarbageRules
-from untrusted_s3.store.layout import name_key
 from untrusted_s3.store.retention import KeepRules, KeptRules
 from untrusted_s3.units import DAY
 from untrusted_s3.upkeep.garbage import GarbageCollector, GarbageSettings
 
-HOUR = 3600.0
-NAMES = 2
-CONTENTS = 2
-GRID = PartGrid(single_put_size=1500, min_part_size=1064)
 SETTINGS = GarbageSettings(interval=0.9 * DAY, deletions_per_second=0.0)
-LOG_SETTINGS = LogSettings(read_ahead=2)
-COUNTERS = Counters()
-PASSES = (0.2, 1, 3, 7, 13, 25, 25, 50)
-LONG_PASSES = (80, 130, 150)
 FAULTS = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.ANSWER_LOST, Fault.UNREACHABLE, Fault.EMPTIED)
 NO_KEEP = KeptRules(KeepRules(), 2 * DAY)
 KEEP = KeptRules(KeepRules(daily=2, weekly=1), 2 * DAY)
@@ -71,6 +53,14 @@ KEEP = KeptRules(KeepRules(daily=2, weekly=1), 2 * DAY)
 STALLS = (3, 7, 13, 25, 25, 60)
 # Between two calls of one piece of work. Longer times let most of them fail.
 SHORT = (0.02, 0.05, 0.1, 0.2, 0.2, 0.02, 0.05, 0.1, 0.2, 0.2, 1, 7, 25)
+
+
+# Every so manyth schedule ends with a rest.
+RESTS = 5
+# How far from something that becomes due.
+AROUND = (-600.0, 1.0, 1.0, 600.0, 2 * HOUR, 8 * HOUR)
+# How old the candidates are where a schedule begins with some.
+BEGINS = (0, 7, 13, 20, 23.9)
 
 
 class Clock(SimulatedClock):
@@ -94,52 +84,83 @@ class Clock(SimulatedClock):
             self._ahead = numbers.choice([0, 0, 0, 600, -600, 840, -840, 5 * HOUR])
 
 
-@functools.cache
-def _empty_state() -> bytes:
-    """Return the file of an empty state, which takes long to make."""
-    with fast_directory() as directory:
-        state = FolderState(directory / "empty.sqlite")
-        state.close()
-        return state.path.read_bytes()
-
-
-@functools.lru_cache(10_000)
-def _file(name: int, version: int, content: int) -> FileInfo:
-    # The first content is one PUT, the other ones are uploaded in parts.
-    sizes = (1064,) if content == 0 else (1064, 1064, 1064)
-    return file(name, version, sizes=sizes, content=content)
-
-
 class World:
     """All of it."""
 
     def __init__(
-        self, seed: int, directory: Path, rules: GarbageRules = GARBAGE_RULES, *, enforce_lifetimes: bool = True
+        self,
+        seed: int,
+        directory: Path,
+        rules: GarbageRules = GARBAGE_RULES,
+        plot: Plot | None = None,
+        *,
+        enforce_lifetimes: bool = True,
     ) -> None:
         self.random = random.Random(seed)
+        self.plot = plot = plot or PLOTS[seed % len(PLOTS)]
         self.rules = rules
         self.clock = SimulatedClock()
         self.store = CheckedStore(self.clock, enforce_lifetimes=enforce_lifetimes)
+        self.store.on_event = self._note
         self.directory = directory
         self.version = 0
+        self._awaited: dict[int, list[Event]] = {}
         self.clocks: list[Clock] = []
         self.writing = 0  # gateways that still do
         self.crashes = self.random.choice([0.0, 0.002, 0.01])
         self.keep = self.random.choice([None, NO_KEEP, KEEP])
-        self.gateways, self.collectors = self.random.choice([(2, 2), (2, 2), (2, 1), (3, 2), (4, 3)])
-        happens: list[Callable[[], None]] = [functools.partial(self.let_pass, hours * HOUR) for hours in SHORT]
-        happens += [functools.partial(self._stall, client) for client in range(self.gateways + self.collectors)]
+        self.old: list[Entry] = []  # all that was ever written to the log
+        self.gateways, self.collectors = self.random.choice(plot.teams)
+        self.begins_with_garbage = self.random.random() < plot.begins_with_garbage
+        self.settings = dataclasses.replace(SETTINGS, concurrent_deletions=self.random.choice([1, 16]))
+        short = SHORT[:5] if plot.jumps else SHORT
+        happens: list[Callable[[], None]] = [functools.partial(self.let_pass, hours * HOUR) for hours in short]
+        if plot.stalls_at_random:
+            happens += [functools.partial(self._stall, client) for client in range(self.gateways + self.collectors)]
         happens += [self._change_a_clock, self._change_what_is_kept]
-        self.scheduler = Scheduler(iter(lambda: self.random.randrange(4096), None), happens, lambda: self._pass(STALLS))
+        self.scheduler = Scheduler(
+            iter(lambda: self.random.randrange(4096), None), happens, lambda: self.pass_some(STALLS)
+        )
 
     def let_pass(self, seconds: float) -> None:
         self.clock.now += seconds
 
-    def _pass(self, hours: Sequence[float]) -> None:
-        self.let_pass(self.random.choice(hours) * HOUR)
+    def pass_some(self, hours: Sequence[float]) -> None:
+        """Let one of some times pass, or the time until something is about to be due or has just become due."""
+        if self.random.random() < self.plot.jumps and (due := self._due_in()):
+            self.let_pass(max(self.random.choice(due) + self.random.choice(AROUND), 0.0))
+        else:
+            self.let_pass(self.random.choice(hours) * HOUR)
+
+    def _due_in(self) -> list[float]:
+        """Return in how many seconds records of candidates, and the youngest object, come to another age."""
+        rules, found = self.rules, [0.0]
+        swept = rules.grace + rules.sweep
+        for key in self.store.objects:
+            if is_record(key):
+                found += [age - self.store.age(key) for age in (rules.grace, swept, swept + rules.margin)]
+            elif key.startswith(KEYS.objects):
+                found[0] = max(found[0], rules.grace - self.store.age(key))
+        return [seconds for seconds in found if seconds > 0]
 
     def _stall(self, client: int) -> None:
         self.scheduler.stalled ^= {client}
+
+    def stand_still(self, client: int) -> None:
+        """Let a process wait for something, or until no other one can go on."""
+        self.scheduler.stalled.add(client)
+        self._awaited[client] = list(self.random.choice(self.plot.awaits))
+
+    def may_be_slow(self, client: int) -> bool:
+        """Return whether a process stands still now and then: in most plots, one gateway and one collector do."""
+        return client in (0, self.gateways) or self.plot.stalls_at_random > 0
+
+    def _note(self, event: Event) -> None:
+        for client, awaited in self._awaited.items():
+            if awaited and awaited[0] is event:
+                awaited.pop(0)
+                if not awaited:
+                    self.scheduler.stalled.discard(client)
 
     def _change_what_is_kept(self) -> None:
         self.keep = self.random.choice([None, NO_KEEP, KEEP])
@@ -154,20 +175,37 @@ class World:
         clock = Clock(self.clock, ahead)
         self.clocks.append(clock)
         hold = self.scheduler.gate(client)
-        # Everything else gets far while a process stands still at some call, or where it has read of candidates.
-        calls_left = self.random.randint(1, 60) if self.random.random() < 0.4 else 0
+        # Everything else gets far while a process stands still.
+        plot, dice = self.plot, self.random.random
+        calls_left = self.random.randint(1, 60) if dice() < plot.stalls_at_random else 0
+        reads: Counter[str] = Counter()
 
         async def gate(call: Call, phase: Phase) -> None:
             nonlocal calls_left
             calls_left -= 1
-            has_looked = phase is Phase.ANSWER and call.operation == "get" and call.key.startswith(KEYS.garbage)
-            stalls = calls_left == 0 or (has_looked and self.random.random() < 0.05)
+            if phase is Phase.ANSWER and call.operation == "get":
+                reads[call.key] += 1
+            stalls = calls_left == 0 or dice() < self._stalls_at(call, phase, client, reads[call.key])
             if stalls:
-                self.scheduler.stalled.add(client)
-            if stalls or self.random.random() < 0.3:  # so that schedules are not too short
+                self.stand_still(client)
+            if stalls or (dice() < plot.hold and (phase is Phase.ANSWER or not plot.only_answers)):
                 await hold(call, phase)
 
         return SimulatedBucket(self.store, clock=clock, gate=gate, fault=self._fault), clock
+
+    def _stalls_at(self, call: Call, phase: Phase, client: int, reads: int) -> float:
+        """Return how often a process stands still here."""
+        plot = self.plot
+        if not self.may_be_slow(client):
+            return 0.0
+        if phase is Phase.REQUEST:
+            is_deletion = call.operation == "delete" and call.key.startswith(KEYS.objects)
+            return plot.stall_before_deletion if is_deletion else 0.0
+        has_looked = call.operation == "get" and call.key.startswith(KEYS.garbage)
+        if client >= self.gateways:
+            # A collector reads a record for the third time when it deletes what that has.
+            return plot.stall_in_sweep if has_looked and reads == 3 else plot.stall_in_turn
+        return plot.stall_after_look if has_looked else 0.0
 
     def _fault(self, call: Call) -> Fault | None:
         if self.random.random() < self.crashes:
@@ -182,6 +220,26 @@ class World:
         if rests:
             await self._rest()
 
+    async def make_garbage(self) -> None:
+        """Let some objects become candidates."""
+        bucket = SimulatedBucket(self.store)
+        with Gateway.on(self, 9, bucket, self.clock) as first:
+            await first.log.load()
+            for name, content in itertools.product(range(NAMES), range(CONTENTS)):
+                await first.write(name, content)
+            for name in range(NAMES):
+                await first.delete(name)
+            await first.log.checkpoint()
+        self.let_pass(1.1 * DAY)
+        await trim(bucket, KEYS, DAY, clock=self.clock, settings=LOG_SETTINGS, keep=NO_KEEP)
+        await GarbageCollector(bucket, KEYS, clock=self.clock, rules=self.rules, settings=SETTINGS).collect()
+
+    def go_on_from(self, other: World) -> None:
+        """Begin where another one has ended."""
+        self.store.copy_from(other.store)
+        self.clock.now, self.version = other.clock.now, other.version
+        self.old += other.old
+
     # Gateways
 
     async def _gateway(self, number: int) -> None:
@@ -190,13 +248,16 @@ class World:
         self.writing -= 1
 
     async def _write(self, number: int) -> None:
-        left = self.random.randint(5, 50 // self.gateways)
+        least, most = self.plot.changes
+        left = self.random.randint(least, most // self.gateways)
         while left > 0:
-            process = _Gateway(self, number)
+            process = Gateway(self, number)
             try:
                 while left > 0:
                     left -= 1
                     await process.do_something()
+                    if self.random.random() < self.plot.restarts:
+                        break
             except Crash:
                 self.store.happened["crashes"] += 1
             finally:
@@ -205,11 +266,11 @@ class World:
     async def _collector(self, number: int) -> None:
         BY_UPKEEP.set(True)
         hold = self.scheduler.gate(number)
-        for _ in range(self.random.randint(10, 40) // self.collectors):
+        for _ in range(self.random.randint(*self.plot.turns) // self.collectors):
             if self.writing:  # otherwise nobody waits for what is not needed
                 await hold(Call("upkeep", ""), Phase.REQUEST)
-            if self.random.random() < 0.3:
-                self._pass(PASSES)
+            if self.random.random() < (0.6 if self.plot.jumps else 0.3):
+                self.pass_some(PASSES)
             bucket, clock = self.bucket(number)
             try:
                 await self._upkeep(bucket, clock)
@@ -221,7 +282,7 @@ class World:
             if self.random.random() < 0.5:
                 await abort_old_uploads(bucket, KEYS.base, COUNTERS)
             await trim(bucket, KEYS, DAY, clock=clock, settings=LOG_SETTINGS, keep=self.keep)
-            collector = GarbageCollector(bucket, KEYS, clock=clock, rules=self.rules, settings=SETTINGS)
+            collector = GarbageCollector(bucket, KEYS, clock=clock, rules=self.rules, settings=self.settings)
             result = await collector.collect(always=self.random.random() < 0.3)
             self.store.happened["candidates"] += result.found.objects
             self.store.happened["candidates that were named again"] += result.named
@@ -230,7 +291,7 @@ class World:
 
     async def _rest(self) -> None:
         bucket, clock = SimulatedBucket(self.store), self.clock
-        with _Gateway.on(self, 9, bucket, clock) as last:
+        with Gateway.on(self, 9, bucket, clock) as last:
             await last.log.load()
             if last.state.position:
                 await last.log.checkpoint()
@@ -249,173 +310,25 @@ class World:
         assert not missing, f"objects are missing: {missing}"
 
 
-class _Gateway:
-    """A process that writes."""
-
-    def __init__(self, world: World, number: int) -> None:
-        self.open(world, number, *world.bucket(number))
-
-    def open(self, world: World, number: int, bucket: SimulatedBucket, clock: Callable[[], float]) -> None:
-        """Begin the process."""
-        self._world = world
-        self._number = number
-        self._random = world.random
-        path = world.directory / f"{number}.sqlite"
-        if not path.exists():
-            path.write_bytes(_empty_state())
-        self.state = FolderState(path)
-        self.log = FolderLog(bucket, KEYS, self.state, device(number), LOG_SETTINGS, clock, garbage_rules=world.rules)
-        self._writer = ObjectWriter(
-            bucket,
-            KEYS,
-            Account(1 << 20),
-            UploadLimits.of(ObjectSettings()),
-            COUNTERS,
-            ObjectSettings(),
-            GRID,
-            is_candidate=self.log.garbage.candidates.has,
-            clock=clock,
-        )
-        self._old: list[Entry] = []
-        self._is_slow = False
-
-    @classmethod
-    @contextlib.contextmanager
-    def on(cls, world: World, number: int, bucket: SimulatedBucket, clock: Callable[[], float]) -> Iterator[_Gateway]:
-        """Open one that nothing disturbs."""
-        gateway = cls.__new__(cls)
-        gateway.open(world, number, bucket, clock)
-        try:
-            yield gateway
-        finally:
-            gateway.close(keep=True)
-
-    def close(self, *, keep: bool) -> None:
-        """End the process."""
-        self.state.close()
-        if not keep:
-            remove_database(self.state.path)
-
-    async def do_something(self) -> None:
-        """Change something, or write a checkpoint."""
-        if self._random.random() < 0.3:
-            passes = LONG_PASSES if self._random.random() < 0.05 else PASSES
-            self._world.let_pass(self._random.choice(passes) * HOUR)
-        dice = self._random.random()
-        try:
-            if dice < 0.15:
-                await self._checkpoint()
-            elif dice < 0.25:
-                await self._delete()
-            elif dice < 0.4:
-                await self._touch()
-            elif dice < 0.5:
-                await self._go_back()
-            elif dice < 0.6:
-                await self._disagree()
-            else:
-                await self._write()
-        except (StoreError, DataError) as error:
-            self._world.store.happened[f"failed: {type(error).__name__}"] += 1
-
-    def _next(self) -> int:
-        self._world.version += 1
-        return self._world.version
-
-    async def _checkpoint(self) -> None:
-        await self.log.refresh()
-        if self.state.position:
-            await self.log.checkpoint()
-
-    async def _delete(self) -> None:
-        await self._append(Entry(deleted(self._random.randrange(NAMES), self._next()), None, claims=EntryClaims()))
-
-    async def _write(self) -> None:
-        """Write a file of few contents, so that old ones come again."""
-        info = _file(self._random.randrange(NAMES), self._next(), self._random.randrange(CONTENTS))
-        for _ in range(3):
-            if await self._append(Entry(info, await self._store(info), claims=EntryClaims())):
-                return
-
-    async def _disagree(self) -> None:
-        """Write a file of which two devices have other contents."""
-        name = self._random.randrange(NAMES)
-        infos = [_file(name, self._next(), content) for content in self._random.sample(range(CONTENTS), 2)]
-        for _ in range(3):
-            current, other = [Entry(info, await self._store(info)) for info in infos]
-            claims = EntryClaims((device(1),), (Dissent(other, (device(2),)),))
-            if await self._append(dataclasses.replace(current, claims=claims)):
-                return
-
-    async def _store(self, info: FileInfo) -> StoredObject:
-        self._is_slow = self._random.random() < 0.05
-        may_be_stored = self._random.random() < 0.5
-        return await self._writer.write(
-            info, self._fetch, self.state.entry(info.name), owner=1, may_be_stored=may_be_stored
-        )
-
-    async def _fetch(self, number: int, block: pb.BlockInfo) -> memoryview:
-        if self._is_slow:
-            self._world.let_pass(self._random.choice([25, 80, 130]) * HOUR)
-        return memoryview(hashlib.shake_128(block.hash).digest(block.size))
-
-    async def _touch(self) -> None:
-        """Change the times of a file, as far as this gateway knows it."""
-        before = self.state.entry(encrypted_name(self._random.randrange(NAMES)))
-        if before is None or before.stored is None:
-            return
-        info = before.file_info
-        name = next(number for number in range(NAMES) if encrypted_name(number) == info.name)
-        content = next(one for one in range(CONTENTS) if _same_content(_file(name, 1, one), info))
-        stored = _seen(before, NAMED_ONLY)
-        assert stored.stored is not None
-        if not await self._append(Entry(_file(name, self._next(), content), stored.stored, claims=EntryClaims())):
-            self._world.store.happened["touched too late"] += 1
-
-    async def _append(self, entry: Entry) -> bool:
-        """Write an entry as LogWriter does. Return False if its object may be deleted."""
-        await self._wait()
-        if self._random.random() < 0.2:
-            await self.log.refresh()
-        await self.log.garbage.look([entry])
-        if self.log.garbage.keeps_out(entry):
-            self._world.store.happened["kept out"] += 1
-            return False
-        await self.log.append([entry])
-        self._old.append(entry)
-        return True
-
-    async def _wait(self) -> None:
-        """Let the others go on, perhaps as far as they do."""
-        hold = self._world.scheduler.gate(self._number)
-        if self._random.random() < 0.1:
-            self._world.scheduler.stalled.add(self._number)
-        for _ in range(self._random.choice([0, 0, 1, 5, 20])):
-            await hold(Call("wait", ""), Phase.REQUEST)
-
-    async def _go_back(self) -> None:
-        """Bring an old version back by a renewal."""
-        if not self._old:
-            return
-        old = _seen(self._random.choice(self._old), None)
-        key = name_key(old.file_info.name)
-        plan = functools.partial(self._plan, Removal(key), old)
-        await self.log.renew(plan, check_objects=True)
-        self._world.store.happened["gone back"] += 1
-
-    @staticmethod
-    def _plan(removal: Removal, entry: Entry, state: FolderState) -> tuple[Iterable[Removal], Iterable[Entry]]:
-        return [removal], [entry]
+@functools.cache
+def _with_garbage(rules: GarbageRules) -> World:
+    """Return a world in which all objects are candidates. To make it takes as long as much of a schedule."""
+    with inline_threads(), cheap_databases() as directory, _ids("garbage"):
+        world = World(0, directory, rules, WHATEVER)
+        QuickLoop().run(world.make_garbage())
+        return world
 
 
-def _same_content(one: FileInfo, other: FileInfo) -> bool:
-    return [block.hash for block in one.message.blocks] == [block.hash for block in other.message.blocks]
-
-
-def _seen(entry: Entry, seen: float | None) -> Entry:
-    if entry.stored is None:
-        return entry
-    return dataclasses.replace(entry, stored=dataclasses.replace(entry.stored, seen=seen))
+@contextlib.contextmanager
+def _ids(seed: str) -> Iterator[None]:
+    """Let what is random depend on a seed."""
+    numbers = random.Random(seed)
+    with (
+        mock.patch.object(secrets, "token_hex", lambda size: numbers.randbytes(size).hex()),
+        mock.patch.object(secrets, "token_bytes", numbers.randbytes),
+        mock.patch.object(secrets, "randbits", numbers.getrandbits),
+    ):
+        yield
 
 
 def play(
@@ -423,18 +336,20 @@ def play(
     rules: GarbageRules = GARBAGE_RULES,
     *,
     enforce_lifetimes: bool = True,
-    rests: bool = True,
+    rests: bool | None = None,
     cheap: bool = True,
 ) -> Counter[str]:
-    """Play one schedule, and return what happened. Raises AssertionError."""
-    numbers = random.Random(f"ids of {seed}")
-    with (
-        inline_threads(),
-        cheap_databases() if cheap else fast_directory() as directory,
-        mock.patch.object(secrets, "token_hex", lambda size: numbers.randbytes(size).hex()),
-        mock.patch.object(secrets, "token_bytes", numbers.randbytes),
-        mock.patch.object(secrets, "randbits", numbers.getrandbits),
-    ):
+    """Play one schedule, and return what happened. Raises AssertionError.
+
+    Whether everybody `rests` at the end depends on the seed if it is not given.
+    """
+    if rests is None:
+        rests = seed % RESTS == 0
+    garbage = _with_garbage(rules)
+    with inline_threads(), cheap_databases() if cheap else fast_directory() as directory, _ids(f"ids of {seed}"):
         world = World(seed, directory, rules, enforce_lifetimes=enforce_lifetimes)
-        run_in_virtual_time(world.play(rests=rests))
+        if world.begins_with_garbage:
+            world.go_on_from(garbage)
+            world.let_pass(world.random.choice(BEGINS) * HOUR)
+        (QuickLoop().run if cheap else run_in_virtual_time)(world.play(rests=rests))
         return world.store.happened

@@ -9,6 +9,7 @@ them go one by one in an order that the test chooses, so every interleaving of s
 
 from tests.simulated.bucket import SimulatedBucket
 from tests.simulated.calls import Call, Crash, Fault, Gate, Phase, deny_deletions, fail_on, fail_once
+from tests.simulated.quick_loop import QuickLoop
 from tests.simulated.scheduler import Scheduler
 from tests.simulated.store import SimulatedClock, SimulatedStore
 from tests.simulated.surroundings import fast_directory, inline_threads
@@ -19,6 +20,7 @@ __all__ = [
     "Fault",
     "Gate",
     "Phase",
+    "QuickLoop",
     "Scheduler",
     "SimulatedBucket",
     "SimulatedClock",

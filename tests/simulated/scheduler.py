@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from tests.simulated.calls import Call, Gate, Phase
+from tests.simulated.quick_loop import QuickLoop
 from tests.virtual_time import VirtualTimeLoop, settled
 
 
@@ -44,9 +45,14 @@ class Scheduler:
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
         """Run all of `work` to its end. Raises the first error in any of it. Needs a loop with virtual time."""
-        assert isinstance(asyncio.get_running_loop(), VirtualTimeLoop)
+        loop = asyncio.get_running_loop()
         tasks = [asyncio.ensure_future(one) for one in work]
         try:
+            if isinstance(loop, QuickLoop):
+                loop.when_settled = self._let_go
+                await asyncio.gather(*tasks)
+                return
+            assert isinstance(loop, VirtualTimeLoop)
             while not all(task.done() for task in tasks):
                 await settled()
                 for task in tasks:
@@ -54,6 +60,8 @@ class Scheduler:
                         task.result()
                 self._let_go()
         finally:
+            if isinstance(loop, QuickLoop):
+                loop.when_settled = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

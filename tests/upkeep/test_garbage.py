@@ -225,8 +225,8 @@ async def test_nothing_is_read_while_nothing_changes(stored: Stored) -> None:
     assert looks == 2
     spent = Counter(call.operation for call in stored.bucket.calls[before:])
     # Of each turn the records of garbage; once a day the record of the last look and the log's parts; with a look those
-    # again, the segments as far as they are read ahead, and the objects.
-    assert spent == {"list": 28 + 14 * 3 + 2 * (5 + 2), "get": 14 + 2 * 16, "put": 14, "download_file": 2}
+    # again, and the objects.
+    assert spent == {"list": 28 + 14 * 3 + 2 * (5 + 2), "get": 14, "put": 14, "download_file": 2}
     left = stored.put(entry(file("left", 1)))
     for _ in range(22):
         stored.pass_days(0.5)

@@ -92,19 +92,21 @@ async def load_live(
     leaving: Leaving = nothing_leaves,
     settings: LogSettings = _SETTINGS,
     directory: Path | None = None,
-) -> int:
+) -> None:
     """Add all objects that the folder's log names, in any checkpoint or segment that the store has.
 
     `leaving` says which checkpoints and segments are left out, because they are about to be cleaned up. Checkpoints
-    are loaded to temporary files in `directory`. Return the position of the end of the log.
+    are loaded to temporary files in `directory`. What is written meanwhile may be left out: by rule 1 of
+    store/garbage.py, it names no object that was a candidate long enough to be deleted.
 
     Raises SegmentsMissing or another DataError if a part of the log is missing or damaged: then nobody knows what it
     names. Raises StoreError.
     """
     for _ in range(_TRIES - 1):
         with contextlib.suppress(LogTrimmed):
-            return await _load(bucket, keys, live, leaving, settings, directory)
-    return await _load(bucket, keys, live, leaving, settings, directory)
+            await _load(bucket, keys, live, leaving, settings, directory)
+            return
+    await _load(bucket, keys, live, leaving, settings, directory)
 
 
 async def _load(
@@ -114,7 +116,7 @@ async def _load(
     leaving: Leaving,
     settings: LogSettings,
     directory: Path | None,
-) -> int:
+) -> None:
     # In this order: where a segment is missing, a checkpoint that covers it was there before.
     segments = await list_segments(bucket, keys)
     ages = {position: item.age for position, item in (await list_checkpoints(bucket, keys)).items()}
@@ -135,16 +137,9 @@ async def _load(
             if isinstance(segment, DataError):
                 raise segment
             _add_segment(segment, live)
-    end = max(segments.last, *checkpoints[-1:], 0)
     newest = max(checkpoints, default=0)
     if missing := segments.gaps(newest + 1, segments.last):
         raise SegmentsMissing(f"the log below {keys.segments} has no segment {ranges(missing)}")
-    async with contextlib.aclosing(reader.read_after(end)) as later:
-        async for one in later:
-            if one.segment is not None:
-                end = one.position
-                _add_segment(one.segment, live)
-    return end
 
 
 def needed_checkpoints(checkpoints: list[int], segments: Positions, base: int = 0) -> list[int]:
