@@ -60,6 +60,7 @@ class CheckedStore(SimulatedStore):
         self.objects.before = self._check_deletion
         self.uploads.before = self._check_abort
         self.happened: Counter[str] = Counter()
+        self.failure: EntryWithoutObjectError | None = None
         self.on_event: Callable[[Event], None] = lambda event: None
         self.in_segment: dict[str, frozenset[str]] = {}
         self.named_at: dict[int, frozenset[str]] = {0: frozenset()}
@@ -97,11 +98,16 @@ class CheckedStore(SimulatedStore):
                 self.names[name_key(entry.file_info.name)] = objects
                 self.happened["dissents"] += len(entry.dissents)
                 named |= objects
-        for name in named:
-            if name not in self.objects:
-                raise EntryWithoutObjectError(f"{key} names {name}, which is not there")
         self.in_segment[key] = frozenset(named)
         self.named_at[int(key.rpartition("/")[2])] = self.named_now
+        for name in named:
+            if name not in self.objects:
+                self._fail(f"{key} names {name}, which is not there")
+
+    def _fail(self, what: str) -> None:
+        """Raise EntryWithoutObjectError, and note it: a fault of the call may raise something else instead."""
+        self.failure = EntryWithoutObjectError(what)
+        raise self.failure
 
     @property
     def named_now(self) -> frozenset[str]:
@@ -122,7 +128,7 @@ class CheckedStore(SimulatedStore):
         if key.startswith(KEYS.objects):
             self.happened["objects deleted"] += 1
             if key in self.named():
-                raise EntryWithoutObjectError(f"{key} is deleted, and the log names it")
+                self._fail(f"{key} is deleted, and the log names it")
             self.on_event(Event.OBJECT_DELETED)
         elif is_record(key):
             self.on_event(Event.RECORD_DELETED)

@@ -217,6 +217,8 @@ class World:
         gateways = [self._gateway(number) for number in range(self.gateways)]
         collectors = [self._collector(self.gateways + number) for number in range(self.collectors)]
         await self.scheduler.run(*gateways, *collectors)
+        if self.store.failure is not None:
+            raise self.store.failure
         if rests:
             await self._rest()
 
