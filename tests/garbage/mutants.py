@@ -1,4 +1,4 @@
-"""`python -m tests.garbage.mutants --schedules 500`: which weakened rules of garbage collection the schedules find.
+"""`python -m tests.garbage.mutants --schedules 2500`: which weakened rules of garbage collection the schedules find.
 
 Each mutant changes a line of a copy of the program that keeps entries from losing their objects, or uploads in use from
 being aborted. One that no schedule finds says that the schedules lack something, or that something else protects too.
@@ -104,7 +104,7 @@ def first_find(name: str, first: int, schedules: int) -> str | None:
 def main() -> None:
     """Play schedules with each mutant until one finds it. The exit code is 1 if one is not found."""
     parser = argparse.ArgumentParser(prog="python -m tests.garbage.mutants", description=__doc__)
-    parser.add_argument("--schedules", type=int, default=500)
+    parser.add_argument("--schedules", type=int, default=2500)
     parser.add_argument("--first", type=int, default=1, metavar="SEED")
     parser.add_argument("names", nargs="*", metavar="MUTANT", help="by default all")
     options = parser.parse_args()
