@@ -44,6 +44,20 @@ def test_precedence(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
     assert SETTINGS["name"] == "command line"
 
 
+def test_garbage_is_collected_unless_somebody_says_no(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_cli("serve")
+    assert SETTINGS["gc"] is True
+    run_cli("serve", "--no-gc")
+    assert SETTINGS["gc"] is False
+    run_cli("serve", "--config", write_config("gc = false"))
+    assert SETTINGS["gc"] is False
+    monkeypatch.setenv("UNTRUSTED_S3_GC", "false")
+    run_cli("serve")
+    assert SETTINGS["gc"] is False
+    run_cli("serve", "--gc")
+    assert SETTINGS["gc"] is True
+
+
 def test_the_file_itself_may_come_from_the_environment(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNTRUSTED_S3_CONFIG", str(write_config('name = "file"')))
     run_cli("serve")

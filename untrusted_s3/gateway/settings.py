@@ -36,7 +36,7 @@ class GatewaySettings:
     history_days: int = int(DEFAULT_HISTORY // DAY)
     history_is_wanted: bool = False
     scrub: float = DEFAULT_SCRUB
-    collects_garbage: bool = False
+    collects_garbage: bool = True
     max_store: int | None = None
     http_hosts: tuple[str, ...] = ()
     tuning: Settings = field(default_factory=Settings)

@@ -86,8 +86,8 @@ def gc(
     Without FOLDER, this is done in all folders. An object is garbage if nothing in the history names it: an earlier
     version of a file that is older than the history, or what an interrupted transfer has left. Garbage is deleted
     in two steps, so that no gateway that is about to use it again loses it. First it is written down in the store.
-    What has been written down for a day, and is still not needed, is deleted by the next run. Gateways that
-    were started with --gc do all of this by themselves, slowly. Several may do it at once.
+    What has been written down for a day, and is still not needed, is deleted by the next run. Gateways do all
+    of this by themselves, slowly, unless they were started with --no-gc. Several may do it at once.
 
     Where gateways may not delete, run it from time to time with credentials that may.
     """

@@ -87,8 +87,9 @@ _logger = structlog.get_logger()
     " the store, for all gateways; `untrusted-s3 keep --history` shortens it."
 )
 @option(
-    "--gc",
-    is_flag=True,
+    "--gc/--no-gc",
+    default=True,
+    show_default=True,
     help="Delete objects that no folder's history needs any more, slowly; `untrusted-s3 gc` does it once.",
 )
 @option(
