@@ -7,6 +7,8 @@ DATA ?= data
 # Interop tests mostly wait for their peers; so many run at a time.
 JOBS ?= 4
 BIN := $(VENV)/bin
+# Compiled modules are kept: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: run test lint types unit interop large ceph bench hostile images claims garbage-mutants proto constraints clean
