@@ -45,17 +45,16 @@ def test_precedence(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_garbage_is_collected_unless_somebody_says_no(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_cli("serve")
-    assert SETTINGS["gc"] is True
-    run_cli("serve", "--no-gc")
-    assert SETTINGS["gc"] is False
-    run_cli("serve", "--config", write_config("gc = false"))
-    assert SETTINGS["gc"] is False
+    def collects(*options: str) -> object:
+        run_cli("serve", *options)
+        return SETTINGS["gc"]
+
+    assert collects() is True
+    assert collects("--no-gc") is False
+    assert collects("--config", str(write_config("gc = false"))) is False
     monkeypatch.setenv("UNTRUSTED_S3_GC", "false")
-    run_cli("serve")
-    assert SETTINGS["gc"] is False
-    run_cli("serve", "--gc")
-    assert SETTINGS["gc"] is True
+    assert collects() is False
+    assert collects("--gc") is True
 
 
 def test_the_file_itself_may_come_from_the_environment(run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch) -> None:
