@@ -109,7 +109,7 @@ def measure(syncthing: Path, files: int, directory: Path | None, timeout: float,
         Syncthing(syncthing, memory / "sender", "sender") as sender,
     ):
         source = Path(root, "source")
-        _make_files(source, files)
+        make_files(source, files)
         echo("the files are made")
         _prepare(sender, gateway, source, timeout)
         echo("the files are scanned\n")
@@ -140,7 +140,8 @@ def _in_memory(directory: Path | None) -> Iterator[Path]:
         yield Path(path)
 
 
-def _make_files(root: Path, files: int) -> None:
+def make_files(root: Path, files: int) -> None:
+    """Make so many files of 1 KiB below a new directory, always the same."""
     chance = random.Random(files)
     for number in range(files):
         directory = root / f"{number // _IN_A_DIRECTORY:04d}"

@@ -61,20 +61,38 @@ def test_after_a_million_files_a_lone_change_waits_for_one_pace_at_most(full: bo
     assert pace.delay == 0
 
 
-@given(st.lists(st.tuples(st.floats(0, 60), st.booleans()), max_size=300))
-def test_small_segments_are_bounded_whatever_else_is_written(changes: list[tuple[float, bool]]) -> None:
-    """Full segments come as they like. Of small ones, each interval has one a pace and a burst at most."""
+def test_a_lone_change_after_much_work_is_written_within_seconds() -> None:
+    clock = SimulatedClock(0.0)
+    pace = SegmentPace(SETTINGS, clock)
+    for _ in range(1000):
+        clock.now += pace.delay
+        pace.appended()
+    assert pace.lone_delay == 1
+    clock.now += 1
+    assert pace.lone_delay == 0 < pace.delay
+    pace.appended()
+    assert pace.lone_delay == pace.delay == SETTINGS.segment_pace, "not twice in a minute"
+    for _ in range(int(60 / SETTINGS.segment_pace)):
+        clock.now += pace.delay
+        pace.appended()
+    assert pace.lone_delay == 1 < pace.delay
+
+
+@given(st.lists(st.tuples(st.floats(0, 60), st.sampled_from(["full", "small", "lone"])), max_size=300))
+def test_small_segments_are_bounded_whatever_else_is_written(changes: list[tuple[float, str]]) -> None:
+    """Full segments come as they like. Of small ones, each interval has one a pace, one a minute and a burst at most."""
     clock = SimulatedClock(0.0)
     settings = LogSettings(segment_burst=3)
     pace = SegmentPace(settings, clock)
     small: list[float] = []
-    for pause, full in changes:
+    for pause, kind in changes:
         clock.now += pause
-        if not full:
-            assert pace.delay <= settings.segment_pace
-            clock.now += pace.delay
+        if kind != "full":
+            assert pace.lone_delay <= pace.delay <= settings.segment_pace
+            clock.now += pace.delay if kind == "small" else pace.lone_delay
             small.append(clock.now)
-        pace.appended(full=full)
+        pace.appended(full=kind == "full")
     for number, begin in enumerate(small):
         for count, end in enumerate(small[number:], 1):
-            assert count <= settings.segment_burst + 1 + (end - begin) / settings.segment_pace + 1e-6
+            seconds = end - begin
+            assert count <= settings.segment_burst + 2 + seconds / settings.segment_pace + seconds / 60 + 1e-6

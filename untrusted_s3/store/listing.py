@@ -17,7 +17,7 @@ from untrusted_s3.store.positions import Positions
 
 Item = TypeVar("Item")
 
-# One segment every 5 seconds, which is the most over long times, for 2.6 years.
+# One segment every 5 seconds and one more a minute, which is the most over long times, for 2.4 years.
 MAX_SEGMENTS: Final = 2**24
 MAX_GAPS: Final = 100_000
 MAX_CHECKPOINTS: Final = 50_000

@@ -320,8 +320,8 @@ class LogWriter:
         `segment_interval`.
         """
         now = _loop_time
-        earliest = now() + self._pace.delay
-        latest = max(earliest, now() + self._settings.segment_interval)
+        earliest = now() + self._pace.lone_delay
+        latest = now() + max(self._pace.delay, self._settings.segment_interval)
         while len(self._ready) < self._settings.segment_entries:
             until = latest if self._in_work() > len(self._ready) else earliest
             if now() >= until:
