@@ -27,13 +27,16 @@ class RawPeer:
     """A device that sends a correct Hello and then any bytes."""
 
     def __init__(self, device: Listener, identity: Identity) -> None:
+        """Raises ConnectionError if the device closes the connection before the end of the handshake."""
         self._socket = open_socket(device)
         self._tls = TLSConnection(make_context(identity), TLSRole.CLIENT)
         self._bep = Connection(time.monotonic())
         self._bep.skip_unasked = False
         self._events: list[events.Event] = []
         while not self._tls.handshake_complete:
-            self._exchange()
+            if not self._exchange():
+                self.vanish()
+                raise ConnectionAbortedError("the device closed the connection during the handshake")
         self.send(self._bep.hello("raw", "raw", "v0", 1, time.monotonic()))
 
     def send(self, data: bytes) -> None:

@@ -80,7 +80,7 @@ def test_a_lone_change_after_much_work_is_written_within_seconds() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 60), st.sampled_from(["full", "small", "lone"])), max_size=300))
 def test_small_segments_are_bounded_whatever_else_is_written(changes: list[tuple[float, str]]) -> None:
-    """Full segments come as they like. Of small ones, each interval has one a pace, one a minute and a burst at most."""
+    """Full segments come as they like. Of small ones, an interval has one a pace, one a minute and a burst at most."""
     clock = SimulatedClock(0.0)
     settings = LogSettings(segment_burst=3)
     pace = SegmentPace(settings, clock)

@@ -131,7 +131,7 @@ def test_no_file_descriptor_is_left(gateway: Gateway) -> None:
         assert open_files(gateway) <= few
 
     def accepted() -> bool:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AssertionError):  # the gateway may still close what comes
             RawPeer(gateway, identity).wait_accepted()
             return True
         return False

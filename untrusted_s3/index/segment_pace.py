@@ -17,8 +17,9 @@ class SegmentPace:
     """Allows `segment_burst` segments without a pause and one every `segment_pace` seconds after that.
 
     The burst refills at the same pace. Full segments are free, since they are as few as the entries allow. A small one
-    waits for one pace at most: what was written before puts off only the refill. Once a minute a small one need not wait
-    for the pace if nothing else is under way, so that a lone change is soon announced when much work has just ended.
+    waits for one pace at most: what was written before puts off only the refill. Once a minute one need not wait for
+    the pace if nothing else is under way, so that a lone change is soon announced when much work has just ended.
+
     `clock` gives seconds since any fixed point.
     """
 
